@@ -1,0 +1,30 @@
+/* Instants are integer microseconds. Two time lines:
+ *
+ *   steady   follows the monotonic clock; token buckets refill by it. Its zero is set once at
+ *            start so that it reads like UTC, which makes both lines comparable in magnitude.
+ *   utc      the wall clock: calendar windows and reset_at follow it, steps included.
+ *
+ * Only base/clock.c reads a clock; everything below server/ takes `struct now` as an argument. */
+#ifndef BASE_CLOCK_H
+#define BASE_CLOCK_H
+
+#include <stdint.h>
+
+typedef int64_t usec_t;
+
+#define USEC_PER_MSEC ((usec_t)1000)
+#define USEC_PER_SEC  ((usec_t)1000000)
+#define USEC_PER_DAY  (86400 * USEC_PER_SEC)
+
+struct now {
+	usec_t steady;
+	usec_t utc;
+};
+
+/* Both clocks, by vDSO: no system call. Any thread. */
+struct now clock_read(void);
+
+/* CPU time of the calling thread, for benchmarks and watchdogs of pauses. */
+usec_t clock_thread_cpu(void);
+
+#endif

@@ -1,0 +1,102 @@
+/* Configuration: libconfig text -> checked struct -> immutable snapshot, every problem as
+ * FILE:LINE: message, all of them in one run. Knows no sockets and no threads. */
+#ifndef CONFIG_SNAPSHOT_H
+#define CONFIG_SNAPSHOT_H
+
+#include "base/addr.h"
+#include "base/log.h"
+#include "limit/policy.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+enum { LISTEN_MAX = 16, CONFIG_FILES_MAX = 32 };
+
+enum backend { BACKEND_MEMORY, BACKEND_REDIS };
+
+struct listen_address {
+	char text[128]; /* as written, for messages: host:port, [v6]:port, /absolute/path */
+	bool is_unix;
+	char host[128]; /* without brackets */
+	char port[8];
+};
+
+/* What the options table (config/options.h) fills. */
+struct settings {
+	struct {
+		struct listen_address listen[LISTEN_MAX];
+		unsigned listen_n;
+		int64_t threads; /* 0: one for each core */
+		int64_t max_connections;
+		int64_t max_frame_size;
+		struct cidr_set *allow_from; /* NULL: all */
+		mode_t socket_mode;
+		char socket_owner[64], socket_group[64]; /* "": as the process */
+		usec_t drain;
+		uint32_t variables; /* bit i: the i-th of answer.h's ANSWER_VARS */
+	} agent;
+	struct {
+		enum backend backend;
+		int64_t max_keys;
+		char state_file[256];  /* "": none */
+		usec_t state_interval; /* how often it is written while running */
+	} store;
+	struct log_settings log;
+};
+
+struct snapshot {
+	_Atomic(unsigned) refs;
+	uint64_t generation;
+	struct settings settings;
+	struct policy *policy;
+	char **line; /* the effective configuration as sorted lines "agent.threads = 0", secrets
+		      * redacted: for what changed at a reload, and for people */
+	size_t line_n;
+};
+
+/* Collects messages; each is one line without its newline. */
+struct problems {
+	char **message;
+	size_t n, cap;
+	size_t warnings; /* of which are warnings ("FILE:LINE: warning: …"): they refuse nothing */
+};
+
+void problems_free(struct problems *);
+
+/* Reads, checks and builds. NULL: problems says why (warnings may be there on success too).
+ * The same function serves the start, -c and every reload. Control thread. */
+struct snapshot *config_load(const char *const *files, size_t files_n, const struct hash_key *,
+	uint64_t generation, struct problems *);
+
+/* Text of one file instead (fuzzing, tests); includes and relative paths start from `name`. */
+struct snapshot *config_load_text(const char *name, const char *text, size_t n,
+	const struct hash_key *, uint64_t generation, struct problems *);
+
+struct snapshot *snapshot_ref(struct snapshot *);
+/* Drops a reference; true: that was the last one, and the caller owns it for snapshot_free()
+ * (which may take a while for a large tiers file: on the control thread, never on a worker). */
+bool snapshot_unref(struct snapshot *);
+void snapshot_free(struct snapshot *);
+
+/* What cannot change while running (listeners, threads, store): each difference adds a problem
+ * that says so. true: there was none. */
+bool snapshot_can_replace(
+	const struct snapshot *old, const struct snapshot *fresh, struct problems *);
+
+/* One sentence on what `fresh` changes: "rules: api changed (rate.free 10/minute -> 20/minute),
+ * +uploads; agent.drain 2s -> 3s", or "nothing". Returns its length, cut at `size`. */
+size_t snapshot_describe_changes(
+	const struct snapshot *old, const struct snapshot *fresh, char *out, size_t size);
+
+/* By how much the slowest refill of a counter that both know has become slower; 1.0: by nothing. */
+double snapshot_slower_by(const struct snapshot *old, const struct snapshot *fresh);
+
+/* The rules in words, one line each, for the start-up log: "login: 5 per 5m and 10 per hour for
+ * each ip, on endpoint POST:/auth/...". Returns its length. */
+size_t snapshot_describe_rule(const struct snapshot *, const struct rule *, char *out, size_t size);
+
+/* The commented full configuration, from the options table, to stdout or any stream. */
+void config_write_full(FILE *);
+
+#endif

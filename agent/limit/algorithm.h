@@ -1,0 +1,75 @@
+/* Token bucket, sliding window, fixed window: the arithmetic, and nothing else. Time comes in as
+ * an argument; state comes in and goes out. Levels are IEEE doubles in units (a script in another
+ * language does the same operations in the same order and agrees bit for bit: no contraction, see
+ * -ffp-contract=off); instants are integer microseconds.
+ *
+ * Token bucket: kept as the units *used* and when that was so; it drains by quota/window. That is
+ * GCRA's state in units, so that a changed rate changes nothing that was consumed.
+ * Sliding window: two counters, `current + previous * (1 - elapsed/window)`.
+ * Fixed window: one counter, aligned to the calendar. */
+#ifndef LIMIT_ALGORITHM_H
+#define LIMIT_ALGORITHM_H
+
+#include "base/clock.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum algorithm { ALGORITHM_TOKEN_BUCKET, ALGORITHM_SLIDING_WINDOW, ALGORITHM_FIXED_WINDOW };
+
+enum window_kind { WINDOW_LENGTH, WINDOW_WEEK, WINDOW_MONTH };
+
+/* A week starts on Monday and is always WINDOW_WEEK (also when written "7d"); a month is a
+ * calendar month, its `length` nominal (30 days). All in UTC. */
+struct window {
+	enum window_kind kind;
+	usec_t length;
+};
+
+struct quota {
+	enum algorithm algorithm;
+	struct window window;
+	int64_t units;    /* N of "N/WINDOW", 0..1e9 */
+	int64_t capacity; /* burst of a token bucket, else N */
+};
+
+/* 16 bytes; all zero (and any instant long past) is "never seen": full. */
+struct bucket {
+	union {
+		double used; /* token bucket: units, as of `at` */
+		struct {
+			uint32_t current, previous; /* windows: of the window that starts at `at` */
+		};
+	};
+	usec_t at; /* token bucket: steady time; windows: start of the window, UTC */
+};
+
+/* Rounding may admit this much of a unit early, never more (ARCHITECTURE: a millionth). */
+#define UNIT_SLACK 5e-7
+
+/* The window that `utc` lies in: [start, end). */
+void window_bounds(const struct window *, usec_t utc, usec_t *start, usec_t *end);
+
+/* `b` as it stands now: drained, rotated, clamped to the capacity, read by CONTRACT.md's rules for
+ * clocks that stepped back and for instants in the future. `at` becomes now / this window. */
+struct bucket bucket_read(const struct quota *, const struct bucket *b, struct now now);
+
+/* The rest take a bucket as bucket_read() returned it, for the same `now`. */
+
+double bucket_used(const struct quota *, const struct bucket *, struct now);
+/* Units left: capacity - used, at least 0; may have a fraction. */
+double bucket_left(const struct quota *, const struct bucket *, struct now);
+/* Would a take of `cost` >= 1 pass? false also when it could never. */
+bool bucket_admits(const struct quota *, const struct bucket *, int64_t cost, struct now);
+/* Charges `cost` (which must be admitted). */
+void bucket_charge(const struct quota *, struct bucket *, int64_t cost);
+/* count_denied's charge: min(cost, what is there), never into debt. false: nothing was there. */
+bool bucket_charge_denied(const struct quota *, struct bucket *, int64_t cost);
+/* Microseconds until `cost` would pass, 0 when it does now. `cost` must be 1..capacity. */
+usec_t bucket_retry_after(const struct quota *, const struct bucket *, int64_t cost, struct now);
+/* Microseconds until full again (fixed window: until the window ends, whatever is used). */
+usec_t bucket_reset_after(const struct quota *, const struct bucket *, struct now);
+/* Microseconds until it equals one never seen: what a store needs to know. */
+usec_t bucket_full_after(const struct quota *, const struct bucket *, struct now);
+
+#endif

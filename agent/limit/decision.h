@@ -1,0 +1,40 @@
+/* The charge of a whole plan (all or nothing, shadow, tag, count_denied, cost 0) and the decision
+ * that follows from the verdicts. Pure: a store brings the buckets, this file has the semantics. */
+#ifndef LIMIT_DECISION_H
+#define LIMIT_DECISION_H
+
+#include "limit/policy.h"
+
+enum reason {
+	REASON_OK,
+	REASON_LIMITED,
+	REASON_OVERSIZE,
+	REASON_BLOCKED,
+	REASON_BANNED,
+	REASON_BYPASSED,
+	REASON_DISABLED,
+	REASON_DEGRADED,
+};
+
+const char *reason_name(enum reason);
+
+/* Evaluates every take against its bucket and charges what CONTRACT.md says is to be charged.
+ * stored[i] is take i's bucket, or NULL for a key never seen; none is written: what has changed is
+ * in verdict.state, where verdict.charged is set. */
+void plan_charge(struct plan *, const struct bucket *const stored[], struct now);
+
+struct decision {
+	bool deny;
+	enum reason reason;
+	const struct take *reported; /* NULL: no limit to report */
+	bool warn;
+	const struct rule *shadow; /* first shadow rule that would have denied, or NULL */
+	const struct rule *tag;    /* first tag rule that was exceeded, or NULL */
+	int64_t limit, remaining, reset, retry_after; /* seconds, rounded up; of `reported` */
+	int64_t reset_at;                             /* Unix seconds */
+};
+
+/* After plan_charge(), or without it where plan->outcome is not OUTCOME_LIMITS. */
+struct decision decide(const struct plan *, struct now);
+
+#endif

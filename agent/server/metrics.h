@@ -1,0 +1,52 @@
+/* Counters: one writer each (a worker, or control), summed on read. One table names them. */
+#ifndef SERVER_METRICS_H
+#define SERVER_METRICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define METRICS(X) \
+	X(connections_accepted, COUNTER, "SPOP connections accepted") \
+	X(connections_refused, COUNTER, \
+		"connections refused: max_connections, allow_from, or no descriptors left") \
+	X(connections_open, GAUGE, "SPOP connections open now") \
+	X(health_checks, COUNTER, "health checks answered") \
+	X(frames_received, COUNTER, "frames received") \
+	X(frames_bad, COUNTER, "frames answered with a DISCONNECT that names an error") \
+	X(fragments_truncated, COUNTER, \
+		"NOTIFYs longer than can be put together, decided on their beginning") \
+	X(timeouts, COUNTER, \
+		"connections closed for not finishing a HELLO, a frame or a read in time") \
+	X(notifies, COUNTER, "NOTIFYs answered") \
+	X(messages_ignored, COUNTER, "messages that are no check, or came after one") \
+	X(checks_allowed, COUNTER, "checks answered allow") \
+	X(checks_denied, COUNTER, "checks answered deny") \
+	X(checks_limited, COUNTER, "of the denied: over a limit") \
+	X(checks_oversize, COUNTER, "of the denied: cost above what could ever pass") \
+	X(checks_blocked, COUNTER, "of the denied: on the block list") \
+	X(checks_bypassed, COUNTER, "of the allowed: on the allow list") \
+	X(checks_disabled, COUNTER, "of the allowed: limiting is switched off") \
+	X(checks_shadow, COUNTER, "checks that a rule in shadow mode would have denied") \
+	X(checks_tagged, COUNTER, "checks tagged by a rule with action = \"tag\"") \
+	X(checks_warned, COUNTER, "checks answered with warn") \
+	X(actions_dropped, COUNTER, "ACKs that had to leave variables out for want of frame size")
+
+enum metric {
+#define X(name, kind, help) METRIC_##name,
+	METRICS(X)
+#undef X
+		METRIC_COUNT
+};
+
+struct metrics {
+	_Alignas(64) _Atomic(uint64_t) value[METRIC_COUNT];
+};
+
+/* Only the owner writes: a plain load and store is enough. */
+static inline void metric_add(struct metrics *m, enum metric id, uint64_t n)
+{
+	uint64_t v = atomic_load_explicit(&m->value[id], memory_order_relaxed);
+	atomic_store_explicit(&m->value[id], v + n, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,51 @@
+/* The memory store: sharded, bounded, of constant-size entries that hold no key material.
+ *
+ * Full table: a new key takes the place of one in its shard that is full again, or else of the one
+ * that has least to lose (is full again soonest), never of one at its limit while there is one that
+ * is not. Nothing is ever denied for want of room. */
+#ifndef STORE_MEMORY_H
+#define STORE_MEMORY_H
+
+#include "store/store.h"
+
+struct memory_store;
+
+struct memory_stats {
+	uint64_t keys, keys_max;
+	uint64_t inserted;
+	uint64_t expired;         /* freed because full again */
+	uint64_t evicted;         /* live entries that had to go for a new key */
+	uint64_t evicted_limited; /* of these, at their limit: there was no other */
+};
+
+/* NULL: out of memory. `max_keys` 1..1e9; its memory is reserved, not touched. `key` is what
+ * descriptors are hashed with: kept here for the state file, handed to policies by the caller. */
+struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *key, struct now);
+
+struct store *memory_store_base(struct memory_store *);
+const struct hash_key *memory_store_key(const struct memory_store *);
+
+/* Frees what is full again: at most `budget` entries of one shard for each lock held, so never for
+ * long. Returns how many it freed. Any thread; called at intervals by the keeper thread. */
+size_t memory_store_sweep(struct memory_store *, struct now, size_t budget);
+
+/* A reload made some refill slower by up to `factor` (> 1): entries are kept that much longer. */
+void memory_store_stretch(struct memory_store *, double factor, struct now);
+
+/* Sums over the shards; may be a little out of date. Any thread. */
+struct memory_stats memory_store_stats(const struct memory_store *);
+
+/* Entry by entry, for the state file: copies up to `n` entries from `*cursor` on (0 at first),
+ * holding a shard's lock for at most that long. Returns how many; 0: the end. */
+struct memory_entry {
+	struct key key; /* the lowest bit of .b tells the time line: 1 UTC (windows), 0 steady */
+	struct bucket bucket;
+	usec_t full_at; /* on its own time line */
+	usec_t open_at; /* when one unit passes again; not after full_at; 0: now */
+};
+size_t memory_store_copy(struct memory_store *, uint64_t *cursor, struct memory_entry *, size_t n);
+
+/* Puts one entry back (at start). Those already full again are left out. */
+void memory_store_put(struct memory_store *, const struct memory_entry *, struct now);
+
+#endif

@@ -1,0 +1,33 @@
+/* A store keeps buckets: `take` charges every limit of a plan or none. */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include "limit/decision.h"
+
+enum store_rc { STORE_DONE, STORE_PENDING };
+
+struct store; /* each kind of store embeds it first */
+
+struct store_ops {
+	/* STORE_DONE: the verdicts are filled now. STORE_PENDING: plan->done is called exactly
+	 * once, later, on this loop, whatever happens. Any worker thread. */
+	enum store_rc (*take)(struct store *, struct plan *, struct now);
+	void (*close)(struct store *);
+};
+
+struct store {
+	const struct store_ops *ops;
+};
+
+static inline enum store_rc store_take(struct store *s, struct plan *plan, struct now now)
+{
+	return s->ops->take(s, plan, now);
+}
+
+static inline void store_close(struct store *s)
+{
+	if (s)
+		s->ops->close(s);
+}
+
+#endif
