@@ -129,6 +129,14 @@ struct plan {
 /* What `view` is to be charged. Copies all that the plan keeps: the view may die after. */
 void policy_plan(const struct policy *, const struct view *, struct plan *);
 
+/* How long a store has to keep `state` (as it is after the request): until it equals one never
+ * seen for every tier that shares the counter, whatever its rate. */
+usec_t limit_keep_for(const struct limit *, const struct bucket *state, struct now);
+
+/* How long until one unit passes again; 0: now. A counter for which this is not 0 is "at its
+ * limit": what a full table lets go last. */
+usec_t limit_open_after(const struct limit *, const struct bucket *state, struct now);
+
 /* The scope of a take ("ip", "ip+endpoint", "global"), and its descriptor for people
  * ("ip=10.0.0.1", secret fields as sha256:… cut short). Both return the length written, cut at
  * `size`. */
