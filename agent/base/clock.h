@@ -19,6 +19,8 @@ typedef int64_t usec_t;
 struct now {
 	usec_t steady;
 	usec_t utc;
+	usec_t held; /* windows are read at utc + held: after a small step back the windows' clock
+	              * stands still until UTC has caught up (timeline.h); else 0 */
 };
 
 /* Both clocks, by vDSO: no system call. Any thread. */

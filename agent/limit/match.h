@@ -19,6 +19,9 @@ bool match_seal(struct match *);
 
 bool match_holds(const struct match *, const struct view *);
 
+/* The slots it looks at. */
+uint64_t match_slots(const struct match *);
+
 bool match_is_empty(const struct match *);
 
 #endif

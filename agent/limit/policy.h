@@ -48,7 +48,8 @@ struct rule {
 	char name[RULE_NAME_MAX + 1];
 	struct match *match; /* owned; NULL: every request */
 	struct per per[PER_MAX];
-	uint8_t per_n; /* 0: one global counter */
+	uint8_t per_n;   /* 0: one global counter */
+	uint16_t per_id; /* equal for rules that count by the same fields; by policy_seal() */
 	enum algorithm algorithm;
 	enum rule_mode mode;
 	enum rule_action action;
@@ -79,6 +80,7 @@ struct policy {
 		char name[TIER_NAME_MAX + 1];
 	} * tier; /* owned; every tier that a rule, the tiers file or default_tier names */
 	unsigned tier_n;
+	struct names *tier_names; /* owned; the same, for looking up */
 	unsigned default_tier;
 	struct tier_map *tier_map;     /* owned; NULL: none */
 	struct match **allow, **block; /* owned */

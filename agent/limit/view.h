@@ -17,7 +17,7 @@ enum { FIELDS_MAX = 64, FIELD_NAME_MAX = 63 };
 /* The slots that every layout has. */
 enum field_slot {
 	FIELD_MESSAGE, /* the message's whole name */
-	FIELD_IP,      /* an address; also in text */
+	FIELD_IP,      /* an address, in view.ip; no text */
 	FIELD_USER,
 	FIELD_KEY,
 	FIELD_TIER,

@@ -1,0 +1,23 @@
+/* What calendar windows follow when the wall clock is set while the process runs.
+ *
+ * A step forward is followed at once. A step back of up to a minute must not reopen a window: the
+ * windows' clock stands still until UTC has caught up. A longer one re-anchors: the windows' clock
+ * goes back with UTC (and counters keep what was consumed, limit/algorithm.h). Pure. */
+#ifndef BASE_TIMELINE_H
+#define BASE_TIMELINE_H
+
+#include "base/clock.h"
+
+#define TIMELINE_STEP_MAX (60 * USEC_PER_SEC)
+
+struct timeline {
+	usec_t offset; /* UTC - steady when last read */
+	usec_t high;   /* the latest that windows were read at */
+};
+
+struct timeline timeline_start(usec_t steady, usec_t utc);
+
+/* Both clocks as just read -> what the rest of the program is told. */
+struct now timeline_follow(struct timeline *, usec_t steady, usec_t utc);
+
+#endif

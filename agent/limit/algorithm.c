@@ -1,0 +1,256 @@
+#include "limit/algorithm.h"
+
+#include <math.h>
+
+/* Workers read their clocks a moment apart: a window that began this little "ahead" is now's. */
+#define WINDOW_AHEAD_MAX USEC_PER_SEC
+
+/* Waits are rounded up to whole microseconds; what is less than this above one is the noise of
+ * doubles, not time. It is never worth more than half of UNIT_SLACK. */
+#define WAIT_NOISE 0.05
+
+/* Floor division: instants before 1970 (a clock not yet set) are dates, too. */
+static int64_t floor_div(int64_t a, int64_t b)
+{
+	int64_t q = a / b;
+	return q - (a % b < 0);
+}
+
+/* Days since 1970-01-01 of the first of a month; months count from January of year 0. The usual
+ * civil calendar arithmetic: years begin in March, so that the leap day is the last. */
+static int64_t days_of_month(int64_t months)
+{
+	int64_t y   = floor_div(months, 12);
+	int64_t m   = months - y * 12 + 1;
+	int64_t yy  = m <= 2 ? y - 1 : y;
+	int64_t era = floor_div(yy, 400);
+	int64_t yoe = yy - era * 400;
+	int64_t doy = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5;
+	return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+}
+
+static int64_t month_of_days(int64_t days)
+{
+	int64_t z   = days + 719468;
+	int64_t era = floor_div(z, 146097);
+	int64_t doe = z - era * 146097;
+	int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+	int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+	int64_t mp  = (5 * doy + 2) / 153;
+	int64_t m   = mp < 10 ? mp + 3 : mp - 9;
+	int64_t y   = yoe + era * 400 + (m <= 2);
+	return y * 12 + m - 1;
+}
+
+void window_bounds(const struct window *w, usec_t utc, usec_t *start, usec_t *end)
+{
+	/* 1970-01-01 was a Thursday: the first Monday came four days later. */
+	static const usec_t monday = 4 * USEC_PER_DAY;
+
+	switch (w->kind) {
+	case WINDOW_LENGTH:
+		*start = floor_div(utc, w->length) * w->length;
+		*end   = *start + w->length;
+		return;
+	case WINDOW_WEEK:
+		*start = floor_div(utc - monday, 7 * USEC_PER_DAY) * 7 * USEC_PER_DAY + monday;
+		*end   = *start + 7 * USEC_PER_DAY;
+		return;
+	case WINDOW_MONTH: {
+		int64_t month = month_of_days(floor_div(utc, USEC_PER_DAY));
+		*start        = days_of_month(month) * USEC_PER_DAY;
+		*end          = days_of_month(month + 1) * USEC_PER_DAY;
+		return;
+	}
+	}
+}
+
+static struct bucket read_tokens(const struct quota *q, const struct bucket *b, usec_t steady)
+{
+	struct bucket now = { .used = b->used, .at = steady };
+	if (b->at < steady && now.used > 0) {
+		now.used -= (double)(steady - b->at) * (double)q->units / (double)q->window.length;
+		if (now.used < 0)
+			now.used = 0;
+	}
+	if (now.used > (double)q->capacity + UNIT_SLACK)
+		now.used = (double)q->capacity;
+	return now;
+}
+
+static uint32_t at_most(uint32_t count, int64_t units)
+{
+	return count > units ? (uint32_t)units : count;
+}
+
+static struct bucket read_window(const struct quota *q, const struct bucket *b, usec_t utc)
+{
+	struct bucket now = { .at = b->at, .current = b->current, .previous = b->previous };
+	usec_t start, end;
+
+	if (b->at > utc && b->at - utc <= WINDOW_AHEAD_MAX)
+		utc = b->at;
+	window_bounds(&q->window, utc, &start, &end);
+	if (b->at < start) {
+		bool adjoins = b->at + q->window.length == start;
+		now.previous = q->algorithm == ALGORITHM_SLIDING_WINDOW && adjoins ? b->current : 0;
+		now.current  = 0;
+	}
+	/* A window of the future is one whose clock was set back: re-anchored, what was consumed is
+	 * kept. */
+	now.at       = start;
+	now.current  = at_most(now.current, q->units);
+	now.previous = at_most(now.previous, q->units);
+	return now;
+}
+
+struct bucket bucket_read(const struct quota *q, const struct bucket *b, struct now now)
+{
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
+		return read_tokens(q, b, now.steady);
+	return read_window(q, b, now.utc + now.held);
+}
+
+static usec_t elapsed_in(const struct bucket *b, struct now now)
+{
+	usec_t elapsed = now.utc + now.held - b->at;
+	return elapsed < 0 ? 0 : elapsed;
+}
+
+double bucket_used(const struct quota *q, const struct bucket *b, struct now now)
+{
+	switch (q->algorithm) {
+	case ALGORITHM_TOKEN_BUCKET:
+		return b->used;
+	case ALGORITHM_FIXED_WINDOW:
+		return b->current;
+	case ALGORITHM_SLIDING_WINDOW:
+		if (b->previous == 0)
+			return b->current;
+		return (double)b->current + (double)b->previous *
+						    (double)(q->window.length - elapsed_in(b, now)) /
+						    (double)q->window.length;
+	}
+	return 0;
+}
+
+double bucket_left(const struct quota *q, const struct bucket *b, struct now now)
+{
+	double left = (double)q->capacity - bucket_used(q, b, now);
+	return left > 0 ? left : 0;
+}
+
+bool bucket_admits(const struct quota *q, const struct bucket *b, int64_t cost, struct now now)
+{
+	if (cost > q->capacity)
+		return false;
+	return bucket_used(q, b, now) + (double)cost <= (double)q->capacity + UNIT_SLACK;
+}
+
+void bucket_charge(const struct quota *q, struct bucket *b, int64_t cost)
+{
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
+		b->used += (double)cost;
+	else
+		b->current += (uint32_t)cost;
+}
+
+bool bucket_charge_denied(const struct quota *q, struct bucket *b, int64_t cost)
+{
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET) {
+		double there = (double)q->capacity - b->used;
+		if (there <= 0)
+			return false;
+		b->used = (double)cost < there ? b->used + (double)cost : (double)q->capacity;
+		return true;
+	}
+	int64_t there = q->units - b->current;
+	if (there <= 0)
+		return false;
+	b->current += (uint32_t)(cost < there ? cost : there);
+	return true;
+}
+
+/* `units` of something of which `per` microseconds make one, rounded up to whole ones. */
+static usec_t wait_for(double units, double per)
+{
+	double noise = per * (UNIT_SLACK / 2);
+	double wait  = ceil(units * per - (noise < WAIT_NOISE ? noise : WAIT_NOISE));
+	return wait > 0 ? (usec_t)wait : 0;
+}
+
+static usec_t at_least_one(usec_t wait)
+{
+	return wait > 0 ? wait : 1;
+}
+
+static usec_t end_of(const struct quota *q, const struct bucket *b)
+{
+	usec_t start, end;
+	window_bounds(&q->window, b->at, &start, &end);
+	return end;
+}
+
+/* Solves previous * (W - e) / W + current + cost <= N for e, in this window or, where `current`
+ * alone is too much, in the next one, when it has become `previous`. */
+static usec_t sliding_retry_at(const struct quota *q, const struct bucket *b, int64_t cost)
+{
+	usec_t w     = q->window.length;
+	int64_t room = q->units - (int64_t)b->current - cost;
+	uint32_t p   = b->previous;
+	usec_t from  = b->at;
+
+	if (room < 0) {
+		room = q->units - cost;
+		p    = b->current;
+		from += w;
+	}
+	/* What must have gone of `p`: each of its units takes w / p to go. */
+	double excess = (double)p - (double)room;
+	return excess <= 0 ? from : from + wait_for(excess, (double)w / (double)p);
+}
+
+usec_t bucket_retry_after(const struct quota *q, const struct bucket *b, int64_t cost, struct now now)
+{
+	if (bucket_admits(q, b, cost, now))
+		return 0;
+	switch (q->algorithm) {
+	case ALGORITHM_TOKEN_BUCKET:
+		return at_least_one(wait_for(b->used + (double)cost - (double)q->capacity,
+			(double)q->window.length / (double)q->units));
+	case ALGORITHM_SLIDING_WINDOW:
+		return at_least_one(sliding_retry_at(q, b, cost) - now.utc);
+	case ALGORITHM_FIXED_WINDOW:
+		return at_least_one(end_of(q, b) - now.utc);
+	}
+	return 0;
+}
+
+usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct now now)
+{
+	usec_t at = now.utc;
+
+	switch (q->algorithm) {
+	case ALGORITHM_TOKEN_BUCKET:
+		if (q->units == 0)
+			return 0;
+		return wait_for(b->used, (double)q->window.length / (double)q->units);
+	case ALGORITHM_SLIDING_WINDOW:
+		if (b->current)
+			at = b->at + 2 * q->window.length;
+		else if (b->previous)
+			at = b->at + q->window.length;
+		break;
+	case ALGORITHM_FIXED_WINDOW:
+		at = end_of(q, b);
+		break;
+	}
+	return at > now.utc ? at - now.utc : 0;
+}
+
+usec_t bucket_full_after(const struct quota *q, const struct bucket *b, struct now now)
+{
+	if (q->algorithm == ALGORITHM_FIXED_WINDOW && b->current == 0)
+		return 0;
+	return bucket_reset_after(q, b, now);
+}

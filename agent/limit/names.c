@@ -1,0 +1,128 @@
+#include "limit/names.h"
+
+#include <stdlib.h>
+
+struct entry {
+	char *name; /* owned by `chunk` */
+	uint32_t length, number, hash;
+};
+
+/* Names lie one after another in chunks, so that freeing ten thousand of them is a handful of
+ * calls. */
+struct chunk {
+	struct chunk *next;
+	size_t used, size;
+	char bytes[];
+};
+
+enum { CHUNK_BYTES = 1 << 16 };
+
+struct names {
+	struct entry *entry; /* open addressing, linear probing, at most half full */
+	size_t cap, n;       /* cap: a power of two */
+	struct chunk *chunk;
+};
+
+/* FNV-1a */
+static uint32_t hash_of(struct str s)
+{
+	uint32_t h = 2166136261u;
+	for (size_t i = 0; i < s.n; i++)
+		h = (h ^ (uint8_t)s.p[i]) * 16777619u;
+	return h ^ h >> 15;
+}
+
+struct names *names_new(void)
+{
+	struct names *t = calloc(1, sizeof *t);
+	if (!t)
+		return NULL;
+	t->cap   = 16;
+	t->entry = calloc(t->cap, sizeof *t->entry);
+	if (!t->entry) {
+		free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void names_free(struct names *t)
+{
+	if (!t)
+		return;
+	for (struct chunk *c = t->chunk, *next; c; c = next) {
+		next = c->next;
+		free(c);
+	}
+	free(t->entry);
+	free(t);
+}
+
+/* The entry of that name, or the empty one where it belongs. */
+static struct entry *slot_of(struct entry *entry, size_t cap, struct str s, uint32_t hash)
+{
+	size_t i = hash & (cap - 1);
+	while (entry[i].name) {
+		if (entry[i].hash == hash && str_eq((struct str){ entry[i].name, entry[i].length }, s))
+			break;
+		i = (i + 1) & (cap - 1);
+	}
+	return &entry[i];
+}
+
+static bool grow(struct names *t)
+{
+	size_t cap          = t->cap * 2;
+	struct entry *entry = calloc(cap, sizeof *entry);
+	if (!entry)
+		return false;
+	for (size_t i = 0; i < t->cap; i++) {
+		struct entry *e = &t->entry[i];
+		if (e->name)
+			*slot_of(entry, cap, (struct str){ e->name, e->length }, e->hash) = *e;
+	}
+	free(t->entry);
+	t->entry = entry;
+	t->cap   = cap;
+	return true;
+}
+
+static char *keep(struct names *t, struct str s)
+{
+	if (!t->chunk || s.n + 1 > t->chunk->size - t->chunk->used) {
+		size_t size     = s.n + 1 > CHUNK_BYTES ? s.n + 1 : CHUNK_BYTES;
+		struct chunk *c = malloc(sizeof *c + size);
+		if (!c)
+			return NULL;
+		*c       = (struct chunk){ .next = t->chunk, .size = size };
+		t->chunk = c;
+	}
+	char *p = t->chunk->bytes + t->chunk->used;
+	if (s.n)
+		memcpy(p, s.p, s.n);
+	p[s.n] = '\0';
+	t->chunk->used += s.n + 1;
+	return p;
+}
+
+bool names_add(struct names *t, struct str name, uint32_t number)
+{
+	if (t->n + 1 > t->cap / 2 && !grow(t))
+		return false;
+	uint32_t hash   = hash_of(name);
+	struct entry *e = slot_of(t->entry, t->cap, name, hash);
+	if (e->name)
+		return true;
+	char *kept = keep(t, name);
+	if (!kept)
+		return false;
+	*e = (struct entry){ .name = kept, .length = (uint32_t)name.n, .number = number, .hash = hash };
+	t->n++;
+	return true;
+}
+
+int64_t names_find(const struct names *t, struct str name)
+{
+	const struct entry *e = slot_of(t->entry, t->cap, name, hash_of(name));
+	return e->name ? (int64_t)e->number : -1;
+}
