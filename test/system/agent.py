@@ -1,0 +1,253 @@
+"""Starting and stopping an agent, and any other process, for a test."""
+
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import spop
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("AGENT") or str(ROOT / "build/dev/agent/spoa-ratelimit")
+BOUND = 20      # seconds within which a condition must come true; a bound, never a measure
+
+SANITIZER = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error:")
+
+
+def until(condition, what="a condition", bound=BOUND):
+    """Wait until condition() is true, and return what it gave."""
+    end = time.monotonic() + bound
+    while True:
+        got = condition()
+        if got:
+            return got
+        assert time.monotonic() < end, f"waited {bound} s for {what}"
+        time.sleep(0.01)
+
+
+def free_port(host="127.0.0.1"):
+    """A port below the ephemeral range, so that no connection of ours takes it in between."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(200):
+        port = random.randint(12000, 32000)
+        with socket.socket(family, socket.SOCK_STREAM) as s:
+            try:
+                s.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as s:
+            s.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+def environment(more=None):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RATELIMIT", "REDIS"))}
+    env["ASAN_OPTIONS"] = "exitcode=99:detect_leaks=1"
+    env["UBSAN_OPTIONS"] = "exitcode=99:print_stacktrace=1"
+    env["TSAN_OPTIONS"] = "exitcode=99"
+    env.update(more or {})
+    return env
+
+
+class Process:
+    """A child with its output in files; ended by its id."""
+
+    def __init__(self, argv, directory, name, env=None, preexec=None):
+        self.argv = [str(a) for a in argv]
+        self.directory = pathlib.Path(directory)
+        self.name = name
+        self.env = env
+        self.preexec = preexec
+        self.child = None
+        self.out_path = self.directory / f"{name}.out"
+        self.err_path = self.directory / f"{name}.err"
+
+    def start(self):
+        # Appended: what a run before this one said is still there to be judged at the end.
+        with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
+            self.child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=err, env=environment(self.env),
+                                          cwd=self.directory, preexec_fn=self.preexec)
+        return self
+
+    @property
+    def pid(self):
+        return self.child.pid
+
+    @property
+    def running(self):
+        return self.child is not None and self.child.poll() is None
+
+    @property
+    def stderr(self):
+        return self.err_path.read_text("utf-8", "surrogateescape") if self.err_path.exists() else ""
+
+    @property
+    def stdout(self):
+        return self.out_path.read_text("utf-8", "surrogateescape") if self.out_path.exists() else ""
+
+    def send_signal(self, number):
+        assert self.running, f"{self.name} is not running:\n{self.stderr}"
+        os.kill(self.pid, number)
+
+    def wait(self, bound=BOUND):
+        try:
+            return self.child.wait(bound)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end within {bound} s:\n{self.stderr}") from None
+
+    def kill(self):
+        if self.running:
+            os.kill(self.pid, signal.SIGKILL)
+            self.child.wait()
+
+    def stop(self, number=signal.SIGTERM, bound=BOUND):
+        self.send_signal(number)
+        return self.wait(bound)
+
+    def sane(self):
+        found = SANITIZER.search(self.stderr)
+        assert not found, f"a sanitizer spoke:\n{self.stderr[max(0, found.start() - 200):][:6000]}"
+
+
+def config(listen, rules="", agent="", top=""):
+    """A configuration: what a test does not say is short and quick."""
+    listen = ", ".join(f'"{x}"' for x in ([listen] if isinstance(listen, str) else listen))
+    drain = "" if "drain" in agent else 'drain = "10ms";'
+    threads = "" if "threads" in agent else "threads = 2;"
+    return (f"agent: {{ listen = [ {listen} ]; {threads} {drain} {agent} }};\n{top}\n"
+            f"rules = (\n{rules}\n);\n")
+
+
+class Agent(Process):
+    """spoa-ratelimit with a configuration of its own."""
+
+    def __init__(self, directory, text=None, *, rules="", agent="", top="", listen=None,
+                 name="agent", args=(), env=None, preexec=None, address=None):
+        directory = pathlib.Path(directory)
+        self.path = directory / f"{name}.cfg"
+        if listen is None:
+            listen = str(directory / f"{name}.sock")
+            assert len(listen) < 104, f"too long for a UNIX socket: {listen}"
+        self.listen = listen
+        self.address = address or self.place(listen if isinstance(listen, str) else listen[0])
+        self.extra = agent
+        self.write(text if text is not None else config(listen, rules, agent, top))
+        self._connection = None
+        super().__init__([BINARY, "-f", self.path, *args], directory, name, env, preexec)
+
+    @staticmethod
+    def place(listen):
+        if listen.startswith("/"):
+            return listen
+        host, port = listen.rsplit(":", 1)
+        return host.strip("[]"), int(port)
+
+    def write(self, text):
+        self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    def rewrite(self, rules="", top="", agent=None):
+        """Another configuration with the same listeners."""
+        self.write(config(self.listen, rules, self.extra if agent is None else agent, top))
+
+    def start(self, ready=True):
+        super().start()
+        if ready:
+            until(self.answers, f"{self.name} to accept")
+        return self
+
+    def answers(self):
+        assert self.running, f"{self.name} ended with {self.child.returncode}:\n{self.stderr}"
+        try:
+            spop.dial(self.address, 5).close()
+            return True
+        except (ConnectionError, FileNotFoundError):
+            return False
+
+    def connect(self, **items):
+        return spop.Connection(self.address, **items)
+
+    @property
+    def connection(self):
+        if self._connection is None:
+            self._connection = self.connect()
+        return self._connection
+
+    def forget(self):
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def check(self, args=(), name="check", **more):
+        return self.connection.check(args, name, **more)
+
+    def stop(self, number=signal.SIGTERM, bound=BOUND):
+        self.forget()
+        return super().stop(number, bound)
+
+    def restart(self):
+        assert self.stop() == 0, self.stderr
+        return self.start()
+
+    def reload(self, changed, what="the new configuration"):
+        """SIGHUP, and wait until changed() is true."""
+        self.send_signal(signal.SIGHUP)
+        return until(changed, what)
+
+    def lines(self):
+        return self.stderr.splitlines()
+
+    def finish(self):
+        """At a test's end: still alive, stops cleanly, and no sanitizer spoke."""
+        try:
+            if self.child is None:
+                return
+            if self.running:
+                status = self.stop()
+                self.sane()
+                assert status == 0, f"{self.name} ended with {status}:\n{self.stderr}"
+            else:
+                self.sane()
+                # A test that ends the agent itself has looked at its status.
+                assert self.child.returncode != 99, self.stderr
+        finally:
+            self.forget()
+            self.kill()
+
+
+class Result:
+    def __init__(self, status, stdout, stderr):
+        self.status, self.stdout, self.stderr = status, stdout, stderr
+
+    def __repr__(self):
+        return f"exit {self.status}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+
+def execute(*args, env=None, bound=BOUND, cwd=None, preexec=None):
+    """Run the binary to its end."""
+    done = subprocess.run([BINARY, *map(str, args)], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=bound,
+                          env=environment(env), cwd=cwd, preexec_fn=preexec, check=False)
+    result = Result(done.returncode, done.stdout.decode("utf-8", "surrogateescape"),
+                    done.stderr.decode("utf-8", "surrogateescape"))
+    assert not SANITIZER.search(result.stderr), result
+    assert result.status >= 0, f"ended by a signal: {result}"
+    return result
+
+
+def check_file(path, *args, **kw):
+    """spoa-ratelimit -c on a file."""
+    return execute("-c", "-f", path, *args, **kw)
