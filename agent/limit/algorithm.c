@@ -20,9 +20,9 @@ static int64_t floor_div(int64_t a, int64_t b)
  * civil calendar arithmetic: years begin in March, so that the leap day is the last. */
 static int64_t days_of_month(int64_t months)
 {
-	int64_t y   = floor_div(months, 12);
-	int64_t m   = months - y * 12 + 1;
-	int64_t yy  = m <= 2 ? y - 1 : y;
+	int64_t y = floor_div(months, 12);
+	int64_t m = months - y * 12 + 1;
+	int64_t yy = m <= 2 ? y - 1 : y;
 	int64_t era = floor_div(yy, 400);
 	int64_t yoe = yy - era * 400;
 	int64_t doy = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5;
@@ -31,14 +31,14 @@ static int64_t days_of_month(int64_t months)
 
 static int64_t month_of_days(int64_t days)
 {
-	int64_t z   = days + 719468;
+	int64_t z = days + 719468;
 	int64_t era = floor_div(z, 146097);
 	int64_t doe = z - era * 146097;
 	int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
 	int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-	int64_t mp  = (5 * doy + 2) / 153;
-	int64_t m   = mp < 10 ? mp + 3 : mp - 9;
-	int64_t y   = yoe + era * 400 + (m <= 2);
+	int64_t mp = (5 * doy + 2) / 153;
+	int64_t m = mp < 10 ? mp + 3 : mp - 9;
+	int64_t y = yoe + era * 400 + (m <= 2);
 	return y * 12 + m - 1;
 }
 
@@ -50,16 +50,16 @@ void window_bounds(const struct window *w, usec_t utc, usec_t *start, usec_t *en
 	switch (w->kind) {
 	case WINDOW_LENGTH:
 		*start = floor_div(utc, w->length) * w->length;
-		*end   = *start + w->length;
+		*end = *start + w->length;
 		return;
 	case WINDOW_WEEK:
 		*start = floor_div(utc - monday, 7 * USEC_PER_DAY) * 7 * USEC_PER_DAY + monday;
-		*end   = *start + 7 * USEC_PER_DAY;
+		*end = *start + 7 * USEC_PER_DAY;
 		return;
 	case WINDOW_MONTH: {
 		int64_t month = month_of_days(floor_div(utc, USEC_PER_DAY));
-		*start        = days_of_month(month) * USEC_PER_DAY;
-		*end          = days_of_month(month + 1) * USEC_PER_DAY;
+		*start = days_of_month(month) * USEC_PER_DAY;
+		*end = days_of_month(month + 1) * USEC_PER_DAY;
 		return;
 	}
 	}
@@ -94,12 +94,12 @@ static struct bucket read_window(const struct quota *q, const struct bucket *b, 
 	if (b->at < start) {
 		bool adjoins = b->at + q->window.length == start;
 		now.previous = q->algorithm == ALGORITHM_SLIDING_WINDOW && adjoins ? b->current : 0;
-		now.current  = 0;
+		now.current = 0;
 	}
 	/* A window of the future is one whose clock was set back: re-anchored, what was consumed is
 	 * kept. */
-	now.at       = start;
-	now.current  = at_most(now.current, q->units);
+	now.at = start;
+	now.current = at_most(now.current, q->units);
 	now.previous = at_most(now.previous, q->units);
 	return now;
 }
@@ -127,9 +127,9 @@ double bucket_used(const struct quota *q, const struct bucket *b, struct now now
 	case ALGORITHM_SLIDING_WINDOW:
 		if (b->previous == 0)
 			return b->current;
-		return (double)b->current + (double)b->previous *
-						    (double)(q->window.length - elapsed_in(b, now)) /
-						    (double)q->window.length;
+		return (double)b->current +
+		       (double)b->previous * (double)(q->window.length - elapsed_in(b, now)) /
+			       (double)q->window.length;
 	}
 	return 0;
 }
@@ -175,7 +175,7 @@ bool bucket_charge_denied(const struct quota *q, struct bucket *b, int64_t cost)
 static usec_t wait_for(double units, double per)
 {
 	double noise = per * (UNIT_SLACK / 2);
-	double wait  = ceil(units * per - (noise < WAIT_NOISE ? noise : WAIT_NOISE));
+	double wait = ceil(units * per - (noise < WAIT_NOISE ? noise : WAIT_NOISE));
 	return wait > 0 ? (usec_t)wait : 0;
 }
 
@@ -195,14 +195,14 @@ static usec_t end_of(const struct quota *q, const struct bucket *b)
  * alone is too much, in the next one, when it has become `previous`. */
 static usec_t sliding_retry_at(const struct quota *q, const struct bucket *b, int64_t cost)
 {
-	usec_t w     = q->window.length;
+	usec_t w = q->window.length;
 	int64_t room = q->units - (int64_t)b->current - cost;
-	uint32_t p   = b->previous;
-	usec_t from  = b->at;
+	uint32_t p = b->previous;
+	usec_t from = b->at;
 
 	if (room < 0) {
 		room = q->units - cost;
-		p    = b->current;
+		p = b->current;
 		from += w;
 	}
 	/* What must have gone of `p`: each of its units takes w / p to go. */
@@ -210,7 +210,8 @@ static usec_t sliding_retry_at(const struct quota *q, const struct bucket *b, in
 	return excess <= 0 ? from : from + wait_for(excess, (double)w / (double)p);
 }
 
-usec_t bucket_retry_after(const struct quota *q, const struct bucket *b, int64_t cost, struct now now)
+usec_t bucket_retry_after(
+	const struct quota *q, const struct bucket *b, int64_t cost, struct now now)
 {
 	if (bucket_admits(q, b, cost, now))
 		return 0;

@@ -37,7 +37,7 @@ struct names *names_new(void)
 	struct names *t = calloc(1, sizeof *t);
 	if (!t)
 		return NULL;
-	t->cap   = 16;
+	t->cap = 16;
 	t->entry = calloc(t->cap, sizeof *t->entry);
 	if (!t->entry) {
 		free(t);
@@ -63,7 +63,8 @@ static struct entry *slot_of(struct entry *entry, size_t cap, struct str s, uint
 {
 	size_t i = hash & (cap - 1);
 	while (entry[i].name) {
-		if (entry[i].hash == hash && str_eq((struct str){ entry[i].name, entry[i].length }, s))
+		if (entry[i].hash == hash &&
+			str_eq((struct str){ entry[i].name, entry[i].length }, s))
 			break;
 		i = (i + 1) & (cap - 1);
 	}
@@ -72,7 +73,7 @@ static struct entry *slot_of(struct entry *entry, size_t cap, struct str s, uint
 
 static bool grow(struct names *t)
 {
-	size_t cap          = t->cap * 2;
+	size_t cap = t->cap * 2;
 	struct entry *entry = calloc(cap, sizeof *entry);
 	if (!entry)
 		return false;
@@ -83,18 +84,18 @@ static bool grow(struct names *t)
 	}
 	free(t->entry);
 	t->entry = entry;
-	t->cap   = cap;
+	t->cap = cap;
 	return true;
 }
 
 static char *keep(struct names *t, struct str s)
 {
 	if (!t->chunk || s.n + 1 > t->chunk->size - t->chunk->used) {
-		size_t size     = s.n + 1 > CHUNK_BYTES ? s.n + 1 : CHUNK_BYTES;
+		size_t size = s.n + 1 > CHUNK_BYTES ? s.n + 1 : CHUNK_BYTES;
 		struct chunk *c = malloc(sizeof *c + size);
 		if (!c)
 			return NULL;
-		*c       = (struct chunk){ .next = t->chunk, .size = size };
+		*c = (struct chunk){ .next = t->chunk, .size = size };
 		t->chunk = c;
 	}
 	char *p = t->chunk->bytes + t->chunk->used;
@@ -109,14 +110,16 @@ bool names_add(struct names *t, struct str name, uint32_t number)
 {
 	if (t->n + 1 > t->cap / 2 && !grow(t))
 		return false;
-	uint32_t hash   = hash_of(name);
+	uint32_t hash = hash_of(name);
 	struct entry *e = slot_of(t->entry, t->cap, name, hash);
 	if (e->name)
 		return true;
 	char *kept = keep(t, name);
 	if (!kept)
 		return false;
-	*e = (struct entry){ .name = kept, .length = (uint32_t)name.n, .number = number, .hash = hash };
+	*e = (struct entry){
+		.name = kept, .length = (uint32_t)name.n, .number = number, .hash = hash
+	};
 	t->n++;
 	return true;
 }

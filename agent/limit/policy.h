@@ -26,8 +26,8 @@ struct limit {
 	struct quota quota;
 	struct key salt;         /* hash of rule name, algorithm and window */
 	usec_t slowest_refill;   /* of all tiers' limits that share this counter: the longest time
-				  * from   empty to full; an entry is kept at least so long as any tier
-				  * needs */
+				  * from   empty to full; an entry is kept at least so long as any
+				  * tier   needs */
 	double slowest_interval; /* and the most microseconds for one unit */
 	char label[RULE_NAME_MAX + 16]; /* "api", or "api:3600" where the rule has several */
 };

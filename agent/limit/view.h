@@ -66,7 +66,8 @@ void view_init(
 
 /* One for each type of value. The slot must not be FIELD_MESSAGE or FIELD_ENDPOINT. */
 void view_set_null(struct view *, unsigned slot);
-void view_set_text(struct view *, unsigned slot, struct str); /* a string or binary */
+void view_set_text(struct view *, unsigned slot, struct str);
+void view_set_binary(struct view *, unsigned slot, struct str); /* `ip`: 4 or 16 are an address */
 void view_set_integer(struct view *, unsigned slot, int64_t);
 void view_set_unsigned(
 	struct view *, unsigned slot, uint64_t); /* above INT64_MAX: as cost INT64_MAX */

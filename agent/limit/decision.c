@@ -1,0 +1,192 @@
+#include "limit/decision.h"
+
+#include <math.h>
+
+const char *reason_name(enum reason reason)
+{
+	static const char *const name[] = {
+		[REASON_OK] = "ok",
+		[REASON_LIMITED] = "limited",
+		[REASON_OVERSIZE] = "oversize",
+		[REASON_BLOCKED] = "blocked",
+		[REASON_BANNED] = "banned",
+		[REASON_BYPASSED] = "bypassed",
+		[REASON_DISABLED] = "disabled",
+		[REASON_DEGRADED] = "degraded",
+	};
+	return name[reason];
+}
+
+static bool enforces(const struct rule *r)
+{
+	return r->mode == MODE_ENFORCE && r->action == ACTION_DENY;
+}
+
+static bool denies(const struct take *t)
+{
+	return enforces(t->limit->rule) && !t->verdict.admits;
+}
+
+/* Cost 0 asks what a request of cost 1 would get. */
+static int64_t cost_asked(const struct take *t)
+{
+	return t->cost ? t->cost : 1;
+}
+
+/* The takes of one rule follow each other: [first, returned). */
+static unsigned rule_end(const struct plan *plan, unsigned first)
+{
+	unsigned end = first + 1;
+	while (end < plan->n && plan->take[end].limit->rule == plan->take[first].limit->rule)
+		end++;
+	return end;
+}
+
+static void evaluate(struct take *t, const struct bucket *stored, struct now now)
+{
+	static const struct bucket never_seen;
+	const struct quota *q = &t->limit->quota;
+	struct verdict *v = &t->verdict;
+	int64_t cost = cost_asked(t);
+
+	v->state = bucket_read(q, stored ? stored : &never_seen, now);
+	v->oversize = cost > q->capacity;
+	v->admits = !v->oversize && bucket_admits(q, &v->state, cost, now);
+	v->charged = false;
+	v->retry_after = 0;
+}
+
+static void charge(struct take *t, bool denied)
+{
+	const struct quota *q = &t->limit->quota;
+	struct verdict *v = &t->verdict;
+
+	if (t->cost == 0)
+		return;
+	if (denied) {
+		v->charged = bucket_charge_denied(q, &v->state, t->cost);
+	} else {
+		bucket_charge(q, &v->state, t->cost);
+		v->charged = true;
+	}
+}
+
+void plan_charge(struct plan *plan, const struct bucket *const stored[], struct now now)
+{
+	bool denied = false;
+
+	for (unsigned i = 0; i < plan->n; i++) {
+		evaluate(&plan->take[i], stored[i], now);
+		denied |= denies(&plan->take[i]);
+	}
+	/* A rule is charged whole or not at all: of an admitted request if it admits it itself (of
+	 * those that enforce, all do), of a denied one if it counts those. */
+	for (unsigned first = 0, end; first < plan->n; first = end) {
+		bool admits = true;
+		end = rule_end(plan, first);
+		for (unsigned i = first; i < end; i++)
+			admits &= plan->take[i].verdict.admits;
+		if (denied ? !plan->take[first].limit->rule->count_denied : !admits)
+			continue;
+		for (unsigned i = first; i < end; i++)
+			charge(&plan->take[i], denied);
+	}
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct take *t = &plan->take[i];
+		struct verdict *v = &t->verdict;
+		v->left = bucket_left(&t->limit->quota, &v->state, now);
+		if (!v->admits && !v->oversize)
+			v->retry_after = bucket_retry_after(
+				&t->limit->quota, &v->state, cost_asked(t), now);
+	}
+}
+
+static double share_left(const struct take *t)
+{
+	return t->limit->quota.capacity ? t->verdict.left / (double)t->limit->quota.capacity : 0;
+}
+
+static bool is_warning(const struct take *t)
+{
+	double warn_at = t->limit->rule->warn_at;
+	double capacity = (double)t->limit->quota.capacity;
+
+	return warn_at < 1 && capacity - t->verdict.left > warn_at * capacity + UNIT_SLACK;
+}
+
+/* Is `t` to be reported rather than `best`, which comes before it in the file? */
+static bool outranks(const struct take *t, const struct take *best, bool denied)
+{
+	if (denied && !denies(t))
+		return false;
+	if (!best)
+		return true;
+	if (!denied)
+		return share_left(t) < share_left(best) - 1e-12; /* less than noise is a tie */
+	if (best->verdict.oversize || t->verdict.oversize)
+		return t->verdict.oversize && !best->verdict.oversize;
+	return t->verdict.retry_after > best->verdict.retry_after;
+}
+
+static int64_t whole_seconds(usec_t t)
+{
+	return (t + USEC_PER_SEC - 1) / USEC_PER_SEC;
+}
+
+static void report(struct decision *d, const struct take *t, struct now now)
+{
+	const struct verdict *v = &t->verdict;
+	usec_t reset = bucket_reset_after(&t->limit->quota, &v->state, now);
+
+	d->reported = t;
+	d->limit = t->limit->quota.capacity;
+	d->remaining = (int64_t)floor(v->left + UNIT_SLACK);
+	d->reset = whole_seconds(reset);
+	d->reset_at = whole_seconds(now.utc + reset);
+	if (d->deny && !v->oversize)
+		d->retry_after = v->retry_after > 0 ? whole_seconds(v->retry_after) : 1;
+}
+
+static struct decision decide_limits(const struct plan *plan, struct now now)
+{
+	struct decision d = { .reason = REASON_OK };
+	const struct take *best = NULL;
+
+	for (unsigned i = 0; i < plan->n; i++)
+		d.deny |= denies(&plan->take[i]);
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *t = &plan->take[i];
+		const struct rule *r = t->limit->rule;
+
+		if (r->mode == MODE_SHADOW) {
+			if (!t->verdict.admits && !d.shadow)
+				d.shadow = r;
+			continue;
+		}
+		if (r->action == ACTION_TAG && !t->verdict.admits && !d.tag)
+			d.tag = r;
+		d.warn |= is_warning(t);
+		if (outranks(t, best, d.deny))
+			best = t;
+	}
+	if (d.deny)
+		d.reason = best->verdict.oversize ? REASON_OVERSIZE : REASON_LIMITED;
+	if (best)
+		report(&d, best, now);
+	return d;
+}
+
+struct decision decide(const struct plan *plan, struct now now)
+{
+	switch (plan->outcome) {
+	case OUTCOME_DISABLED:
+		return (struct decision){ .reason = REASON_DISABLED };
+	case OUTCOME_BLOCKED:
+		return (struct decision){ .deny = true, .reason = REASON_BLOCKED };
+	case OUTCOME_BYPASSED:
+		return (struct decision){ .reason = REASON_BYPASSED };
+	case OUTCOME_LIMITS:
+		break;
+	}
+	return decide_limits(plan, now);
+}

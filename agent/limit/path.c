@@ -1,0 +1,171 @@
+#include "limit/path.h"
+
+#include <stdint.h>
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+static bool is_alpha(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* RFC 3986 section 2.3 */
+static bool is_unreserved(int c)
+{
+	return is_alpha((char)c) || is_digit((char)c) || c == '-' || c == '.' || c == '_' ||
+	       c == '~';
+}
+
+/* "http://host:80/x" -> "/x"; anything that does not begin like that is returned as it is. */
+static struct str cut_authority(struct str s)
+{
+	size_t i = 0;
+	if (s.n == 0 || !is_alpha(s.p[0]))
+		return s;
+	while (i < s.n && (is_alpha(s.p[i]) || is_digit(s.p[i]) || strchr("+-.", s.p[i])))
+		i++;
+	if (s.n - i < 3 || memcmp(s.p + i, "://", 3) != 0)
+		return s;
+	for (i += 3; i < s.n && s.p[i] != '/' && s.p[i] != '?' && s.p[i] != '#'; i++)
+		;
+	return (struct str){ s.p + i, s.n - i };
+}
+
+static struct str cut_query(struct str s)
+{
+	size_t i = 0;
+	while (i < s.n && s.p[i] != '?' && s.p[i] != '#')
+		i++;
+	return (struct str){ s.p, i };
+}
+
+/* No escape, no empty segment, no segment that begins with a dot: most paths. */
+static bool is_plain(struct str s)
+{
+	char last = 0;
+	for (size_t i = 0; i < s.n; i++) {
+		char c = s.p[i];
+		if (c == '%' || (last == '/' && (c == '/' || c == '.')))
+			return false;
+		last = c;
+	}
+	return true;
+}
+
+static size_t decode(struct str s, char *out)
+{
+	static const char upper[] = "0123456789ABCDEF";
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
+		int high = s.p[i] == '%' && s.n - i > 2 ? hex_digit(s.p[i + 1]) : -1;
+		int low = high >= 0 ? hex_digit(s.p[i + 2]) : -1;
+		if (low < 0) {
+			out[n++] = s.p[i];
+			continue;
+		}
+		if (is_unreserved(high << 4 | low)) {
+			out[n++] = (char)(high << 4 | low);
+		} else {
+			out[n++] = '%';
+			out[n++] = upper[high];
+			out[n++] = upper[low];
+		}
+		i += 2;
+	}
+	return n;
+}
+
+/* The segment that ends at out[n]; out[start - 1] is the slash before it. Returns the new n: a dot
+ * segment goes, and with ".." the one before it. */
+static size_t end_segment(const char *out, size_t n)
+{
+	size_t start = n;
+	while (out[start - 1] != '/')
+		start--;
+	if (n - start == 1 && out[start] == '.')
+		return start;
+	if (n - start == 2 && out[start] == '.' && out[start + 1] == '.') {
+		if (start == 1)
+			return start;
+		for (start--; out[start - 1] != '/'; start--)
+			;
+		return start;
+	}
+	return n;
+}
+
+/* In place: merges slashes, then resolves dot segments. The result ends with a slash where a dot
+ * segment was the last. `s` begins with a slash. */
+static size_t resolve(char *s, size_t n)
+{
+	size_t w = 1;
+	for (size_t i = 1; i < n; i++) {
+		if (s[i] != '/') {
+			s[w++] = s[i];
+			continue;
+		}
+		if (s[w - 1] == '/')
+			continue;
+		w = end_segment(s, w);
+		if (s[w - 1] != '/')
+			s[w++] = '/';
+	}
+	return s[w - 1] == '/' ? w : end_segment(s, w);
+}
+
+struct str path_normalise(struct str raw, char *out)
+{
+	struct str s = cut_query(cut_authority(raw));
+	if (s.n == 0)
+		return STR("/");
+	if (is_plain(s))
+		return s;
+	size_t n = decode(s, out);
+	if (out[0] == '/')
+		n = resolve(out, n);
+	return (struct str){ out, n };
+}
+
+struct str host_normalise(struct str raw, char *out)
+{
+	struct str s = raw;
+	size_t colon = s.n, colons = 0;
+
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] == ']') {
+			colon = s.n;
+			colons = 0;
+		} else if (s.p[i] == ':') {
+			colon = i;
+			colons++;
+		}
+	}
+	/* More than one colon outside brackets: an IPv6 address without them, not a port. */
+	if (colons == 1)
+		s.n = colon;
+	if (s.n && s.p[s.n - 1] == '.')
+		s.n--;
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] < 'A' || s.p[i] > 'Z')
+			continue;
+		for (size_t j = 0; j < s.n; j++)
+			out[j] = s.p[j] >= 'A' && s.p[j] <= 'Z' ? (char)(s.p[j] | 0x20) : s.p[j];
+		return (struct str){ out, s.n };
+	}
+	return s;
+}
