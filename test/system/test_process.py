@@ -1,0 +1,683 @@
+"""The process: flags, exit status, signals, logs, the state file."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import stat
+import threading
+
+import pytest
+
+import spop
+from agent import check_file, config, execute, free_port, until
+from spop import Closed, Connection, Disconnected, frame, message
+
+RULES = '{ name = "per-user"; per = [ "user" ]; rate = "5/day"; }'
+GOOD = config("127.0.0.1:9600", RULES)
+
+
+def put(tmp_path, text, name="x.cfg"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+# --- the command line ------------------------------------------------------------------------
+
+def test_check_says_valid(tmp_path):
+    r = check_file(put(tmp_path, GOOD))
+    assert (r.status, r.stdout.strip()) == (0, "Configuration file is valid"), r
+
+
+def test_check_binds_nothing_and_writes_nothing(run, tmp_path):
+    a = run(rules=RULES)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    text = config(a.listen, RULES, top=f'store: {{ state_file = "{folder}/state"; }};'
+                                       f'log: {{ target = "{folder}/log"; }};')
+    r = check_file(put(tmp_path, text))
+    assert r.status == 0, r
+    assert not list(folder.iterdir())
+    assert a.check(user="u")["remaining"] == 4
+
+
+def test_check_tells_every_problem(tmp_path):
+    path = put(tmp_path, """agent: {
+	listen = [ "127.0.0.1:9600" ];
+	thredas = 4;
+	max_connections = 0;
+};
+store: { backend = "disk"; };
+log: { level = "loud"; };
+rules = (
+	{ name = "a"; per = [ "ip" ];
+	  rate = "5/fortnight"; },
+	{ name = "b"; per = "ip";
+	  algorithm = "leaky"; rate = "5/minute"; }
+);
+""")
+    r = check_file(path)
+    assert r.status == 1 and not r.stdout, r
+    lines = [x for x in r.stderr.splitlines() if x.strip()]
+    found = [re.match(rf"{re.escape(str(path))}:(\d+): (.+)", x) for x in lines]
+    numbers = [int(m[1]) for m in found if m]
+    for n in (3, 4, 6, 7, 10, 12):
+        assert n in numbers, (n, r)
+    # One a line, and nothing that looks otherwise.
+    assert sum(m is None for m in found) <= 1, r
+
+
+@pytest.mark.parametrize("args", [["-x"], ["-f"], ["--nonsense"], ["word"]])
+def test_a_bad_command_line(args):
+    r = execute(*args)
+    assert r.status == 1 and r.stderr.strip() and not r.stdout, r
+
+
+def test_help():
+    r = execute("-h")
+    assert r.status == 0, r
+    text = r.stdout + r.stderr
+    for flag in ("-f", "-c", "-d", "-q", "-v", "-vv", "-h"):
+        assert flag in text
+
+
+def test_version():
+    r = execute("-v")
+    assert r.status == 0 and re.search(r"\b\d+\.\d+\.\d+", r.stdout), r
+    assert len(r.stdout.splitlines()) <= 3
+    more = execute("-vv")
+    assert more.status == 0 and len(more.stdout) > len(r.stdout), more
+    for library in ("libev", "libconfig", "libsodium"):
+        assert re.search(library + r"\D*\d", more.stdout), more
+
+
+def test_a_missing_file(tmp_path):
+    for args in ((), ("-c",)):
+        r = execute("-f", tmp_path / "missing.cfg", *args)
+        assert r.status == 1 and str(tmp_path / "missing.cfg") in r.stderr, r
+    r = execute("-f", tmp_path, "-c")
+    assert r.status == 1 and str(tmp_path) in r.stderr, r
+
+
+def test_a_broken_file_does_not_start(tmp_path):
+    path = put(tmp_path, GOOD.replace("5/day", "5/dya"))
+    r = execute("-f", path)
+    assert r.status == 1 and f"{path}:" in r.stderr, r
+
+
+def test_quiet_and_debug(run):
+    loud = run(rules=RULES, args=["-d"])
+    quiet = run(rules=RULES, args=["-q"])
+    plain = run(rules='{ name = "per-user"; per = [ "user" ]; rate = "1/day"; }')
+    for a in (loud, quiet, plain):
+        for _ in range(7):
+            a.check(user="u")
+        a.reload(lambda: True)
+        assert a.stop() == 0
+    assert not quiet.stderr.strip()
+    assert plain.stderr.strip()
+    assert re.search("debug", loud.stderr, re.I) and not re.search("debug", plain.stderr, re.I)
+
+
+def test_quiet_still_tells_errors(tmp_path):
+    r = execute("-q", "-f", put(tmp_path, GOOD.replace("5/day", "5/dya")))
+    assert r.status == 1 and r.stderr.strip(), r
+
+
+def test_the_status_line_at_start(run):
+    a = run(rules=RULES, listen=f"127.0.0.1:{free_port()}")
+    until(lambda: a.listen in a.stderr, "where it listens")
+    assert re.search(r"\b1\b.*rule|rules?\D{0,3}1\b", a.stderr), a.stderr
+
+
+def test_could_not_start(tmp_path):
+    for listen in ("192.0.2.1:9600", "/nowhere/at/all/s.sock"):
+        r = execute("-f", put(tmp_path, config(listen, RULES)))
+        assert r.status == 2 and listen in r.stderr, r
+
+
+# --- what is reserved ------------------------------------------------------------------------
+
+@pytest.mark.parametrize("text, line, word", [
+    (config("127.0.0.1:9600", RULES, top='store: { backend = "redis"; };'), 2, "redis"),
+    (config("127.0.0.1:9600", RULES, agent='variables = [ "deny", "token" ];'), 1, "token"),
+    (config("127.0.0.1:9600", '{ name = "c"; per = [ "ip" ];\nalgorithm = "concurrency"; '
+                              'rate = "5/minute"; }'), 5, "concurrency"),
+    (config("127.0.0.1:9600", RULES, top='admin: { listen = "127.0.0.1:9601"; };'), 2, "admin"),
+    (config("127.0.0.1:9600", '{ name = "c"; per = [ "ip" ]; rate = "5/minute";\n'
+                              'penalty = { ban = "1h"; }; }'), 5, "penalty"),
+], ids=["redis", "token", "concurrency", "admin", "penalty"])
+def test_reserved_things_are_refused(tmp_path, text, line, word):
+    path = put(tmp_path, text)
+    r = check_file(path)
+    assert r.status == 1, r
+    assert re.search(rf"^{re.escape(str(path))}:{line}: .*{word}", r.stderr, re.M), r
+
+
+# --- reload ----------------------------------------------------------------------------------
+
+def remaining(a, **args):
+    return a.check(cost=0, **args).get("remaining")
+
+
+def test_reload_takes_what_is_new_and_keeps_counters(run):
+    a = run(rules=RULES)
+    a.check(user="u")
+    a.check(user="u")
+    before = len(a.stderr)
+    a.rewrite(RULES.replace("5/day", "20/day"))
+    a.reload(lambda: a.check(user="u", cost=0)["limit"] == 20)
+    assert remaining(a, user="u") == 18
+    until(lambda: "reload" in a.stderr[before:].lower(), "a word in the log")
+    # A rule is added, one goes, one comes back: its counter is still there.
+    a.rewrite('{ name = "other"; per = [ "user" ]; rate = "7/day"; }')
+    a.reload(lambda: a.check(user="u", cost=0)["rule"] == "other")
+    assert remaining(a, user="u") == 7
+    a.rewrite(RULES)
+    a.reload(lambda: a.check(user="u", cost=0)["rule"] == "per-user")
+    assert remaining(a, user="u") == 3
+
+
+def test_the_log_says_what_changed(run):
+    a = run(rules=RULES)
+    before = len(a.stderr)
+    a.rewrite(RULES + ', { name = "newcomer"; per = [ "ip" ]; rate = "1/day"; }')
+    a.reload(lambda: "reload" in a.stderr[before:].lower(), "a word in the log")
+    assert re.search("newcomer|rules", a.stderr[before:]), a.stderr[before:]
+
+
+def test_reload_keeps_connections(run):
+    a = run(rules=RULES)
+    connections = [a.connect() for _ in range(20)]
+    a.rewrite(RULES.replace("5/day", "500/day"))
+    a.reload(lambda: a.check(user="u", cost=0)["limit"] == 500)
+    for c in connections:
+        assert c.check(user="v")["limit"] == 500
+        c.close()
+
+
+@pytest.mark.parametrize("broken, word", [
+    (GOOD.replace("5/day", "5/dya"), "dya"), (GOOD.replace(");", ""), "syntax"),
+    (GOOD + "thredas = 4;\n", "thredas"), ("", ""), (b"\0\xff\xfe", ""),
+    ('@include "nothing.cfg"\n', "nothing.cfg"), ('@include "/"\n', "/"), (GOOD + "/* open", ""),
+    (GOOD.replace("5/day", "${NOT_SET_ANYWHERE}"), "NOT_SET_ANYWHERE"),
+], ids=["rate", "syntax", "unknown", "empty", "binary", "include missing", "include directory",
+        "comment", "environment"])
+def test_a_broken_reload_is_refused(run, broken, word):
+    a = run(rules=RULES)
+    a.check(user="u")
+    before = len(a.stderr)
+    if isinstance(broken, str):
+        broken = broken.replace("127.0.0.1:9600", a.listen)
+    a.write(broken)
+    a.reload(lambda: word in a.stderr[before:] and
+             (str(a.path) in a.stderr[before:] or not broken), "the refusal in the log")
+    if broken:
+        assert re.search(rf"{re.escape(str(a.path))}:\d+", a.stderr[before:]), a.stderr[before:]
+    assert a.check(user="u")["remaining"] == 3
+    a.rewrite(RULES.replace("5/day", "50/day"))
+    a.reload(lambda: a.check(user="u", cost=0)["limit"] == 50)
+
+
+def test_a_missing_file_on_reload_is_refused(run):
+    a = run(rules=RULES)
+    before = len(a.stderr)
+    a.path.unlink()
+    a.reload(lambda: str(a.path) in a.stderr[before:])
+    assert a.check(user="u")["remaining"] == 4
+
+
+@pytest.mark.parametrize("change", [
+    lambda a, t: t.replace(f'"{a.listen}"', f'"{a.listen}", "{a.listen}2"'),
+    lambda a, t: t.replace("threads = 2", "threads = 3"),
+    lambda a, t: t.replace("max_keys = 1000", "max_keys = 2000"),
+    lambda a, t: t.replace('state_file = ""', f'state_file = "{a.directory}/state"'),
+], ids=["listen", "threads", "max_keys", "state_file"])
+def test_what_cannot_change_refuses_the_whole_reload(run, change):
+    a = run(rules=RULES, top='store: { max_keys = 1000; state_file = ""; };')
+    before = len(a.stderr)
+    text = a.path.read_text()
+    changed = change(a, text)
+    assert changed != text
+    a.write(changed.replace("5/day", "50/day"))
+    a.reload(lambda: re.search("cannot|refus|restart", a.stderr[before:]), "the refusal in the log")
+    assert a.check(user="u")["limit"] == 5
+    assert not os.path.exists(a.listen + "2")
+    a.write(text.replace("5/day", "50/day"))
+    a.reload(lambda: a.check(user="u", cost=0)["limit"] == 50)
+
+
+def test_reload_under_load(run):
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1000000/day"; }')
+    stop = threading.Event()
+    wrong = []
+
+    def load(n):
+        try:
+            with a.connect() as c:
+                while not stop.is_set():
+                    keys = [c.notify(message("check", {"user": f"u{n}"})) for _ in range(20)]
+                    for key in keys:
+                        answer = c.wait(key)
+                        if answer["reason"] != "ok" or answer["limit"] not in (1000000, 2000000):
+                            wrong.append(answer)
+        except Exception as e:      # told by the assertion below
+            wrong.append(e)
+    threads = [threading.Thread(target=load, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    try:
+        for i in range(10):
+            n = (2000000, 1000000)[i % 2]
+            a.rewrite('{ name = "r"; per = [ "user" ]; rate = "%d/day"; }' % n)
+            a.reload(lambda n=n: a.check(user="x", cost=0)["limit"] == n)
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+    assert not wrong, wrong[:3]
+
+
+def test_a_tiers_file_follows_reload(run, tmp_path):
+    tiers = put(tmp_path, "alice gold\n", "tiers.map")
+    rules = '{ name = "r"; per = [ "user" ]; rate = { gold = "9/day"; default = "3/day"; }; }'
+    a = run(rules=rules, top=f'identity: {{ tiers_file = "{tiers}"; }};')
+    assert a.check(user="alice")["limit"] == 9 and a.check(user="bob")["limit"] == 3
+    tiers.write_text("bob gold\n")
+    a.reload(lambda: a.check(user="bob", cost=0)["limit"] == 9)
+    assert a.check(user="alice", cost=0)["limit"] == 3
+
+
+# --- logs ------------------------------------------------------------------------------------
+
+def test_sigusr1_reopens_the_log(run, tmp_path):
+    log = tmp_path / "agent.log"
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1/day"; }',
+            top=f'log: {{ target = "{log}"; }};')
+    until(log.exists)
+
+    def deny(user):
+        a.check(user=user)
+        assert a.check(user=user)["deny"]
+    deny("first")
+    until(lambda: "first" in log.read_text(), "the first denial in the log")
+    log.rename(tmp_path / "agent.log.1")
+    deny("second")
+    until(lambda: "second" in (tmp_path / "agent.log.1").read_text(), "still the old file")
+    a.send_signal(signal.SIGUSR1)
+    until(log.exists, "the new log file")
+    deny("third")
+    until(lambda: "third" in log.read_text(), "the third denial in the new file")
+    assert "third" not in (tmp_path / "agent.log.1").read_text()
+
+
+def test_sigusr1_without_a_log_file(run):
+    a = run(rules=RULES)
+    a.send_signal(signal.SIGUSR1)
+    assert a.check(user="u")["remaining"] == 4
+
+
+def test_a_log_file_that_cannot_be_written(tmp_path):
+    r = execute("-f", put(tmp_path, config("127.0.0.1:9600", RULES,
+                                           top='log: { target = "/nowhere/at/all/log"; };')))
+    assert r.status == 2 and "/nowhere/at/all/log" in r.stderr, r
+
+
+def test_every_denial_is_logged(run):
+    a = run(rules='{ name = "a-rule"; per = [ "ip" ]; rate = "3/day"; }')
+    clients = [f"192.0.2.{i}" for i in range(1, 11)]
+    for client in clients:
+        for _ in range(3):
+            assert not a.check(ip=client)["deny"]
+        answer = a.check(ip=spop.ip(client))
+        assert answer["deny"] and answer["retry_after"] > 1000
+
+    def told(client):
+        for line in a.lines():
+            if re.search(rf"\b{re.escape(client)}\b", line) and "a-rule" in line:
+                return line
+        return None
+    for client in clients:
+        line = until(lambda client=client: told(client), f"the denial of {client}")
+        numbers = [int(n) for n in re.findall(r"\d+", line.replace(client, ""))]
+        assert 3 in numbers, line
+        assert any(28000 <= n <= 28801 for n in numbers), line
+
+
+SECRET = "sk_live_0123456789abcdef"
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_secrets_are_never_written(run, tmp_path, log):
+    state = tmp_path / "state"
+    tiers = put(tmp_path, f"{SECRET} gold\n", "tiers.map")
+    top = (f'store: {{ state_file = "{state}"; }}; log: {{ level = "debug"; format = "{log}"; }};\n'
+           f'identity: {{ tiers_file = "{tiers}"; secret = [ "key", "session" ]; }};')
+    rules = """{ name = "by-key"; per = [ "key" ]; rate = "1/day"; },
+               { name = "by-both"; per = [ "session", "key|user" ]; rate = "2/day"; },
+               { name = "by-match"; match = { key = "sk_*"; }; per = [ "key" ]; rate = "3/day"; }"""
+    a = run(rules=rules, top=top, args=["-d"])
+    for key in (SECRET, SECRET.encode()):
+        for _ in range(4):
+            a.check(key=key, session="other-secret-" + SECRET, ip="192.0.2.1", user="bob")
+    with a.connect() as c:
+        c.send(frame(spop.NOTIFY, message("check", {"key": SECRET}) + b"\xff", 1, 1))
+        c.ended()
+    a.restart()
+    assert a.check(key=SECRET)["deny"], "the counter is kept without the key"
+    assert a.stop() == 0
+    assert state.exists()
+    needles = [SECRET.encode(), SECRET.encode().hex().encode(), b"0123456789abcdef"]
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path != tiers:
+            data = path.read_bytes()
+            for needle in needles:
+                assert needle not in data, path
+
+
+def test_secrets_of_a_tiers_file_are_not_in_its_warnings(tmp_path):
+    put(tmp_path, f"{SECRET} gold\n{SECRET}\n{SECRET} a b c\n", "tiers.map")
+    path = put(tmp_path, config("127.0.0.1:9600", RULES,
+                                top='identity: { tiers_file = "tiers.map"; };'))
+    r = check_file(path)
+    assert SECRET not in r.stdout + r.stderr, r
+
+
+def test_json_logs_parse(run):
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1/day"; }',
+            top='log: { format = "json"; level = "debug"; };')
+    users = ['quote"', "back\\slash", "line\r\nbreak", "\0\x01\x1f\x7f", "é€\U0001f600",
+             "{\"a\":1}", "x" * 3000, "\u2028"]
+    for user in users:
+        for v in (user, user.encode(), user.encode()[:-1] + b"\xff\xc3"):
+            a.check(user=v)
+            a.check(user=v)
+    with a.connect(greet=False) as c:
+        c.send(b"GET / HTTP/1.0\r\n\r\n")
+        c.ended()
+    a.write("broken\n")
+    before = len(a.stderr)
+    a.reload(lambda: str(a.path) in a.stderr[before:])
+    assert a.stop() == 0
+    lines = a.err_path.read_bytes().split(b"\n")
+    assert len(lines) > 10
+    for line in lines:
+        if line:
+            entry = json.loads(line.decode("utf-8"))
+            assert isinstance(entry, dict), line
+    assert any(b"quote" in line for line in lines)
+
+
+def test_log_lines_cannot_be_forged(run):
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1/day"; }',
+            top='log: { level = "debug"; };', args=["-d"])
+    evil = ["\nforged line", "\r\nforged line", "x\rforged line", "\x1b[2Jforged", "\x85forged",
+            "\0forged", "\x9b2Jforged", " rule=forged x=\"", "\" forged=\"1"]
+    for text in evil:
+        for name in ("user", "ip", "key", "path", "host", "method", "tier", "x"):
+            for _ in range(2):
+                a.check([("user", "u" + text), (name, text)])
+        a.check({"user": "u" + text}, name="check-" + text)
+        a.check({"user": "u" + text}, name="check-" + text)
+    assert a.stop() == 0
+    data = a.err_path.read_bytes()
+    for line in data.replace(b"\r", b"\n").split(b"\n"):
+        assert not line.startswith(b"forged"), line
+    assert not set(data) & (set(range(32)) - {9, 10}), "control characters in the log"
+    assert b"\x7f" not in data and b"\x9b" not in data.replace("\u2028".encode(), b"")
+    # A value cannot pass for a key of its own either.
+    for line in data.split(b"\n"):
+        assert not re.search(rb"(?<![\"\\\w])(rule=forged|forged=)", line), line
+
+
+def test_a_flood_of_one_fault_does_not_flood_the_log(run):
+    a = run(rules=RULES)
+    before = len(a.lines())
+    for _ in range(500):
+        with a.connect(greet=False) as c:
+            c.send(b"GET / HTTP/1.0\r\n\r\n")
+            c.ended()
+    assert len(a.lines()) - before < 250
+
+
+# --- stopping --------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_agent_stops(run, number):
+    a = run(rules=RULES)
+    assert a.stop(number) == 0
+
+
+def test_drain(run):
+    """First health checks fail, then, while what is asked is answered, DISCONNECT 0; then exit."""
+    port = free_port()
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1000000/day"; }',
+            listen=f"127.0.0.1:{port}", agent='drain = "3s";')
+    connections = [a.connect() for _ in range(5)]
+    assert spop.health_check(a.address)
+    a.send_signal(signal.SIGTERM)
+    until(lambda: not spop.health_check(a.address, bound=5), "health checks to fail")
+    # Checks fail already, and what is asked is still answered.
+    for c in connections:
+        for _ in range(20):
+            assert c.check(user="u")["reason"] == "ok"
+    assert a.running
+    answered = 0
+    for c in connections:
+        key = c.notify(message("check", {"user": "u"}))
+        assert c.wait(key)["reason"] == "ok"
+        answered += 1
+    for c in connections:
+        assert c.ended() == 0
+        c.close()
+    assert answered == 5
+    assert a.wait() == 0
+
+
+def test_every_notify_before_the_end_is_answered(run):
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1000000/day"; }', agent='drain = "300ms";')
+    with a.connect() as c:
+        a.send_signal(signal.SIGTERM)
+        sent = []
+        try:
+            while True:
+                key = c.notify(message("check", {"user": "u"}))
+                sent.append(key)
+                c.wait(key)
+        except Disconnected as end:
+            assert end.code == 0
+        except (Closed, ConnectionError):
+            pytest.fail("closed without AGENT-DISCONNECT")
+        # Only the very last one may have crossed the end on its way.
+        assert len(c.pending) <= 1
+    assert a.wait() == 0
+
+
+def test_new_listeners_during_drain_end(run, tmp_path):
+    """After the stop the port and the socket are free again at once."""
+    path = str(tmp_path / "again.sock")
+    port = free_port()
+    listen = [f"127.0.0.1:{port}", path]
+    a = run(rules=RULES, listen=listen)
+    assert a.stop() == 0
+    b = run(rules=RULES, listen=listen)
+    assert b.check(user="u")["remaining"] == 4
+    with Connection(path) as c:
+        assert c.check(user="u")["remaining"] == 3
+
+
+def test_a_second_sigterm_ends_the_drain(run):
+    a = run(rules=RULES, agent='drain = "10m";')
+    with a.connect() as c:
+        a.send_signal(signal.SIGTERM)
+        until(lambda: not spop.health_check(a.address, bound=5))
+        assert c.check(user="u")["remaining"] == 4
+        a.send_signal(signal.SIGTERM)
+        assert c.ended() in (0, None)
+        assert a.wait() == 0
+
+
+def test_a_deaf_peer_does_not_hold_the_stop(run):
+    a = run(rules=RULES)
+    with a.connect() as c:
+        c.sock.setblocking(False)
+        data = frame(spop.NOTIFY, message("check", {"user": "u"}), 1, 1) * 1000
+        try:
+            for _ in range(100):
+                c.sock.send(data)
+        except BlockingIOError:
+            pass
+        a.send_signal(signal.SIGTERM)
+        assert a.wait() == 0
+
+
+def test_stopped_in_the_middle_of_a_frame(run):
+    a = run(rules=RULES)
+    with a.connect() as c:
+        c.send(frame(spop.NOTIFY, message("check", {"user": "u"}), 1, 1)[:-3])
+        a.send_signal(signal.SIGTERM)
+        assert c.ended() == 0
+        assert a.wait() == 0
+
+
+# --- the state file --------------------------------------------------------------------------
+
+def state_top(path):
+    return f'store: {{ state_file = "{path}"; }};'
+
+
+STATE_RULES = """{ name = "bucket"; per = [ "user" ]; rate = "10/day"; },
+	{ name = "window"; per = [ "ip" ]; algorithm = "fixed-window"; rate = "10/month"; },
+	{ name = "slide"; per = [ "host" ]; algorithm = "sliding-window"; rate = "10/30d"; }"""
+
+
+def test_counters_survive_a_restart(run, tmp_path):
+    state = tmp_path / "state"
+    a = run(rules=STATE_RULES, top=state_top(state))
+    for i in range(1, 6):
+        for _ in range(i):
+            a.check(user=f"u{i}")
+            a.check(ip=f"192.0.2.{i}")
+            a.check(host=f"h{i}")
+    a.restart()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+    for i in range(1, 6):
+        assert remaining(a, user=f"u{i}") == 10 - i
+        assert remaining(a, ip=f"192.0.2.{i}") == 10 - i
+        assert remaining(a, host=f"h{i}") == 10 - i
+    # And once more, with another number of threads and another quota.
+    a.check(user="u1")
+    assert a.stop() == 0
+    a.write(a.path.read_text().replace("threads = 2", "threads = 1").replace("10/day", "20/day"))
+    a.start()
+    assert remaining(a, user="u1") == 18
+    assert remaining(a, user="u5") == 15
+
+
+def test_relative_state_files_start_from_the_configuration(run, tmp_path):
+    a = run(rules=RULES, top=state_top("here.state"))
+    a.check(user="u")
+    a.restart()
+    assert remaining(a, user="u") == 4
+    assert (tmp_path / "here.state").exists()
+
+
+def test_many_counters_survive(run, tmp_path):
+    a = run(rules=RULES, top=state_top(tmp_path / "state"))
+    c = a.connect()
+    keys = [c.notify(message("check", {"user": f"m{i}"})) for i in range(20000)]
+    for key in keys:
+        c.wait(key)
+    c.close()
+    a.restart()
+    with a.connect() as c:
+        keys = [c.notify(message("check", {"user": f"m{i}", "cost": 0})) for i in range(20000)]
+        assert all(c.wait(key)["remaining"] == 4 for key in keys)
+
+
+def damage(data, how):
+    rng = random.Random(5)
+    if how == "cut":
+        return data[:len(data) // 2]
+    if how == "flipped":
+        at = rng.randrange(len(data) // 4, len(data))
+        return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1:]
+    if how == "noise":
+        return rng.randbytes(5000)
+    if how == "longer":
+        return data + b"x" * 64
+    if how == "empty":
+        return b""
+    return b"\xff" * 200
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "noise", "longer", "empty", "ff"])
+def test_a_damaged_state_file_is_set_aside(run, tmp_path, how):
+    folder = tmp_path / "var"
+    folder.mkdir()
+    state = folder / "state"
+    a = run(rules=RULES, top=state_top(state))
+    for i in range(50):
+        a.check(user=f"u{i}")
+    assert a.stop() == 0
+    bad = damage(state.read_bytes(), how)
+    state.write_bytes(bad)
+    before = len(a.stderr)
+    a.start()
+    assert remaining(a, user="u1") == 5, "it starts empty"
+    aside = [p for p in folder.iterdir() if p != state and p.read_bytes() == bad]
+    assert aside, list(folder.iterdir())
+    assert str(state) in a.stderr[before:] and aside[0].name in a.stderr[before:], a.stderr[before:]
+    a.check(user="u1")
+    a.restart()
+    assert remaining(a, user="u1") == 4
+    assert aside[0].read_bytes() == bad
+
+
+@pytest.mark.parametrize("where", ["/nowhere/at/all/state", "is-a-directory"])
+def test_a_state_file_that_cannot_be_written(tmp_path, where):
+    (tmp_path / "is-a-directory").mkdir()
+    path = put(tmp_path, config(str(tmp_path / "s.sock"), RULES, top=state_top(where)))
+    r = execute("-f", path)
+    assert r.status == 2 and where in r.stderr, r
+
+
+def test_two_agents_and_a_kill(run, tmp_path):
+    """kill -9 may lose the latest counts, never the file."""
+    state = tmp_path / "state"
+    a = run(rules=RULES, top=state_top(state))
+    a.check(user="u")
+    a.restart()
+    a.forget()
+    a.kill()
+    before = len(a.stderr)
+    a.start()
+    assert remaining(a, user="u") == 4
+    assert "aside" not in a.stderr[before:]
+
+
+# --- systemd ---------------------------------------------------------------------------------
+
+def test_it_tells_its_manager(run, tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(20)
+        a = run(rules=RULES, env={"NOTIFY_SOCKET": path})
+        said = ""
+        while "READY=1" not in said:
+            said += manager.recv(4096).decode() + "\n"
+        a.rewrite(RULES.replace("5/day", "6/day"))
+        a.send_signal(signal.SIGHUP)
+        while "RELOADING=1" not in said:
+            said += manager.recv(4096).decode() + "\n"
+        at = said.index("RELOADING=1")
+        while "READY=1" not in said[at:]:
+            said += manager.recv(4096).decode() + "\n"
+        a.send_signal(signal.SIGTERM)
+        while "STOPPING=1" not in said:
+            said += manager.recv(4096).decode() + "\n"
+        assert a.wait() == 0
