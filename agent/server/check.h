@@ -24,8 +24,11 @@ struct event_ring;
 struct event_ring *event_ring_new(unsigned capacity); /* a power of two */
 void event_ring_free(struct event_ring *);
 bool event_ring_put(struct event_ring *, const struct event *); /* false: full; counted */
-bool event_ring_get(struct event_ring *, struct event *);       /* false: empty */
-uint64_t event_ring_dropped(const struct event_ring *);         /* since the start; reader's side */
+/* Is there room? So that a flood of denials does not compose what would be dropped; where there is
+ * none, that counts as one dropped. The writer. */
+bool event_ring_has_room(struct event_ring *);
+bool event_ring_get(struct event_ring *, struct event *); /* false: empty */
+uint64_t event_ring_dropped(const struct event_ring *);   /* since the start; reader's side */
 
 /* What a worker brings to every check: no allocation after checker_init(). */
 struct checker {

@@ -1,0 +1,58 @@
+#include "base/clock.h"
+
+#include "base/timeline.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static usec_t steady_zero; /* written once, before anyone reads it */
+
+/* The process' timeline, shared: every worker has to follow the same windows. Two that store at one
+ * moment have read their clocks at one moment, too: whichever stays is right. */
+static _Atomic(usec_t) shared_offset, shared_high;
+
+static usec_t read_usec(clockid_t id)
+{
+	struct timespec t = { 0 };
+
+	/* Cannot fail for these clocks and this pointer. */
+	(void)clock_gettime(id, &t);
+	return (usec_t)t.tv_sec * USEC_PER_SEC + t.tv_nsec / 1000;
+}
+
+static void anchor(void)
+{
+	usec_t utc = read_usec(CLOCK_REALTIME), monotonic = read_usec(CLOCK_MONOTONIC);
+
+	steady_zero = utc - monotonic;
+	atomic_store(&shared_offset, 0);
+	atomic_store(&shared_high, utc);
+}
+
+static void store_if_new(_Atomic(usec_t) *shared, usec_t old, usec_t fresh)
+{
+	if (old != fresh)
+		atomic_store_explicit(shared, fresh, memory_order_relaxed);
+}
+
+struct now clock_read(void)
+{
+	(void)pthread_once(&once, anchor);
+	const struct timeline before = {
+		.offset = atomic_load_explicit(&shared_offset, memory_order_relaxed),
+		.high = atomic_load_explicit(&shared_high, memory_order_relaxed),
+	};
+	struct timeline t = before;
+	usec_t steady     = read_usec(CLOCK_MONOTONIC) + steady_zero;
+	struct now now    = timeline_follow(&t, steady, read_usec(CLOCK_REALTIME));
+	store_if_new(&shared_offset, before.offset, t.offset);
+	store_if_new(&shared_high, before.high, t.high);
+	return now;
+}
+
+usec_t clock_thread_cpu(void)
+{
+	return read_usec(CLOCK_THREAD_CPUTIME_ID);
+}

@@ -1,0 +1,238 @@
+#include "server/check.h"
+
+#include "server/answer.h"
+#include "spop/value.h"
+
+#include <stdlib.h>
+
+bool checker_init(struct checker *c, size_t notify_max, struct store *store,
+	struct metrics *metrics, struct event_ring *events)
+{
+	*c = (struct checker){
+		.scratch_n = 3 * notify_max + FIELDS_MAX * ADDR_TEXT_MAX, /* what view.h asks for */
+		.store = store,
+		.metrics = metrics,
+		.events = events,
+	};
+	c->scratch = malloc(c->scratch_n);
+	return c->scratch != NULL;
+}
+
+void checker_fini(struct checker *c)
+{
+	free(c->scratch);
+	c->scratch = NULL;
+}
+
+static void count(struct checker *c, enum metric id)
+{
+	metric_add(c->metrics, id, 1);
+}
+
+/* `check`, or `check-` and a name. */
+static bool is_check(struct str name)
+{
+	return name.n >= 5 && memcmp(name.p, "check", 5) == 0 && (name.n == 5 || name.p[5] == '-');
+}
+
+static void load_value(struct view *v, unsigned slot, const struct value *value)
+{
+	switch (value->type) {
+	case VALUE_NULL:
+		view_set_null(v, slot);
+		return;
+	case VALUE_BOOL:
+		view_set_boolean(v, slot, value->number != 0);
+		return;
+	case VALUE_INT32:
+	case VALUE_INT64:
+		view_set_integer(v, slot, (int64_t)value->number);
+		return;
+	case VALUE_UINT32:
+	case VALUE_UINT64:
+		view_set_unsigned(v, slot, value->number);
+		return;
+	case VALUE_IPV4:
+	case VALUE_IPV6:
+		view_set_addr(v, slot, (const uint8_t *)value->bytes.p, value->bytes.n);
+		return;
+	case VALUE_STRING:
+		view_set_text(v, slot, value->bytes);
+		return;
+	case VALUE_BINARY:
+		view_set_binary(v, slot, value->bytes);
+		return;
+	}
+}
+
+static void skip_args(struct wire_reader *r, const struct message *m)
+{
+	struct str name;
+	struct value value;
+	for (unsigned i = 0; i < m->args; i++)
+		if (!arg_next(r, &name, &value))
+			return;
+}
+
+static void load_args(
+	struct wire_reader *r, const struct message *m, const struct layout *layout, struct view *v)
+{
+	struct str name;
+	struct value value;
+
+	for (unsigned i = 0; i < m->args; i++) {
+		if (!arg_next(r, &name, &value))
+			return;
+		int slot = layout_find_arg(layout, name);
+		if (slot >= 0)
+			load_value(v, (unsigned)slot, &value);
+	}
+}
+
+enum load_rc { LOAD_CHECK, LOAD_NOTHING, LOAD_MALFORMED };
+
+/* The first check of the NOTIFY becomes the view; all of the payload is read, so that what is
+ * malformed is seen wherever it stands. Of a NOTIFY whose end was cut off, what came before
+ * counts: nobody passes a limit by sending too much. */
+static enum load_rc load_view(
+	struct checker *c, const struct layout *layout, const struct notify *n)
+{
+	struct wire_reader r = { n->payload, n->payload + n->payload_n, false };
+	struct message m;
+	bool found = false;
+
+	while (message_next(&r, &m)) {
+		if (found || !is_check(m.name)) {
+			skip_args(&r, &m);
+			count(c, METRIC_messages_ignored);
+			continue;
+		}
+		found = true;
+		view_init(&c->view, layout, m.name, c->scratch, c->scratch_n);
+		load_args(&r, &m, layout, &c->view);
+		view_finish(&c->view);
+	}
+	if (r.bad && !n->truncated)
+		return LOAD_MALFORMED;
+	return found ? LOAD_CHECK : LOAD_NOTHING;
+}
+
+static void copy_text(char *out, size_t size, struct str s)
+{
+	size_t n = s.n < size - 1 ? s.n : size - 1;
+	if (n)
+		memcpy(out, s.p, n);
+	out[n] = '\0';
+}
+
+static struct str visible(const struct policy *p, const struct view *v, unsigned slot)
+{
+	if (p->secret >> slot & 1 || !view_has(v, slot))
+		return (struct str){ 0 };
+	return v->text[slot];
+}
+
+static void put_event(
+	struct checker *c, const struct policy *p, const struct decision *d, struct now now)
+{
+	const struct view *v = &c->view;
+	struct event e = { .utc = now.utc, .reason = d->reason };
+	struct str method = visible(p, v, FIELD_METHOD), path = visible(p, v, FIELD_PATH);
+
+	if (!c->events || !event_ring_has_room(c->events))
+		return;
+	e.limit = d->limit;
+	e.retry_after = d->retry_after;
+	copy_text(e.tier, sizeof e.tier, (struct str){ c->plan.tier, c->plan.tier_length });
+	if (d->reported) {
+		copy_text(e.rule, sizeof e.rule, str_of(d->reported->limit->rule->name));
+		e.client[take_describe(p, d->reported, v, e.client, sizeof e.client - 1)] = '\0';
+	}
+	if (view_has(v, FIELD_IP) && !(p->secret >> FIELD_IP & 1))
+		e.ip[addr_format(&v->ip, e.ip)] = '\0';
+	copy_text(e.endpoint, sizeof e.endpoint - 1, method);
+	size_t n = strlen(e.endpoint);
+	e.endpoint[n++] = ':';
+	copy_text(e.endpoint + n, sizeof e.endpoint - n, path);
+	event_ring_put(c->events, &e);
+}
+
+static void count_decision(struct checker *c, const struct decision *d)
+{
+	count(c, d->deny ? METRIC_checks_denied : METRIC_checks_allowed);
+	switch (d->reason) {
+	case REASON_LIMITED:
+		count(c, METRIC_checks_limited);
+		break;
+	case REASON_OVERSIZE:
+		count(c, METRIC_checks_oversize);
+		break;
+	case REASON_BLOCKED:
+		count(c, METRIC_checks_blocked);
+		break;
+	case REASON_BYPASSED:
+		count(c, METRIC_checks_bypassed);
+		break;
+	case REASON_DISABLED:
+		count(c, METRIC_checks_disabled);
+		break;
+	case REASON_OK:
+	case REASON_BANNED:
+	case REASON_DEGRADED:
+		break;
+	}
+	if (d->shadow)
+		count(c, METRIC_checks_shadow);
+	if (d->tag)
+		count(c, METRIC_checks_tagged);
+	if (d->warn)
+		count(c, METRIC_checks_warned);
+}
+
+static void decide_check(
+	struct checker *c, const struct snapshot *snap, struct now now, struct wire_writer *out)
+{
+	const struct policy *p = snap->policy;
+
+	policy_plan(p, &c->view, &c->plan);
+	/* No store here answers later yet: with the memory store a plan is done when taken. */
+	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n)
+		(void)store_take(c->store, &c->plan, now);
+	struct decision d = decide(&c->plan, now);
+	if (answer_put(out, snap->settings.agent.variables, p, &c->plan, &d, now))
+		count(c, METRIC_actions_dropped);
+	count_decision(c, &d);
+	if (d.deny)
+		put_event(c, p, &d, now);
+}
+
+/* All variables at their longest need less, so that a large frame size costs no room. */
+enum { ACK_BYTES_MAX = 12288 };
+
+size_t check_room(uint32_t send_max)
+{
+	return FRAME_LENGTH_BYTES + (send_max < ACK_BYTES_MAX ? send_max : ACK_BYTES_MAX);
+}
+
+enum check_rc check_answer(struct checker *c, const struct snapshot *snap, const struct notify *n,
+	uint32_t send_max, struct now now, struct wire_writer *out)
+{
+	if (out->bad || wire_room(out) < check_room(send_max))
+		return CHECK_NO_ROOM;
+
+	enum load_rc rc = load_view(c, &snap->policy->layout, n);
+	if (rc == LOAD_MALFORMED)
+		return CHECK_MALFORMED;
+
+	/* The frame's bound is the writer's end: variables that do not fit are left out. */
+	struct wire_writer w = { out->p, out->p + check_room(send_max), false };
+	uint8_t *length_word = frame_begin(&w, FRAME_ACK, n->stream_id, n->frame_id);
+	if (rc == LOAD_CHECK)
+		decide_check(c, snap, now, &w);
+	else
+		answer_put_ack(&w);
+	frame_end(&w, length_word);
+	out->p = w.p;
+	count(c, METRIC_notifies);
+	return CHECK_ANSWERED;
+}
