@@ -9,8 +9,10 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static usec_t steady_zero; /* written once, before anyone reads it */
 
-/* The process' timeline, shared: every worker has to follow the same windows. Two that store at one
- * moment have read their clocks at one moment, too: whichever stays is right. */
+/* The process' timeline, shared: every worker has to follow the same windows. Two threads that
+ * store at one moment have read their clocks a moment apart; whichever stays is right to within
+ * that, and the next read mends it. The mark is moved in steps, so that the line is mostly only
+ * read. */
 static _Atomic(usec_t) shared_offset, shared_high;
 
 static usec_t read_usec(clockid_t id)
@@ -31,9 +33,11 @@ static void anchor(void)
 	atomic_store(&shared_high, utc);
 }
 
+#define MARK_STEP USEC_PER_MSEC
+
 static void store_if_new(_Atomic(usec_t) *shared, usec_t old, usec_t fresh)
 {
-	if (old != fresh)
+	if (fresh - old > MARK_STEP || old - fresh > MARK_STEP)
 		atomic_store_explicit(shared, fresh, memory_order_relaxed);
 }
 
@@ -45,8 +49,8 @@ struct now clock_read(void)
 		.high = atomic_load_explicit(&shared_high, memory_order_relaxed),
 	};
 	struct timeline t = before;
-	usec_t steady     = read_usec(CLOCK_MONOTONIC) + steady_zero;
-	struct now now    = timeline_follow(&t, steady, read_usec(CLOCK_REALTIME));
+	usec_t steady = read_usec(CLOCK_MONOTONIC) + steady_zero;
+	struct now now = timeline_follow(&t, steady, read_usec(CLOCK_REALTIME));
 	store_if_new(&shared_offset, before.offset, t.offset);
 	store_if_new(&shared_high, before.high, t.high);
 	return now;

@@ -1,7 +1,8 @@
 /* What calendar windows follow when the wall clock is set while the process runs.
  *
  * A step forward is followed at once. A step back of up to a minute must not reopen a window: the
- * windows' clock stands still until UTC has caught up. A longer one re-anchors: the windows' clock
+ * windows' clock stands still until UTC has caught up. A longer one, or more of
+ * them in a row, re-anchors: the windows' clock
  * goes back with UTC (and counters keep what was consumed, limit/algorithm.h). Pure. */
 #ifndef BASE_TIMELINE_H
 #define BASE_TIMELINE_H
