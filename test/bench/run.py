@@ -1,0 +1,570 @@
+#!/usr/bin/python3
+"""The benchmark: builds the release preset, runs everything in turns, prints ratios.
+
+Numbers of one machine say little about another, and less about the same one an hour later. So the
+contestants take turns (A B C A B C ...), what is compared stands in one round, and the result is the
+median of the rounds' ratios. Everything is on loopback, on ports that were free, bounded in count
+and in time; every process is ended by its id.
+
+  run.py            under ten minutes; writes the table to RESULTS.md
+  run.py --quick    about a minute and a half; writes nothing unless --write
+  run.py --smoke DIR  a few thousand requests by the programs of build directory DIR, no figures
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+MILLION_CLIENTS = 333333  # three rules each: a million keys
+PARTS = ["instructions", "memory", "raw", "million", "haproxy", "pauses", "tail"]
+
+
+class Failed(Exception):
+	pass
+
+
+def say(text=""):
+	print(text, flush=True)
+
+
+def free_port():
+	with socket.socket() as s:
+		s.bind(("127.0.0.1", 0))
+		return s.getsockname()[1]
+
+
+def pairs(text):
+	return {k: float(v) for k, v in re.findall(r"^([\w.]+)=([-\d.]+)$", text, re.M)}
+
+
+def median(values):
+	return statistics.median(values)
+
+
+class Process:
+	"""A child that lives as long as its `with`, and not a second longer."""
+
+	def __init__(self, args, env=None):
+		self.args = args
+		self.env = dict(os.environ, **(env or {}))
+
+	def __enter__(self):
+		self.log = tempfile.TemporaryFile("w+")
+		self.p = subprocess.Popen(self.args, env=self.env, stdout=self.log, stderr=self.log,
+					  stdin=subprocess.DEVNULL)
+		return self
+
+	def __exit__(self, *unused):
+		if self.p.poll() is None:
+			self.p.send_signal(signal.SIGCONT)
+			self.p.terminate()
+			try:
+				self.p.wait(10)
+			except subprocess.TimeoutExpired:
+				self.p.kill()
+				self.p.wait()
+		self.log.close()
+
+	def said(self):
+		self.log.seek(0)
+		return self.log.read()
+
+	def await_port(self, port, seconds=20):
+		deadline = time.monotonic() + seconds
+		while time.monotonic() < deadline:
+			if self.p.poll() is not None:
+				raise Failed(f"{self.args[0]} ended with {self.p.returncode}:\n{self.said()}")
+			with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+				return self
+			time.sleep(0.02)
+		raise Failed(f"{self.args[0]} does not listen:\n{self.said()}")
+
+	def resident(self):
+		with open(f"/proc/{self.p.pid}/statm") as f:
+			return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+	def thread_cpu_us(self, name):
+		"""CPU time of the threads whose name begins so, in microseconds."""
+		total = 0
+		task = f"/proc/{self.p.pid}/task"
+		for tid in os.listdir(task):
+			with open(f"{task}/{tid}/comm") as f:
+				if not f.read().startswith(name):
+					continue
+			with open(f"{task}/{tid}/schedstat") as f:
+				total += int(f.read().split()[0])
+		return total / 1000
+
+
+class Bench:
+	def __init__(self, args, build, stack):
+		self.args = args
+		self.build = build
+		self.tmp = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+		self.agent_binary = f"{build}/agent/spoa-ratelimit"
+		self.rows = []
+		self.sections = []
+		self.numbers = 0
+
+	# --- programs ---
+
+	def program(self, name):
+		return f"{self.build}/test/bench/bench_{name}"
+
+	def pinned(self, cpu, args):
+		"""With --pin: load on the first core, agents on the others."""
+		if not self.args.pin or (os.cpu_count() or 1) < 2:
+			return args
+		cpus = "0" if cpu == 0 else f"1-{os.cpu_count() - 1}"
+		return ["taskset", "-c", cpus] + args
+
+	def new_name(self, suffix):
+		self.numbers += 1
+		return f"{self.tmp}/{self.numbers}{suffix}"
+
+	def null(self, threads):
+		port, path = free_port(), self.new_name(".sock")
+		p = Process(self.pinned(1, [self.program("null"), str(threads), f"127.0.0.1:{port}", path]))
+		p.port, p.path = port, path
+		return p
+
+	def agent(self, rules, threads, extra=(), env=None, wrapper=()):
+		port, path = free_port(), self.new_name(".sock")
+		args = [self.agent_binary]
+		for name in ["agent", rules, *extra]:
+			args += ["-f", f"{HERE}/{name}.cfg"]
+		p = Process(self.pinned(1, [*wrapper, *args]), env={
+			"BENCH_TCP": f"127.0.0.1:{port}", "BENCH_UNIX": path,
+			"BENCH_THREADS": str(threads), **(env or {})})
+		p.port, p.path = port, path
+		return p
+
+	def load(self, agent, transport="tcp", timeout=120, **options):
+		address = f"127.0.0.1:{agent.port}" if transport == "tcp" else agent.path
+		args = [self.program("load"), "--address", address]
+		for name, value in options.items():
+			args += [f"--{name}", str(value)]
+		return self.outcome(self.pinned(0, args), timeout)
+
+	def outcome(self, args, timeout=120, env=None):
+		done = subprocess.run(args, capture_output=True, text=True, timeout=timeout,
+				      stdin=subprocess.DEVNULL, env=dict(os.environ, **(env or {})))
+		if done.returncode:
+			raise Failed(f"{' '.join(args[:3])}: {done.stdout}{done.stderr}")
+		result = pairs(done.stdout)
+		if result.get("denied"):
+			raise Failed(f"{args[0]}: {result['denied']:.0f} denied: not what is measured here")
+		return result
+
+	def decide(self, mode, *files, wrapper=(), timeout=120, env=None, **options):
+		args = [*wrapper, self.program("decide"), mode]
+		for name in files:
+			args += ["--file", f"{HERE}/{name}.cfg"]
+		for name, value in options.items():
+			args += [f"--{name.replace('_', '-')}", str(value)]
+		return self.outcome(args, timeout, env)
+
+	# --- results ---
+
+	def row(self, what, value, wanted="", met=None):
+		mark = {None: "", True: "yes", False: "no"}[met]
+		self.rows.append((what, value, wanted, mark))
+		say(f"  {what}: {value}" + (f"  (wanted: {wanted}; met: {mark})" if wanted else ""))
+
+	def ratio_row(self, what, ratios, at_least=None, suffix=""):
+		value = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){suffix}"
+		if at_least is None:
+			self.row(what, value)
+		else:
+			self.row(what, value, f"at least {at_least}", median(ratios) >= at_least)
+
+	def section(self, title, header=("", "", "wanted", "met")):
+		self.rows = []
+		self.sections.append((title, header, self.rows))
+		say(f"{title}:")
+
+	# --- parts ---
+
+	def part_instructions(self):
+		self.section("A decision, without sockets")
+		if not shutil.which("valgrind"):
+			say("  no valgrind: left out")
+			return
+		for rules in ("one", "three"):
+			counts = [self.callgrind(rules, n) for n in (10000, 20000)]
+			each = (counts[1][0] - counts[0][0]) / 10000
+			wanted, met = ("", None) if rules == "one" else ("at most 3000", each <= 3000)
+			self.row(f"instructions for a decision, {rules} rule{'s'[:rules != 'one']}",
+				 f"{each:.0f}", wanted, met)
+		got = self.decide("count", "three", requests=200000)
+		self.row("allocations for 200,000 decisions", f"{got['allocations']:.0f}", "0",
+			 got["allocations"] == 0)
+		whole = [self.callgrind_agent(n) for n in (20000, 40000)]
+		self.row("the whole agent in user space: instructions for a request, three rules, depth 32",
+			 f"{(whole[1][0] - whole[0][0]) / 20000:.0f}")
+		self.row("allocations of the whole agent for 20,000 requests",
+			 f"{whole[1][1] - whole[0][1]}", "0", whole[1][1] == whole[0][1])
+
+	def callgrind(self, rules, requests):
+		out = self.new_name(".callgrind")
+		self.decide("count", rules, requests=requests, timeout=300, wrapper=(
+			"valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"))
+		return read_callgrind(out)
+
+	def callgrind_agent(self, requests):
+		out = self.new_name(".callgrind")
+		wrapper = ("valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}")
+		with self.agent("three", 1, wrapper=wrapper) as agent:
+			agent.await_port(agent.port, 60)
+			self.load(agent, requests=requests, seconds=60)
+			agent.p.terminate()
+			agent.p.wait(60)
+		return read_callgrind(out)
+
+	def part_memory(self):
+		self.section("Memory")
+		got = self.decide("keys", "one", clients=1000000)
+		self.row(f"resident bytes for each key, at {got['keys']:,.0f} keys",
+			 f"{got['bytes_per_key']:.1f}", "at most 64", got["bytes_per_key"] <= 64)
+		with self.agent("one", 1) as agent:
+			agent.await_port(agent.port)
+			self.load(agent, requests=1000, clients=1000, seconds=5)
+			before = agent.resident()
+			self.load(agent, requests=1000000, clients=1000000, seconds=30)
+			grown = agent.resident() - before
+		self.row("the same, of the agent's process, from a thousand clients to a million",
+			 f"{grown / 999000:.1f}", "at most 64", grown / 999000 <= 64)
+
+	def part_raw(self):
+		self.section("Raw SPOP, 4 connections: share of the do-nothing agent's requests",
+			     ("transport, depth, threads, rules", "share", "wanted", "met"))
+		a = self.args
+		with contextlib.ExitStack() as stack:
+			contestants = {}
+			for threads in (1, 2):
+				contestants["null", threads] = stack.enter_context(self.null(threads))
+				for rules in ("one", "three"):
+					contestants[rules, threads] = stack.enter_context(
+						self.agent(rules, threads))
+			for p in contestants.values():
+				p.await_port(p.port)
+			seen = {}
+			for transport in ("tcp", "unix"):
+				for depth in (32, 1):
+					self.raw_cell(contestants, transport, depth, seen)
+		self.section("Raw SPOP: two threads against one",
+			     ("transport, depth, who", "ratio", "wanted", "met"))
+		for (transport, depth), got in seen.items():
+			for who, label in (("null", "do-nothing"), ("one", "one rule"), ("three", "three rules")):
+				ratios = [two / one for one, two in zip(got[who, 1], got[who, 2])]
+				self.ratio_row(f"{transport}, depth {depth}, {label}", ratios,
+					       None if who == "null" else 0.95)
+		self.section("Raw SPOP: thousands a second on this machine (a guide, not a promise)",
+			     ("transport, depth", "do-nothing, one rule, three rules", "", ""))
+		for (transport, depth), got in seen.items():
+			self.row(f"{transport}, depth {depth}, one thread", ", ".join(
+				f"{median(got[who, 1]) / 1000:,.0f}" for who in ("null", "one", "three")))
+
+	def raw_cell(self, contestants, transport, depth, seen):
+		got = {who: [] for who in contestants}
+		for p in contestants.values():
+			self.load(p, transport, depth=depth, seconds=0.1)
+		for _ in range(self.args.rounds):
+			for who, p in contestants.items():
+				got[who].append(self.load(p, transport, depth=depth,
+							  seconds=self.args.seconds)["per_second"])
+		seen[transport, depth] = got
+		for threads in (1, 2):
+			for rules in ("one", "three"):
+				wanted = None
+				if rules == "three" and threads == 1:
+					wanted = 0.35 if depth == 32 else 0.9
+				self.ratio_row(f"{transport}, {depth}, {threads}, {rules}", [
+					ours / null for ours, null in
+					zip(got[rules, threads], got["null", threads])], wanted)
+
+	def part_million(self):
+		self.section("A million keys against a thousand", ("three rules", "ratio", "wanted", "met"))
+		ratios = []
+		for _ in range(self.args.rounds):
+			got = [self.decide("count", "three", requests=1000000, clients=n)["per_second"]
+			       for n in (333, MILLION_CLIENTS)]
+			ratios.append(got[1] / got[0])
+		self.ratio_row("decisions, without sockets", ratios)
+		with self.agent("three", 1) as few, self.agent("three", 1) as many:
+			few.await_port(few.port)
+			many.await_port(many.port)
+			self.load(many, requests=MILLION_CLIENTS, clients=MILLION_CLIENTS, seconds=30)
+			ratios = []
+			for _ in range(self.args.rounds):
+				got = [self.load(p, clients=n, seconds=self.args.seconds * 2)["per_second"]
+				       for p, n in ((few, 333), (many, MILLION_CLIENTS))]
+				ratios.append(got[1] / got[0])
+			self.ratio_row("requests, TCP, depth 32", ratios, 0.7)
+
+	def part_haproxy(self):
+		self.section("Through HAProxy, 50 connections: share of requests",
+			     ("", "share", "wanted", "met"))
+		if not shutil.which("haproxy") or not shutil.which("wrk"):
+			say("  no haproxy or no wrk: left out")
+			return
+		ports = {who: free_port() for who in ("bare", "stick", "null", "ours")}
+		with self.null(1) as null, self.agent("three", 1) as ours:
+			null.await_port(null.port)
+			ours.await_port(ours.port)
+			env = {f"BENCH_PORT_{who.upper()}": str(port) for who, port in ports.items()}
+			env.update(BENCH_SPOE=f"{HERE}/spoe.cfg", BENCH_PORT_AGENT_NULL=str(null.port),
+				   BENCH_PORT_AGENT_OURS=str(ours.port))
+			with Process(["haproxy", "-db", "-f", f"{HERE}/haproxy.cfg"], env) as haproxy:
+				for port in ports.values():
+					haproxy.await_port(port)
+				self.haproxy_rounds(ports)
+
+	def haproxy_rounds(self, ports):
+		got = {who: [] for who in ports}
+		for who, port in ports.items():
+			self.wrk(port, 1)
+		for _ in range(self.args.rounds):
+			for who, port in ports.items():
+				got[who].append(self.wrk(port, max(1, round(self.args.seconds * 2))))
+		self.ratio_row("the agent, three rules, of the do-nothing agent",
+			       [o / n for o, n in zip(got["ours"], got["null"])], 0.95)
+		self.ratio_row("the agent, of three stick tables",
+			       [o / n for o, n in zip(got["ours"], got["stick"])])
+		for who, label in (("stick", "three stick tables"), ("null", "the do-nothing agent"),
+				   ("ours", "the agent")):
+			self.ratio_row(f"{label}, of HAProxy alone",
+				       [o / n for o, n in zip(got[who], got["bare"])])
+
+	def wrk(self, port, seconds):
+		done = subprocess.run(self.pinned(0, [
+			"wrk", "-t1", "-c50", f"-d{seconds}", "-s", f"{HERE}/wrk.lua",
+			f"http://127.0.0.1:{port}/"]), capture_output=True, text=True, timeout=60)
+		bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", done.stdout)
+		rate = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
+		if not rate or bad:
+			raise Failed(f"wrk on port {port}: {done.stdout}{done.stderr}")
+		return float(rate[1])
+
+	def part_pauses(self):
+		self.section("Beside a worker, with a million keys", ("", "microseconds", "wanted", "met"))
+		state = self.new_name(".state")
+		got = self.decide("pauses", "three", "tiers", clients=MILLION_CLIENTS, state=state,
+				  ms=int(self.args.seconds * 1000), timeout=300,
+				  env={"BENCH_TIERS": self.tiers()})
+		for chore, label in (("reload", "reload with 10,000 lines of tiers"),
+				     ("save", "writing the state file"), ("sweep", "sweeping them all")):
+			hold = got.get(f"{chore}.lock_hold_max_us")
+			if hold is not None:
+				self.row(f"{label}: longest hold of a lock, CPU time", f"{hold:.0f}",
+					 "at most 1000", hold <= 1000)
+			longest = got[f"{chore}.decision_cpu_max_us"]
+			self.row(f"{label}: longest decision beside it, CPU time", f"{longest:.0f}",
+				 "at most 1000", longest <= 1000)
+		self.row("for comparison, longest decision beside nothing",
+			 f"{got['nothing.decision_cpu_max_us']:.0f}")
+
+	def tiers(self):
+		path = f"{self.tmp}/tiers.map"
+		with open(path, "w") as f:
+			for i in range(10000):
+				f.write(f"user-{i:06x} {('free', 'premium')[i % 2]}\n")
+		return path
+
+	def part_tail(self):
+		self.section("Tail latency at a fixed rate: with reloads every 200 ms, sweeps and state file, "
+			     "against without", ("three rules, a million keys", "ratio", "wanted", "met"))
+		env = {"BENCH_STATE": self.new_name(".state"), "BENCH_TIERS": self.tiers()}
+		got = {"quiet": [], "busy": []}
+		with self.agent("three", 1) as quiet, \
+				self.agent("short", 1, extra=["tiers"], env=env) as busy:
+			quiet.await_port(quiet.port)
+			busy.await_port(busy.port)
+			self.load(quiet, requests=MILLION_CLIENTS, clients=MILLION_CLIENTS, seconds=30)
+			for _ in range(self.args.rounds):
+				busy.p.send_signal(signal.SIGSTOP)
+				got["quiet"].append(self.paced(quiet))
+				busy.p.send_signal(signal.SIGCONT)
+				quiet.p.send_signal(signal.SIGSTOP)
+				self.load(busy, requests=MILLION_CLIENTS, clients=MILLION_CLIENTS, seconds=30)
+				with every(0.2, lambda: busy.p.send_signal(signal.SIGHUP)):
+					got["busy"].append(self.paced(busy))
+				quiet.p.send_signal(signal.SIGCONT)
+			slices = self.busy_slices(busy)
+		for name in ("p50", "p99", "p999", "max"):
+			self.ratio_row({"p50": "median", "p99": "99 %", "p999": "99.9 %",
+					"max": "longest"}[name],
+				       [b[f"{name}_us"] / q[f"{name}_us"]
+					for b, q in zip(got["busy"], got["quiet"])])
+		for name in ("p99", "p999", "max"):
+			self.row(f"{name}, microseconds without and with", ", ".join(
+				f"{median([r[f'{name}_us'] for r in got[who]]):.0f}"
+				for who in ("quiet", "busy")))
+		self.row("CPU time of the worker's loop for one reload, with no request, longest of "
+			 f"{len(slices)}, microseconds", f"{max(slices):.0f}", "at most 1000",
+			 max(slices) <= 1000)
+
+	def paced(self, agent):
+		return self.load(agent, clients=MILLION_CLIENTS, rate=20000,
+				 seconds=max(2, self.args.seconds * 3))
+
+	def busy_slices(self, busy):
+		"""With no request at all, what the worker's loop spends around a reload while a sweep
+		and the state file go on too."""
+		self.load(busy, requests=MILLION_CLIENTS, clients=MILLION_CLIENTS, seconds=30)
+		slices = []
+		for _ in range(15 if self.args.quick else 30):
+			before = busy.thread_cpu_us("worker")
+			busy.p.send_signal(signal.SIGHUP)
+			time.sleep(0.2)
+			slices.append(busy.thread_cpu_us("worker") - before)
+		return slices
+
+	# --- the table ---
+
+	def markdown(self):
+		lines = [f"Measured by `test/bench/run.py` on {machine()}. Contestants take turns; a ratio "
+			 "is the median of the rounds, with the lowest and the highest.", ""]
+		for title, header, rows in self.sections:
+			if not rows:
+				continue
+			wants = any(r[2] for r in rows)
+			columns = 4 if wants else 2
+			lines += [f"**{title}**", "", "| " + " | ".join(header[:columns]) + " |",
+				  "|---" * columns + "|"]
+			lines += ["| " + " | ".join(r[:columns]) + " |" for r in rows]
+			lines.append("")
+		return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def every(seconds, act):
+	stop = threading.Event()
+
+	def loop():
+		while not stop.wait(seconds):
+			act()
+	thread = threading.Thread(target=loop)
+	thread.start()
+	try:
+		yield
+	finally:
+		stop.set()
+		thread.join()
+
+
+def read_callgrind(path):
+	"""Instructions in all, and calls of malloc and its like."""
+	names, calls, total, callee = {}, 0, 0, ""
+	allocators = ("malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign")
+	with open(path) as f:
+		for line in f:
+			if line.startswith(("fn=", "cfn=")):
+				number, _, name = line.split("=", 1)[1].strip().partition(" ")
+				if name:
+					names[number] = name
+				if line[0] == "c":
+					callee = names.get(number, "")
+			elif line.startswith("calls="):
+				if callee.split("'")[0] in allocators:
+					calls += int(line[6:].split()[0])
+			elif line.startswith(("summary:", "totals:")):
+				total = int(line.split()[1])
+	return total, calls
+
+
+def version_of(args, pattern):
+	with contextlib.suppress(OSError):
+		done = subprocess.run(args, capture_output=True, text=True, timeout=10)
+		found = re.search(pattern, done.stdout + done.stderr)
+		if found:
+			return found[1]
+	return "none"
+
+
+def machine():
+	return (f"{os.cpu_count()} cores {platform.machine()}, Linux "
+		f"{'.'.join(platform.release().split('.')[:2])}, HAProxy "
+		f"{version_of(['haproxy', '-v'], r'version ([0-9.]+)')}, gcc "
+		f"{version_of(['gcc', '--version'], r'([0-9]+[.][0-9.]+)')}")
+
+
+def build_release():
+	say("building the release preset")
+	for args in (["cmake", "--preset", "release"],
+		     ["cmake", "--build", "--preset", "release", "--target", "bench"]):
+		done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
+		if done.returncode:
+			raise Failed(f"{' '.join(args)}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+	return f"{ROOT}/build/release"
+
+
+def smoke(bench):
+	"""That the programs work together; no time is looked at."""
+	with bench.null(2) as null, bench.agent("three", 2) as ours:
+		null.await_port(null.port)
+		ours.await_port(ours.port)
+		for p in (null, ours):
+			for transport in ("tcp", "unix"):
+				for depth in (1, 32):
+					got = bench.load(p, transport, depth=depth, requests=3000, seconds=30)
+					if got["requests"] != 3000:
+						raise Failed(f"{transport}, depth {depth}: {got}")
+	got = bench.decide("count", "three", requests=5000)
+	if got.get("allocations"):
+		raise Failed(f"{got['allocations']:.0f} allocations for 5000 decisions")
+	say("good")
+
+
+def main():
+	parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+	parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+	parser.add_argument("--smoke", metavar="DIR", help="only try the programs of this build directory")
+	parser.add_argument("--build", metavar="DIR", help="a build directory to use as it is")
+	parser.add_argument("--only", metavar="PART,...", help=f"of {', '.join(PARTS)}")
+	parser.add_argument("--rounds", type=int, help="how often everyone's turn comes")
+	parser.add_argument("--seconds", type=float, help="length of a turn of the raw part")
+	parser.add_argument("--pin", action="store_true", help="load on the first core, agents on the rest")
+	parser.add_argument("--write", action="store_true", help="write RESULTS.md also when quick")
+	args = parser.parse_args()
+	args.rounds = args.rounds or (3 if args.quick else 7)
+	args.seconds = args.seconds or (0.3 if args.quick else 1.0)
+	parts = args.only.split(",") if args.only else PARTS
+	for name in parts:
+		if name not in PARTS:
+			parser.error(f"no part {name}: want some of {', '.join(PARTS)}")
+	start = time.monotonic()
+	try:
+		with contextlib.ExitStack() as stack:
+			bench = Bench(args, args.smoke or args.build or build_release(), stack)
+			if args.smoke:
+				return smoke(bench)
+			for name in parts:
+				getattr(bench, f"part_{name}")()
+				say(f"  ({time.monotonic() - start:.0f} s so far)")
+	except (Failed, subprocess.TimeoutExpired) as e:
+		print(f"run.py: {e}", file=sys.stderr)
+		return 1
+	table = bench.markdown()
+	if (not args.quick and not args.only) or args.write:
+		with open(f"{HERE}/RESULTS.md", "w") as f:
+			f.write(table)
+		say(f"wrote {os.path.relpath(HERE, ROOT)}/RESULTS.md")
+	return 0
+
+
+if __name__ == "__main__":
+	sys.exit(main())
