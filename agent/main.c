@@ -1,0 +1,313 @@
+/* spoa-ratelimit: rate limiting for HAProxy over SPOP. */
+#include "config/snapshot.h"
+#include "server/control.h"
+#include "server/keeper.h"
+#include "store/state.h"
+
+#include <ev.h>
+#include <getopt.h>
+#include <libconfig.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EXIT_CONFIG = 1, EXIT_START = 2 };
+
+#define DEFAULT_FILE "/etc/spoa-ratelimit/ratelimit.cfg"
+
+/* The command line. */
+
+enum task { TASK_RUN, TASK_CHECK, TASK_VERSION, TASK_HELP, TASK_FULL_CONFIG };
+
+struct options {
+	const char *file[CONFIG_FILES_MAX];
+	size_t files;
+	enum task task;
+	unsigned version; /* how many -v */
+	enum verbosity verbosity;
+};
+
+static const char usage[] =
+	"usage: spoa-ratelimit [-f FILE]... [-c] [-d | -q] [-v | -vv] [-h] [--full-config]\n"
+	"\n"
+	"  -f FILE        configuration file (default " DEFAULT_FILE ");\n"
+	"                 several are read in order\n"
+	"  -c             check the configuration and exit\n"
+	"  -d             debug: log everything, to stderr\n"
+	"  -q             quiet: log errors only\n"
+	"  -v, -vv        version; with build options and library versions\n"
+	"  -h             this help\n"
+	"  --full-config  print a configuration with every setting, its default and its meaning\n"
+	"\n"
+	"It stays in the foreground. SIGTERM and SIGINT drain and stop (a second one does not wait),\n"
+	"SIGHUP reads the configuration again, SIGUSR1 opens log files again.\n"
+	"Exit status: 0 stopped as asked, 1 bad command line or configuration, 2 could not start.\n";
+
+/* false: said why, on stderr. */
+static bool load_options(int argc, char **argv, struct options *o)
+{
+	static const struct option names[] = {
+		{ "full-config", no_argument, NULL, 'F' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'v' },
+		{ 0 },
+	};
+	*o = (struct options){ .task = TASK_RUN };
+	for (int c; (c = getopt_long(argc, argv, "f:cdqvh", names, NULL)) != -1;) {
+		switch (c) {
+		case 'f':
+			if (o->files == CONFIG_FILES_MAX) {
+				(void)fprintf(stderr,
+					"spoa-ratelimit: more than %d files: @include some of them in "
+					"others\n",
+					CONFIG_FILES_MAX);
+				return false;
+			}
+			o->file[o->files++] = optarg;
+			break;
+		case 'c':
+			o->task = TASK_CHECK;
+			break;
+		case 'd':
+			o->verbosity = VERBOSITY_DEBUG;
+			break;
+		case 'q':
+			o->verbosity = VERBOSITY_QUIET;
+			break;
+		case 'v':
+			o->task = TASK_VERSION;
+			o->version++;
+			break;
+		case 'h':
+			o->task = TASK_HELP;
+			return true;
+		case 'F':
+			o->task = TASK_FULL_CONFIG;
+			break;
+		default: /* getopt has said what is wrong */
+			(void)fputs(usage, stderr);
+			return false;
+		}
+	}
+	if (optind < argc) {
+		(void)fprintf(stderr,
+			"spoa-ratelimit: \"%s\" is no option: configuration files are named with -f\n",
+			argv[optind]);
+		return false;
+	}
+	if (!o->files)
+		o->file[o->files++] = DEFAULT_FILE;
+	return true;
+}
+
+/* The short tasks. */
+
+static int print_version(unsigned how_often)
+{
+	(void)printf("spoa-ratelimit %s\n", VERSION);
+	if (how_often < 2)
+		return EXIT_SUCCESS;
+	(void)printf("Built with: %s\n", __VERSION__);
+	(void)printf("Flags: %s\n", BUILD_FLAGS);
+	(void)printf("Libraries: libev %d.%d, libconfig %d.%d.%d, libsodium %s, libsystemd %s\n",
+		ev_version_major(), ev_version_minor(), LIBCONFIG_VER_MAJOR, LIBCONFIG_VER_MINOR,
+		LIBCONFIG_VER_REVISION, sodium_version_string(), SYSTEMD_VERSION);
+	(void)printf("Stores: memory\nSPOP: 2.0, pipelining, fragmentation\n");
+	return EXIT_SUCCESS;
+}
+
+static void print_problems(const struct problems *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		(void)fprintf(stderr, "%s\n", p->message[i]);
+}
+
+static void drop(struct snapshot *s)
+{
+	if (s && snapshot_unref(s))
+		snapshot_free(s);
+}
+
+static int check_configuration(const struct options *o)
+{
+	struct problems problems = { 0 };
+	struct hash_key key;
+	hash_key_random(&key);
+	struct snapshot *s = config_load(o->file, o->files, &key, 1, &problems);
+	print_problems(&problems);
+	problems_free(&problems);
+	if (!s)
+		return EXIT_CONFIG;
+	drop(s);
+	if (o->verbosity != VERBOSITY_QUIET)
+		(void)puts("Configuration file is valid");
+	return EXIT_SUCCESS;
+}
+
+/* Running. */
+
+struct agent {
+	const struct options *options;
+	struct snapshot *snapshot;
+	struct problems problems; /* of the configuration: warnings, once it is loaded */
+	struct memory_store *store;
+	struct listeners listeners;
+	bool log_is_open;
+};
+
+static bool fail(const char *why)
+{
+	(void)fprintf(stderr, "spoa-ratelimit: %s\n", why);
+	return false;
+}
+
+static bool load_snapshot(struct agent *a, const struct hash_key *key)
+{
+	drop(a->snapshot);
+	problems_free(&a->problems);
+	a->problems = (struct problems){ 0 };
+	a->snapshot = config_load(a->options->file, a->options->files, key, 1, &a->problems);
+	if (!a->snapshot)
+		print_problems(&a->problems);
+	return a->snapshot;
+}
+
+/* The counters' hash key comes with the state file, and where that is the configuration says. */
+static bool load_configuration(struct agent *a)
+{
+	struct hash_key key;
+	hash_key_random(&key);
+	return load_snapshot(a, &key);
+}
+
+static bool open_log(struct agent *a)
+{
+	char err[512];
+	struct log_settings log = log_settings_for(&a->snapshot->settings, a->options->verbosity);
+	if (log_open(&log, err, sizeof err) < 0)
+		return fail(err);
+	a->log_is_open = true;
+	for (size_t i = 0; i < a->problems.n; i++)
+		log_warning("config_warning", KV_Z("problem", a->problems.message[i]));
+	return true;
+}
+
+static bool open_listeners(struct agent *a)
+{
+	char err[512];
+	return listeners_open(&a->listeners, &a->snapshot->settings, err, sizeof err) || fail(err);
+}
+
+static bool load_state(struct agent *a)
+{
+	const struct settings *s = &a->snapshot->settings;
+	const char *file = s->store.state_file;
+	char message[512] = "";
+	switch (state_load(file, (uint64_t)s->store.max_keys, clock_read(), &a->store, message,
+		sizeof message)) {
+	case STATE_LOADED:
+		log_info("state_loaded", KV_Z("file", file),
+			KV_INT("keys", memory_store_stats(a->store).keys));
+		return true;
+	case STATE_NONE:
+		log_info("state_new", KV_Z("file", file));
+		return true;
+	case STATE_SET_ASIDE:
+		log_warning("state_set_aside", KV_Z("file", file), KV_Z("why", message));
+		return true;
+	case STATE_UNUSABLE:
+		break;
+	}
+	return fail(message);
+}
+
+/* The store, and the configuration again with the store's hash key where it has its own. */
+static bool open_store(struct agent *a)
+{
+	const struct settings *s = &a->snapshot->settings;
+	if (s->store.backend != BACKEND_MEMORY)
+		return fail("store.backend: this build has the backend \"memory\" only: set that");
+	if (s->store.state_file[0]) {
+		if (!load_state(a))
+			return false;
+	} else {
+		a->store = memory_store_new(
+			(uint64_t)s->store.max_keys, &a->snapshot->policy->hash_key, clock_read());
+	}
+	if (!a->store)
+		return fail("no memory for store.max_keys: lower it, or give the agent more");
+	const struct hash_key *key = memory_store_key(a->store);
+	return memcmp(key, &a->snapshot->policy->hash_key, sizeof *key) == 0 ||
+	       load_snapshot(a, key);
+}
+
+static void close_agent(struct agent *a)
+{
+	listeners_close(&a->listeners);
+	if (a->store)
+		store_close(memory_store_base(a->store));
+	if (a->log_is_open)
+		log_close();
+	problems_free(&a->problems);
+	drop(a->snapshot);
+}
+
+static int run(const struct options *o)
+{
+	struct agent a = { .options = o };
+	int status = EXIT_CONFIG;
+	if (!load_configuration(&a))
+		goto end;
+	status = EXIT_START;
+	if (!open_log(&a) || !open_listeners(&a) || !open_store(&a))
+		goto end;
+	char err[512];
+	struct control *control = control_new(
+		&(struct control_args){
+			.files = o->file,
+			.files_n = o->files,
+			.verbosity = o->verbosity,
+			.snapshot = a.snapshot,
+			.listeners = &a.listeners,
+			.store = a.store,
+			.version = VERSION,
+		},
+		err, sizeof err);
+	if (!control) {
+		(void)fail(err);
+		goto end;
+	}
+	control_run(control); /* until SIGTERM, and the drain after it */
+	control_free(control);
+	if (a.snapshot->settings.store.state_file[0])
+		(void)keeper_save(a.store, a.snapshot->settings.store.state_file);
+	status = EXIT_SUCCESS;
+end:
+	close_agent(&a);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	if (!load_options(argc, argv, &o))
+		return EXIT_CONFIG;
+	switch (o.task) {
+	case TASK_HELP:
+		(void)fputs(usage, stdout);
+		return EXIT_SUCCESS;
+	case TASK_VERSION:
+		return print_version(o.version);
+	case TASK_FULL_CONFIG:
+		config_write_full(stdout);
+		return EXIT_SUCCESS;
+	case TASK_CHECK:
+	case TASK_RUN:
+		break;
+	}
+	if (!hash_init()) {
+		(void)fail("libsodium cannot start: does this system give random numbers?");
+		return EXIT_START;
+	}
+	return o.task == TASK_CHECK ? check_configuration(&o) : run(&o);
+}

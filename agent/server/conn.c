@@ -1,0 +1,552 @@
+#include "server/conn.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+	ACCEPT_FRAME_MAX = 65536, /* accepted whatever is configured: HAProxy 3.1.0 ignores what was
+				   * negotiated and sends up to its own size */
+	PEER_MAX = 128,
+	LINGER_BYTES_MAX = 1 << 20, /* unread input that is still drained after a DISCONNECT */
+};
+
+#define STOP_QUIET    (10 * USEC_PER_MSEC)  /* between the last ACK and DISCONNECT: HAProxy 3.1.0 */
+#define STOP_BUSY_MAX (400 * USEC_PER_MSEC) /* a connection that is never quiet is cut after this \
+					     */
+#define STOP_ENTIRE_MAX (1000 * USEC_PER_MSEC)
+
+enum conn_state {
+	CONN_OPEN,
+	CONN_FLUSHING, /* nothing more is answered; `out` has to go, the DISCONNECT with it */
+	CONN_LINGERING /* our side is shut; what still comes is thrown away, so that no RST for
+			* unread input overtakes the DISCONNECT */
+};
+
+struct conn {
+	struct conns *all;
+	struct conn *next, **link; /* the list of `all` */
+	ev_io reader, writer;      /* the writer runs only while the peer does not take `out` */
+	int fd;
+	enum conn_state state;
+	struct session session;
+	struct session_settings settings;
+	size_t room;        /* what `out` must have before a frame is handled */
+	struct buffer *in;  /* a frame's beginning, or frames that wait for `out`; NULL: nothing */
+	struct buffer *out; /* what the peer did not take yet; NULL: nothing */
+	usec_t deadline;    /* steady; for what HAProxy owes us; 0: nothing */
+	usec_t write_deadline; /* steady; 0: nothing waits to be sent */
+	usec_t answered_at;    /* steady; the last bytes that were sent */
+	size_t lingered;       /* bytes thrown away */
+	char peer[PEER_MAX];
+};
+
+static void on_readable(struct ev_loop *, ev_io *, int revents);
+static void on_writable(struct ev_loop *, ev_io *, int revents);
+
+/* Creation and end. */
+
+static struct session_settings session_settings_of(const struct settings *s)
+{
+	uint32_t own = (uint32_t)s->agent.max_frame_size;
+	uint32_t accept = own > ACCEPT_FRAME_MAX ? own : ACCEPT_FRAME_MAX;
+	return (struct session_settings){
+		.max_frame_size = own,
+		.accept_max = accept,
+		.reassembly_max = accept,
+	};
+}
+
+static size_t max_of(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Room for the longest frame in either direction, and for what follows an ACK in one send. */
+static size_t buffer_size_for(const struct session_settings *s)
+{
+	return max_of(s->accept_max + (size_t)FRAME_LENGTH_BYTES, check_room(s->max_frame_size)) +
+	       SESSION_OUT_MAX;
+}
+
+bool conns_init(struct conns *all, struct ev_loop *loop, const struct snapshot *snapshot,
+	struct store *store, struct metrics *metrics, struct event_ring *events)
+{
+	*all = (struct conns){ .loop = loop, .snapshot = snapshot, .metrics = metrics };
+	all->settings = session_settings_of(&snapshot->settings);
+	buffer_pool_init(&all->pool, buffer_size_for(&all->settings));
+	return checker_init(&all->checker, all->settings.accept_max, store, metrics, events);
+}
+
+static void conn_free(struct conn *c)
+{
+	struct conns *all = c->all;
+	ev_io_stop(all->loop, &c->reader);
+	ev_io_stop(all->loop, &c->writer);
+	(void)close(c->fd);
+	*c->link = c->next;
+	if (c->next)
+		c->next->link = c->link;
+	buffer_put(&all->pool, c->in);
+	buffer_put(&all->pool, c->out);
+	session_fini(&c->session);
+	free(c);
+	all->n--;
+	atomic_fetch_sub_explicit(&all->open, 1, memory_order_relaxed);
+	metric_add(all->metrics, METRIC_connections_open, (uint64_t)-1);
+}
+
+void conns_fini(struct conns *all)
+{
+	while (all->head)
+		conn_free(all->head);
+	checker_fini(&all->checker);
+	buffer_pool_fini(&all->pool);
+}
+
+void conns_use(struct conns *all, const struct snapshot *snapshot)
+{
+	all->snapshot = snapshot;
+	struct session_settings fresh = session_settings_of(&snapshot->settings);
+	struct checker *c = &all->checker;
+	if (fresh.accept_max > all->settings.accept_max) {
+		/* A frame may be longer now than the view's memory was made for. Without the new
+		 * memory a value that does not fit counts as absent, so sizes stay as they were. */
+		struct checker larger;
+		if (!checker_init(&larger, fresh.accept_max, c->store, c->metrics, c->events)) {
+			log_error("no_memory", KV_Z("for", "a larger agent.max_frame_size"),
+				KV_Z("hint", "the sizes from before the reload are kept"));
+			return;
+		}
+		checker_fini(c);
+		*c = larger;
+	}
+	/* What was made large stays large: there may be connections that still need it. */
+	all->settings.max_frame_size = fresh.max_frame_size;
+	all->settings.accept_max = (uint32_t)max_of(all->settings.accept_max, fresh.accept_max);
+	all->settings.reassembly_max = all->settings.accept_max;
+	buffer_pool_grow(&all->pool, buffer_size_for(&all->settings));
+}
+
+void conns_add(struct conns *all, int fd, const char *peer, struct now now)
+{
+	struct conn *c = calloc(1, sizeof *c);
+	if (!c) {
+		log_warning_every(USEC_PER_SEC, "no_memory", KV_Z("for", "a connection"));
+		(void)close(fd);
+		atomic_fetch_sub_explicit(&all->open, 1, memory_order_relaxed);
+		return;
+	}
+	c->all = all;
+	c->fd = fd;
+	(void)snprintf(c->peer, sizeof c->peer, "%s", peer);
+	c->settings = all->settings;
+	session_init(&c->session, &c->settings);
+	c->session.draining = all->draining;
+	c->room = SESSION_OUT_MAX;
+	c->deadline = now.steady + CONN_HELLO_TIMEOUT;
+	c->answered_at = now.steady;
+	ev_io_init(&c->reader, on_readable, fd, EV_READ);
+	ev_io_init(&c->writer, on_writable, fd, EV_WRITE);
+	c->reader.data = c->writer.data = c;
+	c->next = all->head;
+	c->link = &all->head;
+	if (c->next)
+		c->next->link = &c->next;
+	all->head = c;
+	all->n++;
+	metric_add(all->metrics, METRIC_connections_open, 1);
+	ev_io_start(all->loop, &c->reader);
+}
+
+static void conn_end(struct conn *c, const char *why)
+{
+	if (log_enabled(LOG_LEVEL_DEBUG))
+		log_debug("connection_closed", KV_Z("peer", c->peer), KV_Z("why", why));
+	conn_free(c);
+}
+
+/* Sending. */
+
+enum flush_rc { FLUSH_DONE, FLUSH_WAIT, FLUSH_BROKEN };
+
+/* One send of all that waits. */
+static enum flush_rc flush(struct conn *c, struct now now)
+{
+	struct buffer *out = c->out;
+	if (!buffer_waiting(out)) {
+		buffer_put(&c->all->pool, out);
+		c->out = NULL;
+		return FLUSH_DONE;
+	}
+	ssize_t n = send(
+		c->fd, out->bytes + out->begin, out->end - out->begin, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		return FLUSH_BROKEN;
+	if (n > 0) {
+		out->begin += (size_t)n;
+		c->answered_at = now.steady;
+		c->write_deadline = 0;
+	}
+	if (buffer_waiting(out)) {
+		if (!c->write_deadline)
+			c->write_deadline = now.steady + CONN_WRITE_TIMEOUT;
+		return FLUSH_WAIT;
+	}
+	buffer_put(&c->all->pool, out);
+	c->out = NULL;
+	return FLUSH_DONE;
+}
+
+/* Back pressure: who does not take answers is not asked for more questions. */
+static void wait_for_peer(struct conn *c)
+{
+	ev_io_stop(c->all->loop, &c->reader);
+	ev_io_start(c->all->loop, &c->writer);
+}
+
+static void linger(struct conn *c, struct now now)
+{
+	(void)shutdown(c->fd, SHUT_WR);
+	buffer_put(&c->all->pool, c->in);
+	c->in = NULL;
+	c->state = CONN_LINGERING;
+	c->deadline = now.steady + CONN_LINGER_TIMEOUT;
+	c->write_deadline = 0;
+	ev_io_stop(c->all->loop, &c->writer);
+	ev_io_start(c->all->loop, &c->reader);
+}
+
+/* What waits goes, and then the connection. May free `c`. */
+static void close_after_flush(struct conn *c, struct now now)
+{
+	c->state = CONN_FLUSHING;
+	c->deadline = 0;
+	switch (flush(c, now)) {
+	case FLUSH_DONE:
+		linger(c, now);
+		return;
+	case FLUSH_WAIT:
+		wait_for_peer(c);
+		return;
+	case FLUSH_BROKEN:
+		conn_end(c, "cannot send");
+		return;
+	}
+}
+
+/* AGENT-DISCONNECT with `status`, and what goes before it. May free `c`. */
+static void disconnect(struct conn *c, enum spop_status status, struct now now)
+{
+	struct buffer *out = c->out;
+	if (!out)
+		out = c->out = buffer_get(&c->all->pool);
+	if (!out) {
+		conn_end(c, "no memory");
+		return;
+	}
+	buffer_pack(out);
+	struct wire_writer w = { out->bytes + out->end, out->bytes + out->size, false };
+	(void)session_disconnect(&c->session, status, &w);
+	if (!w.bad)
+		out->end = (size_t)(w.p - out->bytes);
+	close_after_flush(c, now);
+}
+
+/* Frames. */
+
+static void log_disconnect(const struct conn *c)
+{
+	const struct session *s = &c->session;
+	const char *text = spop_status_text(s->status);
+	/* 0, 1 and 2 from HAProxy are its daily life: reload, end of I/O, idle timeout. */
+	bool normal = s->by_peer ? s->status <= SPOP_TIMEOUT : s->status == SPOP_NORMAL;
+	if (s->healthcheck && s->draining)
+		normal = true;
+	if (!s->by_peer && !normal)
+		metric_add(c->all->metrics, METRIC_frames_bad, 1);
+	if (normal) {
+		if (log_enabled(LOG_LEVEL_DEBUG))
+			log_debug("disconnect", KV_Z("peer", c->peer),
+				KV_Z("by", s->by_peer ? "haproxy" : "agent"),
+				KV_INT("status", s->status), KV_Z("text", text));
+	} else if (s->by_peer) {
+		log_warning_every(USEC_PER_SEC, "haproxy_disconnect", KV_Z("peer", c->peer),
+			KV_INT("status", s->status), KV_Z("text", text));
+	} else {
+		log_warning_every(USEC_PER_SEC, "bad_frame", KV_Z("peer", c->peer),
+			KV_INT("status", s->status), KV_Z("text", text),
+			KV_Z("hint", "is it HAProxy that connects there?"));
+	}
+}
+
+/* One frame; its answer goes to `w`, which has c->room at least. */
+static enum session_rc on_frame(
+	struct conn *c, const struct frame *frame, struct wire_writer *w, struct now now)
+{
+	struct conns *all = c->all;
+	struct session *s = &c->session;
+	enum session_state before = s->state;
+	metric_add(all->metrics, METRIC_frames_received, 1);
+	enum session_rc rc = session_on_frame(s, &c->settings, frame, w);
+	if (before == SESSION_NEW && s->state == SESSION_CHECKED) {
+		metric_add(all->metrics, METRIC_health_checks, 1);
+		c->deadline = now.steady + CONN_CHECK_TIMEOUT;
+	}
+	if (before == SESSION_NEW && s->state == SESSION_OPEN) {
+		c->room = max_of(check_room(s->send_max), SESSION_OUT_MAX);
+		if (log_enabled(LOG_LEVEL_DEBUG))
+			log_debug("hello", KV_Z("peer", c->peer), KV_Z("engine_id", s->engine_id),
+				KV_INT("max_frame_size", s->send_max),
+				KV_INT("pipelining", s->pipelining));
+	}
+	if (rc != SESSION_NOTIFY)
+		return rc;
+	if (s->notify.truncated)
+		metric_add(all->metrics, METRIC_fragments_truncated, 1);
+	switch (check_answer(&all->checker, all->snapshot, &s->notify, s->send_max, now, w)) {
+	case CHECK_ANSWERED:
+		return SESSION_REPLIED;
+	case CHECK_MALFORMED:
+		return session_disconnect(s, SPOP_INVALID, w);
+	case CHECK_NO_ROOM:
+		break;
+	}
+	assert(!"c->room is check_room()");
+	return session_disconnect(s, SPOP_NO_RESOURCE, w);
+}
+
+enum frames_rc { FRAMES_ALL, FRAMES_NO_ROOM, FRAMES_CLOSE };
+
+/* Handles the frames of [*p, end) while `out` has room for an answer. */
+static enum frames_rc handle_frames(
+	struct conn *c, const uint8_t **p, const uint8_t *end, struct now now)
+{
+	struct wire_writer w = { c->out->bytes + c->out->end, c->out->bytes + c->out->size, false };
+	enum frames_rc result = FRAMES_ALL;
+	for (;;) {
+		if (wire_room(&w) < c->room) {
+			result = FRAMES_NO_ROOM;
+			break;
+		}
+		struct frame frame;
+		enum spop_status status;
+		enum frame_rc got = frame_next(
+			p, end, session_frame_max(&c->session, &c->settings), &frame, &status);
+		if (got == FRAME_PARTIAL)
+			break;
+		enum session_rc rc = got == FRAME_BAD ? session_disconnect(&c->session, status, &w)
+						      : on_frame(c, &frame, &w, now);
+		if (rc == SESSION_CLOSE) {
+			log_disconnect(c);
+			result = FRAMES_CLOSE;
+			break;
+		}
+	}
+	c->out->end = (size_t)(w.p - c->out->bytes);
+	return result;
+}
+
+/* What HAProxy owes us now: the rest of a frame, or nothing. */
+static void set_deadline(struct conn *c, bool moved, struct now now)
+{
+	if (c->session.state != SESSION_OPEN)
+		return; /* HELLO's and the health check's run from their own beginnings */
+	if (!c->in && !c->session.assembling)
+		c->deadline = 0;
+	else if (moved || !c->deadline)
+		c->deadline = now.steady + CONN_FRAME_TIMEOUT;
+}
+
+/* Answers all whole frames in `in`, by one send as long as they fit into one. May free `c`. */
+static void serve(struct conn *c, struct now now)
+{
+	struct buffer_pool *pool = &c->all->pool;
+	bool moved = false;
+	for (;;) {
+		if (!c->out && !(c->out = buffer_get(pool))) {
+			conn_end(c, "no memory");
+			return;
+		}
+		const uint8_t *begin = c->in->bytes + c->in->begin;
+		const uint8_t *p = begin;
+		enum frames_rc rc = handle_frames(c, &p, c->in->bytes + c->in->end, now);
+		c->in->begin += (size_t)(p - begin);
+		moved = moved || p != begin;
+		if (rc == FRAMES_CLOSE) {
+			close_after_flush(c, now);
+			return;
+		}
+		enum flush_rc sent = flush(c, now);
+		if (sent == FLUSH_BROKEN) {
+			conn_end(c, "cannot send");
+			return;
+		}
+		if (sent == FLUSH_WAIT) {
+			buffer_pack(c->in);
+			c->deadline = 0; /* the write deadline watches now */
+			wait_for_peer(c);
+			return;
+		}
+		if (rc == FRAMES_ALL)
+			break;
+	}
+	if (!buffer_waiting(c->in)) {
+		buffer_put(pool, c->in);
+		c->in = NULL;
+	} else {
+		buffer_pack(c->in);
+	}
+	set_deadline(c, moved, now);
+}
+
+/* Callbacks. */
+
+static void discard(struct conn *c)
+{
+	char bytes[16384];
+	ssize_t n = recv(c->fd, bytes, sizeof bytes, 0);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+		return;
+	if (n > 0)
+		c->lingered += (size_t)n;
+	if (n <= 0 || c->lingered > LINGER_BYTES_MAX)
+		conn_end(c, n <= 0 ? "closed" : "sends on after DISCONNECT");
+}
+
+static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct conn *c = w->data;
+	if (c->state == CONN_LINGERING) {
+		discard(c);
+		return;
+	}
+	struct buffer *in = c->in;
+	if (!in && !(in = c->in = buffer_get(&c->all->pool))) {
+		conn_end(c, "no memory");
+		return;
+	}
+	ssize_t n = recv(c->fd, in->bytes + in->end, in->size - in->end, 0);
+	if (n > 0) {
+		in->end += (size_t)n;
+		serve(c, clock_read());
+		return;
+	}
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+		if (!buffer_waiting(in)) {
+			buffer_put(&c->all->pool, in);
+			c->in = NULL;
+		}
+		return;
+	}
+	/* Both are normal: health checks end with a RST, and so do idle connections of HAProxy 3.1
+	 * and later. */
+	conn_end(c, n == 0 ? "peer closed" : strerror(errno));
+}
+
+static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
+{
+	(void)revents;
+	struct conn *c = w->data;
+	struct now now = clock_read();
+	if (c->state == CONN_FLUSHING) {
+		close_after_flush(c, now);
+		return;
+	}
+	switch (flush(c, now)) {
+	case FLUSH_WAIT:
+		return;
+	case FLUSH_BROKEN:
+		conn_end(c, "cannot send");
+		return;
+	case FLUSH_DONE:
+		break;
+	}
+	ev_io_stop(loop, &c->writer);
+	ev_io_start(loop, &c->reader);
+	if (c->in)
+		serve(c, now);
+}
+
+/* Deadlines and the end. */
+
+static void expire(struct conn *c, struct now now)
+{
+	if (c->write_deadline && now.steady >= c->write_deadline) {
+		metric_add(c->all->metrics, METRIC_timeouts, 1);
+		log_warning_every(USEC_PER_SEC, "timeout", KV_Z("peer", c->peer),
+			KV_Z("of", "a peer that does not read its answers"));
+		conn_end(c, "write timeout");
+		return;
+	}
+	if (!c->deadline || now.steady < c->deadline)
+		return;
+	if (c->state == CONN_LINGERING) {
+		conn_end(c, "lingered long enough");
+		return;
+	}
+	if (c->session.state == SESSION_CHECKED) {
+		disconnect(c, SPOP_NORMAL, now);
+		return;
+	}
+	metric_add(c->all->metrics, METRIC_timeouts, 1);
+	log_warning_every(USEC_PER_SEC, "timeout", KV_Z("peer", c->peer),
+		KV_Z("of", c->session.state == SESSION_NEW ? "HELLO" : "a frame"));
+	disconnect(c, SPOP_TIMEOUT, now);
+}
+
+void conns_expire(struct conns *all, struct now now)
+{
+	for (struct conn *c = all->head, *next; c; c = next) {
+		next = c->next;
+		expire(c, now);
+	}
+}
+
+void conns_drain(struct conns *all)
+{
+	all->draining = true;
+	for (struct conn *c = all->head; c; c = c->next)
+		c->session.draining = true;
+}
+
+/* true: nothing of a NOTIFY or an ACK is under way, and has not been for STOP_QUIET. */
+static bool is_quiet(const struct conn *c, struct now now)
+{
+	return !c->in && !c->out && !c->session.assembling &&
+	       now.steady - c->answered_at >= STOP_QUIET;
+}
+
+bool conns_stop(struct conns *all, struct now now)
+{
+	if (!all->stopping_since) {
+		all->stopping_since = now.steady;
+		conns_drain(all);
+		return all->n == 0;
+	}
+	usec_t since = now.steady - all->stopping_since;
+	for (struct conn *c = all->head, *next; c; c = next) {
+		next = c->next;
+		if (since >= STOP_ENTIRE_MAX) {
+			conn_end(c, "stopping");
+			continue;
+		}
+		if (c->state != CONN_OPEN) {
+			expire(c, now);
+			continue;
+		}
+		/* One round of the loop at least, for what has been received already. */
+		if (since >= STOP_QUIET && is_quiet(c, now))
+			disconnect(c, SPOP_NORMAL, now);
+		else if (since >= STOP_BUSY_MAX + STOP_QUIET)
+			disconnect(c, SPOP_NORMAL, now);
+		else if (since >= STOP_BUSY_MAX)
+			ev_io_stop(all->loop, &c->reader);
+	}
+	return all->n == 0;
+}

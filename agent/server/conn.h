@@ -1,0 +1,59 @@
+/* SPOP connections of one loop: one recv, then all frames that it brought, in place, then one
+ * send of all their answers. Knows nothing of threads, mailboxes and listeners.
+ *
+ * All functions: on the loop's thread. */
+#ifndef SERVER_CONN_H
+#define SERVER_CONN_H
+
+#include "server/buffer.h"
+#include "server/check.h"
+
+#include <ev.h>
+
+/* Timeouts. Idle connections are never closed: HAProxy decides how long it keeps them. */
+#define CONN_HELLO_TIMEOUT  (5 * USEC_PER_SEC)  /* from accept to the end of HELLO */
+#define CONN_FRAME_TIMEOUT  (5 * USEC_PER_SEC)  /* from a frame's first bytes to its last */
+#define CONN_CHECK_TIMEOUT  (5 * USEC_PER_SEC)  /* from a health check's answer to its end */
+#define CONN_WRITE_TIMEOUT  (10 * USEC_PER_SEC) /* of a peer that reads nothing at all */
+#define CONN_LINGER_TIMEOUT (500 * USEC_PER_MSEC)
+
+struct conn;
+
+/* What the connections of one loop share. */
+struct conns {
+	struct ev_loop *loop;
+	const struct snapshot *snapshot; /* borrowed; swapped by the owner between callbacks */
+	struct metrics *metrics;
+	struct checker checker;
+	struct session_settings settings; /* of connections that are opened from now on */
+	struct buffer_pool pool;
+	struct conn *head;
+	unsigned n;
+	_Atomic(unsigned) open; /* n and what was promised: the control thread adds, for the choice
+				 * of a worker, before it mails; each end here takes one off */
+	bool draining;
+	usec_t stopping_since; /* steady; 0: not */
+};
+
+/* The store, metrics and events are borrowed, and outlive it. false: out of memory. */
+bool conns_init(struct conns *, struct ev_loop *, const struct snapshot *, struct store *,
+	struct metrics *, struct event_ring *);
+void conns_fini(struct conns *); /* closes what is left; copes with the half-built */
+
+/* The next snapshot (the caller keeps it alive, and the old one until this returns). */
+void conns_use(struct conns *, const struct snapshot *);
+
+/* Takes the non-blocking `fd` over. `conns->open` has been counted up for it. */
+void conns_add(struct conns *, int fd, const char *peer, struct now);
+
+/* Health checks fail from now on; all else is served. */
+void conns_drain(struct conns *);
+
+/* Every half second or so: closes what is beyond its deadline. */
+void conns_expire(struct conns *, struct now);
+
+/* Call it every few milliseconds until it returns true: answers what has been received, leaves
+ * 10 ms after the last ACK, says DISCONNECT(0), lingers. Bounded to about a second. */
+bool conns_stop(struct conns *, struct now);
+
+#endif

@@ -1,0 +1,529 @@
+#include "server/control.h"
+
+#include "server/acceptor.h"
+#include "server/denials.h"
+#include "server/keeper.h"
+#include "server/service.h"
+#include "server/worker.h"
+
+#include <ev.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+	WORKERS_MAX = 256,
+	RETIRED_MAX = 16, /* snapshots of the past that some worker still has */
+	TICKS_A_SECOND = 10,
+};
+
+#define STATS_EVERY      (60 * USEC_PER_SEC)
+#define TABLE_FULL_EVERY (60 * USEC_PER_SEC)
+#define STOP_WITHIN      (15 * USEC_PER_SEC) /* after the drain, the state file included */
+
+enum control_phase { CONTROL_RUN, CONTROL_DRAIN, CONTROL_STOP, CONTROL_STOP_NOW };
+
+struct control {
+	struct metrics metrics; /* the control thread's own to write; first, for its alignment */
+	struct control_args args;
+	struct ev_loop *loop;
+	ev_signal on_term, on_int, on_hup, on_usr1;
+	ev_timer tick, drain, watchdog;
+	ev_async bell; /* a worker is done */
+	enum control_phase phase;
+	struct snapshot *snapshot;
+	struct snapshot *retired[RETIRED_MAX]; /* control's references keep them from being freed
+						* on a worker's thread */
+	unsigned retired_n;
+	struct worker *worker[WORKERS_MAX];
+	unsigned worker_n;
+	struct acceptor *acceptor;
+	struct keeper *keeper;
+	struct denials *denials;
+	unsigned ticks;
+	uint64_t events_dropped; /* as of the last second that was summed up */
+	uint64_t evicted;        /* as of the last warning */
+	usec_t table_full_at;    /* steady */
+	usec_t stats_at;         /* steady */
+};
+
+struct log_settings log_settings_for(const struct settings *s, enum verbosity verbosity)
+{
+	struct log_settings log = s->log;
+	switch (verbosity) {
+	case VERBOSITY_CONFIGURED:
+		break;
+	case VERBOSITY_QUIET:
+		log.level = LOG_LEVEL_ERROR;
+		break;
+	case VERBOSITY_DEBUG:
+		log.level = LOG_LEVEL_DEBUG;
+		log.target = LOG_TARGET_STDERR;
+		break;
+	}
+	return log;
+}
+
+/* What is said. */
+
+static uint64_t metric_sum(struct control *c, enum metric id)
+{
+	uint64_t sum = atomic_load_explicit(&c->metrics.value[id], memory_order_relaxed);
+	for (unsigned i = 0; i < c->worker_n; i++)
+		sum += atomic_load_explicit(
+			&worker_metrics(c->worker[i])->value[id], memory_order_relaxed);
+	return sum;
+}
+
+static void log_stats(struct control *c, enum log_level level, const char *event)
+{
+	static const char *const names[] = {
+#define X(name, kind, help) #name,
+		METRICS(X)
+#undef X
+	};
+	if (!log_enabled(level))
+		return;
+	struct log_field fields[METRIC_COUNT + 6] = { 0 };
+	unsigned n = 0;
+	for (unsigned id = 0; id < METRIC_COUNT; id++)
+		fields[n++] = (struct log_field)KV_INT(names[id], metric_sum(c, id));
+	struct memory_stats s = memory_store_stats(c->args.store);
+	fields[n++] = (struct log_field)KV_INT("keys", s.keys);
+	fields[n++] = (struct log_field)KV_INT("keys_expired", s.expired);
+	fields[n++] = (struct log_field)KV_INT("keys_evicted", s.evicted);
+	log_put(level, event, fields);
+}
+
+static void log_started(struct control *c)
+{
+	const struct settings *s = &c->snapshot->settings;
+	const struct policy *policy = c->snapshot->policy;
+	log_info("started", KV_Z("version", c->args.version),
+		KV_INT("generation", c->snapshot->generation),
+		KV_INT("listen", c->args.listeners->n), KV_INT("threads", c->worker_n),
+		KV_Z("store", "memory"), KV_INT("max_keys", s->store.max_keys),
+		KV_INT("keys", memory_store_stats(c->args.store).keys),
+		KV_INT("rules", policy->rule_n),
+		KV_Z("enabled", policy->enabled ? "true" : "false"));
+	for (unsigned i = 0; i < c->args.listeners->n; i++)
+		log_info("listening", KV_Z("addr", c->args.listeners->at[i].text));
+	for (unsigned i = 0; i < policy->rule_n; i++) {
+		char text[1024];
+		size_t n = snapshot_describe_rule(c->snapshot, &policy->rule[i], text, sizeof text);
+		log_info("rule", KV_STR("is", ((struct str){ text, n })));
+	}
+}
+
+static void log_denial(const struct event *e)
+{
+	log_info("denied", KV_Z("client", e->client), KV_Z("ip", e->ip), KV_Z("rule", e->rule),
+		KV_Z("reason", reason_name(e->reason)), KV_INT("limit", e->limit),
+		KV_INT("retry_after", e->retry_after), KV_Z("tier", e->tier),
+		KV_Z("endpoint", e->endpoint));
+}
+
+static void read_events(struct control *c)
+{
+	struct event event;
+	for (unsigned i = 0; i < c->worker_n; i++)
+		while (event_ring_get(worker_events(c->worker[i]), &event))
+			if (denials_take(c->denials, &event))
+				log_denial(&event);
+}
+
+/* Once a second: the denials that got no line of their own. */
+static void sum_up_denials(struct control *c)
+{
+	struct denials_more more;
+	while (denials_next(c->denials, &more))
+		log_info("denied_more", KV_Z("rule", more.rule),
+			KV_Z("reason", reason_name(more.reason)), KV_INT("count", more.count));
+	uint64_t dropped = 0;
+	for (unsigned i = 0; i < c->worker_n; i++)
+		dropped += event_ring_dropped(worker_events(c->worker[i]));
+	if (dropped != c->events_dropped)
+		log_info("denied_more", KV_Z("rule", "any"),
+			KV_INT("count", dropped - c->events_dropped));
+	c->events_dropped = dropped;
+}
+
+static void warn_of_full_table(struct control *c, struct now now)
+{
+	struct memory_stats s = memory_store_stats(c->args.store);
+	if (s.evicted == c->evicted ||
+		(c->table_full_at && now.steady - c->table_full_at < TABLE_FULL_EVERY))
+		return;
+	log_warning("table_full", KV_INT("max_keys", c->snapshot->settings.store.max_keys),
+		KV_INT("evicted", s.evicted - c->evicted),
+		KV_INT("evicted_at_their_limit", s.evicted_limited),
+		KV_Z("hint", "raise store.max_keys, or count by fewer different values (per)"));
+	c->evicted = s.evicted;
+	c->table_full_at = now.steady;
+}
+
+/* Snapshots. */
+
+/* Frees those that no worker has any more. */
+static void free_retired(struct control *c)
+{
+	unsigned kept = 0;
+	for (unsigned i = 0; i < c->retired_n; i++) {
+		struct snapshot *s = c->retired[i];
+		/* Nobody can take a new reference: only control hands this one out, and it has
+		 * stopped doing so. */
+		if (atomic_load_explicit(&s->refs, memory_order_acquire) > 1)
+			c->retired[kept++] = s;
+		else if (snapshot_unref(s))
+			snapshot_free(s);
+	}
+	c->retired_n = kept;
+}
+
+static void publish(struct control *c, struct snapshot *fresh)
+{
+	double slower = snapshot_slower_by(c->snapshot, fresh);
+	if (slower > 1.0)
+		memory_store_stretch(c->args.store, slower, clock_read());
+	for (unsigned i = 0; i < c->worker_n; i++)
+		worker_publish(c->worker[i], fresh);
+	acceptor_raise_limit(&fresh->settings, c->worker_n);
+	acceptor_use(c->acceptor, fresh);
+	keeper_change_interval(c->keeper, fresh->settings.store.state_interval);
+	c->retired[c->retired_n++] = c->snapshot;
+	c->snapshot = fresh;
+}
+
+static void log_problems(const struct problems *p, bool refused)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		bool warning = strstr(p->message[i], ": warning: ");
+		if (refused && !warning)
+			log_error("reload_refused", KV_Z("problem", p->message[i]));
+		else
+			log_warning("config_warning", KV_Z("problem", p->message[i]));
+	}
+}
+
+/* Everything that can fail, before anything has changed. NULL: the problems are logged. */
+static struct snapshot *load_fresh(struct control *c)
+{
+	struct problems problems = { 0 };
+	struct snapshot *fresh = config_load(c->args.files, c->args.files_n,
+		memory_store_key(c->args.store), c->snapshot->generation + 1, &problems);
+	bool ok = fresh && snapshot_can_replace(c->snapshot, fresh, &problems);
+	log_problems(&problems, !ok);
+	problems_free(&problems);
+	if (ok) {
+		char err[512];
+		struct log_settings log = log_settings_for(&fresh->settings, c->args.verbosity);
+		if (log_change(&log, err, sizeof err) == 0)
+			return fresh;
+		log_error("reload_refused", KV_Z("problem", err));
+	}
+	if (fresh && snapshot_unref(fresh))
+		snapshot_free(fresh);
+	return NULL;
+}
+
+static void reload(struct control *c)
+{
+	if (c->phase != CONTROL_RUN) {
+		log_error("reload_refused", KV_Z("problem", "the agent is stopping"));
+		return;
+	}
+	free_retired(c);
+	if (c->retired_n == RETIRED_MAX) {
+		log_error("reload_refused",
+			KV_Z("problem",
+				"workers have not taken over the last ones yet: try again"));
+		return;
+	}
+	service_reloading();
+	struct snapshot *fresh = load_fresh(c);
+	if (fresh) {
+		char changed[2048];
+		size_t n = snapshot_describe_changes(c->snapshot, fresh, changed, sizeof changed);
+		publish(c, fresh);
+		log_info("reloaded", KV_INT("generation", fresh->generation),
+			KV_STR("changed", ((struct str){ changed, n })));
+	}
+	service_ready(fresh ? "serving" : "serving; the last reload was refused");
+}
+
+/* Stopping. */
+
+static void stop_workers(struct control *c)
+{
+	c->phase = CONTROL_STOP;
+	ev_timer_stop(c->loop, &c->drain);
+	acceptor_free(c->acceptor);
+	c->acceptor = NULL;
+	listeners_close(c->args.listeners);
+	log_info("stopping", KV_INT("connections", metric_sum(c, METRIC_connections_open)));
+	for (unsigned i = 0; i < c->worker_n; i++)
+		worker_stop(c->worker[i]);
+}
+
+static void start_drain(struct control *c)
+{
+	usec_t drain = c->snapshot->settings.agent.drain;
+	c->phase = CONTROL_DRAIN;
+	service_stopping(drain + STOP_WITHIN);
+	log_info("draining", KV_INT("for_ms", drain / USEC_PER_MSEC),
+		KV_INT("connections", metric_sum(c, METRIC_connections_open)));
+	if (drain <= 0) {
+		stop_workers(c);
+		return;
+	}
+	for (unsigned i = 0; i < c->worker_n; i++)
+		worker_drain(c->worker[i]);
+	ev_timer_set(&c->drain, (double)drain / (double)USEC_PER_SEC, 0.);
+	ev_timer_start(c->loop, &c->drain);
+}
+
+static void on_stop_signal(struct ev_loop *loop, ev_signal *signal, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct control *c = signal->data;
+	switch (c->phase) {
+	case CONTROL_RUN:
+		start_drain(c);
+		return;
+	case CONTROL_DRAIN: /* the second one: what is left of the drain is skipped */
+		stop_workers(c);
+		return;
+	case CONTROL_STOP:
+	case CONTROL_STOP_NOW:
+		c->phase = CONTROL_STOP_NOW;
+		for (unsigned i = 0; i < c->worker_n; i++)
+			worker_stop_now(c->worker[i]);
+		return;
+	}
+}
+
+static void on_drained(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	stop_workers(timer->data);
+}
+
+static void on_bell(struct ev_loop *loop, ev_async *async, int revents)
+{
+	(void)revents;
+	struct control *c = async->data;
+	for (unsigned i = 0; i < c->worker_n; i++)
+		if (!worker_is_done(c->worker[i]))
+			return;
+	ev_break(loop, EVBREAK_ALL);
+}
+
+/* The other callbacks. */
+
+static void on_reload_signal(struct ev_loop *loop, ev_signal *signal, int revents)
+{
+	(void)loop;
+	(void)revents;
+	reload(signal->data);
+}
+
+static void on_reopen_signal(struct ev_loop *loop, ev_signal *signal, int revents)
+{
+	(void)loop;
+	(void)signal;
+	(void)revents;
+	log_reopen();
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct control *c = timer->data;
+	struct now now = clock_read();
+	read_events(c);
+	if (++c->ticks % TICKS_A_SECOND)
+		return;
+	sum_up_denials(c);
+	warn_of_full_table(c, now);
+	free_retired(c);
+	if (now.steady - c->stats_at >= STATS_EVERY) {
+		c->stats_at = now.steady;
+		log_stats(c, LOG_LEVEL_DEBUG, "stats");
+	}
+}
+
+/* Four times in the interval: one late answer of a worker is not the end yet. */
+static void on_watchdog(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct control *c = timer->data;
+	for (unsigned i = 0; i < c->worker_n; i++)
+		if (!worker_has_answered(c->worker[i]) && !worker_is_done(c->worker[i])) {
+			log_warning_every(
+				10 * USEC_PER_SEC, "worker_late", KV_INT("worker", i + 1));
+			return;
+		}
+	service_alive();
+	for (unsigned i = 0; i < c->worker_n; i++)
+		worker_ping(c->worker[i]);
+}
+
+/* Creation and end. */
+
+static unsigned usable_cores(void)
+{
+	cpu_set_t set;
+	if (sched_getaffinity(0, sizeof set, &set) == 0)
+		return (unsigned)CPU_COUNT(&set);
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n > 0 ? (unsigned)n : 1;
+}
+
+static unsigned worker_count(const struct settings *s)
+{
+	unsigned n = s->agent.threads > 0 ? (unsigned)s->agent.threads : usable_cores();
+	return n > WORKERS_MAX ? WORKERS_MAX : n;
+}
+
+static bool start_workers(struct control *c)
+{
+	unsigned n = worker_count(&c->snapshot->settings);
+	for (unsigned i = 0; i < n; i++) {
+		struct worker *w = worker_new(&(struct worker_args){
+			.number = i + 1,
+			.snapshot = c->snapshot,
+			.store = memory_store_base(c->args.store),
+			.home = c->loop,
+			.bell = &c->bell,
+		});
+		if (!w)
+			return false;
+		c->worker[c->worker_n++] = w;
+	}
+	for (unsigned i = 0; i < n; i++)
+		if (!worker_start(c->worker[i]))
+			return false;
+	return true;
+}
+
+static void watch_signal(struct control *c, ev_signal *watcher, int number,
+	void (*callback)(struct ev_loop *, ev_signal *, int))
+{
+	ev_signal_init(watcher, callback, number);
+	watcher->data = c;
+	ev_signal_start(c->loop, watcher);
+}
+
+static void watch_all(struct control *c)
+{
+	watch_signal(c, &c->on_term, SIGTERM, on_stop_signal);
+	watch_signal(c, &c->on_int, SIGINT, on_stop_signal);
+	watch_signal(c, &c->on_hup, SIGHUP, on_reload_signal);
+	watch_signal(c, &c->on_usr1, SIGUSR1, on_reopen_signal);
+	ev_timer_init(&c->tick, on_tick, 1. / TICKS_A_SECOND, 1. / TICKS_A_SECOND);
+	c->tick.data = c;
+	ev_timer_start(c->loop, &c->tick);
+	ev_timer_init(&c->drain, on_drained, 0., 0.);
+	c->drain.data = c;
+	double watchdog = (double)service_watchdog() / (double)USEC_PER_SEC / 4.;
+	ev_timer_init(&c->watchdog, on_watchdog, watchdog, watchdog);
+	c->watchdog.data = c;
+	if (watchdog > 0.)
+		ev_timer_start(c->loop, &c->watchdog);
+}
+
+struct control *control_new(const struct control_args *args, char *err, size_t err_size)
+{
+	struct control *c = aligned_alloc(alignof(struct control), sizeof *c);
+	if (!c) {
+		(void)snprintf(err, err_size, "no memory for the control thread: free some");
+		return NULL;
+	}
+	memset(c, 0, sizeof *c);
+	c->args = *args;
+	c->snapshot = snapshot_ref(args->snapshot);
+	c->stats_at = clock_read().steady;
+	c->evicted = memory_store_stats(args->store).evicted;
+	(void)signal(SIGPIPE, SIG_IGN);
+	acceptor_raise_limit(&c->snapshot->settings, worker_count(&c->snapshot->settings));
+	c->loop = ev_default_loop(EVFLAG_AUTO);
+	c->denials = denials_new();
+	if (!c->loop || !c->denials) {
+		(void)snprintf(err, err_size,
+			"no memory or no descriptors left for the control thread: free some");
+		goto fail;
+	}
+	ev_async_init(&c->bell, on_bell);
+	c->bell.data = c;
+	ev_async_start(c->loop, &c->bell);
+	watch_all(c);
+	if (!start_workers(c)) {
+		(void)snprintf(err, err_size,
+			"cannot start worker %u of %u: no memory, threads or descriptors left: lower "
+			"agent.threads, or raise the limits of the service (TasksMax=, LimitNOFILE=, "
+			"MemoryMax=)",
+			c->worker_n, worker_count(&c->snapshot->settings));
+		goto fail;
+	}
+	c->keeper = keeper_start(args->store, c->snapshot->settings.store.state_file,
+		c->snapshot->settings.store.state_interval);
+	c->acceptor = acceptor_new(
+		c->loop, args->listeners, c->worker, c->worker_n, &c->metrics, c->snapshot);
+	if (!c->keeper || !c->acceptor) {
+		(void)snprintf(err, err_size,
+			"no memory, threads or descriptors left: raise the limits of the service");
+		goto fail;
+	}
+	return c;
+fail:
+	control_free(c);
+	return NULL;
+}
+
+void control_run(struct control *c)
+{
+	log_started(c);
+	service_ready("serving");
+	ev_run(c->loop, 0);
+	read_events(c);
+	sum_up_denials(c);
+	log_stats(c, LOG_LEVEL_INFO, "stopped");
+}
+
+/* Who asks again while the last things are written is asked to wait. */
+static void unwatch_signal(struct control *c, ev_signal *watcher)
+{
+	ev_signal_stop(c->loop, watcher);
+	if (watcher->signum)
+		(void)signal(watcher->signum, SIG_IGN);
+}
+
+void control_free(struct control *c)
+{
+	if (!c)
+		return;
+	acceptor_free(c->acceptor);
+	keeper_stop(c->keeper);
+	for (unsigned i = 0; i < c->worker_n; i++)
+		worker_free(c->worker[i]);
+	free_retired(c);
+	if (snapshot_unref(c->snapshot))
+		snapshot_free(c->snapshot);
+	denials_free(c->denials);
+	if (c->loop) {
+		unwatch_signal(c, &c->on_term);
+		unwatch_signal(c, &c->on_int);
+		unwatch_signal(c, &c->on_hup);
+		unwatch_signal(c, &c->on_usr1);
+		ev_loop_destroy(c->loop);
+	}
+	free(c);
+}

@@ -1,0 +1,86 @@
+#include "server/denials.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct cell {
+	bool used;
+	unsigned logged;
+	struct denials_more more;
+};
+
+struct denials {
+	struct cell cell[DENIALS_TABLE]; /* by a hash of the rule's name; linear probing */
+	unsigned used[DENIALS_RULES_MAX];
+	unsigned used_n;
+	struct denials_more others; /* beyond the table */
+	unsigned at;                /* of denials_next() */
+};
+
+struct denials *denials_new(void)
+{
+	return calloc(1, sizeof(struct denials));
+}
+
+void denials_free(struct denials *d)
+{
+	free(d);
+}
+
+static unsigned hash(const char *rule, enum reason reason)
+{
+	/* FNV-1a. Rule names are the operator's: nobody chooses them to collide. */
+	uint32_t h = 2166136261u ^ (uint32_t)reason;
+	for (; *rule; rule++)
+		h = (h ^ (uint8_t)*rule) * 16777619u;
+	return h;
+}
+
+/* NULL: the table is full. */
+static struct cell *find(struct denials *d, const char *rule, enum reason reason)
+{
+	for (unsigned i = hash(rule, reason);; i++) {
+		unsigned at = i % DENIALS_TABLE;
+		struct cell *c = &d->cell[at];
+		if (c->used && c->more.reason == reason && strcmp(c->more.rule, rule) == 0)
+			return c;
+		if (c->used)
+			continue;
+		if (d->used_n == DENIALS_RULES_MAX)
+			return NULL;
+		d->used[d->used_n++] = at;
+		*c = (struct cell){ .used = true, .more.reason = reason };
+		memcpy(c->more.rule, rule, strnlen(rule, RULE_NAME_MAX));
+		return c;
+	}
+}
+
+bool denials_take(struct denials *d, const struct event *event)
+{
+	struct cell *c = find(d, event->rule, event->reason);
+	if (c && c->logged < DENIALS_PER_SECOND) {
+		c->logged++;
+		return true;
+	}
+	struct denials_more *more = c ? &c->more : &d->others;
+	more->count++;
+	return false;
+}
+
+bool denials_next(struct denials *d, struct denials_more *out)
+{
+	while (d->at < d->used_n) {
+		struct cell *c = &d->cell[d->used[d->at++]];
+		c->used = false;
+		if (!c->more.count)
+			continue;
+		*out = c->more;
+		return true;
+	}
+	d->at = d->used_n = 0;
+	if (!d->others.count)
+		return false;
+	*out = d->others;
+	d->others.count = 0;
+	return true;
+}

@@ -1,0 +1,64 @@
+/* Denials on their way from a worker to the log: a ring that counts what did not fit. */
+#include "server/check.h"
+
+#include "server/ring.h"
+
+#include <stdlib.h>
+
+struct event_ring {
+	struct ring *ring;
+	_Atomic(uint64_t) dropped; /* the putting side writes it */
+};
+
+struct event_ring *event_ring_new(unsigned capacity)
+{
+	struct event_ring *e = calloc(1, sizeof *e);
+	if (!e)
+		return NULL;
+	e->ring = ring_new(capacity, sizeof(struct event));
+	if (!e->ring) {
+		event_ring_free(e);
+		return NULL;
+	}
+	return e;
+}
+
+void event_ring_free(struct event_ring *e)
+{
+	if (!e)
+		return;
+	ring_free(e->ring);
+	free(e);
+}
+
+static void count_dropped(struct event_ring *e)
+{
+	uint64_t n = atomic_load_explicit(&e->dropped, memory_order_relaxed);
+	atomic_store_explicit(&e->dropped, n + 1, memory_order_relaxed);
+}
+
+bool event_ring_put(struct event_ring *e, const struct event *event)
+{
+	if (ring_put(e->ring, event))
+		return true;
+	count_dropped(e);
+	return false;
+}
+
+bool event_ring_has_room(struct event_ring *e)
+{
+	if (!ring_full(e->ring))
+		return true;
+	count_dropped(e);
+	return false;
+}
+
+bool event_ring_get(struct event_ring *e, struct event *event)
+{
+	return ring_get(e->ring, event);
+}
+
+uint64_t event_ring_dropped(const struct event_ring *e)
+{
+	return atomic_load_explicit(&e->dropped, memory_order_relaxed);
+}

@@ -1,0 +1,279 @@
+#include "server/listener.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* A reload of HAProxy opens all its connections anew at once (one for each of its threads, engines
+ * and waiting streams). The kernel cuts this to net.core.somaxconn. */
+enum { BACKLOG = 4096 };
+
+struct error {
+	char *text;
+	size_t size;
+};
+
+static bool fail(const struct error *e, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static bool fail(const struct error *e, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	(void)vsnprintf(e->text, e->size, format, args);
+	va_end(args);
+	return false;
+}
+
+static const char *advice(int error, bool is_unix)
+{
+	switch (error) {
+	case EADDRINUSE:
+		return "another process listens there: stop it, or change agent.listen";
+	case EADDRNOTAVAIL:
+		return "no interface of this machine has this address: change agent.listen";
+	case EACCES:
+	case EPERM:
+		return is_unix ? "let the agent's user write to the folder, or change agent.listen"
+			       : "ports below 1024 need the capability CAP_NET_BIND_SERVICE: use a "
+				 "higher port";
+	case ENOENT:
+		return "its folder does not exist: create it, or change agent.listen";
+	case EAFNOSUPPORT:
+		return "this machine has no such kind of address: change agent.listen";
+	case EMFILE:
+	case ENFILE:
+		return "raise the limit of open files (LimitNOFILE= of the service)";
+	default:
+		return "change agent.listen, or put right what stands in its way";
+	}
+}
+
+static bool fail_listen(const struct error *e, const char *text, int error, bool is_unix)
+{
+	return fail(
+		e, "cannot listen on %s: %s: %s", text, strerror(error), advice(error, is_unix));
+}
+
+static bool is_any(const char *host, const char *any)
+{
+	return !host[0] || strcmp(host, "*") == 0 || strcmp(host, any) == 0;
+}
+
+/* "[::]" takes IPv4 too, as it does for HAProxy on Linux, unless the same port is also asked for
+ * on all of IPv4: then each of the two takes its own. */
+static bool wants_v6only(const struct settings *s, const struct listen_address *a)
+{
+	for (unsigned i = 0; i < s->agent.listen_n; i++) {
+		const struct listen_address *other = &s->agent.listen[i];
+		if (!other->is_unix && is_any(other->host, "0.0.0.0") &&
+			strcmp(other->port, a->port) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void set_option(int fd, int level, int name, int value)
+{
+	/* Each of these only makes things better: without it the agent still works. */
+	(void)setsockopt(fd, level, name, &value, sizeof value);
+}
+
+/* What is set here is inherited by the sockets that are accepted: no system call for each. */
+static void set_tcp_options(int fd, bool v6only, int family)
+{
+	set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (family == AF_INET6)
+		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only);
+	/* Answers are small and awaited: Nagle and delayed ACKs together cost 40 ms. */
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	/* Idle connections are never closed; this finds those whose other end is gone. */
+	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
+	set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+}
+
+static struct addrinfo *resolve(
+	const struct listen_address *a, struct addrinfo **list, const struct error *e)
+{
+	struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICSERV,
+		.ai_socktype = SOCK_STREAM };
+	bool any = !a->host[0] || strcmp(a->host, "*") == 0;
+	if (any)
+		hints.ai_family = AF_INET;
+	int rc = getaddrinfo(any ? NULL : a->host, a->port, &hints, list);
+	if (rc) {
+		(void)fail(e,
+			"cannot listen on %s: %s: write an address of this machine into agent.listen",
+			a->text, rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+		*list = NULL;
+		return NULL;
+	}
+	for (struct addrinfo *i = *list; i; i = i->ai_next)
+		if (i->ai_family == AF_INET)
+			return i; /* of a name that has both, as HAProxy does */
+	return *list;
+}
+
+static void write_bound_text(struct listener *l, const struct listen_address *a)
+{
+	struct sockaddr_storage address;
+	socklen_t n = sizeof address;
+	char host[NI_MAXHOST], port[NI_MAXSERV];
+	(void)snprintf(l->text, sizeof l->text, "%s", a->text);
+	if (getsockname(l->fd, (struct sockaddr *)&address, &n) < 0)
+		return;
+	if (getnameinfo((struct sockaddr *)&address, n, host, sizeof host, port, sizeof port,
+		    NI_NUMERICHOST | NI_NUMERICSERV))
+		return;
+	(void)snprintf(l->text, sizeof l->text,
+		address.ss_family == AF_INET6 ? "[%.60s]:%s" : "%.60s:%s", host, port);
+}
+
+static bool open_tcp(struct listener *l, const struct settings *s, const struct listen_address *a,
+	const struct error *e)
+{
+	struct addrinfo *list;
+	struct addrinfo *use = resolve(a, &list, e);
+	if (!use)
+		return false;
+	l->fd = socket(use->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (l->fd < 0)
+		goto fail;
+	set_tcp_options(l->fd, wants_v6only(s, a), use->ai_family);
+	if (bind(l->fd, use->ai_addr, use->ai_addrlen) < 0 || listen(l->fd, BACKLOG) < 0)
+		goto fail;
+	freeaddrinfo(list);
+	write_bound_text(l, a);
+	return true;
+fail:;
+	int error = errno;
+	freeaddrinfo(list);
+	return fail_listen(e, a->text, error, false);
+}
+
+/* true: a file of that name is there, is a socket, and nobody listens on it any more. */
+static bool is_stale(const struct sockaddr_un *address)
+{
+	struct stat st;
+	if (lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+		return false;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	bool refused = connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 &&
+		       errno == ECONNREFUSED;
+	(void)close(fd);
+	return refused;
+}
+
+static bool find_owner(const struct settings *s, uid_t *uid, gid_t *gid, const struct error *e)
+{
+	*uid = (uid_t)-1;
+	*gid = (gid_t)-1;
+	errno = 0;
+	if (s->agent.socket_owner[0]) {
+		struct passwd *p = getpwnam(s->agent.socket_owner);
+		if (!p)
+			return fail(e, "agent.socket_owner: this machine has no user \"%s\"",
+				s->agent.socket_owner);
+		*uid = p->pw_uid;
+	}
+	if (s->agent.socket_group[0]) {
+		struct group *g = getgrnam(s->agent.socket_group);
+		if (!g)
+			return fail(e, "agent.socket_group: this machine has no group \"%s\"",
+				s->agent.socket_group);
+		*gid = g->gr_gid;
+	}
+	return true;
+}
+
+static bool open_unix(struct listener *l, const struct settings *s, const struct listen_address *a,
+	const struct error *e)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t n = strlen(a->text);
+	if (n >= sizeof address.sun_path)
+		return fail(e,
+			"cannot listen on %s: the path has %zu bytes, and %zu are the most for a "
+			"UNIX socket: choose a shorter one in agent.listen",
+			a->text, n, sizeof address.sun_path - 1);
+	memcpy(address.sun_path, a->text, n + 1);
+	uid_t uid;
+	gid_t gid;
+	if (!find_owner(s, &uid, &gid, e))
+		return false;
+	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (l->fd < 0)
+		return fail_listen(e, a->text, errno, true);
+	int rc = bind(l->fd, (struct sockaddr *)&address, sizeof address);
+	if (rc < 0 && errno == EADDRINUSE) {
+		errno = EADDRINUSE;
+		if (is_stale(&address) && unlink(address.sun_path) == 0)
+			rc = bind(l->fd, (struct sockaddr *)&address, sizeof address);
+		else
+			errno = EADDRINUSE;
+	}
+	if (rc < 0)
+		return fail_listen(e, a->text, errno, true);
+	struct stat st;
+	if (lstat(address.sun_path, &st) == 0) {
+		memcpy(l->path, address.sun_path, n + 1);
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+	}
+	(void)snprintf(l->text, sizeof l->text, "%s", a->text);
+	/* Until listen() nobody can connect: there is no moment with a wrong owner or mode. */
+	if ((uid != (uid_t)-1 || gid != (gid_t)-1) && chown(address.sun_path, uid, gid) < 0)
+		return fail(e,
+			"cannot give %s to \"%s:%s\": %s: run the agent as root or as a member of that "
+			"group, or change agent.socket_owner and agent.socket_group",
+			a->text, s->agent.socket_owner, s->agent.socket_group, strerror(errno));
+	if (chmod(address.sun_path, s->agent.socket_mode) < 0 || listen(l->fd, BACKLOG) < 0)
+		return fail_listen(e, a->text, errno, true);
+	return true;
+}
+
+bool listeners_open(struct listeners *ls, const struct settings *s, char *err, size_t err_size)
+{
+	const struct error e = { err, err_size };
+	*ls = (struct listeners){ 0 };
+	for (unsigned i = 0; i < s->agent.listen_n; i++) {
+		const struct listen_address *a = &s->agent.listen[i];
+		struct listener *l = &ls->at[ls->n++];
+		l->fd = -1;
+		bool ok = a->is_unix ? open_unix(l, s, a, &e) : open_tcp(l, s, a, &e);
+		if (!ok) {
+			listeners_close(ls);
+			return false;
+		}
+	}
+	return true;
+}
+
+void listeners_close(struct listeners *ls)
+{
+	for (unsigned i = 0; i < ls->n; i++) {
+		struct listener *l = &ls->at[i];
+		struct stat st;
+		if (l->path[0] && lstat(l->path, &st) == 0 && st.st_dev == l->dev &&
+			st.st_ino == l->ino)
+			(void)unlink(l->path);
+		if (l->fd >= 0)
+			(void)close(l->fd);
+	}
+	ls->n = 0;
+}

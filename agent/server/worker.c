@@ -1,0 +1,242 @@
+#include "server/worker.h"
+
+#include "server/conn.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* How often deadlines are looked at, and how often while stopping. */
+static const double EXPIRE_EVERY = 0.5, STOP_EVERY = 0.004;
+
+enum { EVENTS_MAX = 1024 };
+
+enum phase { PHASE_RUN, PHASE_DRAIN, PHASE_STOP, PHASE_STOP_NOW };
+
+struct worker {
+	struct metrics metrics; /* the worker's own to write; first, for its alignment */
+	/* The loop thread's own. */
+	struct conns conns;
+	struct snapshot *snapshot;
+	struct ev_loop *loop;
+	ev_async wake; /* the one thing that other threads touch, by ev_async_send() */
+	ev_timer tick;
+	bool conns_made, stopping;
+	/* Between the threads. */
+	struct mailbox *mailbox;
+	struct event_ring *events;
+	struct snapshot *_Atomic next; /* handed over by the control thread, reference included */
+	_Atomic(int) phase;            /* control writes; only ever rises */
+	_Atomic(unsigned) ping, pong;
+	_Atomic(bool) done;
+	/* The control thread's own. */
+	unsigned number;
+	bool running;
+	pthread_t thread;
+	struct ev_loop *home;
+	ev_async *bell;
+};
+
+/* The worker's side. */
+
+static void change_snapshot(struct worker *w)
+{
+	struct snapshot *next = atomic_exchange(&w->next, NULL);
+	if (!next)
+		return;
+	conns_use(&w->conns, next);
+	(void)snapshot_unref(w->snapshot); /* never the last: worker_publish() */
+	w->snapshot = next;
+}
+
+static void fetch_letters(struct worker *w)
+{
+	struct letter letter;
+	struct now now = clock_read();
+	while (mailbox_get(w->mailbox, &letter))
+		conns_add(&w->conns, letter.fd, letter.peer, now);
+}
+
+static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
+{
+	(void)revents;
+	struct worker *w = async->data;
+	/* The phase first: what was mailed before it was set is then seen too. */
+	int phase = atomic_load(&w->phase);
+	unsigned ping = atomic_load(&w->ping);
+	change_snapshot(w);
+	if (phase >= PHASE_DRAIN && !w->conns.draining)
+		conns_drain(&w->conns);
+	fetch_letters(w);
+	if (phase >= PHASE_STOP && !w->stopping) {
+		w->stopping = true;
+		w->tick.repeat = STOP_EVERY;
+		ev_timer_again(loop, &w->tick);
+	}
+	if (phase == PHASE_STOP_NOW)
+		ev_break(loop, EVBREAK_ALL);
+	atomic_store(&w->pong, ping);
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)revents;
+	struct worker *w = timer->data;
+	struct now now = clock_read();
+	if (!w->stopping)
+		conns_expire(&w->conns, now);
+	else if (conns_stop(&w->conns, now))
+		ev_break(loop, EVBREAK_ALL);
+}
+
+static void *run(void *arg)
+{
+	struct worker *w = arg;
+	ev_run(w->loop, 0);
+	atomic_store(&w->done, true);
+	ev_async_send(w->home, w->bell);
+	return NULL;
+}
+
+/* Control's side. */
+
+struct worker *worker_new(const struct worker_args *a)
+{
+	struct worker *w = aligned_alloc(alignof(struct worker), sizeof *w);
+	if (!w)
+		return NULL;
+	*w = (struct worker){ .number = a->number, .home = a->home, .bell = a->bell };
+	w->snapshot = snapshot_ref(a->snapshot);
+	w->loop = ev_loop_new(EVFLAG_AUTO);
+	w->mailbox = mailbox_new();
+	w->events = event_ring_new(EVENTS_MAX);
+	if (!w->loop || !w->mailbox || !w->events)
+		goto fail;
+	w->conns_made = true;
+	if (!conns_init(&w->conns, w->loop, w->snapshot, a->store, &w->metrics, w->events))
+		goto fail;
+	ev_async_init(&w->wake, on_wake);
+	w->wake.data = w;
+	ev_async_start(w->loop, &w->wake);
+	ev_timer_init(&w->tick, on_tick, EXPIRE_EVERY, EXPIRE_EVERY);
+	w->tick.data = w;
+	/* After the sockets: nothing has timed out that lies there unread. */
+	ev_set_priority(&w->tick, -1);
+	ev_timer_start(w->loop, &w->tick);
+	return w;
+fail:
+	worker_free(w);
+	return NULL;
+}
+
+void worker_free(struct worker *w)
+{
+	if (!w)
+		return;
+	if (w->running) {
+		worker_stop_now(w);
+		(void)pthread_join(w->thread, NULL);
+	}
+	if (w->conns_made)
+		conns_fini(&w->conns);
+	if (w->loop)
+		ev_loop_destroy(w->loop);
+	mailbox_free(w->mailbox);
+	event_ring_free(w->events);
+	struct snapshot *next = atomic_load(&w->next);
+	if (next && snapshot_unref(next))
+		snapshot_free(next);
+	if (snapshot_unref(w->snapshot))
+		snapshot_free(w->snapshot);
+	free(w);
+}
+
+bool worker_start(struct worker *w)
+{
+	/* Signals are for the control thread. */
+	sigset_t all, before;
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	w->running = pthread_create(&w->thread, NULL, run, w) == 0;
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!w->running)
+		return false;
+	char name[16];
+	(void)snprintf(name, sizeof name, "worker-%u", w->number % 10000);
+	(void)pthread_setname_np(w->thread, name);
+	return true;
+}
+
+unsigned worker_connections(const struct worker *w)
+{
+	return atomic_load_explicit(&w->conns.open, memory_order_relaxed);
+}
+
+bool worker_mailbox_full(const struct worker *w)
+{
+	return mailbox_full(w->mailbox);
+}
+
+void worker_mail(struct worker *w, const struct letter *letter)
+{
+	atomic_fetch_add_explicit(&w->conns.open, 1, memory_order_relaxed);
+	(void)mailbox_put(w->mailbox, letter);
+	ev_async_send(w->loop, &w->wake);
+}
+
+void worker_publish(struct worker *w, struct snapshot *s)
+{
+	struct snapshot *unread = atomic_exchange(&w->next, snapshot_ref(s));
+	if (unread)
+		(void)snapshot_unref(unread);
+	ev_async_send(w->loop, &w->wake);
+}
+
+static void set_phase(struct worker *w, int phase)
+{
+	atomic_store(&w->phase, phase);
+	ev_async_send(w->loop, &w->wake);
+}
+
+void worker_drain(struct worker *w)
+{
+	set_phase(w, PHASE_DRAIN);
+}
+
+void worker_stop(struct worker *w)
+{
+	set_phase(w, PHASE_STOP);
+}
+
+void worker_stop_now(struct worker *w)
+{
+	set_phase(w, PHASE_STOP_NOW);
+}
+
+bool worker_is_done(const struct worker *w)
+{
+	return atomic_load(&w->done);
+}
+
+void worker_ping(struct worker *w)
+{
+	atomic_fetch_add(&w->ping, 1);
+	ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_has_answered(const struct worker *w)
+{
+	return atomic_load(&w->pong) == atomic_load(&w->ping);
+}
+
+struct metrics *worker_metrics(struct worker *w)
+{
+	return &w->metrics;
+}
+
+struct event_ring *worker_events(struct worker *w)
+{
+	return w->events;
+}

@@ -1,0 +1,52 @@
+/* A worker: one thread with one loop, its connections and its counters. All functions here are
+ * for the control thread; the worker's own side is in worker.c. */
+#ifndef SERVER_WORKER_H
+#define SERVER_WORKER_H
+
+#include "server/check.h"
+#include "server/mailbox.h"
+
+#include <ev.h>
+
+struct worker;
+
+struct worker_args {
+	unsigned number; /* from 1; the thread's name has it */
+	struct snapshot *snapshot;
+	struct store *store;
+	struct ev_loop *home; /* the control loop, and what is sent there when the thread is done */
+	ev_async *bell;
+};
+
+/* NULL: out of memory, or no descriptors left. */
+struct worker *worker_new(const struct worker_args *);
+/* Ends the thread at once if it runs. NULL is fine. */
+void worker_free(struct worker *);
+
+bool worker_start(struct worker *); /* false: no thread */
+
+/* Connections, those in the mailbox included. */
+unsigned worker_connections(const struct worker *);
+
+bool worker_mailbox_full(const struct worker *);
+/* Hands over a connection. The mailbox must not be full. */
+void worker_mail(struct worker *, const struct letter *);
+
+/* Hands a snapshot over; the worker changes to it between two batches of frames. It takes a
+ * reference of its own and gives that of the old one back, but never the last one of any: the
+ * control thread keeps every snapshot until no worker has it, and frees it. */
+void worker_publish(struct worker *, struct snapshot *);
+
+void worker_drain(struct worker *);         /* health checks fail */
+void worker_stop(struct worker *);          /* answer what was received, say DISCONNECT, end */
+void worker_stop_now(struct worker *);      /* just end */
+bool worker_is_done(const struct worker *); /* the loop has ended; the bell was sent */
+
+/* A question that only a living loop answers, for the watchdog. */
+void worker_ping(struct worker *);
+bool worker_has_answered(const struct worker *); /* the last one */
+
+struct metrics *worker_metrics(struct worker *);
+struct event_ring *worker_events(struct worker *);
+
+#endif
