@@ -1,0 +1,351 @@
+"""Each service of conf/examples behind a real HAProxy: what its head promises."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+import agent as agents
+import stack
+
+EXAMPLES = stack.ROOT / "conf/examples"
+PROXY = "127.9.9.9"
+new_client = stack.Clients()
+
+
+def example(name):
+    """A fixture: the example, one for all tests of this file; tests use clients of their own."""
+    @pytest.fixture(scope="module", name=name.replace("-", "_"))
+    def start(tmp_path_factory):
+        with running(tmp_path_factory.mktemp("e"), name) as s:
+            yield s
+    return start
+
+
+def running(folder, name, env=None):
+    return stack.running(folder, EXAMPLES / name / "ratelimit.cfg", EXAMPLES / name, env=env,
+                         edit=stack.trust(PROXY))
+
+
+def key(user):
+    return {"X-API-Key": f"key-of-{user}"}
+
+
+comfyui_stack = example("comfyui")
+ray_stack = example("ray")
+engine_stack = example("deployment-engine")
+training_stack = example("training-server")
+
+
+# --- ComfyUI -----------------------------------------------------------------------------------
+
+def test_comfyui_prompts_by_tier(comfyui):
+    client = new_client()
+    stack.until_denied(comfyui, 3, "/prompt", "POST", client=client)
+    stack.until_denied(comfyui, 15, "/prompt", "POST", headers=key("ada"))
+    assert comfyui.statuses(40, "/prompt", "POST", headers=key("rita")) == [200] * 40
+
+
+def test_comfyui_a_busy_user_still_sees_the_queue(comfyui):
+    client = new_client()
+    stack.until_denied(comfyui, 3, "/prompt", "POST", client=client)
+    assert comfyui.statuses(20, "/queue", client=client) == [200] * 20
+    assert comfyui.statuses(5, "/history", client=client) == [200] * 5
+
+
+def test_comfyui_both_prefixes_are_one_endpoint(comfyui):
+    stack.until_denied(comfyui, 3, lambda n: ["/prompt", "/api/prompt", "/api//prompt"][n % 3],
+                       "POST", client=new_client())
+
+
+def test_comfyui_reduced_service_before_none(comfyui):
+    served = []
+    for _ in range(31):
+        got = comfyui.ask("/prompt", "POST", headers=key("otto"))
+        if got.status == 429:
+            break
+        served.append(got.body)
+    assert served[:5] == [b"full service\n"] * 5
+    assert b"reduced service\n" in served
+    assert got.status == 429
+
+
+def test_comfyui_the_message_gives_no_limit_away(comfyui):
+    got = stack.until_denied(comfyui, 3, "/prompt", "POST", client=new_client())
+    assert int(got.headers["Retry-After"]) >= 1
+    assert not [h for h in got.headers if "ratelimit" in h.lower()]
+    problem = json.loads(got.body)
+    assert problem["status"] == 429 and not re.search(r"\d", problem["detail"])
+
+
+def test_comfyui_guessing_at_the_login(comfyui):
+    client = new_client()
+    stack.until_denied(comfyui, 5, "/login", "POST", client=client)
+    # Who goes on is kept out, and who does not guess is not.
+    assert 429 in comfyui.statuses(10, "/api/login", "POST", client=client)
+    assert comfyui.ask("/queue", client=client).status == 200
+    assert comfyui.ask("/login", "POST", client=new_client()).status == 200
+
+
+def test_comfyui_uploads(comfyui):
+    stack.until_denied(comfyui, 5, lambda n: ["/upload/image", "/upload/mask"][n % 2], "POST",
+                       client=new_client())
+
+
+def test_comfyui_every_other_handler_is_limited_too(comfyui):
+    stack.until_denied(comfyui, 30, "/interrupt", "POST", client=new_client())
+
+
+def test_comfyui_every_denial_is_in_the_log(comfyui):
+    client = new_client()
+    stack.until_denied(comfyui, 3, "/prompt", "POST", client=client)
+    agents.until(lambda: [x for x in comfyui.agent.stderr.splitlines()
+                          if client in x and "prompt" in x], "the denial in the agent's log")
+
+
+def test_comfyui_numbers_from_the_environment(tmp_path):
+    env = {"COMFYUI_PROMPT": "7/hour", "COMFYUI_LOGIN": "2/hour"}
+    with running(tmp_path, "comfyui", env) as s:
+        stack.until_denied(s, 7, "/prompt", "POST")
+        stack.until_denied(s, 2, "/login", "POST")
+
+
+# --- Ray ---------------------------------------------------------------------------------------
+
+def test_ray_status_queries_do_not_starve_submissions(ray):
+    who = key("ada")
+    got = stack.until_denied(ray, 30, "/api/jobs/raysubmit_1", headers=who)
+    assert got.headers["RateLimit"].startswith('"status')
+    assert ray.statuses(5, "/api/jobs/", "POST", headers=who) == [200] * 5
+    assert ray.ask("/api/jobs/", "POST", headers=who).body == b"submitted\n"
+
+
+def test_ray_submissions_by_second_minute_and_hour(ray):
+    got = ray.ask("/api/jobs/", "POST", client=new_client())
+    policy = got.headers["RateLimit-Policy"]
+    assert re.findall(r"q=(\d+);w=(\d+)", policy) == [("10", "2"), ("20", "60"), ("200", "3600")]
+    stack.until_denied(ray, 20, "/api/jobs", "POST", client=new_client(), least=10)
+
+
+def test_ray_logs_and_stops_have_limits_of_their_own(ray):
+    client = new_client()
+    stack.until_denied(ray, 20, "/api/jobs/raysubmit_1/logs", client=client)
+    assert ray.ask("/api/jobs/raysubmit_1", client=client).status == 200
+    stack.until_denied(ray, 60, "/api/jobs/raysubmit_1/stop", "POST", client=client)
+    assert ray.ask("/api/jobs/", "POST", client=client).status == 200
+
+
+def test_ray_by_application(ray):
+    client = new_client()
+    got = stack.until_denied(ray, 30, "/serve/translate/x", "POST", client=client)
+    assert '"application"' in got.headers["RateLimit-Policy"]
+    assert ray.ask("/serve/summarise/x", "POST", client=client).status == 200
+    # An application that nobody has named is none.
+    assert '"application' not in (ray.ask("/serve/invented/x", "POST", client=client)
+                                  .headers["RateLimit-Policy"] or "")
+
+
+def test_ray_by_user_not_by_address(ray):
+    client = new_client()
+    stack.until_denied(ray, 20, "/api/jobs/x/logs", client=client, headers=key("otto"))
+    assert ray.ask("/api/jobs/x/logs", client=client).status == 200
+    assert ray.ask("/api/jobs/x/logs", client=new_client(), headers=key("otto")).status == 429
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_ray_client_is_told_in_grpc(ray):
+    # Only the frontend in clear text, for HTTP/2 by prior knowledge.
+    def stream():
+        said = subprocess.run(
+            ["curl", "-si", "--http2-prior-knowledge", "--max-time", str(stack.BOUND), "-X", "POST",
+             "-H", "content-type: application/grpc", "-H", "te: trailers",
+             f"http://127.0.0.1:{ray.grpc_port}/ray.rpc.RayletDriver/Datapath"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+        assert said.startswith("HTTP/2 200")
+        return said
+    said = [stream() for _ in range(25)]
+    assert all("grpc-status: 0" in x for x in said[:12])
+    denied = [x for x in said if "grpc-status: 8" in x]
+    assert denied and "content-type: application/grpc" in denied[0]
+    assert re.search(r"retry-after: [1-9]", denied[0])
+
+
+def test_ray_an_administrator_changes_a_limit(tmp_path):
+    with running(tmp_path, "ray", {"RAY_LOGS": "3/hour"}) as s:
+        stack.until_denied(s, 3, "/api/jobs/x/logs")
+        text = stack.replaced(s.cfg.read_text(), '"${RAY_LOGS:-20/minute}"', '"9/hour"', s.cfg)
+        s.cfg.write_text(text)
+        s.agent.send_signal(1)
+        agents.until(lambda: s.ask("/api/jobs/x/logs").status == 200, "the new limit")
+
+
+# --- the deployment engine -----------------------------------------------------------------------
+
+@pytest.mark.parametrize("user, limits", [
+    ("fred", [(10, 60), (100, 3600)]),
+    ("petra", [(100, 120), (1000, 3600)]),
+    ("emil", [(500, 150), (10000, 3600)]),
+])
+def test_engine_plans(deployment_engine, user, limits):
+    burst = limits[0][0]
+    got = stack.until_denied(deployment_engine, burst, "/api/deployments", headers=key(user))
+    found = re.findall(r'"api[^"]*";q=(\d+);w=(\d+)', got.headers["RateLimit-Policy"])
+    assert [(int(q), int(w)) for q, w in found] == limits
+    assert got.headers["X-RateLimit-Limit"] == str(burst)
+    assert got.headers["X-RateLimit-Remaining"] == "0"
+    assert got.headers["X-RateLimit-Scope"] == "key"
+    assert got.headers["X-RateLimit-Algorithm"] == "token-bucket"
+    assert int(got.headers["X-RateLimit-Reset"]) > 1_700_000_000
+    assert int(got.headers["Retry-After"]) >= 1
+
+
+def test_engine_anonymous_users(deployment_engine):
+    got = stack.until_denied(deployment_engine, 5, "/v1/api/x", client=new_client())
+    assert got.headers["X-RateLimit-Scope"] == "ip"
+
+
+def test_engine_a_warning_before_the_limit(deployment_engine):
+    client = new_client()
+    answers = [deployment_engine.ask("/api/x", client=client) for _ in range(5)]
+    assert not answers[0].headers["X-RateLimit-Warning"]
+    assert answers[4].headers["X-RateLimit-Warning"]
+
+
+def test_engine_logins_in_a_fixed_window(deployment_engine):
+    got = stack.until_denied(deployment_engine, 5, "/auth/login", "POST", client=new_client())
+    assert got.headers["X-RateLimit-Algorithm"] == "fixed-window"
+
+
+def test_engine_uploads_in_a_sliding_window(deployment_engine):
+    got = stack.until_denied(deployment_engine, 5, "/upload/image", "POST", client=new_client())
+    assert got.headers["X-RateLimit-Algorithm"] == "sliding-window"
+
+
+def test_engine_the_administrator_is_not_limited(deployment_engine):
+    client = new_client()
+    assert deployment_engine.statuses(30, "/auth/login", "POST", client=client,
+                                      headers=key("admin")) == [200] * 30
+    # And nobody becomes one by saying so.
+    stack.until_denied(deployment_engine, 5, "/api/x", client=new_client(),
+                       headers={"X-User": "admin", "X-API-Key": "admin"})
+
+
+def test_engine_spoofed_addresses(deployment_engine):
+    stack.until_denied(deployment_engine, 5, "/api/x", client=new_client(),
+                       headers=lambda n: {"X-Forwarded-For": f"10.0.0.{n}"})
+    stack.until_denied(deployment_engine, 5, "/api/x", client=PROXY,
+                       headers=lambda n: {"X-Forwarded-For": f"10.0.0.{n}, 10.5.5.5"})
+    assert deployment_engine.ask("/api/x", client=PROXY,
+                                 headers={"X-Forwarded-For": "10.5.5.6"}).status == 200
+
+
+def test_engine_several_layers_at_once(tmp_path):
+    """Many users behind one address: each within its plan, the address is not."""
+    with running(tmp_path, "deployment-engine", {"RATELIMIT_ADDRESS": "8/hour"}) as s:
+        got = stack.until_denied(
+            s, 8, "/api/x", headers=lambda n: key(["fred", "petra", "emil"][n % 3]))
+        assert got.headers["RateLimit"].startswith('"address"')
+        assert s.ask("/api/x", client=new_client(), headers=key("fred")).status == 200
+
+
+def test_engine_health_checks_cost_nothing(deployment_engine):
+    client = new_client()
+    assert deployment_engine.statuses(10, "/health", client=client) == [200] * 10
+    assert deployment_engine.ask("/api/x", client=client).headers["X-RateLimit-Remaining"] == "4"
+
+
+def test_engine_an_audit_line_for_each_denial(tmp_path):
+    log = tmp_path / "audit.log"
+    with running(tmp_path, "deployment-engine", {"RATELIMIT_AUDIT_LOG": str(log)}) as s:
+        client = new_client()
+        stack.until_denied(s, 5, "/api/x", client=client)
+        agents.until(lambda: client in log.read_text(), "the denial in the audit log")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    denied = [x for x in lines if client in json.dumps(x)]
+    assert len(denied) == 1 and "api" in json.dumps(denied[0])
+
+
+def test_engine_counters_survive_a_restart(tmp_path):
+    with running(tmp_path, "deployment-engine", {"RATELIMIT_STATE": str(tmp_path / "state"),
+                                                 "RATELIMIT_LOGIN": "5/day"}) as s:
+        client = new_client()
+        stack.until_denied(s, 5, "/auth/login", "POST", client=client)
+        s.stop_agent()
+        s.start_agent()
+        agents.until(lambda: s.agent_is("UP"), "HAProxy to take the agent for UP", stack.BOUND)
+        assert s.ask("/auth/login", "POST", client=client).status == 429
+
+
+# --- the training server ---------------------------------------------------------------------------
+
+@pytest.mark.parametrize("path, method, limit", [
+    ("/api/jobs/execute", "POST", 10),
+    ("/api/jobs/7/cancel", "POST", 30),
+    ("/api/jobs/7/force-start", "POST", 30),
+    ("/api/files/list", "GET", 60),
+    ("/api/files/read", "POST", 60),
+])
+def test_training_limits(training_server, path, method, limit):
+    got = stack.until_denied(training_server, limit, path, method, client=new_client())
+    assert got.headers["X-RateLimit-Limit"] == str(limit)
+    assert json.loads(got.body)["status"] == 429
+
+
+def test_training_kinds_of_requests_do_not_share(training_server):
+    client = new_client()
+    stack.until_denied(training_server, 10, "/execute", "POST", client=client)
+    assert training_server.ask("/jobs/1/pause", "POST", client=client).status == 200
+    assert training_server.ask("/files/info", client=client).status == 200
+
+
+def test_training_controls_share_one_limit(training_server):
+    verbs = ["validate", "cancel", "pause", "resume", "force-start"]
+    stack.until_denied(training_server, 30, lambda n: f"/jobs/{n}/{verbs[n % 5]}", "POST",
+                       client=new_client())
+
+
+def test_training_looser_inside(training_server):
+    def inside(_):
+        return {"X-Forwarded-For": "10.7.7.7"}
+    got = stack.until_denied(training_server, 20, "/execute", "POST", client=PROXY, headers=inside)
+    assert got.headers["X-RateLimit-Limit"] == "20"
+    # Whoever says so without coming through the proxy is public.
+    stack.until_denied(training_server, 10, "/execute", "POST", client=new_client(), headers=inside)
+
+
+def test_training_by_key_and_else_by_address(training_server):
+    client = new_client()
+    stack.until_denied(training_server, 10, "/execute", "POST", client=client, headers=key("ada"))
+    assert training_server.ask("/execute", "POST", client=client).status == 200
+    assert training_server.ask("/execute", "POST", client=new_client(),
+                               headers=key("ada")).status == 429
+    # A key that is not one: by address, as without.
+    stack.until_denied(training_server, 10, "/execute", "POST", client=new_client(),
+                       headers=lambda n: {"X-API-Key": f"guess{n}"})
+
+
+def test_training_by_the_environment(tmp_path):
+    env = {"RATE_LIMIT_EXECUTE": "3/hour", "RATE_LIMIT_TRUSTED": "127.2.0.0/16"}
+    with running(tmp_path, "training-server", env) as s:
+        stack.until_denied(s, 3, "/execute", "POST", client=new_client())
+        assert s.statuses(12, "/execute", "POST", client="127.2.0.1") == [200] * 12
+
+
+def test_training_off_in_development(tmp_path):
+    with running(tmp_path, "training-server", {"RATE_LIMIT_ENABLED": "false"}) as s:
+        assert s.statuses(25, "/execute", "POST") == [200] * 25
+
+
+def test_training_says_at_its_start_what_is_active(training_server):
+    said = training_server.agent.stderr
+    for word in ("execute", "control", "files", "10", "30", "60"):
+        assert word in said
+
+
+def test_training_a_job_is_never_started_unchecked(tmp_path):
+    with running(tmp_path, "training-server") as s:
+        s.stop_agent()
+        assert s.ask("/execute", "POST").status == 503
+        assert s.ask("/files/list").status == 200

@@ -1,0 +1,331 @@
+"""haproxy/ and the examples: accepted by HAProxy without a warning, naming nothing that the agent
+does not have, and doing what their comments say."""
+
+import json
+import pathlib
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+
+import agent as agents
+import stack
+
+ROOT = stack.ROOT
+EXAMPLES = sorted(p for p in (ROOT / "conf/examples").iterdir() if p.is_dir())
+PAIRS = {ROOT / "haproxy": ROOT / "conf/ratelimit.cfg"}
+PAIRS.update({p: p / "ratelimit.cfg" for p in EXAMPLES})
+
+folders = pytest.mark.parametrize("folder", PAIRS, ids=lambda p: p.name)
+new_client = stack.Clients()
+
+
+def without_comments(text):
+    return re.sub(r"(?m)(^|\s)#.*", "", text)
+
+
+def answer_vars():
+    """Name -> whether it is sent by default, from the agent's own table."""
+    text = (ROOT / "agent/limit/answer.h").read_text()
+    found = re.findall(r"X\((\w+), (?:BOOL|STRING|INTEGER), (true|false),", text)
+    assert len(found) > 10
+    return {name: default == "true" for name, default in found}
+
+
+# --- files -------------------------------------------------------------------------------------
+
+@folders
+def test_haproxy_accepts_it_without_a_warning(folder):
+    done = subprocess.run([stack.HAPROXY, "-c", "-C", folder, "-f", "haproxy.cfg"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    # From 3.1 on a backend in mode tcp is taken as spop, in silence.
+    assert "WARNING" not in said and "Warnings" not in said, said
+
+
+@pytest.mark.parametrize("cfg", PAIRS.values(), ids=lambda p: p.parent.name)
+def test_the_agent_accepts_it_without_a_warning(cfg):
+    said = agents.check_file(cfg)
+    assert said.status == 0, said
+    assert "warning" not in said.stderr, said
+
+
+@folders
+def test_every_variable_is_one_that_the_agent_sends(folder):
+    """HAProxy ignores an unknown variable in silence: a typo would let everything through."""
+    known = answer_vars()
+    text = without_comments((folder / "haproxy.cfg").read_text())
+    used = set(re.findall(r"txn\.rl\.([\w.-]+)", text))
+    assert {"deny", "retry_after", "err"} <= used
+    assert used <= set(known) | {"err", "ptime"}
+
+    listed = re.search(r"variables\s*=\s*\[(.*?)\]", PAIRS[folder].read_text(), re.S)
+    sent = (set(re.findall(r'"(\w+)"', listed.group(1))) if listed
+            else {name for name, default in known.items() if default})
+    assert sent <= set(known)
+    assert used - {"err", "ptime"} <= sent, "used, but not in agent.variables"
+
+
+@folders
+def test_every_value_that_is_sent_is_set_somewhere(folder):
+    """An arg whose variable nobody sets is always absent: a rule that counts by it never applies."""
+    spoe = without_comments((folder / "spoe-ratelimit.conf").read_text())
+    sent = set(re.findall(r"=var\((txn\.\w+)\)", spoe))
+    done = set(re.findall(r"set-var\((txn\.\w+)\)", (folder / "haproxy.cfg").read_text()))
+    assert sent and sent <= done
+
+
+@folders
+def test_the_spoe_files_differ_in_nothing_but_what_they_send(folder):
+    def settings(path):
+        lines = without_comments(path.read_text()).splitlines()
+        return [x.strip() for x in lines if re.match(r"\t(no |option|timeout|use-backend|log)", x)]
+    wanted = settings(ROOT / "haproxy/spoe-ratelimit.conf")
+    assert settings(folder / "spoe-ratelimit.conf") == wanted
+    assert {"option var-prefix rl", "option set-on-error err", "option set-process-time ptime",
+            "option continue-on-error", "use-backend ratelimit_agents"} <= set(wanted)
+
+
+@folders
+def test_nothing_listens_beyond_loopback(folder):
+    text = without_comments((folder / "haproxy.cfg").read_text())
+    for bind in re.findall(r"(?m)^\s*(?:bind|server \S+) (\S+)", text):
+        assert bind.startswith("127."), bind
+
+
+@folders
+def test_the_agent_is_checked_by_its_own_protocol(folder):
+    text = without_comments((folder / "haproxy.cfg").read_text())
+    backend = text[text.index("backend ratelimit_agents"):]
+    assert "option spop-check" in backend and "mode tcp" in backend
+    servers = re.findall(r"(?m)^\s*server .*", backend)
+    assert len([s for s in servers if "backup" not in s]) == 1, "two would double every limit"
+    assert all(" check " in s and "maxconn" not in s for s in servers)
+
+
+def test_no_feature_newer_than_haproxy_2_2():
+    """Words that 2.2 does not know, of those that would suggest themselves here."""
+    newer = ["default-path", "http_auth_bearer", "normalize-uri", "http-request set-var-fmt",
+             "set-bc-", "sub(", "json_query", "jwt_", "guid ", "mode spop", "errorfiles",
+             "http-request wait", "presetenv", "baseq", "pathq", " -m len", "do-log", ".if"]
+    for folder in PAIRS:
+        for name in ("haproxy.cfg", "spoe-ratelimit.conf"):
+            text = without_comments((folder / name).read_text())
+            assert not [w for w in newer if w in text], f"{folder.name}/{name}"
+
+
+# --- behaviour of haproxy/haproxy.cfg with conf/ratelimit.cfg ------------------------------------
+
+PROXY = "127.9.9.9"
+OUTER = "127.9.8.0/24"
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    with stack.running(tmp_path_factory.mktemp("w"), ROOT / "conf/ratelimit.cfg", ROOT / "haproxy",
+                       edit=stack.trust(PROXY, OUTER)) as s:
+        yield s
+
+
+def test_an_admitted_request_reaches_the_application_and_tells_what_is_left(web):
+    got = web.ask("/api/x", client=new_client())
+    assert (got.status, got.body) == (200, b"the application\n")
+    h = got.headers
+    assert h["RateLimit-Policy"] == '"api";q=5;w=60'
+    assert re.fullmatch(r'"api";r=4;t=\d+', h["RateLimit"])
+    assert (h["X-RateLimit-Limit"], h["X-RateLimit-Remaining"]) == ("5", "4")
+    assert (h["X-RateLimit-Scope"], h["X-RateLimit-Algorithm"]) == ("ip", "token-bucket")
+    # Unix time of when it is full again: 12 s from now.
+    assert 0 < int(h["X-RateLimit-Reset"]) - time.time() < stack.BOUND
+    assert h["Retry-After"] is None and h["X-RateLimit-Warning"] is None
+
+
+def test_a_denied_request_gets_429_and_learns_when_but_not_why(web):
+    got = stack.until_denied(web, 5, "/api/x", client=new_client())
+    assert got.status == 429
+    assert got.headers["Content-Type"] == "application/problem+json"
+    problem = json.loads(got.body)
+    assert problem["status"] == 429 and problem["title"] and problem["type"]
+    assert not re.search(r"\d", problem["detail"]) and "api" not in got.body.decode()
+    assert 1 <= int(got.headers["Retry-After"]) <= 12
+    assert got.headers["X-RateLimit-Remaining"] == "0"
+    assert got.headers["RateLimit"].startswith('"api";r=0;t=')
+
+
+def test_each_tier_has_its_own_limit(web):
+    for key, limit in (("key-of-fred", 10), ("key-of-petra", 100)):
+        got = stack.until_denied(web, limit, "/api/x", headers={"X-API-Key": key})
+        assert got.headers["X-RateLimit-Limit"] == str(limit)
+        assert got.headers["X-RateLimit-Scope"] == "key"
+    got = web.ask("/api/x", headers={"Authorization": "Bearer key-of-emil"})
+    # Two limits apply; the one with the smaller share left is reported.
+    assert got.headers["RateLimit-Policy"].count("q=") == 2
+
+
+def test_a_tier_that_haproxy_does_not_send_is_found_by_the_agent(web):
+    got = web.ask("/api/x", headers={"X-API-Key": "key-of-tina"})
+    assert got.headers["X-RateLimit-Limit"] == "100"
+
+
+def test_an_invented_key_gives_no_counter_of_its_own(web):
+    client = new_client()
+    got = stack.until_denied(
+        web, 5, "/api/x", client=client,
+        headers=lambda n: {"X-API-Key": f"guess{n}", "Authorization": f"Bearer guess{n}"})
+    assert got.headers["X-RateLimit-Scope"] == "ip"
+
+
+def test_a_spoofed_forwarded_address_is_not_believed(web):
+    client = new_client()
+    stack.until_denied(web, 5, "/api/x", client=client,
+                       headers=lambda n: {"X-Forwarded-For": f"10.1.1.{n}"})
+
+
+def test_a_trusted_proxy_is_believed_for_its_last_entry_only(web):
+    def via(n, *entries):
+        return {"X-Forwarded-For": ", ".join([f"10.66.{n}.1", *entries])}
+    # What the client itself wrote, to the left, changes nothing.
+    stack.until_denied(web, 5, "/api/x", client=PROXY, headers=lambda n: via(n, "10.2.2.2"))
+    # Another client behind the same proxy is another client.
+    assert web.ask("/api/x", client=PROXY, headers=via(0, "10.2.2.3")).status == 200
+    # Two proxies: one entry further, where the last one is a proxy of ours as well.
+    stack.until_denied(web, 5, "/api/x", client=PROXY,
+                       headers=lambda n: via(n, "10.2.2.4", "127.9.8.1"))
+    assert web.ask("/api/x", client=PROXY, headers=via(0, "10.2.2.5", "127.9.8.1")).status == 200
+    # A last entry that is no address does not uncover the one before it.
+    stack.until_denied(web, 5, "/api/x", client=PROXY, headers=lambda n: via(n, "unknown"))
+
+
+def test_clients_that_share_a_proxy_connection_do_not_share_a_counter(web):
+    with web.connect(PROXY) as c:
+        for n in range(20):
+            got = stack.send(c, "/api/x", headers={"X-Forwarded-For": f"10.3.3.{n}"})
+            assert (got.status, got.headers["X-RateLimit-Remaining"]) == (200, "4")
+
+
+def test_a_login_is_limited_whatever_its_path_is_written_like(web):
+    client = new_client()
+    forms = ["/auth/login", "/api/../auth/login", "//auth//login", "/%61uth/login",
+             "/auth/./login", "/auth/login?x=1"]
+    got = stack.until_denied(web, 5, lambda n: forms[n % len(forms)], "POST", client=client)
+    assert got.headers["X-RateLimit-Algorithm"] == "sliding-window"
+
+
+def test_a_tagged_request_goes_to_the_slower_backend(web):
+    client = new_client()
+    lanes = [web.ask("/reports/x", client=client) for _ in range(21)]
+    assert {a.status for a in lanes} == {200}
+    slow = [b"slower" in a.body for a in lanes]
+    assert not any(slow[:10]) and any(slow)
+
+
+def test_a_warning_comes_before_the_limit(web):
+    warned = [web.ask("/api/x", headers={"X-API-Key": "key-of-emil"}) for _ in range(1)]
+    assert not warned[0].headers["X-RateLimit-Warning"]
+    client = new_client()
+    answers = [web.ask("/api/x", client=client) for _ in range(5)]
+    assert [bool(a.headers["X-RateLimit-Warning"]) for a in answers[:3]] == [False] * 3
+    assert answers[4].headers["X-RateLimit-Warning"]
+
+
+def test_a_path_without_a_limit_has_no_fields(web):
+    got = web.ask("/", client=new_client())
+    assert got.status == 200
+    # Only the shadow rule applies, which is never reported.
+    assert not [h for h in got.headers if "ratelimit" in h.lower() or h == "Retry-After"]
+
+
+def test_a_request_too_long_to_be_checked_is_no_way_around(web):
+    got = web.ask("/api/" + "x" * 15000, client=new_client())
+    # HAProxy's own limits on a request keep every check within a frame; both ways are closed.
+    assert got.status in (200, 400)
+    assert got.status == 400 or got.headers["X-RateLimit-Remaining"] == "4"
+
+
+def test_nothing_of_the_key_is_in_a_log(web):
+    web.ask("/api/x", headers={"X-API-Key": "key-of-fred"})
+    stack.until_denied(web, 10, "/api/x", headers={"X-API-Key": "key-of-fred"}, least=0)
+    for process in (web.agent, web.haproxy):
+        assert "key-of-" not in process.stdout + process.stderr
+
+
+def test_the_log_has_the_decision(web):
+    client = new_client()
+    stack.until_denied(web, 5, "/api/logged", client=client)
+    line = re.compile(rf"(?m)^{re.escape(client)} .* 429 .* rl=limited/api left=0/5 tier=anonymous .*"
+                      r" err=- check_ms=\d+ \"GET /api/logged HTTP/1.1\"$")
+    agents.until(lambda: line.search(web.haproxy.stdout), "HAProxy's log line")
+
+
+def test_fields_are_on_answers_that_haproxy_makes_itself(tmp_path):
+    def no_server(s):
+        """The application with a server that nobody listens on: HAProxy's own 503."""
+        cfg = s.haproxy_dir / "haproxy.cfg"
+        text = cfg.read_text()
+        cfg.write_text(re.sub(r"(?m)^(backend app)\n.*$",
+                              rf"\1\n\tretries 0\n\tserver none 127.0.0.1:{agents.free_port()}",
+                              text, count=1))
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy",
+                       edit=no_server) as s:
+        got = s.ask("/api/x")
+        assert (got.status, got.headers["X-RateLimit-Remaining"]) == (503, "4")
+        assert got.headers["RateLimit"] and got.headers["Retry-After"] is None
+
+
+def test_without_an_agent_requests_pass_but_on_the_strict_route(tmp_path):
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy") as s:
+        assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
+        s.stop_agent()
+
+        got = s.ask("/api/x")
+        assert (got.status, got.headers["X-RateLimit-Limit"]) == (200, None)
+        assert s.statuses(7, "/api/x") == [200] * 7
+
+        for path in ("/auth/login", "//auth/login", "/%61uth/login", "/x/../auth/login"):
+            got = s.ask(path, "POST")
+            assert got.status == 503
+            assert got.headers["Content-Type"] == "application/problem+json"
+            assert json.loads(got.body)["status"] == 503
+            assert got.headers["Retry-After"] == "1"
+
+        # And back: nothing has to be done at HAProxy's side.
+        s.start_agent()
+        agents.until(lambda: s.agent_is("UP"), "HAProxy to take the agent for UP", stack.BOUND)
+        assert s.ask("/auth/login", "POST").status == 200
+
+
+def test_a_hanging_agent_is_left_alone(tmp_path):
+    """A port that accepts and never answers: a connect would call it healthy, spop-check does not."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen(64)
+        s = stack.Stack(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy")
+        cfg = s.haproxy_dir / "haproxy.cfg"
+        cfg.write_text(cfg.read_text().replace(f":{s.agent_port} ", f":{mute.getsockname()[1]} "))
+        try:
+            s.start_haproxy()
+            agents.until(lambda: s.agent_is("DOWN"), "HAProxy to take it for DOWN", stack.BOUND)
+            assert s.ask("/api/x").status == 200
+        finally:
+            s.stop()
+
+
+def test_a_reload_changes_limits_without_haproxy(tmp_path):
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy") as s:
+        assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
+        s.cfg.write_text(stack.replaced(s.cfg.read_text(), '"5/minute";', '"7/minute";', s.cfg))
+        s.agent.send_signal(1)
+        # What was used stays used: 7 - 1, and each look (of a client of its own) uses one.
+        agents.until(lambda: s.ask("/api/x", client=new_client()).headers["X-RateLimit-Limit"] == "7",
+                     "the new limit")
+        assert int(s.ask("/api/x").headers["X-RateLimit-Remaining"]) <= 5
+
+
+def test_readmes_name_existing_files():
+    for readme in (ROOT / "haproxy/README.md", ROOT / "conf/README.md",
+                   ROOT / "conf/examples/README.md"):
+        for name in re.findall(r"(?m)^\| `([^`]+)`", readme.read_text()):
+            assert (readme.parent / pathlib.Path(name)).exists(), f"{readme}: {name}"
