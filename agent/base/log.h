@@ -5,8 +5,11 @@
  *   text:  2026-11-21T01:23:45.678Z info listening addr=127.0.0.1:9600 threads=2
  *   json:  {"time":"…","level":"info","event":"listening","addr":"127.0.0.1:9600","threads":2}
  *
- * Values that hold spaces, quotes, `=` or control characters are quoted and escaped: nothing that
- * a client sends can forge a line or a key. */
+ * Values that hold spaces, quotes, `=`, control characters or anything but ASCII are quoted and
+ * escaped: nothing that a client sends can forge a line or a key. A value is cut at 1 KiB and a
+ * line at 4 KiB, marked by a last field cut=true. Bytes that are no UTF-8 are \xNN in text, U+FFFD
+ * in JSON. Syslog and journal get the line without its time and level, which they have of their
+ * own; the journal also gets each field, its name in upper case, and RATELIMIT_EVENT. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -23,12 +26,13 @@ struct log_settings {
 	enum log_target target;
 	enum log_format format;
 	enum log_level level;
-	char path[256]; /* LOG_TARGET_FILE */
+	char path[256]; /* LOG_TARGET_FILE; of syslog and journal another socket than the system's,
+			 * "" for that one */
 };
 
 struct log_field {
 	const char *name; /* NULL ends a list */
-	struct str text;  /* of a string */
+	struct str text;  /* of a string; its p must not be NULL, an empty one is STR("") */
 	int64_t number;   /* of an integer, when text.p is NULL */
 };
 

@@ -1,0 +1,48 @@
+#include "base/hash.h"
+
+#include <assert.h>
+#include <sodium.h>
+
+static_assert(sizeof(struct hash_key) == crypto_shorthash_siphashx24_KEYBYTES, "the hash's key");
+static_assert(sizeof(struct key) == crypto_shorthash_siphashx24_BYTES, "the hash");
+
+bool hash_init(void)
+{
+	return sodium_init() >= 0; /* 1: it ran already */
+}
+
+void hash_key_random(struct hash_key *k)
+{
+	randombytes_buf(k->bytes, sizeof k->bytes);
+}
+
+/* Byte by byte, so that a state file means the same on every machine. */
+static uint64_t load_le64(const uint8_t *p)
+{
+	uint64_t v = 0;
+
+	for (int i = 7; i >= 0; i--)
+		v = v << 8 | p[i];
+	return v;
+}
+
+struct key hash_keyed(const struct hash_key *k, const void *p, size_t n)
+{
+	uint8_t out[crypto_shorthash_siphashx24_BYTES];
+
+	/* Never NULL, not even for no bytes: what is below does pointer arithmetic. */
+	(void)crypto_shorthash_siphashx24(out, p ? p : "", n, k->bytes);
+	return (struct key){ load_le64(out), load_le64(out + 8) };
+}
+
+void hash_sha256_hex(struct str s, char hex[SHA256_HEX_BYTES])
+{
+	static const char digits[] = "0123456789abcdef";
+	uint8_t out[crypto_hash_sha256_BYTES];
+
+	(void)crypto_hash_sha256(out, (const unsigned char *)(s.p ? s.p : ""), s.n);
+	for (size_t i = 0; i < sizeof out; i++) {
+		hex[2 * i] = digits[out[i] >> 4];
+		hex[2 * i + 1] = digits[out[i] & 15];
+	}
+}

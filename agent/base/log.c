@@ -1,0 +1,1049 @@
+/* Formats on the caller's thread, writes on its own. Between them are two buffers: callers fill
+ * one under a lock that is held for a copy, the writer empties the other without it. */
+#include "base/log.h"
+
+#define SD_JOURNAL_SUPPRESS_LOCATION /* it would name this file, for every line */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <systemd/sd-journal.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	LINE_BYTES = 4096,    /* no more than PIPE_BUF: one write, one whole line */
+	LINE_TAIL_BYTES = 16, /* kept for what closes a line, however full it is */
+	VALUE_BYTES = 1024,   /* of one value: a client's long path leaves room for the rest */
+	NAME_BYTES = 64,      /* of a field; also the journal's bound */
+	JOURNAL_BYTES = 4096, /* fields for the journal, beside the line */
+	JOURNAL_FIELDS = 32,
+	QUEUE_BYTES = 256 * 1024,
+	BLOCKED_POLL_MS = 100, /* how soon a writer that waits for its target sees a change */
+};
+
+#define CLOSE_WITHIN   USEC_PER_SEC
+#define COMPLAIN_EVERY (10 * USEC_PER_SEC)
+#define NO_MARK        SIZE_MAX
+#define SYSLOG_SOCKET  "/dev/log"
+#define JOURNAL_SOCKET "/run/systemd/journal/socket"
+
+static const char *const level_name[] = { "debug", "info", "warning", "error" };
+static const int level_priority[] = { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERR };
+
+/* What callers look at without the lock. */
+static _Atomic(int) now_level = LOG_LEVEL_INFO;
+static _Atomic(int) now_format = LOG_FORMAT_TEXT;
+static _Atomic(int) now_target = LOG_TARGET_STDERR;
+
+/* ---- a line ------------------------------------------------------------------------------- */
+
+/* A queued line: this, its bytes with the newline, then for the journal each field as a length of
+ * two bytes and NAME=value. */
+struct record {
+	uint32_t size;     /* of all of it */
+	uint16_t prefix_n; /* time and level, which syslog and the journal have of their own */
+	uint16_t line_n;
+	uint8_t level;
+	uint8_t fields;
+};
+
+enum { RECORD_BYTES = sizeof(struct record) + LINE_BYTES + JOURNAL_BYTES };
+
+/* A piece goes in whole or not at all, and after one that did not fit none does. */
+struct text {
+	char *p, *end;
+	bool cut;
+};
+
+static void put_piece(struct text *t, const char *p, size_t n)
+{
+	if (t->cut || n > (size_t)(t->end - t->p)) {
+		t->cut = true;
+		return;
+	}
+	memcpy(t->p, p, n);
+	t->p += n;
+}
+
+static void put_text(struct text *t, const char *z)
+{
+	put_piece(t, z, strlen(z));
+}
+
+static bool is_name_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '_' || c == '-' || c == '.';
+}
+
+/* Names are ours, but one may come from a configuration some day: it cannot forge either. */
+static void put_name(struct text *t, const char *z)
+{
+	char name[NAME_BYTES];
+	size_t n = 0;
+
+	for (; z[n] && n < sizeof name; n++)
+		name[n] = is_name_char(z[n]) ? z[n] : '_';
+	put_piece(t, name, n);
+}
+
+/* Length of the well-formed UTF-8 sequence at p, and what it encodes; 0: there is none. */
+static size_t utf8_next(const unsigned char *p, size_t n, uint32_t *code)
+{
+	uint32_t c = p[0], least;
+	size_t length;
+
+	if (c < 0x80) {
+		*code = c;
+		return 1;
+	}
+	if ((c & 0xe0) == 0xc0) {
+		length = 2;
+		least = 0x80;
+		c &= 0x1f;
+	} else if ((c & 0xf0) == 0xe0) {
+		length = 3;
+		least = 0x800;
+		c &= 0x0f;
+	} else if ((c & 0xf8) == 0xf0) {
+		length = 4;
+		least = 0x10000;
+		c &= 0x07;
+	} else {
+		return 0;
+	}
+	if (length > n)
+		return 0;
+	for (size_t i = 1; i < length; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (p[i] & 0x3fu);
+	}
+	if (c < least || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+		return 0;
+	*code = c;
+	return length;
+}
+
+/* Control characters of both kinds, what ends a line in some viewers, and what reorders or hides
+ * text in a terminal. All of them lie below U+10000. */
+static bool must_escape(uint32_t c)
+{
+	return c < 0x20 || c == '"' || c == '\\' || (c >= 0x7f && c <= 0x9f) || c == 0x061c ||
+	       (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
+	       (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || c == 0xfffe || c == 0xffff;
+}
+
+static void put_escape(struct text *t, uint32_t c, enum log_format format)
+{
+	char escape[8];
+
+	switch (c) {
+	case '"':
+		put_text(t, "\\\"");
+		return;
+	case '\\':
+		put_text(t, "\\\\");
+		return;
+	case '\n':
+		put_text(t, "\\n");
+		return;
+	case '\r':
+		put_text(t, "\\r");
+		return;
+	case '\t':
+		put_text(t, "\\t");
+		return;
+	}
+	(void)snprintf(escape, sizeof escape,
+		c < 0x80 && format == LOG_FORMAT_TEXT ? "\\x%02x" : "\\u%04x",
+		(unsigned)c & 0xffff);
+	put_text(t, escape);
+}
+
+static void put_escaped(struct text *t, struct str s, enum log_format format)
+{
+	const unsigned char *p = (const unsigned char *)s.p;
+
+	for (size_t i = 0; i < s.n && !t->cut;) {
+		uint32_t code;
+		size_t n = utf8_next(p + i, s.n - i, &code);
+
+		if (n == 0) {
+			/* JSON has no way to write such a byte. */
+			char escape[8];
+			(void)snprintf(escape, sizeof escape, "\\x%02x", p[i]);
+			put_text(t, format == LOG_FORMAT_TEXT ? escape : "\\ufffd");
+			i++;
+			continue;
+		}
+		if (must_escape(code))
+			put_escape(t, code, format);
+		else
+			put_piece(t, s.p + i, n);
+		i += n;
+	}
+}
+
+/* Printable ASCII without what could end a value or begin another. */
+static bool is_bare(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (c <= ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '=')
+			return false;
+	}
+	return s.n > 0;
+}
+
+/* The first VALUE_BYTES at most, whole characters. */
+static struct str shorten(struct str s)
+{
+	if (s.n <= VALUE_BYTES)
+		return s;
+	s.n = VALUE_BYTES;
+	for (int back = 0; back < 3 && ((unsigned char)s.p[s.n] & 0xc0) == 0x80; back++)
+		s.n--;
+	return s;
+}
+
+static void put_quoted(struct text *t, struct str s, enum log_format format)
+{
+	put_text(t, "\"");
+	bool open = !t->cut;
+	put_escaped(t, s, format);
+	if (open)
+		*t->p++ = '"'; /* what was opened is closed: LINE_TAIL_BYTES are kept for it */
+}
+
+/* In JSON these keys say what the line is: a field cannot take their place. */
+static bool is_taken(const char *name)
+{
+	return strcmp(name, "time") == 0 || strcmp(name, "level") == 0 ||
+	       strcmp(name, "event") == 0;
+}
+
+static bool put_field(struct text *t, const struct log_field *f, enum log_format format)
+{
+	struct text before = *t;
+	struct str s = f->text.p ? shorten(f->text) : f->text;
+	char number[24];
+
+	if (format == LOG_FORMAT_JSON) {
+		put_text(t, ",\"");
+		put_name(t, f->name);
+		put_text(t, is_taken(f->name) ? "_\":" : "\":");
+	} else {
+		put_text(t, " ");
+		put_name(t, f->name);
+		put_text(t, "=");
+	}
+	struct text value = *t;
+	if (!f->text.p) {
+		(void)snprintf(number, sizeof number, "%" PRId64, f->number);
+		put_text(t, number);
+	} else if (format == LOG_FORMAT_TEXT && is_bare(s)) {
+		put_piece(t, s.p, s.n);
+		if (t->cut && !value.cut) { /* as much of it as there is room for */
+			size_t room = (size_t)(t->end - t->p);
+			memcpy(t->p, s.p, room);
+			t->p += room;
+		}
+	} else {
+		put_quoted(t, s, format);
+	}
+	if (t->cut && t->p == value.p) { /* a name without its value would not be JSON */
+		*t = before;
+		t->cut = true;
+	}
+	return s.n == f->text.n;
+}
+
+/* RFC 3339, UTC, milliseconds. */
+static void put_time(struct text *t, usec_t utc)
+{
+	time_t sec = (time_t)(utc / USEC_PER_SEC);
+	struct tm tm;
+	char text[64];
+
+	if (!gmtime_r(&sec, &tm))
+		memset(&tm, 0, sizeof tm);
+	(void)snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
+		tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+		(int)(utc % USEC_PER_SEC / USEC_PER_MSEC));
+	put_text(t, text);
+}
+
+static void put_journal(struct text *t, struct record *r, const char *name, struct str value)
+{
+	struct text before = *t;
+
+	put_piece(t, "\0\0", 2); /* its length */
+	put_text(t, name);
+	put_text(t, "=");
+	put_piece(t, value.p, value.n);
+	if (t->cut || r->fields == JOURNAL_FIELDS) {
+		*t = before; /* left out; the next one may be short enough */
+		return;
+	}
+	uint16_t length = (uint16_t)(t->p - before.p - 2);
+	memcpy(before.p, &length, sizeof length);
+	r->fields++;
+}
+
+/* The name as the journal wants it: A-Z, 0-9 and _, not beginning with a digit or _, and none that
+ * has a meaning there. */
+static void put_journal_field(struct text *t, struct record *r, const struct log_field *f)
+{
+	static const char *const reserved[] = { "_", "0", "1", "2", "3", "4", "5", "6", "7", "8",
+		"9", "MESSAGE", "PRIORITY", "SYSLOG_", "CODE_", "OBJECT_", "COREDUMP_", "UNIT",
+		"USER_UNIT", "ERRNO", "INVOCATION_ID", "DOCUMENTATION", "TID", "RATELIMIT_EVENT" };
+	static const char prefix[] = "RATELIMIT_";
+	char buffer[sizeof prefix + NAME_BYTES], *name = buffer + sizeof prefix - 1, number[24];
+	size_t n = 0;
+
+	memcpy(buffer, prefix, sizeof prefix - 1);
+	for (; f->name[n] && n < NAME_BYTES - sizeof prefix; n++) {
+		char c = f->name[n];
+
+		if (c >= 'a' && c <= 'z')
+			c = (char)(c - 'a' + 'A');
+		name[n] = is_name_char(c) && c != '-' && c != '.' ? c : '_';
+	}
+	name[n] = '\0';
+	for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++) {
+		if (strncmp(name, reserved[i], strlen(reserved[i])) == 0) {
+			name = buffer;
+			break;
+		}
+	}
+	if (f->text.p) {
+		put_journal(t, r, name, shorten(f->text));
+		return;
+	}
+	(void)snprintf(number, sizeof number, "%" PRId64, f->number);
+	put_journal(t, r, name, str_of(number));
+}
+
+/* Builds the whole record in `out`; returns its size. `suppressed` > 0 is a field of its own. */
+static size_t format_record(char out[RECORD_BYTES], enum log_level level, const char *event,
+	const struct log_field *fields, uint64_t suppressed)
+{
+	enum log_format format = (enum log_format)atomic_load_explicit(
+		&now_format, memory_order_relaxed);
+	struct record r = { .level = (uint8_t)level };
+	char *line = out + sizeof r;
+	struct text t = { line, line + LINE_BYTES - LINE_TAIL_BYTES, false };
+	const struct log_field extra[] = { KV_INT("suppressed", suppressed), { 0 } };
+	bool whole = true;
+
+	if (format == LOG_FORMAT_JSON)
+		put_text(&t, "{\"time\":\"");
+	put_time(&t, clock_read().utc);
+	put_text(&t, format == LOG_FORMAT_JSON ? "\",\"level\":\"" : " ");
+	put_text(&t, level_name[level]);
+	if (format == LOG_FORMAT_JSON) {
+		put_text(&t, "\",\"event\":\"");
+		put_name(&t, event);
+		put_text(&t, "\"");
+	} else {
+		put_text(&t, " ");
+		r.prefix_n = (uint16_t)(t.p - line);
+		put_name(&t, event);
+	}
+	for (const struct log_field *f = fields; f && f->name; f++)
+		whole = put_field(&t, f, format) && whole;
+	if (suppressed)
+		whole = put_field(&t, extra, format) && whole;
+
+	whole = whole && !t.cut;
+	t = (struct text){ t.p, line + LINE_BYTES, false };
+	if (!whole)
+		put_text(&t, format == LOG_FORMAT_JSON ? ",\"cut\":true" : " cut=true");
+	put_text(&t, format == LOG_FORMAT_JSON ? "}\n" : "\n");
+	r.line_n = (uint16_t)(t.p - line);
+
+	if (atomic_load_explicit(&now_target, memory_order_relaxed) == LOG_TARGET_JOURNAL) {
+		t.end = t.p + JOURNAL_BYTES;
+		put_journal(&t, &r, "RATELIMIT_EVENT", str_of(event));
+		for (const struct log_field *f = fields; f && f->name; f++)
+			put_journal_field(&t, &r, f);
+		if (suppressed)
+			put_journal_field(&t, &r, extra);
+	}
+	r.size = (uint32_t)(t.p - out);
+	memcpy(out, &r, sizeof r);
+	return r.size;
+}
+
+/* ---- where lines go ------------------------------------------------------------------------ */
+
+struct target {
+	enum log_target kind;
+	int fd; /* -1: the journal's library has its own, or syslog is away just now */
+	bool is_socket;
+	bool torn; /* a file's last line was written in part: the next one begins on a new line */
+	char path[256];
+};
+
+enum write_rc { WRITE_DONE, WRITE_FAILED, WRITE_INTERRUPTED };
+
+/* Shared by callers, the control thread and the writer, under the lock. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t work;  /* for the writer */
+	pthread_cond_t ended; /* for log_close() */
+	pthread_t thread;
+	bool running; /* between log_open() and log_close() */
+	bool stop, finished;
+	usec_t stop_by; /* steady */
+	char *fill;     /* QUEUE_BYTES; callers add records at fill_n */
+	size_t fill_n;
+	uint64_t lost;      /* records that had no room in `fill` */
+	struct target next; /* of log_change() */
+	size_t change_at;   /* where in `fill` it holds from; NO_MARK: no change */
+	size_t reopen_at;   /* of log_reopen() */
+} shared = { .lock = PTHREAD_MUTEX_INITIALIZER, .change_at = NO_MARK, .reopen_at = NO_MARK };
+
+/* The writer's own, while there is one. */
+static struct {
+	struct target target;
+	char *batch;           /* the other buffer */
+	uint64_t lost;         /* not yet told */
+	uint64_t failed;       /* in a row; told on stderr */
+	usec_t complain_after; /* steady */
+	int error;             /* errno of the last failure */
+} writer;
+
+static int connect_socket(const char *path)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	size_t n = strlen(path);
+
+	if (n >= sizeof to.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(to.sun_path, path, n + 1);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) != 0) {
+		int error = errno;
+		(void)close(fd);
+		errno = error;
+		return -1;
+	}
+	return fd;
+}
+
+/* O_NONBLOCK: a FIFO that nobody reads is an error here, not a thread that hangs. */
+static int open_file(const char *path)
+{
+	return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
+}
+
+static bool is_socket(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+static void target_close(struct target *t)
+{
+	if (t->fd >= 0 && t->fd != STDERR_FILENO)
+		(void)close(t->fd);
+	t->fd = -1;
+}
+
+static int target_open(
+	struct target *t, const struct log_settings *settings, char *err, size_t err_size)
+{
+	const char *path = settings->path;
+
+	*t = (struct target){ .kind = settings->target, .fd = -1 };
+	switch (settings->target) {
+	case LOG_TARGET_STDERR:
+		t->fd = STDERR_FILENO;
+		t->is_socket = is_socket(t->fd);
+		return 0;
+	case LOG_TARGET_SYSLOG:
+		path = *path ? path : SYSLOG_SOCKET;
+		t->fd = connect_socket(path);
+		t->is_socket = true;
+		if (t->fd >= 0)
+			break;
+		(void)snprintf(err, err_size,
+			"log.target \"syslog\": cannot connect to %s: %s; is a "
+			"syslog daemon running?",
+			path, strerror(errno));
+		return -1;
+	case LOG_TARGET_JOURNAL:
+		/* The library says nothing when nobody listens. */
+		path = *path ? path : JOURNAL_SOCKET;
+		if (access(path, W_OK) == 0)
+			break;
+		(void)snprintf(err, err_size,
+			"log.target \"journal\": cannot write to %s: %s; is "
+			"systemd-journald running?",
+			path, strerror(errno));
+		return -1;
+	case LOG_TARGET_FILE:
+		t->fd = open_file(path);
+		t->is_socket = false;
+		if (t->fd >= 0)
+			break;
+		(void)snprintf(err, err_size, "log.target \"%s\": cannot open it: %s", path,
+			strerror(errno));
+		return -1;
+	}
+	(void)snprintf(t->path, sizeof t->path, "%s", path);
+	return 0;
+}
+
+/* false: stop waiting, there is a new target or the time to close is over. */
+static bool wait_writable(int fd)
+{
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+		if (poll(&p, 1, BLOCKED_POLL_MS) != 0)
+			return true; /* or an error, which the write will name */
+		(void)pthread_mutex_lock(&shared.lock);
+		bool go = shared.change_at == NO_MARK &&
+			  !(shared.stop && clock_read().steady > shared.stop_by);
+		(void)pthread_mutex_unlock(&shared.lock);
+		if (!go)
+			return false;
+	}
+}
+
+/* The only places where the writer may block for long, and so the only ones where log_close()
+ * may cancel it: it holds no lock and owns nothing there. */
+static ssize_t send_or_write(const struct target *t, const char *p, size_t n)
+{
+	int old;
+
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
+	ssize_t done = t->is_socket ? send(t->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+				    : write(t->fd, p, n);
+	int error = errno;
+	(void)pthread_setcancelstate(old, &old);
+	errno = error;
+	return done;
+}
+
+static int send_to_journal(const struct iovec *iov, int n)
+{
+	int old;
+
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
+	int rc = sd_journal_sendv(iov, n);
+	(void)pthread_setcancelstate(old, &old);
+	return rc;
+}
+
+/* All of it or an error. Stderr may be shared with other processes, so it is not made
+ * non-blocking: after poll() a pipe takes a line without blocking, as that is one page at most. */
+static enum write_rc write_all(struct target *t, const char *p, size_t n)
+{
+	size_t all = n;
+
+	while (n) {
+		if (!wait_writable(t->fd))
+			break;
+		ssize_t done = send_or_write(t, p, n);
+		if (done >= 0) {
+			p += done;
+			n -= (size_t)done;
+		} else if (errno == EAGAIN) {
+			(void)poll(NULL, 0, 1); /* writable and yet not: no busy loop */
+		} else if (errno != EINTR) {
+			writer.error = errno;
+			break;
+		}
+	}
+	if (n == 0) {
+		t->torn = false;
+		return WRITE_DONE;
+	}
+	t->torn = t->torn || n < all;
+	return n < all || writer.error ? WRITE_FAILED : WRITE_INTERRUPTED;
+}
+
+static enum write_rc write_syslog(struct target *t, const struct record *r, const char *line)
+{
+	char datagram[LINE_BYTES + 128], stamp[32];
+	time_t sec = (time_t)(clock_read().utc / USEC_PER_SEC);
+	struct tm tm;
+
+	/* RFC 3164, as libc's syslog() writes it: local time, and C names of the months. */
+	if (!localtime_r(&sec, &tm) || !strftime(stamp, sizeof stamp, "%h %e %T", &tm))
+		stamp[0] = '\0';
+	int n = snprintf(datagram, sizeof datagram, "<%d>%s spoa-ratelimit[%ld]: %.*s",
+		LOG_DAEMON | level_priority[r->level], stamp, (long)getpid(),
+		(int)(r->line_n - r->prefix_n - 1), line + r->prefix_n);
+
+	/* A syslog daemon that was started again has a new socket: connect once more. */
+	for (int attempt = 0; attempt < 2; attempt++) {
+		if (t->fd < 0)
+			t->fd = connect_socket(t->path);
+		if (t->fd < 0) {
+			writer.error = errno;
+			continue;
+		}
+		writer.error = 0;
+		enum write_rc rc = write_all(t, datagram, (size_t)n);
+		if (rc != WRITE_FAILED || writer.error == EMSGSIZE)
+			return rc;
+		target_close(t);
+	}
+	return WRITE_FAILED;
+}
+
+static enum write_rc write_journal(const struct record *r, const char *line)
+{
+	char message[LINE_BYTES + 16], priority[16];
+	struct iovec iov[JOURNAL_FIELDS + 2];
+	const char *p = line + r->line_n;
+	int n = 0;
+
+	int length = snprintf(message, sizeof message, "MESSAGE=%.*s",
+		(int)(r->line_n - r->prefix_n - 1), line + r->prefix_n);
+	iov[n++] = (struct iovec){ message, (size_t)length };
+	length = snprintf(priority, sizeof priority, "PRIORITY=%d", level_priority[r->level]);
+	iov[n++] = (struct iovec){ priority, (size_t)length };
+	for (unsigned i = 0; i < r->fields; i++) {
+		uint16_t size;
+
+		memcpy(&size, p, sizeof size);
+		p += sizeof size;
+		/* The library takes what it does not change as not const. */
+		iov[n++] = (struct iovec){ (void *)(uintptr_t)p, size };
+		p += size;
+	}
+	int rc = send_to_journal(iov, n);
+	if (rc >= 0)
+		return WRITE_DONE;
+	writer.error = -rc;
+	return WRITE_FAILED;
+}
+
+static enum write_rc write_record(struct target *t, const char *bytes)
+{
+	const char *line = bytes + sizeof(struct record);
+	struct record r;
+
+	memcpy(&r, bytes, sizeof r);
+	writer.error = 0;
+	switch (t->kind) {
+	case LOG_TARGET_STDERR:
+	case LOG_TARGET_FILE:
+		if (t->torn) {
+			enum write_rc rc = write_all(t, "\n", 1);
+			if (rc != WRITE_DONE)
+				return rc;
+		}
+		return write_all(t, line, r.line_n);
+	case LOG_TARGET_SYSLOG:
+		return write_syslog(t, &r, line);
+	case LOG_TARGET_JOURNAL:
+		return write_journal(&r, line);
+	}
+	return WRITE_FAILED;
+}
+
+/* Lines that have no writer: before log_open(), after log_close(). */
+static void write_direct(const char *bytes)
+{
+	const char *p = bytes + sizeof(struct record);
+	struct record r;
+
+	memcpy(&r, bytes, sizeof r);
+	for (size_t n = r.line_n; n;) {
+		ssize_t done = write(STDERR_FILENO, p, n);
+		if (done < 0 && errno != EINTR)
+			return; /* nowhere left to say so */
+		if (done > 0) {
+			p += done;
+			n -= (size_t)done;
+		}
+	}
+}
+
+/* To stderr about a target that is not stderr, where it takes a line at once. */
+static void complain(const char *event, const char *why, uint64_t lines)
+{
+	char bytes[RECORD_BYTES];
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	if (writer.target.kind == LOG_TARGET_STDERR || poll(&p, 1, 0) != 1)
+		return;
+	(void)format_record(bytes, LOG_LEVEL_ERROR, event,
+		LOG_FIELDS(KV_Z("path", writer.target.path), KV_Z("error", why),
+			KV_INT("lines", lines)),
+		0);
+	write_direct(bytes);
+}
+
+/* ---- the writing thread -------------------------------------------------------------------- */
+
+static void count_failure(void)
+{
+	usec_t now = clock_read().steady;
+
+	writer.lost++;
+	writer.failed++;
+	if (now < writer.complain_after)
+		return;
+	writer.complain_after = now + COMPLAIN_EVERY;
+	complain("log_write_failed", strerror(writer.error), writer.failed);
+	writer.failed = 0;
+}
+
+static void reopen(void)
+{
+	struct target *t = &writer.target;
+
+	if (t->kind != LOG_TARGET_FILE)
+		return;
+	int fd = open_file(t->path);
+	if (fd < 0) {
+		/* The old file is better than none. */
+		complain("log_reopen_failed", strerror(errno), 0);
+		return;
+	}
+	target_close(t);
+	t->fd = fd;
+	t->torn = false;
+}
+
+static void change(const struct target *next)
+{
+	target_close(&writer.target);
+	writer.target = *next;
+	writer.complain_after = 0;
+	writer.failed = 0;
+}
+
+/* A target that came while the old one blocked; true: there was one. */
+static bool take_change(void)
+{
+	struct target next = { .fd = -1 };
+
+	(void)pthread_mutex_lock(&shared.lock);
+	bool changed = shared.change_at != NO_MARK;
+	if (changed)
+		next = shared.next;
+	shared.change_at = NO_MARK;
+	(void)pthread_mutex_unlock(&shared.lock);
+	if (changed)
+		change(&next);
+	return changed;
+}
+
+/* false: the time to close is over. */
+static bool write_or_count(const char *bytes)
+{
+	for (;;) {
+		switch (write_record(&writer.target, bytes)) {
+		case WRITE_DONE:
+			return true;
+		case WRITE_FAILED:
+			count_failure();
+			return true;
+		case WRITE_INTERRUPTED:
+			if (!take_change()) {
+				writer.lost++;
+				return false;
+			}
+		}
+	}
+}
+
+static void tell_lost(void)
+{
+	char bytes[RECORD_BYTES];
+
+	if (writer.lost == 0)
+		return;
+	(void)format_record(
+		bytes, LOG_LEVEL_WARNING, "log_lost", LOG_FIELDS(KV_INT("lines", writer.lost)), 0);
+	if (write_record(&writer.target, bytes) == WRITE_DONE)
+		writer.lost = 0;
+}
+
+struct batch {
+	size_t n, change_at, reopen_at;
+	struct target next;
+};
+
+/* With the lock held: what callers filled is the writer's now, and they get the empty one. */
+static struct batch take_batch(void)
+{
+	struct batch b = { shared.fill_n, shared.change_at, shared.reopen_at, shared.next };
+	char *filled = shared.fill;
+
+	shared.fill = writer.batch;
+	shared.fill_n = 0;
+	shared.change_at = NO_MARK;
+	shared.reopen_at = NO_MARK;
+	writer.batch = filled;
+	writer.lost += shared.lost;
+	shared.lost = 0;
+	return b;
+}
+
+/* false: the time to close is over; what is left is counted as lost. */
+static bool write_batch(struct batch *b)
+{
+	bool go = true;
+
+	for (size_t at = 0;;) {
+		struct record r;
+
+		if (at >= b->change_at) {
+			change(&b->next);
+			b->change_at = NO_MARK;
+		}
+		if (at >= b->reopen_at) {
+			reopen();
+			b->reopen_at = NO_MARK;
+		}
+		if (at == b->n)
+			return go;
+		memcpy(&r, writer.batch + at, sizeof r);
+		if (go)
+			go = write_or_count(writer.batch + at);
+		else
+			writer.lost++;
+		at += r.size;
+	}
+}
+
+static void *writer_main(void *unused)
+{
+	int old;
+	bool go = true;
+
+	(void)unused;
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
+	(void)pthread_setname_np(pthread_self(), "log");
+	(void)pthread_mutex_lock(&shared.lock);
+	while (go) {
+		while (!shared.stop && shared.fill_n == 0 && shared.change_at == NO_MARK &&
+			shared.reopen_at == NO_MARK)
+			(void)pthread_cond_wait(&shared.work, &shared.lock);
+		bool last = shared.stop;
+		struct batch b = take_batch();
+		(void)pthread_mutex_unlock(&shared.lock);
+
+		go = write_batch(&b);
+		if (go)
+			tell_lost();
+		go = go && !last;
+		(void)pthread_mutex_lock(&shared.lock);
+	}
+	shared.finished = true;
+	(void)pthread_cond_signal(&shared.ended);
+	(void)pthread_mutex_unlock(&shared.lock);
+	return NULL;
+}
+
+/* ---- what others call ---------------------------------------------------------------------- */
+
+static void keep_settings(const struct log_settings *s)
+{
+	atomic_store_explicit(&now_level, (int)s->level, memory_order_relaxed);
+	atomic_store_explicit(&now_format, (int)s->format, memory_order_relaxed);
+	atomic_store_explicit(&now_target, (int)s->target, memory_order_relaxed);
+}
+
+static bool is_running(void)
+{
+	(void)pthread_mutex_lock(&shared.lock);
+	bool running = shared.running;
+	(void)pthread_mutex_unlock(&shared.lock);
+	return running;
+}
+
+/* Signals are the control thread's; SIGPIPE, blocked too, becomes an error of write(). */
+static int start_thread(void)
+{
+	sigset_t all, before;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	int rc = pthread_create(&shared.thread, NULL, writer_main, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return rc;
+}
+
+static void free_all(void)
+{
+	free(shared.fill);
+	free(writer.batch);
+	shared.fill = NULL;
+	writer.batch = NULL;
+	target_close(&writer.target);
+	(void)pthread_cond_destroy(&shared.work);
+	(void)pthread_cond_destroy(&shared.ended);
+}
+
+int log_open(const struct log_settings *settings, char *err, size_t err_size)
+{
+	pthread_condattr_t attr;
+	struct target target;
+
+	if (is_running())
+		return log_change(settings, err, err_size);
+	if (target_open(&target, settings, err, err_size) != 0)
+		return -1;
+
+	memset(&writer, 0, sizeof writer);
+	writer.target = target;
+	writer.batch = malloc(QUEUE_BYTES);
+	shared.fill = malloc(QUEUE_BYTES);
+	shared.fill_n = 0;
+	shared.lost = 0;
+	shared.stop = shared.finished = false;
+	shared.change_at = shared.reopen_at = NO_MARK;
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&shared.work, &attr);
+	(void)pthread_cond_init(&shared.ended, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	int rc = shared.fill && writer.batch ? start_thread() : ENOMEM;
+	if (rc != 0) {
+		(void)snprintf(err, err_size, "log: cannot start its thread: %s", strerror(rc));
+		free_all();
+		return -1;
+	}
+	keep_settings(settings);
+	(void)pthread_mutex_lock(&shared.lock);
+	shared.running = true; /* from here on callers queue */
+	(void)pthread_mutex_unlock(&shared.lock);
+	return 0;
+}
+
+int log_change(const struct log_settings *settings, char *err, size_t err_size)
+{
+	struct target next;
+
+	if (!is_running())
+		return log_open(settings, err, err_size);
+	if (target_open(&next, settings, err, err_size) != 0)
+		return -1;
+	(void)pthread_mutex_lock(&shared.lock);
+	if (shared.change_at != NO_MARK)
+		target_close(&shared.next); /* the writer never came to it */
+	shared.next = next;
+	shared.change_at = shared.fill_n;
+	keep_settings(settings);
+	(void)pthread_cond_signal(&shared.work);
+	(void)pthread_mutex_unlock(&shared.lock);
+	return 0;
+}
+
+void log_reopen(void)
+{
+	(void)pthread_mutex_lock(&shared.lock);
+	if (shared.running) {
+		shared.reopen_at = shared.fill_n;
+		(void)pthread_cond_signal(&shared.work);
+	}
+	(void)pthread_mutex_unlock(&shared.lock);
+}
+
+void log_close(void)
+{
+	(void)pthread_mutex_lock(&shared.lock);
+	if (!shared.running) {
+		(void)pthread_mutex_unlock(&shared.lock);
+		return;
+	}
+	shared.running = false; /* who logs from here on writes to stderr */
+	shared.stop = true;
+	shared.stop_by = clock_read().steady + CLOSE_WITHIN;
+	(void)pthread_cond_signal(&shared.work);
+
+	struct timespec by;
+	(void)clock_gettime(CLOCK_MONOTONIC, &by);
+	by.tv_sec += 2 * (CLOSE_WITHIN / USEC_PER_SEC);
+	int rc = 0;
+	while (!shared.finished && rc == 0)
+		rc = pthread_cond_timedwait(&shared.ended, &shared.lock, &by);
+	bool finished = shared.finished;
+	(void)pthread_mutex_unlock(&shared.lock);
+
+	if (!finished) /* its target blocks inside a call that poll() said would not */
+		(void)pthread_cancel(shared.thread);
+	(void)pthread_join(shared.thread, NULL);
+	if (writer.lost)
+		complain("log_lost", writer.error ? strerror(writer.error) : "not written in time",
+			writer.lost);
+	if (shared.change_at != NO_MARK)
+		target_close(&shared.next);
+	shared.change_at = NO_MARK;
+	free_all();
+}
+
+bool log_enabled(enum log_level level)
+{
+	return (int)level >= atomic_load_explicit(&now_level, memory_order_relaxed);
+}
+
+static void put_line(enum log_level level, const char *event, const struct log_field *fields,
+	uint64_t suppressed)
+{
+	char bytes[RECORD_BYTES];
+	size_t n = format_record(bytes, level, event, fields, suppressed);
+
+	(void)pthread_mutex_lock(&shared.lock);
+	bool direct = !shared.running;
+	if (!direct && n > QUEUE_BYTES - shared.fill_n) {
+		shared.lost++;
+	} else if (!direct) {
+		/* The writer waits only while there is nothing. */
+		if (shared.fill_n == 0)
+			(void)pthread_cond_signal(&shared.work);
+		memcpy(shared.fill + shared.fill_n, bytes, n);
+		shared.fill_n += n;
+	}
+	(void)pthread_mutex_unlock(&shared.lock);
+	if (direct)
+		write_direct(bytes);
+}
+
+void log_put(enum log_level level, const char *event, const struct log_field *fields)
+{
+	if (log_enabled(level))
+		put_line(level, event, fields, 0);
+}
+
+void log_put_every(struct log_site *site, usec_t every, enum log_level level, const char *event,
+	const struct log_field *fields)
+{
+	if (!log_enabled(level))
+		return;
+	usec_t now = clock_read().steady;
+	usec_t next = atomic_load_explicit(&site->next, memory_order_relaxed);
+	if (now < next || !atomic_compare_exchange_strong_explicit(&site->next, &next, now + every,
+				  memory_order_relaxed, memory_order_relaxed)) {
+		(void)atomic_fetch_add_explicit(&site->suppressed, 1, memory_order_relaxed);
+		return;
+	}
+	put_line(level, event, fields,
+		atomic_exchange_explicit(&site->suppressed, 0, memory_order_relaxed));
+}
