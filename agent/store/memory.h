@@ -14,7 +14,8 @@ struct memory_stats {
 	uint64_t keys, keys_max;
 	uint64_t inserted;
 	uint64_t expired;         /* freed because full again */
-	uint64_t evicted;         /* live entries that had to go for a new key */
+	uint64_t evicted;         /* live entries that had to go for a new key (or the new key
+				   * itself, where its plan has taken every place) */
 	uint64_t evicted_limited; /* of these, at their limit: there was no other */
 };
 
@@ -25,27 +26,35 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 struct store *memory_store_base(struct memory_store *);
 const struct hash_key *memory_store_key(const struct memory_store *);
 
-/* Frees what is full again: at most `budget` entries of one shard for each lock held, so never for
- * long. Returns how many it freed. Any thread; called at intervals by the keeper thread. */
+/* Frees what is full again: at most `budget` entries (and never more than some dozens) of one shard
+ * for each time its lock is held. Returns how many it freed. Any thread; the keeper thread calls it
+ * every second or so: it is also what keeps up with steps of the clock. */
 size_t memory_store_sweep(struct memory_store *, struct now, size_t budget);
 
-/* A reload made some refill slower by up to `factor` (> 1): entries are kept that much longer. */
+/* A reload made some refill slower by up to `factor` (> 1; else nothing happens): token buckets are
+ * kept that much longer. Any thread; some hundred entries for each time a lock is held. */
 void memory_store_stretch(struct memory_store *, double factor, struct now);
 
 /* Sums over the shards; may be a little out of date. Any thread. */
 struct memory_stats memory_store_stats(const struct memory_store *);
 
-/* Entry by entry, for the state file: copies up to `n` entries from `*cursor` on (0 at first),
- * holding a shard's lock for at most that long. Returns how many; 0: the end. */
 struct memory_entry {
 	struct key key; /* the lowest bit of .b tells the time line: 1 UTC (windows), 0 steady */
 	struct bucket bucket;
 	usec_t full_at; /* on its own time line */
-	usec_t open_at; /* when one unit passes again; not after full_at; 0: now */
+	usec_t open_at; /* when one unit passes again; not after full_at; not after now: it does */
 };
-size_t memory_store_copy(struct memory_store *, uint64_t *cursor, struct memory_entry *, size_t n);
 
-/* Puts one entry back (at start). Those already full again are left out. */
-void memory_store_put(struct memory_store *, const struct memory_entry *, struct now);
+/* Entry by entry, for the state file: copies up to `n` entries from `*cursor` on (0 at first),
+ * holding a shard's lock for some hundred of them at most. Returns how many; 0: the end. What
+ * is charged meanwhile may or may not be in it, and a key that comes and goes may be there twice:
+ * the later one counts. Any thread. */
+size_t memory_store_copy(
+	struct memory_store *, uint64_t *cursor, struct memory_entry *, size_t n, struct now);
+
+/* Puts one entry back (at start), in the place of one with less to lose if there is no room; an
+ * entry that is already there is replaced. Not counted in the stats. false: it is full again
+ * already, and left out. */
+bool memory_store_put(struct memory_store *, const struct memory_entry *, struct now);
 
 #endif

@@ -1,0 +1,580 @@
+#include "store/memory.h"
+
+#include "store/shard.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#if defined(__GNUC__)
+#define prefetch(p) __builtin_prefetch(p)
+#else
+#define prefetch(p) ((void)(p))
+#endif
+
+enum {
+	SHARDS_MAX = 64,       /* one bit each in a mask */
+	SHARD_KEYS_MIN = 1024, /* fewer shards rather than fewer keys in each */
+	ROOMS_BATCH_MAX = 64,  /* entries a shard may have in hand */
+	MAKE_ROOM_STEPS = 512, /* for one new key: some ten microseconds */
+	SWEEP_LOOKS = 64,      /* for each time a lock is held */
+	COPY_LOOKS = 512,      /* ditto: entries passed over, free ones included */
+	STRETCH_LOOKS = 256    /* ditto */
+};
+
+/* What the ticks of shard.h can bear. No entry lives longer than two windows of 366 days; UTC may
+ * step back by STEP_BACK_MAX in all before the line of windows lets go of it; and it never jumps
+ * ahead by more than JUMP_MAX at once: by then every entry is over, and still seen to be. */
+#define LIFE_MAX      (740 * USEC_PER_DAY)
+#define STEP_BACK_MAX (30 * USEC_PER_DAY)
+#define JUMP_MAX      (790 * USEC_PER_DAY)
+
+struct memory_store {
+	struct store base;
+	struct hash_key key;
+	uint64_t keys_max;
+	unsigned shards; /* a power of two */
+	struct shard *shard;
+	void *map;
+	size_t map_bytes;
+
+	/* Entries that no shard has in hand: together with those in the shards, exactly keys_max.
+	 */
+	_Alignas(64) _Atomic(int64_t) rooms;
+
+	/* The line of windows is UTC + `shift`, where `shift` is 0 unless UTC took leaps that ticks
+	 * cannot bear. `seen`: the latest instant on it that a sweep has seen. */
+	_Alignas(64) _Atomic(usec_t) shift;
+	_Atomic(usec_t) seen;
+	pthread_mutex_t line_lock;
+};
+
+/* ---- time ---- */
+
+static usec_t line_is_mended(struct memory_store *m, usec_t utc)
+{
+	pthread_mutex_lock(&m->line_lock);
+	usec_t seen = atomic_load_explicit(&m->seen, memory_order_relaxed);
+	usec_t w = utc + atomic_load_explicit(&m->shift, memory_order_relaxed);
+	if (w < seen - STEP_BACK_MAX)
+		w = seen; /* goes on as if nothing had happened: who was counted stays counted */
+	else if (w > seen + JUMP_MAX)
+		w = seen + JUMP_MAX;
+	if (w > seen)
+		atomic_store_explicit(&m->seen, w, memory_order_relaxed);
+	atomic_store_explicit(&m->shift, w - utc, memory_order_relaxed);
+	pthread_mutex_unlock(&m->line_lock);
+	return w;
+}
+
+static struct now lines_at(struct memory_store *m, struct now now)
+{
+	usec_t w = now.utc + atomic_load_explicit(&m->shift, memory_order_relaxed);
+	usec_t seen = atomic_load_explicit(&m->seen, memory_order_relaxed);
+	if (w < seen - STEP_BACK_MAX || w > seen + JUMP_MAX)
+		w = line_is_mended(m, now.utc);
+	return (struct now){ .steady = now.steady, .utc = w };
+}
+
+static uint32_t tick_floor(usec_t t)
+{
+	return (uint32_t)((uint64_t)t >> TICK_BITS);
+}
+
+static uint32_t tick_ceil(usec_t t)
+{
+	return tick_floor(t + TICK_USEC - 1);
+}
+
+static struct ticks ticks_at(struct now lines)
+{
+	struct ticks t = { { tick_floor(lines.steady), tick_floor(lines.utc) }, 0 };
+	t.ahead = t.at[LINE_WINDOWS] - t.at[LINE_STEADY];
+	return t;
+}
+
+static usec_t line_of(const struct key *k, struct now lines)
+{
+	return key_line(k) == LINE_WINDOWS ? lines.utc : lines.steady;
+}
+
+static usec_t clamp(usec_t v, usec_t least, usec_t most)
+{
+	return v < least ? least : v > most ? most : v;
+}
+
+/* When the entry is full again and when it opens, from how long either takes. */
+static void set_times(struct entry *e, usec_t now, usec_t full_after, usec_t open_after)
+{
+	full_after = clamp(full_after, 0, LIFE_MAX);
+	open_after = clamp(open_after, 0, full_after);
+	e->full_at = tick_ceil(now + full_after);
+	e->open_at = open_after ? tick_ceil(now + open_after) : tick_floor(now);
+}
+
+/* ---- shards and their locks ---- */
+
+static unsigned shard_number(const struct memory_store *m, const struct key *k)
+{
+	return (unsigned)(k->a >> 58) & (m->shards - 1);
+}
+
+/* Walking the set bits locks in ascending order, each shard once, so two plans can never wait for
+ * each other. */
+static void lock_all(struct memory_store *m, uint64_t mask)
+{
+	for (; mask; mask &= mask - 1)
+		pthread_mutex_lock(&m->shard[ffsll((long long)mask) - 1].lock);
+}
+
+static void unlock_all(struct memory_store *m, uint64_t mask)
+{
+	for (; mask; mask &= mask - 1)
+		pthread_mutex_unlock(&m->shard[ffsll((long long)mask) - 1].lock);
+}
+
+/* How many entries a shard may have in hand. It gets less as fewer are left, far below what the
+ * shard is sure to need itself: so none is left over in one shard while another has to evict. */
+static int64_t rooms_batch(const struct memory_store *m, int64_t left)
+{
+	int64_t n = left / (16 * (int64_t)m->shards);
+	return n < ROOMS_BATCH_MAX ? n : ROOMS_BATCH_MAX;
+}
+
+/* false: the table, or this shard, is full. */
+static bool room_get(struct memory_store *m, struct shard *s)
+{
+	if (shard_keys(s) == s->entry_max)
+		return false;
+	if (!s->rooms) {
+		int64_t left = atomic_load_explicit(&m->rooms, memory_order_relaxed);
+		int64_t n;
+		do {
+			if (left <= 0)
+				return false;
+			n = rooms_batch(m, left);
+			n += n == 0;
+		} while (!atomic_compare_exchange_weak_explicit(
+			&m->rooms, &left, left - n, memory_order_relaxed, memory_order_relaxed));
+		s->rooms = (uint32_t)n;
+	}
+	s->rooms--;
+	return true;
+}
+
+static void rooms_put(struct memory_store *m, struct shard *s, uint32_t n)
+{
+	s->rooms += n;
+	int64_t keep = rooms_batch(m, atomic_load_explicit(&m->rooms, memory_order_relaxed));
+	if (s->rooms <= 2 * keep)
+		return;
+	atomic_fetch_add_explicit(&m->rooms, s->rooms - keep, memory_order_relaxed);
+	s->rooms = (uint32_t)keep;
+}
+
+/* Counted as it is: one that was full again is no loss. */
+static void count_room(struct shard *s, enum room room, bool newcomer_limited)
+{
+	switch (room) {
+	case ROOM_EXPIRED:
+		s->expired++;
+		break;
+	case ROOM_EVICTED_LIMITED:
+		s->evicted_limited++;
+		s->evicted++;
+		break;
+	case ROOM_EVICTED:
+		s->evicted++;
+		break;
+	case ROOM_NONE: /* the newcomer itself is who had to go */
+	case ROOM_LATER:
+		s->evicted_limited += newcomer_limited;
+		s->evicted++;
+		break;
+	}
+}
+
+/* ---- take ---- */
+
+/* Numbers of entries of one shard that the plan holds: no newcomer may take their place. */
+struct spared {
+	uint32_t entry[PLAN_MAX];
+	unsigned n;
+};
+
+static void spare(struct spared *spared, const struct shard *s, struct shard *const shard[],
+	const uint32_t found[], unsigned n)
+{
+	spared->n = 0;
+	for (unsigned i = 0; i < n; i++)
+		if (shard[i] == s && found[i] != ENTRY_NONE)
+			spared->entry[spared->n++] = found[i];
+}
+
+static struct entry entry_of(const struct take *t, struct now now, struct now lines)
+{
+	const struct bucket *state = &t->verdict.state;
+	struct entry e = { .key = t->key, .bucket = *state };
+	set_times(&e, line_of(&t->key, lines), limit_keep_for(t->limit, state, now),
+		limit_open_after(t->limit, state, now));
+	return e;
+}
+
+static uint32_t later(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) > 0 ? a : b;
+}
+
+/* The heaps rely on times that only move later; they would move back only where a limit was made
+ * faster, and then this entry is kept a little longer than it has to be. */
+static void rewrite(struct entry *e, const struct entry *fresh)
+{
+	e->bucket = fresh->bucket;
+	e->full_at = later(e->full_at, fresh->full_at);
+	e->open_at = later(e->open_at, fresh->open_at);
+}
+
+/* Returns its number; ENTRY_NONE: every place in its shard is this plan's own, or to look for one
+ * would take too long. Then the newcomer goes uncounted this once: never a limited one in its
+ * stead, and what was mended on the way stays so for the next. */
+static uint32_t add_entry(struct memory_store *m, struct shard *s, const struct entry *e,
+	const struct spared *spared, const struct ticks *t)
+{
+	s->inserted++;
+	if (!room_get(m, s)) {
+		bool limited = entry_is_limited(e, t);
+		enum room room;
+		do
+			room = shard_make_room(
+				s, t, spared->entry, spared->n, NULL, MAKE_ROOM_STEPS);
+		while (room == ROOM_LATER && limited);
+		count_room(s, room, limited);
+		if (room == ROOM_NONE || room == ROOM_LATER)
+			return ENTRY_NONE;
+	}
+	return shard_add(s, e, t);
+}
+
+static enum store_rc memory_take(struct store *base, struct plan *plan, struct now now)
+{
+	struct memory_store *m = (struct memory_store *)base;
+	struct shard *shard[PLAN_MAX];
+	uint32_t slot[PLAN_MAX], found[PLAN_MAX];
+	const struct bucket *stored[PLAN_MAX];
+	uint64_t mask = 0;
+	unsigned n = plan->n;
+	assert(n <= PLAN_MAX);
+
+	/* Three passes, so that what is not in the cache is waited for once, not once for each key:
+	 * slots, then the entries that they point to, then the buckets. */
+	for (unsigned i = 0; i < n; i++) {
+		const struct key *k = &plan->take[i].key;
+		unsigned number = shard_number(m, k);
+		shard[i] = &m->shard[number];
+		slot[i] = shard_home(shard[i], k);
+		prefetch(&shard[i]->slot[slot[i]]);
+		mask |= 1ull << number;
+	}
+	struct now lines = lines_at(m, now);
+
+	lock_all(m, mask);
+	for (unsigned i = 0; i < n; i++) {
+		found[i] = shard_probe(shard[i], &plan->take[i].key, &slot[i]);
+		if (found[i] == ENTRY_NONE)
+			continue;
+		const struct entry *e = &shard[i]->entry[found[i]];
+		prefetch(e);
+		prefetch(&e->open_at); /* may lie on the next cache line */
+	}
+	for (unsigned i = 0; i < n; i++) {
+		found[i] = shard_confirm(shard[i], &plan->take[i].key, slot[i], found[i]);
+		stored[i] = found[i] == ENTRY_NONE ? NULL : &shard[i]->entry[found[i]].bucket;
+	}
+	plan_charge(plan, stored, now);
+
+	bool newcomers = false;
+	for (unsigned i = 0; i < n; i++) {
+		const struct take *t = &plan->take[i];
+		if (!t->verdict.charged)
+			continue;
+		if (found[i] == ENTRY_NONE) {
+			newcomers = true;
+			continue;
+		}
+		struct entry fresh = entry_of(t, now, lines);
+		rewrite(&shard[i]->entry[found[i]], &fresh);
+	}
+	if (newcomers) {
+		struct ticks t = ticks_at(lines);
+		struct spared spared;
+		for (unsigned i = 0; i < n; i++) {
+			if (!plan->take[i].verdict.charged || found[i] != ENTRY_NONE)
+				continue;
+			struct entry fresh = entry_of(&plan->take[i], now, lines);
+			/* Full already: nothing that an absent one would not say as well. Or a key
+			 * that the plan has twice. */
+			if (entry_is_full(&fresh, &t))
+				continue;
+			found[i] = shard_find(shard[i], &fresh.key);
+			if (found[i] != ENTRY_NONE) {
+				rewrite(&shard[i]->entry[found[i]], &fresh);
+				continue;
+			}
+			spare(&spared, shard[i], shard, found, n);
+			found[i] = add_entry(m, shard[i], &fresh, &spared, &t);
+		}
+	}
+	unlock_all(m, mask);
+	return STORE_DONE;
+}
+
+/* ---- the keeper's work ---- */
+
+size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
+{
+	struct now lines = lines_at(m, now);
+	if (lines.utc > atomic_load_explicit(&m->seen, memory_order_relaxed))
+		lines.utc = line_is_mended(m, now.utc);
+	struct ticks t = ticks_at(lines);
+
+	/* Nearly full: also mend what the next newcomers would have to. */
+	int64_t left = atomic_load_explicit(&m->rooms, memory_order_relaxed);
+	bool tidy = left <= (int64_t)(m->keys_max / 16);
+
+	unsigned most = budget < SWEEP_LOOKS ? (unsigned)budget : SWEEP_LOOKS;
+	size_t freed = 0;
+	uint64_t busy = most ? UINT64_MAX >> (64 - m->shards) : 0;
+	while (busy) {
+		/* Round and round, so that nobody who waits for a lock finds it taken again. */
+		for (unsigned i = 0; i < m->shards; i++) {
+			if (!(busy >> i & 1))
+				continue;
+			struct shard *s = &m->shard[i];
+			unsigned looks = most;
+			pthread_mutex_lock(&s->lock);
+			uint32_t n = shard_sweep(s, &t, &looks, tidy);
+			if (n)
+				rooms_put(m, s, n);
+			pthread_mutex_unlock(&s->lock);
+			freed += n;
+			if (looks)
+				busy &= ~(1ull << i);
+		}
+	}
+	return freed;
+}
+
+/* `ticks` from now on, made longer by `factor`, never shorter and never beyond what ticks bear. */
+static uint32_t stretched(uint32_t at, uint32_t now, double factor)
+{
+	int32_t left = (int32_t)(at - now);
+	if (left <= 0)
+		return at;
+	const double most = (double)(LIFE_MAX >> TICK_BITS);
+	double longer = (double)left * factor + 1;
+	if (longer > most)
+		longer = most;
+	return later(now + (uint32_t)longer, at);
+}
+
+void memory_store_stretch(struct memory_store *m, double factor, struct now now)
+{
+	if (!(factor > 1))
+		return;
+	uint32_t steady = tick_floor(now.steady);
+	for (unsigned i = 0; i < m->shards; i++) {
+		struct shard *s = &m->shard[i];
+		uint32_t next = 0, end;
+		do {
+			pthread_mutex_lock(&s->lock);
+			end = s->fresh;
+			for (unsigned looks = STRETCH_LOOKS; looks && next < end; looks--, next++) {
+				struct entry *e = &s->entry[next];
+				/* A window ends when it ends, whatever its quota. */
+				if (entry_is_free(e) || key_line(&e->key) == LINE_WINDOWS)
+					continue;
+				e->full_at = stretched(e->full_at, steady, factor);
+				e->open_at = stretched(e->open_at, steady, factor);
+			}
+			pthread_mutex_unlock(&s->lock);
+		} while (next < end);
+	}
+}
+
+struct memory_stats memory_store_stats(const struct memory_store *m)
+{
+	struct memory_stats sum = { .keys_max = m->keys_max };
+	for (unsigned i = 0; i < m->shards; i++) {
+		struct shard *s = &m->shard[i];
+		pthread_mutex_lock(&s->lock);
+		sum.keys += shard_keys(s);
+		sum.inserted += s->inserted;
+		sum.expired += s->expired;
+		sum.evicted += s->evicted;
+		sum.evicted_limited += s->evicted_limited;
+		pthread_mutex_unlock(&s->lock);
+	}
+	return sum;
+}
+
+/* ---- out to the state file, and back ---- */
+
+static usec_t tick_usec(uint32_t tick, usec_t now)
+{
+	int64_t at = (now >> TICK_BITS) + (int32_t)(tick - tick_floor(now));
+	return at * TICK_USEC;
+}
+
+size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory_entry *out,
+	size_t n, struct now now)
+{
+	struct now lines = lines_at(m, now);
+	usec_t shift = lines.utc - now.utc;
+	unsigned number = (unsigned)(*cursor >> 32);
+	uint32_t next = (uint32_t)*cursor;
+	size_t got = 0;
+	while (!got && n && number < m->shards) {
+		struct shard *s = &m->shard[number];
+		pthread_mutex_lock(&s->lock);
+		unsigned looks = COPY_LOOKS;
+		for (; looks && got < n && next < s->fresh; looks--, next++) {
+			const struct entry *e = &s->entry[next];
+			if (entry_is_free(e))
+				continue;
+			usec_t line = line_of(&e->key, lines);
+			usec_t back = key_line(&e->key) == LINE_WINDOWS ? shift : 0;
+			out[got++] = (struct memory_entry){
+				.key = e->key,
+				.bucket = e->bucket,
+				.full_at = tick_usec(e->full_at, line) - back,
+				.open_at = tick_usec(e->open_at, line) - back,
+			};
+		}
+		bool end = next >= s->fresh;
+		pthread_mutex_unlock(&s->lock);
+		if (end) {
+			number++;
+			next = 0;
+		}
+	}
+	*cursor = (uint64_t)number << 32 | next;
+	return got;
+}
+
+bool memory_store_put(struct memory_store *m, const struct memory_entry *from, struct now now)
+{
+	struct now lines = lines_at(m, now);
+	struct ticks t = ticks_at(lines);
+	struct entry e = { .key = from->key, .bucket = from->bucket };
+	usec_t begin = line_of(&e.key, now);
+	if (from->full_at <= begin)
+		return false;
+	set_times(&e, line_of(&e.key, lines), from->full_at - begin,
+		from->open_at > begin ? from->open_at - begin : 0);
+
+	struct shard *s = &m->shard[shard_number(m, &e.key)];
+	pthread_mutex_lock(&s->lock);
+	uint32_t found = shard_find(s, &e.key);
+	if (found != ENTRY_NONE) {
+		rewrite(&s->entry[found], &e);
+	} else if (room_get(m, s)) {
+		shard_add(s, &e, &t);
+	} else {
+		enum room room = shard_make_room(s, &t, NULL, 0, &e, UINT32_MAX);
+		if (room != ROOM_NONE)
+			shard_add(s, &e, &t);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return true;
+}
+
+/* ---- life ---- */
+
+static void memory_close(struct store *base)
+{
+	struct memory_store *m = (struct memory_store *)base;
+	for (unsigned i = 0; i < m->shards; i++)
+		pthread_mutex_destroy(&m->shard[i].lock);
+	pthread_mutex_destroy(&m->line_lock);
+	munmap(m->map, m->map_bytes);
+	free(m);
+}
+
+static const struct store_ops memory_ops = { .take = memory_take, .close = memory_close };
+
+/* Parts of one mapping, each on cache lines of its own. */
+static size_t part(size_t *total, uint64_t n, size_t size)
+{
+	size_t at = *total;
+	*total += (n * size + 63) / 64 * 64;
+	return at;
+}
+
+static void locks_init(struct memory_store *m)
+{
+	pthread_mutexattr_t attr;
+	pthread_mutexattr_init(&attr);
+#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
+	/* A lock is held for less than it takes to fall asleep: try again a few times first. */
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+#endif
+	for (unsigned i = 0; i < m->shards; i++)
+		pthread_mutex_init(&m->shard[i].lock, &attr);
+	pthread_mutex_init(&m->line_lock, NULL);
+	pthread_mutexattr_destroy(&attr);
+}
+
+struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *key, struct now now)
+{
+	assert(max_keys >= 1 && max_keys <= 1000000000);
+	struct memory_store *m = aligned_alloc(64, (sizeof *m + 63) / 64 * 64);
+	if (!m)
+		return NULL;
+	memset(m, 0, sizeof *m);
+	m->base.ops = &memory_ops;
+	m->key = *key;
+	m->keys_max = max_keys;
+	m->shards = 1;
+	while (m->shards < SHARDS_MAX && max_keys / (m->shards * 2) >= SHARD_KEYS_MIN)
+		m->shards *= 2;
+
+	uint64_t mean = (max_keys + m->shards - 1) / m->shards;
+	struct shard_sizes z = shard_sizes(mean, m->shards > 1);
+	size_t total = 0;
+	size_t shards_at = part(&total, m->shards, sizeof *m->shard);
+	size_t slots_at = part(&total, (uint64_t)z.slot_n * m->shards, sizeof(uint32_t));
+	size_t nodes_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct node));
+	size_t entries_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct entry));
+	m->map_bytes = total;
+	m->map = mmap(NULL, total, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m->map == MAP_FAILED) {
+		free(m);
+		return NULL;
+	}
+
+	char *map = m->map;
+	struct ticks t = ticks_at(now);
+	m->shard = (struct shard *)(map + shards_at);
+	for (unsigned i = 0; i < m->shards; i++)
+		shard_init(&m->shard[i], z,
+			(struct entry *)(map + entries_at) + (size_t)i * z.entry_max,
+			(uint32_t *)(map + slots_at) + (size_t)i * z.slot_n,
+			(struct node *)(map + nodes_at) + (size_t)i * z.entry_max, t);
+	locks_init(m);
+	atomic_init(&m->rooms, (int64_t)max_keys);
+	atomic_init(&m->shift, 0);
+	atomic_init(&m->seen, now.utc);
+	return m;
+}
+
+struct store *memory_store_base(struct memory_store *m)
+{
+	return &m->base;
+}
+
+const struct hash_key *memory_store_key(const struct memory_store *m)
+{
+	return &m->key;
+}

@@ -1,0 +1,334 @@
+#include "store/shard.h"
+
+#include "limit/policy.h"
+
+/* ---- heaps: four children to a node, of which the smallest `at` comes to the top ---- */
+
+enum { CHILDREN = 4 };
+#define NODE_WINDOWS (1u << 31)
+
+/* Steps of the clock up to so many ticks are not followed: two clocks cannot be read at once, and
+ * their distance seems to jitter. */
+enum { JITTER = 4 };
+
+static struct node *node_at(const struct heap *h, uint32_t i)
+{
+	return h->base + (ptrdiff_t)h->step * (ptrdiff_t)i;
+}
+
+static bool sooner(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) < 0;
+}
+
+static void sift_down(struct heap *h, uint32_t i, struct node node)
+{
+	for (;;) {
+		uint64_t first = (uint64_t)i * CHILDREN + 1;
+		if (first >= h->n)
+			break;
+		uint32_t least = (uint32_t)first;
+		for (uint32_t c = least + 1; c < h->n && c < first + CHILDREN; c++)
+			if (sooner(node_at(h, c)->at, node_at(h, least)->at))
+				least = c;
+		if (!sooner(node_at(h, least)->at, node.at))
+			break;
+		*node_at(h, i) = *node_at(h, least);
+		i = least;
+	}
+	*node_at(h, i) = node;
+}
+
+static void heap_push(struct heap *h, struct node node)
+{
+	uint32_t i = h->n++;
+	while (i) {
+		uint32_t parent = (i - 1) / CHILDREN;
+		if (!sooner(node.at, node_at(h, parent)->at))
+			break;
+		*node_at(h, i) = *node_at(h, parent);
+		i = parent;
+	}
+	*node_at(h, i) = node;
+}
+
+static void heap_pop(struct heap *h)
+{
+	struct node last = *node_at(h, --h->n);
+	if (h->n)
+		sift_down(h, 0, last);
+}
+
+/* Windows moved ahead by `ticks`: what is left of their entries' time is that much less. */
+static void heap_follow(struct heap *h, uint32_t ticks)
+{
+	for (uint32_t i = 0; i < h->n; i++)
+		if (node_at(h, i)->entry & NODE_WINDOWS)
+			node_at(h, i)->at -= ticks;
+	for (uint32_t i = h->n / CHILDREN + 1; i--;)
+		if (i < h->n)
+			sift_down(h, i, *node_at(h, i));
+}
+
+/* UTC that stepped forward ends windows earlier than the heaps know, so they have to be told; this
+ * goes over nodes alone. Stepped back it makes what they know too early: no harm, a lower bound. */
+static void follow_clock(struct shard *s, const struct ticks *now)
+{
+	int32_t step = (int32_t)(now->ahead - s->ahead);
+	if (step >= -JITTER && step <= JITTER)
+		return;
+	if (step > 0) {
+		heap_follow(&s->open, (uint32_t)step);
+		heap_follow(&s->limited, (uint32_t)step);
+	}
+	s->ahead = now->ahead;
+}
+
+/* ---- entries and their nodes ---- */
+
+static struct node node_for(const struct shard *s, uint32_t entry, uint32_t at)
+{
+	if (key_line(&s->entry[entry].key) == LINE_STEADY)
+		return (struct node){ entry, at };
+	return (struct node){ entry | NODE_WINDOWS, at - s->ahead };
+}
+
+static struct node node_of_open(const struct shard *s, uint32_t entry)
+{
+	return node_for(s, entry, s->entry[entry].full_at);
+}
+
+static struct node node_of_limited(const struct shard *s, uint32_t entry)
+{
+	return node_for(s, entry, s->entry[entry].open_at);
+}
+
+static uint32_t top_entry(const struct heap *h)
+{
+	return h->base->entry & ~NODE_WINDOWS;
+}
+
+static void put_in_heap(struct shard *s, uint32_t entry, const struct ticks *now)
+{
+	if (entry_is_limited(&s->entry[entry], now))
+		heap_push(&s->limited, node_of_limited(s, entry));
+	else
+		heap_push(&s->open, node_of_open(s, entry));
+}
+
+/* true: what the heap knew of its top was out of date; it is put right, and in its place. */
+static bool top_mended(struct heap *h, struct node now)
+{
+	if (h->base->at == now.at)
+		return false;
+	sift_down(h, 0, now);
+	return true;
+}
+
+static uint32_t distance(const struct shard *s, uint32_t from, uint32_t to)
+{
+	return to >= from ? to - from : to + s->slot_n - from;
+}
+
+static void unlink_slot(struct shard *s, uint32_t entry)
+{
+	uint32_t i = shard_home(s, &s->entry[entry].key);
+	while ((s->slot[i] & ~s->tag_mask) != entry + 1)
+		if (++i == s->slot_n)
+			i = 0;
+
+	uint32_t hole = i;
+	for (;;) {
+		if (++i == s->slot_n)
+			i = 0;
+		uint32_t v = s->slot[i];
+		if (!v)
+			break;
+		/* It may move to the hole unless that lies before its home. */
+		uint32_t home = shard_home(s, &s->entry[(v & ~s->tag_mask) - 1].key);
+		if (distance(s, home, i) < distance(s, hole, i))
+			continue;
+		s->slot[hole] = v;
+		hole = i;
+	}
+	s->slot[hole] = 0;
+}
+
+static void free_entry(struct shard *s, uint32_t entry)
+{
+	struct entry *e = &s->entry[entry];
+	unlink_slot(s, entry);
+	memset(e, 0, sizeof *e);
+	e->open_at = 1;
+	e->bucket.at = s->free_next;
+	s->free_next = entry + 1;
+}
+
+uint32_t shard_add(struct shard *s, const struct entry *e, const struct ticks *now)
+{
+	assert(shard_keys(s) < s->entry_max);
+	follow_clock(s, now);
+
+	uint32_t entry;
+	if (s->free_next) {
+		entry = s->free_next - 1;
+		s->free_next = (uint32_t)s->entry[entry].bucket.at;
+	} else {
+		entry = s->fresh++;
+	}
+	s->entry[entry] = *e;
+
+	uint32_t i = shard_home(s, &e->key);
+	while (s->slot[i])
+		if (++i == s->slot_n)
+			i = 0;
+	s->slot[i] = shard_tag(s, &e->key) | (entry + 1);
+	put_in_heap(s, entry, now);
+	return entry;
+}
+
+/* Among `limited`, one whose time has come goes back among the open ones. false: there is none. */
+static bool reopen_one(struct shard *s, const struct ticks *now)
+{
+	struct heap *h = &s->limited;
+	if (!h->n || sooner(now->at[LINE_STEADY], h->base->at))
+		return false;
+	uint32_t entry = top_entry(h);
+	if (top_mended(h, node_of_limited(s, entry)))
+		return true;
+	if (entry_is_limited(&s->entry[entry], now))
+		return false;
+	heap_pop(h);
+	heap_push(&s->open, node_of_open(s, entry));
+	return true;
+}
+
+static bool is_spared(uint32_t entry, const uint32_t *spared, unsigned spared_n)
+{
+	for (unsigned i = 0; i < spared_n; i++)
+		if (spared[i] == entry)
+			return true;
+	return false;
+}
+
+/* Both on the steady line of the heaps. */
+static bool has_less_to_lose(
+	const struct shard *s, const struct entry *e, bool limited, const struct node *than)
+{
+	uint32_t at = limited ? e->open_at : e->full_at;
+	if (key_line(&e->key) == LINE_WINDOWS)
+		at -= s->ahead;
+	return !sooner(than->at, at);
+}
+
+enum room shard_make_room(struct shard *s, const struct ticks *now, const uint32_t *spared,
+	unsigned spared_n, const struct entry *rival, unsigned steps)
+{
+	assert(spared_n <= PLAN_MAX);
+	uint32_t aside[PLAN_MAX];
+	unsigned aside_n = 0;
+	enum room room = ROOM_LATER;
+
+	follow_clock(s, now);
+	for (; room == ROOM_LATER && steps; steps--) {
+		if (reopen_one(s, now))
+			continue;
+
+		struct heap *h = s->open.n ? &s->open : &s->limited;
+		if (!h->n) {
+			room = ROOM_NONE;
+			break;
+		}
+		bool limited = h == &s->limited;
+		uint32_t entry = top_entry(h);
+		const struct entry *e = &s->entry[entry];
+		if (top_mended(h, limited ? node_of_limited(s, entry) : node_of_open(s, entry)))
+			continue;
+		if (is_spared(entry, spared, spared_n)) {
+			aside[aside_n++] = entry;
+			heap_pop(h);
+			continue;
+		}
+		if (entry_is_full(e, now)) {
+			room = ROOM_EXPIRED;
+		} else if (!limited && entry_is_limited(e, now)) {
+			heap_pop(h);
+			heap_push(&s->limited, node_of_limited(s, entry));
+			continue;
+		} else if (rival &&
+			   (limited > entry_is_limited(rival, now) ||
+				   (limited == entry_is_limited(rival, now) &&
+					   has_less_to_lose(s, rival, limited, h->base)))) {
+			room = ROOM_NONE;
+			break;
+		} else {
+			room = limited ? ROOM_EVICTED_LIMITED : ROOM_EVICTED;
+		}
+		heap_pop(h);
+		free_entry(s, entry);
+	}
+	while (aside_n)
+		put_in_heap(s, aside[--aside_n], now);
+	return room;
+}
+
+uint32_t shard_sweep(struct shard *s, const struct ticks *now, unsigned *looks, bool tidy)
+{
+	uint32_t freed = 0;
+	follow_clock(s, now);
+	for (; *looks; --*looks) {
+		if (reopen_one(s, now))
+			continue;
+		struct heap *h = &s->open;
+		if (!h->n || (!tidy && sooner(now->at[LINE_STEADY], h->base->at)))
+			break;
+		uint32_t entry = top_entry(h);
+		if (top_mended(h, node_of_open(s, entry)))
+			continue;
+		if (entry_is_full(&s->entry[entry], now)) {
+			heap_pop(h);
+			free_entry(s, entry);
+			freed++;
+		} else if (tidy && entry_is_limited(&s->entry[entry], now)) {
+			heap_pop(h);
+			heap_push(&s->limited, node_of_limited(s, entry));
+		} else {
+			break;
+		}
+	}
+	s->expired += freed;
+	return freed;
+}
+
+/* ---- sizes ---- */
+
+struct shard_sizes shard_sizes(uint64_t mean, bool spread)
+{
+	/* Keys are hashes, so a shard's share is spread as a Poisson distribution is: eight
+	 * deviations more than the mean do not happen by chance. The memory is only reserved. */
+	uint64_t root = 1;
+	while (root * root < mean)
+		root++;
+	uint64_t most = spread ? mean + 8 * root + 64 : mean;
+
+	/* Half full on average; never full. */
+	uint64_t slots = 2 * mean + 8;
+	if (slots < most + most / 4 + 8)
+		slots = most + most / 4 + 8;
+	return (struct shard_sizes){ (uint32_t)most, (uint32_t)slots };
+}
+
+void shard_init(struct shard *s, struct shard_sizes z, struct entry *entry, uint32_t *slot,
+	struct node *node, struct ticks now)
+{
+	s->entry = entry;
+	s->slot = slot;
+	s->entry_max = z.entry_max;
+	s->slot_n = z.slot_n;
+	s->tag_mask = UINT32_MAX;
+	while ((~s->tag_mask) < z.entry_max)
+		s->tag_mask <<= 1;
+	s->open = (struct heap){ .base = node, .step = 1 };
+	s->limited = (struct heap){ .base = node + z.entry_max - 1, .step = -1 };
+	s->ahead = now.ahead;
+}

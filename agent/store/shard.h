@@ -1,0 +1,183 @@
+/* One shard of the memory store: entries of constant size, the index that finds them, and the order
+ * in which they go when there is no room. Knows no plans and no clocks: ticks come in as an
+ * argument. Not safe for threads: memory.c holds `lock` around every call but shard_hint().
+ *
+ *   slot    open addressing with linear probing; a slot is 0, or a tag of the key's hash above the
+ *           entry's number + 1, so that a miss hardly ever looks at an entry. Deleting shifts
+ *           what follows back: no tombstones, nothing degrades.
+ *   heaps   every entry is in exactly one of two: `open`, by when it is full again, and `limited`
+ *           (at its limit when last looked at), by when it opens. A charge does not touch them:
+ *           both times only ever move later, so what a heap knows is a lower bound, and is
+ *           mended when it comes to the top. They share one array, from both of its ends. */
+#ifndef STORE_SHARD_H
+#define STORE_SHARD_H
+
+#include "base/hash.h"
+#include "limit/algorithm.h"
+
+#include <assert.h>
+#include <pthread.h>
+
+/* Instants of an entry are ticks of 2^15 us of its own time line, modulo 2^32, compared by their
+ * signed difference: half the range is 814 days. */
+enum { TICK_BITS = 15 };
+#define TICK_USEC ((usec_t)1 << TICK_BITS)
+
+/* The lowest bit of key.b tells the time line. */
+enum { LINE_STEADY, LINE_WINDOWS };
+
+/* Now, on both lines. `ahead` is by how much windows are ahead of steady: the heaps hold both
+ * kinds, ordered on the steady line. */
+struct ticks {
+	uint32_t at[2];
+	uint32_t ahead;
+};
+
+struct entry {
+	struct key key;
+	struct bucket bucket;
+	uint32_t full_at; /* rounded up: nothing is forgotten early */
+	uint32_t open_at; /* not after full_at (in a free entry it is: that is its mark) */
+};
+static_assert(sizeof(struct entry) == 40, "what a million of them cost");
+
+/* `entry` carries the time line in its highest bit, so that a step of the clock can be followed
+ * without looking at entries. */
+struct node {
+	uint32_t entry, at;
+};
+
+struct heap {
+	struct node *base;
+	int step; /* +1 or -1: which way it grows */
+	uint32_t n;
+};
+
+enum { ENTRY_NONE = UINT32_MAX };
+
+struct shard {
+	/* set once: readable without the lock */
+	_Alignas(64) struct entry *entry;
+	uint32_t *slot;
+	uint32_t entry_max, slot_n;
+	uint32_t tag_mask; /* the bits of a slot that are its tag */
+
+	/* under the lock */
+	_Alignas(64) pthread_mutex_t lock;
+	uint32_t fresh;     /* entries from here on were never used: their memory is untouched */
+	uint32_t free_next; /* the first of the free ones before that, + 1; 0: none */
+	uint32_t rooms;     /* how many entries it may add before it has to ask for more */
+	uint32_t ahead;     /* as in struct ticks: what the heaps were ordered by */
+	struct heap open, limited;
+	uint64_t inserted, expired, evicted, evicted_limited;
+};
+
+/* Bytes of memory, zeroed and aligned as their types want, that shard_init() is given. */
+struct shard_sizes {
+	uint32_t entry_max, slot_n;
+};
+
+/* For a shard of `mean` keys on average; `spread`: it may come to hold more than that. */
+struct shard_sizes shard_sizes(uint64_t mean, bool spread);
+
+void shard_init(struct shard *, struct shard_sizes, struct entry *, uint32_t *slot, struct node *,
+	struct ticks);
+
+static inline uint32_t shard_keys(const struct shard *s)
+{
+	return s->open.n + s->limited.n;
+}
+
+static inline bool entry_is_free(const struct entry *e)
+{
+	return (int32_t)(e->open_at - e->full_at) > 0;
+}
+
+static inline unsigned key_line(const struct key *k)
+{
+	return k->b & 1;
+}
+
+static inline bool entry_is_full(const struct entry *e, const struct ticks *now)
+{
+	return (int32_t)(e->full_at - now->at[key_line(&e->key)]) <= 0;
+}
+
+static inline bool entry_is_limited(const struct entry *e, const struct ticks *now)
+{
+	return (int32_t)(e->open_at - now->at[key_line(&e->key)]) > 0;
+}
+
+/* Where a key's slot would be, were it alone: bits 0..31 of the hash; the tag comes from bits 26
+ * up, memory.c's choice of the shard from the highest 6. */
+static inline uint32_t shard_home(const struct shard *s, const struct key *k)
+{
+	return (uint32_t)(((k->a & UINT32_MAX) * s->slot_n) >> 32);
+}
+
+static inline uint32_t shard_tag(const struct shard *s, const struct key *k)
+{
+	return (uint32_t)(k->a >> 26) & s->tag_mask;
+}
+
+/* The next entry from slot *i on whose tag is that of `k`, or ENTRY_NONE. Looks at no entry. */
+static inline uint32_t shard_probe(const struct shard *s, const struct key *k, uint32_t *i)
+{
+	uint32_t tag = shard_tag(s, k);
+	for (;;) {
+		uint32_t v = s->slot[*i];
+		if (!v)
+			return ENTRY_NONE;
+		if ((v & s->tag_mask) == tag)
+			return (v & ~s->tag_mask) - 1;
+		if (++*i == s->slot_n)
+			*i = 0;
+	}
+}
+
+/* Goes on from what shard_probe() found: the entry that really has this key, or ENTRY_NONE. */
+static inline uint32_t shard_confirm(
+	const struct shard *s, const struct key *k, uint32_t i, uint32_t entry)
+{
+	while (entry != ENTRY_NONE) {
+		const struct key *found = &s->entry[entry].key;
+		if (found->a == k->a && found->b == k->b)
+			break;
+		if (++i == s->slot_n)
+			i = 0;
+		entry = shard_probe(s, k, &i);
+	}
+	return entry;
+}
+
+static inline uint32_t shard_find(const struct shard *s, const struct key *k)
+{
+	uint32_t i = shard_home(s, k);
+	uint32_t entry = shard_probe(s, k, &i);
+	return shard_confirm(s, k, i, entry);
+}
+
+/* A new entry, whose key must not be there yet and for which there must be room
+ * (shard_keys() < entry_max). Returns its number. */
+uint32_t shard_add(struct shard *, const struct entry *, const struct ticks *now);
+
+enum room {
+	ROOM_EXPIRED, /* one that was full again has gone */
+	ROOM_EVICTED, /* one that was not full again had to go, the one with least to lose */
+	ROOM_EVICTED_LIMITED, /* all were at their limit: the one that would open first has gone */
+	ROOM_NONE,            /* every one is spared, or has more to lose than `rival` */
+	ROOM_LATER,           /* `steps` are used up: call again to go on */
+};
+
+/* Lets one entry go. `spared` are numbers of entries that must stay (at most PLAN_MAX). `rival`, if
+ * not NULL, is who wants the place, and gets it only from one with less to lose. Amortised
+ * O(log n): a step either ends the search, or does what no later call will have to do again. */
+enum room shard_make_room(struct shard *, const struct ticks *now, const uint32_t *spared,
+	unsigned spared_n, const struct entry *rival, unsigned steps);
+
+/* Frees what is full again, looking at no more than *looks entries, which it counts down: what is
+ * left of them says that it came to an end. `tidy`: also mends what make_room() would have to.
+ * Returns how many it freed. */
+uint32_t shard_sweep(struct shard *, const struct ticks *now, unsigned *looks, bool tidy);
+
+#endif

@@ -1,0 +1,522 @@
+#include "store/state.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* header { entry }* trailer, in the machine's own byte order (`order` says which):
+ *
+ *   header    what is needed to understand the rest, the hash key, both clocks at saving
+ *   entry     struct memory_entry, times as they were; token buckets by the steady clock
+ *   trailer   how many entries there are, and a checksum over all that comes before it
+ *
+ * The count comes last because keys come and go while the file is written. */
+struct header {
+	char magic[8];
+	uint32_t order, version, entry_bytes, reserved;
+	struct hash_key key;
+	usec_t utc, steady;
+};
+
+struct trailer {
+	uint64_t count;
+	uint8_t sum[32];
+};
+
+static_assert(sizeof(struct header) == 56, "no padding: these are bytes of a file");
+static_assert(sizeof(struct memory_entry) == 48, "no padding: these are bytes of a file");
+static_assert(sizeof(struct trailer) == 40, "no padding: these are bytes of a file");
+static_assert(sizeof(((struct trailer *)0)->sum) == crypto_generichash_BYTES, "the checksum");
+
+static const char magic[8] = "RLSTATE\n";
+enum { ORDER = 0x01020304, ORDER_OTHER = 0x04030201, VERSION = 1 };
+
+enum {
+	CHUNK = 1024,     /* entries read or written at once */
+	SAVE_BATCH = 256, /* entries copied for each time a shard's lock is held */
+	PATH_BYTES = 4096,
+};
+
+/* What no counter ever reaches: a quota is at most 1e9 units, an instant is of this age. */
+#define UNITS_MAX   2e9
+#define INSTANT_MAX ((usec_t)1 << 53)
+
+/* Windows that begin further ahead than this are of a clock that was far off. */
+#define AHEAD_MAX (30 * USEC_PER_DAY)
+
+static bool fail(char *err, size_t err_size, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static bool fail(char *err, size_t err_size, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	(void)vsnprintf(err, err_size, format, args);
+	va_end(args);
+	return false;
+}
+
+/* ---- writing ---- */
+
+struct sink {
+	int fd;
+	crypto_generichash_state sum;
+};
+
+static bool write_all(int fd, const void *p, size_t n)
+{
+	while (n) {
+		ssize_t did = write(fd, p, n);
+		if (did < 0 && errno == EINTR)
+			continue;
+		if (did <= 0) {
+			errno = did ? errno : EIO;
+			return false;
+		}
+		p = (const char *)p + did;
+		n -= (size_t)did;
+	}
+	return true;
+}
+
+static bool put(struct sink *out, const void *p, size_t n)
+{
+	crypto_generichash_update(&out->sum, p, n);
+	return write_all(out->fd, p, n);
+}
+
+static bool write_state(struct memory_store *m, int fd, struct now now)
+{
+	struct memory_entry *chunk = malloc(CHUNK * sizeof *chunk);
+	if (!chunk)
+		return false;
+	struct sink out = { .fd = fd };
+	crypto_generichash_init(&out.sum, NULL, 0, crypto_generichash_BYTES);
+
+	struct header h = {
+		.order = ORDER,
+		.version = VERSION,
+		.entry_bytes = sizeof(struct memory_entry),
+		.key = *memory_store_key(m),
+		.utc = now.utc,
+		.steady = now.steady,
+	};
+	memcpy(h.magic, magic, sizeof magic);
+	bool ok = put(&out, &h, sizeof h);
+
+	struct trailer t = { 0 };
+	uint64_t cursor = 0;
+	bool end = false;
+	while (ok && !end) {
+		size_t n = 0;
+		while (!end && n + SAVE_BATCH <= CHUNK) {
+			size_t got = memory_store_copy(m, &cursor, chunk + n, SAVE_BATCH, now);
+			end = got == 0;
+			n += got;
+		}
+		t.count += n;
+		ok = put(&out, chunk, n * sizeof *chunk);
+	}
+	if (ok) {
+		crypto_generichash_update(&out.sum, (const uint8_t *)&t.count, sizeof t.count);
+		crypto_generichash_final(&out.sum, t.sum, sizeof t.sum);
+		ok = write_all(fd, &t, sizeof t);
+	}
+	free(chunk);
+	return ok;
+}
+
+/* The file beside `path` that is renamed over it. Whatever is left of an earlier one goes. */
+static int open_beside(const char *path, char tmp[PATH_BYTES])
+{
+	int n = snprintf(tmp, PATH_BYTES, "%s.tmp", path);
+	if (n < 0 || n >= PATH_BYTES) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	if (unlink(tmp) < 0 && errno != ENOENT)
+		return -1;
+	return open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
+/* What was renamed stays renamed after a crash. Not every file system can promise it. */
+static void sync_folder(const char *path)
+{
+	char folder[PATH_BYTES];
+	const char *slash = strrchr(path, '/');
+	int n = slash ? (int)(slash - path) + (slash == path) : 1;
+	(void)snprintf(folder, sizeof folder, "%.*s", n, slash ? path : ".");
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	(void)fsync(fd);
+	(void)close(fd);
+}
+
+int state_save(struct memory_store *m, const char *path, struct now now, char *err, size_t err_size)
+{
+	char tmp[PATH_BYTES];
+	int fd = open_beside(path, tmp);
+	if (fd < 0) {
+		fail(err, err_size, "%s: cannot create: %s", tmp, strerror(errno));
+		return -1;
+	}
+	bool ok = write_state(m, fd, now) && fsync(fd) == 0;
+	int why = errno;
+	if (close(fd) < 0 && ok) {
+		why = errno;
+		ok = false;
+	}
+	if (!ok) {
+		fail(err, err_size, "%s: cannot write: %s", tmp, strerror(why));
+		(void)unlink(tmp);
+		return -1;
+	}
+	if (rename(tmp, path) < 0) {
+		fail(err, err_size, "%s: cannot rename %s to it: %s", path, tmp, strerror(errno));
+		(void)unlink(tmp);
+		return -1;
+	}
+	sync_folder(path);
+	return 0;
+}
+
+/* ---- reading ---- */
+
+/* Bytes in memory, or a file: read in pieces, so that it is never in memory as a whole. */
+struct source {
+	const uint8_t *bytes; /* NULL: the file */
+	int fd;
+	uint64_t size;
+};
+
+static bool source_read(const struct source *from, uint64_t at, void *out, size_t n)
+{
+	assert(at <= from->size && n <= from->size - at);
+	if (from->bytes) {
+		memcpy(out, from->bytes + at, n);
+		return true;
+	}
+	while (n) {
+		ssize_t did = pread(from->fd, out, n, (off_t)at);
+		if (did < 0 && errno == EINTR)
+			continue;
+		if (did <= 0) {
+			errno = did ? errno : EIO;
+			return false;
+		}
+		out = (char *)out + did;
+		at += (uint64_t)did;
+		n -= (size_t)did;
+	}
+	return true;
+}
+
+static bool is_instant(usec_t t)
+{
+	return t >= -INSTANT_MAX && t <= INSTANT_MAX;
+}
+
+/* A checksum says that nothing was damaged, not that it is sane. */
+static bool is_sane(const struct memory_entry *e)
+{
+	if (!is_instant(e->bucket.at) || !is_instant(e->full_at) || !is_instant(e->open_at))
+		return false;
+	if (e->key.b & 1)
+		return e->bucket.current <= UNITS_MAX && e->bucket.previous <= UNITS_MAX;
+	return isfinite(e->bucket.used) && e->bucket.used >= 0 && e->bucket.used <= UNITS_MAX;
+}
+
+static bool check_header(const struct header *h, char *err, size_t err_size)
+{
+	if (memcmp(h->magic, magic, sizeof magic) != 0)
+		return fail(err, err_size, "not a state file");
+	if (h->order == ORDER_OTHER)
+		return fail(err, err_size, "written on a machine of the other byte order");
+	if (h->order != ORDER)
+		return fail(err, err_size, "damaged in its header");
+	if (h->version != VERSION)
+		return fail(err, err_size, "format version %" PRIu32 ", want %d", h->version,
+			(int)VERSION);
+	if (h->entry_bytes != sizeof(struct memory_entry) || h->reserved != 0 ||
+		!is_instant(h->utc) || !is_instant(h->steady))
+		return fail(err, err_size, "damaged in its header");
+	return true;
+}
+
+/* The first pass: everything is looked at before anything is made of it. */
+static bool check_source(const struct source *from, struct memory_entry *chunk, struct header *h,
+	uint64_t *count, char *err, size_t err_size)
+{
+	if (from->size < sizeof *h + sizeof(struct trailer))
+		return fail(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
+	if (!source_read(from, 0, h, sizeof *h))
+		return fail(err, err_size, "cannot read: %s", strerror(errno));
+	if (!check_header(h, err, err_size))
+		return false;
+
+	uint64_t body = from->size - sizeof *h - sizeof(struct trailer);
+	struct trailer t;
+	if (!source_read(from, from->size - sizeof t, &t, sizeof t))
+		return fail(err, err_size, "cannot read: %s", strerror(errno));
+	*count = body / sizeof *chunk;
+	if (body % sizeof *chunk != 0 || t.count != *count)
+		return fail(err, err_size, "cut short, or with something behind its end");
+
+	crypto_generichash_state sum;
+	crypto_generichash_init(&sum, NULL, 0, crypto_generichash_BYTES);
+	crypto_generichash_update(&sum, (const uint8_t *)h, sizeof *h);
+	uint64_t insane = 0;
+	for (uint64_t i = 0; i < *count;) {
+		size_t n = *count - i < CHUNK ? (size_t)(*count - i) : CHUNK;
+		if (!source_read(from, sizeof *h + i * sizeof *chunk, chunk, n * sizeof *chunk))
+			return fail(err, err_size, "cannot read: %s", strerror(errno));
+		crypto_generichash_update(&sum, (const uint8_t *)chunk, n * sizeof *chunk);
+		for (size_t k = 0; k < n; k++)
+			insane += !is_sane(&chunk[k]);
+		i += n;
+	}
+	uint8_t want[crypto_generichash_BYTES];
+	crypto_generichash_update(&sum, (const uint8_t *)&t.count, sizeof t.count);
+	crypto_generichash_final(&sum, want, sizeof want);
+	if (sodium_memcmp(want, t.sum, sizeof want) != 0)
+		return fail(err, err_size, "damaged: its checksum does not match");
+	if (insane)
+		return fail(err, err_size, "%" PRIu64 " of its entries hold what no counter can",
+			insane);
+	return true;
+}
+
+static usec_t at_least(usec_t t, usec_t least)
+{
+	return t > least ? t : least;
+}
+
+/* Token buckets: the steady clock has a new zero, so what UTC says has passed since the saving
+ * refills them; instants in the future are read as the saving's now. Windows follow UTC anyway;
+ * one that lies far ahead was not of this time, and ends as if it began now. */
+static void reseat(struct memory_entry *e, const struct header *h, struct now now)
+{
+	usec_t passed = at_least(now.utc - h->utc, 0);
+	if (!(e->key.b & 1)) {
+		usec_t moved = now.steady - h->steady - passed;
+		if (e->bucket.at > h->steady)
+			e->bucket.at = h->steady;
+		e->bucket.at += moved;
+		e->full_at += moved;
+		e->open_at += moved;
+	} else if (e->bucket.at > now.utc + AHEAD_MAX) {
+		e->full_at = now.utc + at_least(e->full_at - e->bucket.at, 0);
+		e->open_at = now.utc + at_least(e->open_at - e->bucket.at, 0);
+	}
+	/* Also what a store's entry has to hold to. */
+	if (e->open_at > e->full_at)
+		e->open_at = e->full_at;
+}
+
+enum load_rc { LOAD_OK, LOAD_BAD, LOAD_NO_MEMORY };
+
+/* Reads the whole source. `*lost`: entries that max_keys had no room for. */
+static enum load_rc load(const struct source *from, uint64_t max_keys, struct now now,
+	struct memory_store **out, uint64_t *lost, char *err, size_t err_size)
+{
+	enum load_rc rc = LOAD_NO_MEMORY;
+	struct memory_store *m = NULL;
+	struct header h;
+	uint64_t count = 0, kept = 0;
+	struct memory_entry *chunk = malloc(CHUNK * sizeof *chunk);
+	if (!chunk)
+		goto failed;
+	rc = LOAD_BAD;
+	if (!check_source(from, chunk, &h, &count, err, err_size))
+		goto failed;
+	m = memory_store_new(max_keys, &h.key, now);
+	if (!m) {
+		rc = LOAD_NO_MEMORY;
+		goto failed;
+	}
+	for (uint64_t i = 0; i < count;) {
+		size_t n = count - i < CHUNK ? (size_t)(count - i) : CHUNK;
+		if (!source_read(from, sizeof h + i * sizeof *chunk, chunk, n * sizeof *chunk)) {
+			fail(err, err_size, "cannot read: %s", strerror(errno));
+			goto failed;
+		}
+		for (size_t k = 0; k < n; k++) {
+			/* It was sane a moment ago; but a file is not ours alone. */
+			if (!is_sane(&chunk[k]))
+				continue;
+			reseat(&chunk[k], &h, now);
+			kept += memory_store_put(m, &chunk[k], now);
+		}
+		i += n;
+	}
+	uint64_t keys = memory_store_stats(m).keys;
+	*lost = keys == max_keys ? kept - keys : 0;
+	*out = m;
+	free(chunk);
+	return LOAD_OK;
+failed:
+	if (rc == LOAD_NO_MEMORY)
+		fail(err, err_size, "out of memory for %" PRIu64 " keys", max_keys);
+	if (m)
+		store_close(memory_store_base(m));
+	free(chunk);
+	return rc;
+}
+
+bool state_parse(const uint8_t *bytes, size_t n, uint64_t max_keys, struct now now,
+	struct memory_store **out, char *err, size_t err_size)
+{
+	/* Never NULL, not even for no bytes: that would mean the file. */
+	struct source from = { .bytes = bytes ? bytes : (const uint8_t *)"", .fd = -1, .size = n };
+	uint64_t lost;
+	*out = NULL;
+	return load(&from, max_keys, now, out, &lost, err, err_size) == LOAD_OK;
+}
+
+/* ---- the file at the start ---- */
+
+static bool start_empty(uint64_t max_keys, struct now now, struct memory_store **out)
+{
+	struct hash_key key;
+	hash_key_random(&key);
+	*out = memory_store_new(max_keys, &key, now);
+	sodium_memzero(&key, sizeof key);
+	return *out != NULL;
+}
+
+/* Renames without ever taking another file's place. */
+static bool rename_to_new(const char *from, const char *to)
+{
+	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+		return true;
+	if (errno != EINVAL && errno != ENOSYS)
+		return false;
+	return link(from, to) == 0 && unlink(from) == 0;
+}
+
+static bool set_aside(const char *path, usec_t utc, char aside[PATH_BYTES])
+{
+	enum { TRIES = 100 };
+	char stamp[32];
+	time_t seconds = (time_t)(utc / USEC_PER_SEC);
+	struct tm tm;
+	if (!gmtime_r(&seconds, &tm) || !strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &tm))
+		(void)snprintf(stamp, sizeof stamp, "%lld", (long long)seconds);
+
+	for (int i = 1; i <= TRIES; i++) {
+		int n = i == 1 ? snprintf(aside, PATH_BYTES, "%s.bad-%s", path, stamp)
+			       : snprintf(aside, PATH_BYTES, "%s.bad-%s-%d", path, stamp, i);
+		if (n < 0 || n >= PATH_BYTES) {
+			errno = ENAMETOOLONG;
+			return false;
+		}
+		if (rename_to_new(path, aside)) {
+			sync_folder(path);
+			return true;
+		}
+		if (errno != EEXIST)
+			return false;
+	}
+	return false;
+}
+
+static bool folder_is_writable(const char *path, char *message, size_t message_size)
+{
+	char tmp[PATH_BYTES];
+	int fd = open_beside(path, tmp);
+	if (fd < 0)
+		return fail(message, message_size,
+			"%s: cannot create: %s; the state file's folder must be there and writable "
+			"(store.state_file = \"\" runs without)",
+			tmp, strerror(errno));
+	(void)close(fd);
+	if (unlink(tmp) < 0)
+		return fail(message, message_size, "%s: cannot remove: %s", tmp, strerror(errno));
+	return true;
+}
+
+static enum state_rc load_file(int fd, const char *path, uint64_t max_keys, struct now now,
+	struct memory_store **out, char *message, size_t message_size)
+{
+	char why[256];
+	uint64_t lost = 0;
+	struct stat st;
+	if (fd < 0) {
+		(void)snprintf(why, sizeof why, "cannot open: %s", strerror(errno));
+	} else if (fstat(fd, &st) < 0) {
+		(void)snprintf(why, sizeof why, "cannot read: %s", strerror(errno));
+	} else if (!S_ISREG(st.st_mode)) {
+		fail(message, message_size, "%s: is not a regular file", path);
+		return STATE_UNUSABLE;
+	} else {
+		struct source from = { .fd = fd, .size = (uint64_t)st.st_size };
+		switch (load(&from, max_keys, now, out, &lost, why, sizeof why)) {
+		case LOAD_OK:
+			if (lost)
+				fail(message, message_size,
+					"%s: holds %" PRIu64
+					" keys more than store.max_keys = %" PRIu64
+					": those with least to lose were left out",
+					path, lost, max_keys);
+			return STATE_LOADED;
+		case LOAD_NO_MEMORY:
+			fail(message, message_size, "%s: %s", path, why);
+			return STATE_UNUSABLE;
+		case LOAD_BAD:
+			break;
+		}
+	}
+
+	char aside[PATH_BYTES];
+	if (!set_aside(path, now.utc, aside)) {
+		fail(message, message_size,
+			"%s: %s, and it cannot be renamed out of the way: %s; move it away", path,
+			why, strerror(errno));
+		return STATE_UNUSABLE;
+	}
+	if (!start_empty(max_keys, now, out)) {
+		fail(message, message_size, "out of memory for %" PRIu64 " keys", max_keys);
+		return STATE_UNUSABLE;
+	}
+	fail(message, message_size, "%s: %s; set aside as %s, starting with empty counters", path,
+		why, aside);
+	return STATE_SET_ASIDE;
+}
+
+enum state_rc state_load(const char *path, uint64_t max_keys, struct now now,
+	struct memory_store **out, char *message, size_t message_size)
+{
+	*out = NULL;
+	if (message_size)
+		message[0] = '\0';
+	if (!folder_is_writable(path, message, message_size))
+		return STATE_UNUSABLE;
+
+	/* O_NONBLOCK: a FIFO there must not make the start wait. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 && errno == ENOENT) {
+		if (start_empty(max_keys, now, out))
+			return STATE_NONE;
+		fail(message, message_size, "out of memory for %" PRIu64 " keys", max_keys);
+		return STATE_UNUSABLE;
+	}
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+		fail(message, message_size, "%s: cannot open: %s", path, strerror(errno));
+		return STATE_UNUSABLE;
+	}
+	enum state_rc rc = load_file(fd, path, max_keys, now, out, message, message_size);
+	if (fd >= 0)
+		(void)close(fd);
+	return rc;
+}
