@@ -9,6 +9,10 @@
  * doubles, not time. It is never worth more than half of UNIT_SLACK. */
 #define WAIT_NOISE 0.05
 
+/* "1/366d burst 1000000000" takes 10^22 microseconds to refill: waits end here, after 3,000 years.
+ */
+#define WAIT_MAX 1e17
+
 /* Floor division: instants before 1970 (a clock not yet set) are dates, too. */
 static int64_t floor_div(int64_t a, int64_t b)
 {
@@ -176,6 +180,8 @@ static usec_t wait_for(double units, double per)
 {
 	double noise = per * (UNIT_SLACK / 2);
 	double wait = ceil(units * per - (noise < WAIT_NOISE ? noise : WAIT_NOISE));
+	if (wait > WAIT_MAX)
+		return (usec_t)WAIT_MAX;
 	return wait > 0 ? (usec_t)wait : 0;
 }
 

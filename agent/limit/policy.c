@@ -184,44 +184,54 @@ static struct limits *limits_at(struct rule *r, unsigned tiers, unsigned i)
 	return i < tiers ? &r->tier[i] : &r->other;
 }
 
-/* The limits of all tiers with one window share a counter. */
-static void seal_slowest(struct rule *r, unsigned tiers)
+/* The limits of all tiers with one window share a counter: the slowest of them counts. */
+struct slowest {
+	struct window window;
+	double refill, interval; /* microseconds: from empty to full; for one unit */
+};
+
+enum { RULE_WINDOWS_MAX = 64 };
+
+static struct slowest *slowest_of(struct slowest *list, unsigned *n, const struct window *w)
 {
-	struct {
-		struct window window;
-		double refill, interval;
-	} seen[PLAN_MAX * 4];
+	for (unsigned i = 0; i < *n; i++)
+		if (same_window(&list[i].window, w))
+			return &list[i];
+	if (*n == RULE_WINDOWS_MAX)
+		return NULL;
+	list[*n] = (struct slowest){ .window = *w };
+	return &list[(*n)++];
+}
+
+static bool seal_slowest(struct rule *r, unsigned tiers)
+{
+	struct slowest list[RULE_WINDOWS_MAX];
 	unsigned n = 0;
 
-	for (int pass = 0; pass < 2; pass++) {
-		for (unsigned t = 0; t <= tiers; t++) {
-			struct limits *limits = limits_at(r, tiers, t);
-			for (unsigned i = 0; i < limits->n; i++) {
-				struct limit *l = &limits->limit[i];
-				unsigned s = 0;
-				while (s < n && !same_window(&seen[s].window, &l->quota.window))
-					s++;
-				double interval = l->quota.units ? (double)l->quota.window.length /
-									   (double)l->quota.units
-								 : 0;
-				double refill = interval * (double)l->quota.capacity;
-				if (pass == 0 && s < n) {
-					seen[s].refill = fmax(seen[s].refill, refill);
-					seen[s].interval = fmax(seen[s].interval, interval);
-				} else if (pass == 0 && n < sizeof seen / sizeof *seen) {
-					seen[n].window = l->quota.window;
-					seen[n].refill = refill;
-					seen[n++].interval = interval;
-				} else if (pass == 1) {
-					/* beyond the table: a bound that is never too short */
-					l->slowest_refill = s < n ? (usec_t)ceil(seen[s].refill)
-								  : 366 * USEC_PER_DAY;
-					l->slowest_interval = s < n ? seen[s].interval
-								    : 366.0 * (double)USEC_PER_DAY;
-				}
-			}
+	for (unsigned t = 0; t <= tiers; t++) {
+		struct limits *limits = limits_at(r, tiers, t);
+		for (unsigned i = 0; i < limits->n; i++) {
+			const struct quota *q = &limits->limit[i].quota;
+			struct slowest *s = slowest_of(list, &n, &q->window);
+			if (!s)
+				return false;
+			if (q->units == 0)
+				continue;
+			double interval = (double)q->window.length / (double)q->units;
+			s->interval = fmax(s->interval, interval);
+			s->refill = fmax(s->refill, interval * (double)q->capacity);
 		}
 	}
+	for (unsigned t = 0; t <= tiers; t++) {
+		struct limits *limits = limits_at(r, tiers, t);
+		for (unsigned i = 0; i < limits->n; i++) {
+			struct limit *l = &limits->limit[i];
+			const struct slowest *s = slowest_of(list, &n, &l->quota.window);
+			l->slowest_refill = s->refill;
+			l->slowest_interval = s->interval;
+		}
+	}
+	return true;
 }
 
 static bool same_per(const struct rule *a, const struct rule *b)
@@ -262,7 +272,11 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 			}
 			seal_limits(p, r, limits);
 		}
-		seal_slowest(r, p->tier_n);
+		if (!seal_slowest(r, p->tier_n)) {
+			snprintf(why, size, "rule \"%s\": more than %d different windows", r->name,
+				RULE_WINDOWS_MAX);
+			return false;
+		}
 		if (r->match)
 			p->layout.text_wanted |= match_slots(r->match);
 		for (unsigned e = 0; e < r->per_n; e++)
@@ -473,20 +487,21 @@ void policy_plan(const struct policy *p, const struct view *v, struct plan *plan
 
 /* ---- what a store asks ---- */
 
+/* "1/366d burst 1000000" takes a million years to refill: who is not seen for two is forgotten. */
+#define KEEP_MAX (2 * 365 * USEC_PER_DAY)
+
 usec_t limit_keep_for(const struct limit *l, const struct bucket *state, struct now now)
 {
-	usec_t full = bucket_full_after(&l->quota, state, now);
-	if (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET)
-		return full;
-	double slowest = state->used * l->slowest_interval;
-	usec_t other = slowest < (double)l->slowest_refill ? (usec_t)ceil(slowest)
-							   : l->slowest_refill;
-	return full > other ? full : other;
+	double keep = (double)bucket_full_after(&l->quota, state, now);
+	if (l->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
+		keep = fmax(keep, fmin(state->used * l->slowest_interval, l->slowest_refill));
+	return keep < (double)KEEP_MAX ? (usec_t)ceil(keep) : KEEP_MAX;
 }
 
 usec_t limit_open_after(const struct limit *l, const struct bucket *state, struct now now)
 {
-	return l->quota.capacity ? bucket_retry_after(&l->quota, state, 1, now) : 0;
+	usec_t open = l->quota.capacity ? bucket_retry_after(&l->quota, state, 1, now) : 0;
+	return open < KEEP_MAX ? open : KEEP_MAX;
 }
 
 /* ---- in words ---- */

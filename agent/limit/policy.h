@@ -25,10 +25,9 @@ struct limit {
 	const struct rule *rule;
 	struct quota quota;
 	struct key salt;         /* hash of rule name, algorithm and window */
-	usec_t slowest_refill;   /* of all tiers' limits that share this counter: the longest time
-				  * from   empty to full; an entry is kept at least so long as any
-				  * tier   needs */
-	double slowest_interval; /* and the most microseconds for one unit */
+	double slowest_refill;   /* microseconds from empty to full, and */
+	double slowest_interval; /* for one unit: the longest of all tiers that share this counter
+				  */
 	char label[RULE_NAME_MAX + 16]; /* "api", or "api:3600" where the rule has several */
 };
 
@@ -132,7 +131,7 @@ struct plan {
 void policy_plan(const struct policy *, const struct view *, struct plan *);
 
 /* How long a store has to keep `state` (as it is after the request): until it equals one never
- * seen for every tier that shares the counter, whatever its rate. */
+ * seen for every tier that shares the counter, whatever its rate. At most two years. */
 usec_t limit_keep_for(const struct limit *, const struct bucket *state, struct now);
 
 /* How long until one unit passes again; 0: now. A counter for which this is not 0 is "at its
