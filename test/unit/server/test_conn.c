@@ -1,0 +1,435 @@
+/* Connections over a socket pair: no listener, no thread, and deadlines by a clock of our own. */
+#include "server/conn.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define SEC USEC_PER_SEC
+
+struct fixture {
+	struct ev_loop *loop;
+	struct snapshot snapshot;
+	struct metrics metrics;
+	struct conns conns;
+	struct now start;
+	int peer; /* the end that plays HAProxy */
+};
+
+static void turn(struct fixture *f)
+{
+	(void)ev_run(f->loop, EVRUN_NOWAIT);
+}
+
+static struct now after(const struct fixture *f, usec_t t)
+{
+	return (struct now){ .steady = f->start.steady + t, .utc = f->start.utc + t };
+}
+
+static uint64_t metric(const struct fixture *f, enum metric id)
+{
+	return f->metrics.value[id];
+}
+
+static int connect_peer(struct fixture *f)
+{
+	int pair[2];
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+	atomic_fetch_add(&f->conns.open, 1);
+	conns_add(&f->conns, pair[0], "test", f->start);
+	return pair[1];
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = aligned_alloc(_Alignof(struct fixture), sizeof *f);
+	char why[256];
+	struct hash_key key = { { 1 } };
+	assert_true(hash_init());
+	*f = (struct fixture){ .loop = ev_loop_new(EVFLAG_AUTO) };
+	f->snapshot.settings.agent.max_frame_size = 16380;
+	f->snapshot.settings.agent.variables = 0xffff;
+	f->snapshot.policy = policy_new();
+	assert_int_equal(policy_tier_add(f->snapshot.policy, STR("anonymous")), 0);
+	assert_true(policy_seal(f->snapshot.policy, &key, why, sizeof why));
+	assert_true(conns_init(&f->conns, f->loop, &f->snapshot, NULL, &f->metrics, NULL));
+	f->start = clock_read();
+	f->peer = connect_peer(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	(void)close(f->peer);
+	conns_fini(&f->conns);
+	assert_int_equal(f->conns.n, 0);
+	assert_int_equal(f->conns.open, 0);
+	assert_int_equal(metric(f, METRIC_connections_open), 0);
+	policy_free(f->snapshot.policy);
+	ev_loop_destroy(f->loop);
+	free(f);
+	return 0;
+}
+
+static void send_bytes(struct fixture *f, const void *p, size_t n)
+{
+	assert_int_equal(send(f->peer, p, n, MSG_NOSIGNAL), (ssize_t)n);
+}
+
+/* HELLO as HAProxy 2.6 sends it (without engine-id), and a NOTIFY of stream `sid`. */
+static size_t put_hello(uint8_t *out, size_t size, bool healthcheck)
+{
+	struct wire_writer w = { out, out + size, false };
+	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
+	wire_put_str(&w, STR("supported-versions"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("2.0"));
+	wire_put_str(&w, STR("max-frame-size"));
+	wire_put_u8(&w, 3);
+	wire_put_varint(&w, 16380);
+	wire_put_str(&w, STR("capabilities"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("pipelining"));
+	if (healthcheck) {
+		wire_put_str(&w, STR("healthcheck"));
+		wire_put_u8(&w, 0x11);
+	}
+	frame_end(&w, at);
+	assert_false(w.bad);
+	return (size_t)(w.p - out);
+}
+
+static size_t put_notify(uint8_t *out, size_t size, uint64_t sid)
+{
+	struct wire_writer w = { out, out + size, false };
+	uint8_t *at = frame_begin(&w, FRAME_NOTIFY, sid, 1);
+	wire_put_str(&w, STR("check"));
+	wire_put_u8(&w, 1);
+	wire_put_str(&w, STR("path"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("/a"));
+	frame_end(&w, at);
+	assert_false(w.bad);
+	return (size_t)(w.p - out);
+}
+
+/* What has come, at most `size`; 0: nothing, -1: the connection is closed. */
+static ssize_t receive(int fd, uint8_t *out, size_t size)
+{
+	ssize_t n = recv(fd, out, size, 0);
+	if (n == 0 || (n < 0 && errno == ECONNRESET))
+		return -1;
+	return n < 0 ? 0 : n;
+}
+
+/* Reads exactly one frame. */
+static struct frame expect_frame(struct fixture *f, uint8_t *bytes, size_t size, uint8_t type)
+{
+	ssize_t n = receive(f->peer, bytes, size);
+	assert_true(n > 0);
+	const uint8_t *p = bytes;
+	struct frame frame;
+	enum spop_status status;
+	assert_int_equal(frame_next(&p, bytes + n, size, &frame, &status), FRAME_OK);
+	assert_ptr_equal(p, bytes + n);
+	assert_int_equal(frame.type, type);
+	return frame;
+}
+
+static void say_hello(struct fixture *f)
+{
+	uint8_t bytes[512];
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, false));
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_HELLO);
+}
+
+static void expect_disconnect(struct fixture *f, enum spop_status status)
+{
+	uint8_t bytes[512];
+	struct frame frame = expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_DISCONNECT);
+	struct wire_reader r = { frame.payload, frame.payload + frame.payload_n, false };
+	assert_true(str_eq(wire_get_str(&r), STR("status-code")));
+	assert_int_equal(wire_get_u8(&r), 3);
+	assert_int_equal(wire_get_varint(&r), status);
+	assert_int_equal(receive(f->peer, bytes, sizeof bytes), -1);
+}
+
+static void idle_ones_hold_no_buffer(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	say_hello(f);
+	assert_int_equal(f->conns.pool.idle_n, 2);
+	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, 7));
+	turn(f);
+	struct frame ack = expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	assert_int_equal(ack.stream_id, 7);
+	assert_int_equal(f->conns.pool.idle_n, 2);
+	/* Idle for a year is fine. */
+	conns_expire(&f->conns, after(f, 366 * USEC_PER_DAY));
+	assert_int_equal(f->conns.n, 1);
+}
+
+/* Every frame is answered however its bytes were cut on the way. */
+static void frames_come_in_any_cut(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512], got[1024];
+	say_hello(f);
+	size_t n = put_notify(bytes, sizeof bytes, 1);
+	for (size_t cut = 1; cut < n; cut++) {
+		send_bytes(f, bytes, cut);
+		turn(f);
+		assert_int_equal(receive(f->peer, got, sizeof got), 0);
+		send_bytes(f, bytes + cut, n - cut);
+		turn(f);
+		(void)expect_frame(f, got, sizeof got, FRAME_ACK);
+	}
+	assert_int_equal(metric(f, METRIC_notifies), n - 1);
+}
+
+static void a_batch_is_answered_at_once(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[4096], got[65536];
+	say_hello(f);
+	size_t n = 0;
+	for (uint64_t sid = 0; sid < 20; sid++)
+		n += put_notify(bytes + n, sizeof bytes - n, sid);
+	send_bytes(f, bytes, n);
+	turn(f);
+	ssize_t answered = receive(f->peer, got, sizeof got);
+	assert_true(answered > 0);
+	const uint8_t *p = got, *end = got + answered;
+	struct frame frame;
+	enum spop_status status;
+	for (uint64_t sid = 0; sid < 20; sid++) {
+		assert_int_equal(frame_next(&p, end, sizeof got, &frame, &status), FRAME_OK);
+		assert_int_equal(frame.type, FRAME_ACK);
+		assert_int_equal(frame.stream_id, sid);
+	}
+	assert_ptr_equal(p, end);
+}
+
+static void hello_is_waited_for_5_s(void **state)
+{
+	struct fixture *f = *state;
+	conns_expire(&f->conns, after(f, 5 * SEC - 1));
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+	/* A byte now and then gives no more time. */
+	send_bytes(f, "\0", 1);
+	turn(f);
+	conns_expire(&f->conns, after(f, 5 * SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 1);
+	expect_disconnect(f, SPOP_TIMEOUT);
+}
+
+static void a_frame_begun_is_waited_for_5_s(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	say_hello(f);
+	size_t n = put_notify(bytes, sizeof bytes, 1);
+	send_bytes(f, bytes, n - 2);
+	turn(f);
+	conns_expire(&f->conns, after(f, 4 * SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 1);
+	expect_disconnect(f, SPOP_TIMEOUT);
+}
+
+static void a_health_check_is_closed_in_the_end(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, true));
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_HELLO);
+	assert_int_equal(metric(f, METRIC_health_checks), 1);
+	conns_expire(&f->conns, after(f, 4 * SEC));
+	assert_int_equal(f->conns.n, 1);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	expect_disconnect(f, SPOP_NORMAL);
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+}
+
+static void health_checks_fail_while_draining(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	say_hello(f);
+	conns_drain(&f->conns);
+	/* Who is here is served. */
+	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, 1));
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	(void)close(f->peer);
+	f->peer = connect_peer(f);
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, true));
+	turn(f);
+	expect_disconnect(f, SPOP_NO_RESOURCE);
+	assert_int_equal(metric(f, METRIC_frames_bad), 0);
+}
+
+static void rubbish_gets_its_status(void **state)
+{
+	struct fixture *f = *state;
+	send_bytes(f, "GET / HTTP/1.1\r\n\r\n", 18);
+	turn(f);
+	expect_disconnect(f, SPOP_TOO_BIG);
+	assert_int_equal(metric(f, METRIC_frames_bad), 1);
+	/* It lingers, so that what the peer still sends cannot make a RST of the answer. */
+	assert_int_equal(f->conns.n, 1);
+	send_bytes(f, "more", 4);
+	turn(f);
+	assert_int_equal(f->conns.n, 1);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	assert_int_equal(f->conns.n, 0);
+}
+
+/* A peer that asks on and never reads: it is no longer read, its memory is bounded, and in the end
+ * it is closed. When it reads again, every question has its answer, in order. */
+static void fill(struct fixture *f, uint64_t *asked)
+{
+	uint8_t bytes[512];
+	for (int stuck = 0; stuck < 3;) {
+		size_t n = put_notify(bytes, sizeof bytes, *asked);
+		ssize_t sent = send(f->peer, bytes, n, MSG_NOSIGNAL);
+		if (sent < 0) {
+			assert_int_equal(errno, EAGAIN);
+			stuck++;
+			turn(f);
+			continue;
+		}
+		assert_int_equal(sent, n);
+		stuck = 0;
+		(*asked)++;
+	}
+}
+
+static void who_does_not_read_is_not_read(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t asked = 0, answered = 0;
+	say_hello(f);
+	fill(f, &asked);
+	assert_true(metric(f, METRIC_notifies) < asked);
+	static uint8_t got[1 << 20];
+	size_t have = 0;
+	while (answered < asked) {
+		ssize_t n = receive(f->peer, got + have, sizeof got - have);
+		assert_true(n >= 0);
+		have += (size_t)n;
+		const uint8_t *p = got;
+		struct frame frame;
+		enum spop_status status;
+		while (frame_next(&p, got + have, sizeof got, &frame, &status) == FRAME_OK) {
+			assert_int_equal(frame.type, FRAME_ACK);
+			assert_int_equal(frame.stream_id, answered);
+			answered++;
+		}
+		have -= (size_t)(p - got);
+		memmove(got, p, have);
+		turn(f);
+	}
+	assert_int_equal(have, 0);
+	assert_int_equal(metric(f, METRIC_notifies), asked);
+}
+
+static void who_never_reads_is_closed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t asked = 0;
+	say_hello(f);
+	fill(f, &asked);
+	conns_expire(&f->conns, after(f, 9 * SEC));
+	assert_int_equal(f->conns.n, 1);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	assert_int_equal(f->conns.n, 0);
+	assert_int_equal(metric(f, METRIC_timeouts), 1);
+}
+
+static void a_stop_says_goodbye_after_the_last_answer(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	say_hello(f);
+	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, 3));
+	assert_false(conns_stop(&f->conns, after(f, 0)));
+	turn(f); /* what was received is answered */
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	struct now now = clock_read();
+	assert_false(conns_stop(&f->conns, now));
+	now.steady += 10 * USEC_PER_MSEC;
+	assert_false(conns_stop(&f->conns, now));
+	expect_disconnect(f, SPOP_NORMAL);
+	(void)close(f->peer);
+	f->peer = -1;
+	turn(f);
+	assert_true(conns_stop(&f->conns, now));
+}
+
+static void a_stop_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t asked = 0;
+	say_hello(f);
+	fill(f, &asked);
+	assert_false(conns_stop(&f->conns, after(f, 0)));
+	assert_true(conns_stop(&f->conns, after(f, 2 * SEC)));
+}
+
+static void a_reload_may_raise_the_frame_size(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	say_hello(f);
+	send_bytes(f, bytes, 3);
+	turn(f);
+	struct snapshot fresh = f->snapshot;
+	fresh.settings.agent.max_frame_size = 200000;
+	conns_use(&f->conns, &fresh);
+	assert_int_equal(f->conns.settings.accept_max, 200000);
+	(void)close(f->peer);
+	f->peer = connect_peer(f);
+	say_hello(f);
+	fresh.settings.agent.max_frame_size = 256;
+	conns_use(&f->conns, &fresh);
+	assert_int_equal(f->conns.settings.max_frame_size, 256);
+	conns_use(&f->conns, &f->snapshot);
+	turn(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(idle_ones_hold_no_buffer, setup, teardown),
+		cmocka_unit_test_setup_teardown(frames_come_in_any_cut, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_batch_is_answered_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(hello_is_waited_for_5_s, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_frame_begun_is_waited_for_5_s, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_health_check_is_closed_in_the_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(health_checks_fail_while_draining, setup, teardown),
+		cmocka_unit_test_setup_teardown(rubbish_gets_its_status, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_does_not_read_is_not_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_never_reads_is_closed, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_stop_says_goodbye_after_the_last_answer, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stop_is_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_reload_may_raise_the_frame_size, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
