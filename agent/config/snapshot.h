@@ -18,8 +18,8 @@ enum backend { BACKEND_MEMORY, BACKEND_REDIS };
 struct listen_address {
 	char text[128]; /* as written, for messages: host:port, [v6]:port, /absolute/path */
 	bool is_unix;
-	char host[128]; /* without brackets */
-	char port[8];
+	char host[128]; /* without brackets; "": all addresses ("*:9600", ":9600") */
+	char port[8];   /* decimal, without leading zeros */
 };
 
 /* What the options table (config/options.h) fills. */
@@ -52,6 +52,7 @@ struct snapshot {
 	struct policy *policy;
 	char **line; /* the effective configuration as sorted lines "agent.threads = 0", secrets
 		      * redacted: for what changed at a reload, and for people */
+	char **line_at; /* for each line the FILE:LINE that it comes from; NULL: a default */
 	size_t line_n;
 };
 
@@ -60,6 +61,7 @@ struct problems {
 	char **message;
 	size_t n, cap;
 	size_t warnings; /* of which are warnings ("FILE:LINE: warning: …"): they refuse nothing */
+	bool lost; /* memory ran out before an error could be kept here */
 };
 
 void problems_free(struct problems *);

@@ -1,0 +1,86 @@
+#include "config/address.h"
+
+#include "config/rate.h"
+
+#include <sys/un.h>
+
+static bool refuse(char *why, size_t size, const char *text)
+{
+	snprintf(why, size, "%s", text);
+	return false;
+}
+
+static bool is_host_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '.' || c == '-' || c == '_';
+}
+
+static bool host_parse(struct str host, bool bracketed, char *why, size_t size)
+{
+	struct addr addr;
+
+	if (bracketed) {
+		const char *zone = memchr(host.p, '%', host.n);
+		struct str address = { host.p, zone ? (size_t)(zone - host.p) : host.n };
+		/* the mapped form of an IPv4 address is IPv4 to addr_parse() */
+		if (!memchr(address.p, ':', address.n) || !addr_parse(address, &addr))
+			return refuse(why, size, "want an IPv6 address between [ and ]");
+		return true;
+	}
+	if (host.n == 0 || str_eq(host, STR("*")))
+		return true;
+	if (memchr(host.p, ':', host.n))
+		return refuse(why, size, "want an IPv6 address in brackets: [::1]:9600");
+	bool name = false;
+	for (size_t i = 0; i < host.n; i++) {
+		if (!is_host_char(host.p[i]))
+			return refuse(why, size,
+				"want host:port, [v6]:port, or an absolute path for a UNIX socket");
+		name = name || !(host.p[i] == '.' || (host.p[i] >= '0' && host.p[i] <= '9'));
+	}
+	if (!name && !addr_parse(host, &addr))
+		return refuse(why, size, "that is no IPv4 address");
+	return true;
+}
+
+bool listen_parse(const char *text, struct listen_address *out, char *why, size_t why_size)
+{
+	size_t n = strlen(text);
+
+	*out = (struct listen_address){ 0 };
+	if (n == 0)
+		return refuse(why, why_size,
+			"want host:port, [v6]:port, or an absolute path for a UNIX socket");
+	if (text[0] == '/') {
+		size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
+		if (n > max || n >= sizeof out->text) {
+			snprintf(why, why_size, "the path is too long: want at most %zu bytes", max);
+			return false;
+		}
+		out->is_unix = true;
+		memcpy(out->text, text, n + 1);
+		return true;
+	}
+	const char *colon = strrchr(text, ':');
+	bool bracketed = text[0] == '[';
+	if (!colon || (bracketed && (colon < text + 2 || colon[-1] != ']')))
+		return refuse(why, why_size,
+			"want host:port, [v6]:port, or an absolute path for a UNIX socket");
+	struct str host = { text, (size_t)(colon - text) };
+	if (bracketed)
+		host = (struct str){ text + 1, host.n - 2 };
+	int64_t port;
+	if (colon[1] == '+' || colon[1] == '-' || !integer_parse(str_of(colon + 1), &port) ||
+		port > 65535)
+		return refuse(why, why_size, "want a port from 0 to 65535 after the colon");
+	if (host.n >= sizeof out->host || n >= sizeof out->text)
+		return refuse(why, why_size, "the host's name is too long");
+	if (!host_parse(host, bracketed, why, why_size))
+		return false;
+	if (!str_eq(host, STR("*")))
+		memcpy(out->host, host.p, host.n);
+	snprintf(out->port, sizeof out->port, "%d", (int)port);
+	memcpy(out->text, text, n + 1);
+	return true;
+}

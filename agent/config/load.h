@@ -1,0 +1,83 @@
+/* One run of config_load(): what its parts share. */
+#ifndef CONFIG_LOAD_H
+#define CONFIG_LOAD_H
+
+#include "config/options.h"
+#include "config/rate.h"
+#include "config/tree.h"
+
+/* The effective configuration, line by line, with where each line comes from. */
+struct lines {
+	struct line {
+		char *text, *at; /* owned; `at` NULL: a default */
+	} * v;
+	size_t n, cap;
+	bool lost; /* memory ran out */
+};
+
+/* The rates of a rule for one tier, before all tiers are known. */
+struct tier_rates {
+	struct place at;
+	int tier; /* -1: `default`, or the only rate */
+	struct quota quota[PLAN_MAX];
+	unsigned n; /* 0: unlimited */
+};
+
+struct rule_draft {
+	struct place at;
+	struct tier_rates *rates; /* owned */
+	unsigned rates_n, rates_cap;
+};
+
+struct loader {
+	struct problems *problems;
+	const struct tree *tree; /* of the file that is being read */
+	struct values values;
+	struct policy *policy; /* being built */
+	struct place option_at[OPTION_COUNT]; /* .line 0: not given */
+	char *option_text[OPTION_COUNT];      /* owned; as it counts, secrets redacted */
+	struct lines lines;
+	struct rule_draft *draft; /* owned; for each of policy->rule */
+	unsigned rules_cap;
+	bool *tier_listed; /* owned, by tier: some rule lists it; see tiers_file_load() */
+	unsigned tier_listed_n;
+};
+
+/* Adds "KEY = VALUE". */
+void lines_add(struct lines *, struct place, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+void lines_sort(struct lines *);
+void lines_free(struct lines *);
+
+/* Names in keys: as they are, or quoted where they would be ambiguous. Returns `out`. */
+enum { KEY_NAME_MAX = 140 };
+const char *key_name(const char *name, char out[KEY_NAME_MAX]);
+
+/* Texts of a list, joined by ", ". NULL: out of memory. */
+char *givens_join(const struct givens *);
+
+/* A string that has to be there: not empty, at most `max` bytes, printable. false: problems. */
+bool text_check(
+	const struct given *, const char *what, size_t min, size_t max, struct problems *);
+
+/* A setting of the table; a second one in another file is an error that names both. */
+void option_load(struct loader *, enum option, const config_setting_t *);
+/* Defaults for all that were not given. */
+void options_default(struct loader *);
+
+/* `rules`, `allow`, `block` of one file. */
+void rules_load(struct loader *, const config_setting_t *);
+void lists_load(struct loader *, const config_setting_t *, bool block);
+
+/* One member of a `match`, `allow` or `block` group. The patterns' texts go to `*text`, owned by
+ * the caller; false: problems, and *text is NULL. */
+bool pattern_load(struct loader *, struct match *, const config_setting_t *, const char *what,
+	char **text);
+
+/* identity.tiers_file, after the rules: it may bring tiers of its own. */
+void tiers_file_load(struct loader *);
+
+/* After all tiers are known: the limits of every rule for every tier, and their lines. */
+void rules_build(struct loader *);
+
+#endif

@@ -1,0 +1,71 @@
+/* Edit distance over short names. Pure. */
+#include "config/nearest.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+enum { WORD_MAX = 64 };
+
+static unsigned min3(unsigned a, unsigned b, unsigned c)
+{
+	unsigned m = a < b ? a : b;
+	return m < c ? m : c;
+}
+
+static unsigned distance(const char *a, size_t an, const char *b, size_t bn)
+{
+	unsigned row[3][WORD_MAX + 1]; /* the last three rows of the table */
+
+	for (size_t j = 0; j <= bn; j++)
+		row[0][j] = (unsigned)j;
+	for (size_t i = 1; i <= an; i++) {
+		unsigned *now = row[i % 3], *before = row[(i + 2) % 3], *older = row[(i + 1) % 3];
+		now[0] = (unsigned)i;
+		for (size_t j = 1; j <= bn; j++) {
+			unsigned same = a[i - 1] == b[j - 1] ? 0 : 1;
+			now[j] = min3(before[j] + 1, now[j - 1] + 1, before[j - 1] + same);
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+				older[j - 2] + 1 < now[j])
+				now[j] = older[j - 2] + 1;
+		}
+	}
+	return row[an % 3][bn];
+}
+
+const char *nearest(const char *word, const char *const *names, size_t n)
+{
+	size_t length = strlen(word);
+	const char *best = NULL;
+	unsigned best_distance = length < 4 ? 2 : length < 8 ? 3 : 4; /* one more than allowed */
+
+	if (length == 0 || length > WORD_MAX)
+		return NULL;
+	for (size_t i = 0; i < n; i++) {
+		size_t name_n = strlen(names[i]);
+		if (name_n == 0 || name_n > WORD_MAX)
+			continue;
+		unsigned d = strcasecmp(word, names[i]) == 0
+				     ? 0
+				     : distance(word, length, names[i], name_n);
+		/* "minutes" for "minute", "max_conn" for "max_connections" */
+		size_t shorter = length < name_n ? length : name_n;
+		if (d > 2 && shorter >= 4 && strncmp(word, names[i], shorter) == 0)
+			d = 2;
+		if (d < best_distance && d < name_n) {
+			best = names[i];
+			best_distance = d;
+		}
+	}
+	return best;
+}
+
+const char *nearest_hint(const char *word, const char *const *names, size_t n, char out[HINT_MAX])
+{
+	const char *name = nearest(word, names, n);
+
+	out[0] = '\0';
+	if (name)
+		snprintf(out, HINT_MAX, "; did you mean \"%s\"?", name);
+	return out;
+}

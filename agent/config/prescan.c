@@ -1,0 +1,650 @@
+/* A tokenizer for libconfig's grammar, as far as needed to keep its traps away. Knows nothing of
+ * what settings mean. */
+#include "config/prescan.h"
+
+#include "config/env.h"
+#include "config/file.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <strings.h>
+
+enum { PATH_TEXT_MAX = 4096 };
+
+struct nest {
+	char open;
+	struct place at;
+	unsigned settings;
+};
+
+struct scan {
+	struct source *source;
+	struct problems *problems;
+	bool failed;
+	bool stopped; /* what follows would only repeat what was said */
+	struct nest nest[NESTING_MAX];
+	unsigned depth;
+	unsigned top_settings;
+	bool nest_broken;
+	bool pending;       /* `=` was read: a value follows */
+	bool after_string;  /* strings that follow each other are one */
+	uint32_t name_line; /* of the last name read */
+	struct {
+		dev_t device;
+		ino_t inode;
+	} chain[INCLUDE_DEPTH_MAX + 1]; /* files being read, the outermost first */
+	unsigned chain_n;
+	size_t total;
+};
+
+/* One file on its way through the scan. */
+struct cursor {
+	const char *p, *end;
+	unsigned file;
+	uint32_t line;
+	bool line_begins;
+};
+
+/* ---- putting the source together ---- */
+
+static bool out_of_memory(struct scan *s)
+{
+	if (!s->stopped)
+		problem_out_of_memory(s->problems);
+	s->failed = s->stopped = true;
+	return false;
+}
+
+/* Room for one more in an array of `size`-byte elements. */
+static bool grow(struct scan *s, void **array, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return true;
+	size_t bigger = *cap ? 2 * *cap : 16;
+	void *grown = realloc(*array, bigger * size);
+	if (!grown)
+		return out_of_memory(s);
+	*array = grown;
+	*cap = bigger;
+	return true;
+}
+
+static void put(struct scan *s, const char *p, size_t n)
+{
+	struct source *o = s->source;
+
+	if (s->stopped)
+		return;
+	if (o->cap - o->n < n + 1) {
+		size_t cap = 2 * o->cap > o->n + n + 1 ? 2 * o->cap : o->n + n + 256;
+		char *grown = realloc(o->text, cap);
+		if (!grown) {
+			out_of_memory(s);
+			return;
+		}
+		o->text = grown;
+		o->cap = cap;
+	}
+	memcpy(o->text + o->n, p, n);
+	o->n += n;
+	o->text[o->n] = '\0';
+}
+
+static void put_newline(struct scan *s)
+{
+	put(s, "\n", 1);
+	s->source->flat_lines++;
+}
+
+static void put_segment(struct scan *s, const struct cursor *c)
+{
+	struct source *o = s->source;
+
+	if (!grow(s, (void **)&o->segment, o->segment_n, &o->segment_cap, sizeof *o->segment))
+		return;
+	o->segment[o->segment_n++] = (struct segment){ o->flat_lines, c->line, c->file };
+}
+
+static struct place here(const struct scan *s, const struct cursor *c)
+{
+	return (struct place){ s->source->file[c->file], c->line };
+}
+
+/* -1: out of memory */
+static int add_file(struct scan *s, const char *name)
+{
+	struct source *o = s->source;
+
+	if (!grow(s, (void **)&o->file, o->file_n, &o->file_cap, sizeof *o->file))
+		return -1;
+	o->file[o->file_n] = strdup(name);
+	if (!o->file[o->file_n]) {
+		out_of_memory(s);
+		return -1;
+	}
+	return (int)o->file_n++;
+}
+
+struct place source_place(const struct source *s, uint32_t flat_line)
+{
+	size_t low = 0, high = s->segment_n;
+
+	if (s->segment_n == 0)
+		return (struct place){ 0 };
+	if (s->flat_lines > 0 && flat_line >= s->flat_lines)
+		flat_line = s->flat_lines - 1;
+	while (high - low > 1) { /* the last one that begins at or before it */
+		size_t middle = low + (high - low) / 2;
+		if (s->segment[middle].flat_line <= flat_line)
+			low = middle;
+		else
+			high = middle;
+	}
+	const struct segment *g = &s->segment[low];
+	return (struct place){ s->file[g->file], g->line + (flat_line - g->flat_line) };
+}
+
+void source_free(struct source *s)
+{
+	for (size_t i = 0; i < s->file_n; i++)
+		free(s->file[i]);
+	free(s->file);
+	free(s->text);
+	free(s->segment);
+	free(s->value_line);
+	*s = (struct source){ 0 };
+}
+
+/* ---- structure: what libconfig will make of it ---- */
+
+static bool in_group(const struct scan *s)
+{
+	return s->depth == 0 || s->nest[s->depth - 1].open == '{';
+}
+
+static void stop(struct scan *s)
+{
+	s->failed = s->stopped = true;
+}
+
+static void value_begins(struct scan *s, const struct cursor *c)
+{
+	struct source *o = s->source;
+
+	if (o->value_n == SETTINGS_MAX) {
+		problem_add(s->problems, here(s, c), "more than %d settings", SETTINGS_MAX);
+		stop(s);
+		return;
+	}
+	if (!grow(s, (void **)&o->value_line, o->value_n, &o->value_cap, sizeof *o->value_line))
+		return;
+	o->value_line[o->value_n++] = s->pending ? s->name_line : o->flat_lines;
+	s->pending = false;
+}
+
+static void assignment(struct scan *s, const struct cursor *c)
+{
+	unsigned *n = s->depth ? &s->nest[s->depth - 1].settings : &s->top_settings;
+
+	s->pending = true;
+	if (++*n > GROUP_SETTINGS_MAX) {
+		problem_add(s->problems, here(s, c), "more than %d settings in one group",
+			GROUP_SETTINGS_MAX);
+		stop(s);
+	}
+}
+
+static void opened(struct scan *s, const struct cursor *c, char open)
+{
+	value_begins(s, c);
+	if (s->depth == NESTING_MAX) {
+		problem_add(s->problems, here(s, c),
+			"groups and lists nested too deeply: want at most %d", NESTING_MAX);
+		stop(s);
+		return;
+	}
+	s->nest[s->depth++] = (struct nest){ .open = open, .at = here(s, c) };
+}
+
+static void closed(struct scan *s, const struct cursor *c, char close)
+{
+	char open = close == '}' ? '{' : close == ')' ? '(' : '[';
+
+	s->pending = false;
+	if (s->nest_broken)
+		return;
+	if (s->depth == 0) {
+		problem_add(s->problems, here(s, c), "'%c' closes nothing", close);
+	} else if (s->nest[s->depth - 1].open != open) {
+		const struct nest *n = &s->nest[s->depth - 1];
+		problem_add(s->problems, here(s, c), "'%c' where '%c' of %s:%u is still open",
+			close, n->open, n->at.file, n->at.line);
+	} else {
+		s->depth--;
+		return;
+	}
+	s->failed = s->nest_broken = true;
+}
+
+/* ---- tokens ---- */
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool is_letter(char c)
+{
+	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+static bool is_name_char(char c)
+{
+	return is_letter(c) || is_digit(c) || c == '-' || c == '_' || c == '*';
+}
+
+static bool is_hex(char c)
+{
+	return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+static bool begins(const struct cursor *c, const char *with)
+{
+	size_t n = strlen(with);
+	return (size_t)(c->end - c->p) >= n && memcmp(c->p, with, n) == 0;
+}
+
+static char peek(const struct cursor *c, size_t ahead)
+{
+	return (size_t)(c->end - c->p) > ahead ? c->p[ahead] : '\0';
+}
+
+static void newline(struct scan *s, struct cursor *c)
+{
+	put_newline(s);
+	c->p++;
+	c->line++;
+	c->line_begins = true;
+}
+
+static void skip_comment(struct scan *s, struct cursor *c)
+{
+	struct place at = here(s, c);
+
+	c->p += 2;
+	put(s, " ", 1);
+	while (c->p < c->end && !begins(c, "*/")) {
+		if (*c->p == '\n')
+			newline(s, c);
+		else
+			c->p++;
+	}
+	if (c->p == c->end) {
+		problem_add(s->problems, at, "the comment that begins here is never closed");
+		stop(s);
+		return;
+	}
+	c->p += 2;
+	c->line_begins = false; /* `@include` after a comment is none for libconfig either */
+}
+
+static void take_string(struct scan *s, struct cursor *c)
+{
+	const char *begin = c->p;
+
+	if (!s->after_string)
+		value_begins(s, c);
+	s->after_string = true;
+	c->p++;
+	while (c->p < c->end && *c->p != '"' && *c->p != '\n') {
+		if (*c->p == '\\' && (peek(c, 1) == 'x' || peek(c, 1) == 'X') &&
+			peek(c, 2) == '0' && peek(c, 3) == '0') {
+			problem_add(s->problems, here(s, c), "a string may not hold a NUL (\\x00)");
+			s->failed = true;
+		}
+		c->p += *c->p == '\\' && c->p + 1 < c->end && c->p[1] != '\n' ? 2 : 1;
+	}
+	if (c->p == c->end || *c->p == '\n') {
+		problem_add(s->problems, here(s, c),
+			"the string %.*s is not closed on its line", c->p - begin < 40 ? (int)(c->p - begin) : 40,
+			begin);
+		s->failed = true;
+		put(s, "\"\"", 2); /* so that what follows is read as usual */
+		return;
+	}
+	c->p++;
+	put(s, begin, (size_t)(c->p - begin));
+}
+
+/* `magnitude` of the digits at [p, end); false: beyond 64 bits without sign. */
+static bool magnitude_of(const char *p, const char *end, unsigned base, uint64_t *out)
+{
+	uint64_t v = 0;
+
+	for (; p < end; p++) {
+		unsigned digit = is_digit(*p) ? (unsigned)(*p - '0') : (unsigned)((*p | 0x20) - 'a' + 10);
+		if (v > (UINT64_MAX - digit) / base)
+			return false;
+		v = v * base + digit;
+	}
+	*out = v;
+	return true;
+}
+
+/* Integers go out in decimal and with an L where they need more than 32 bits: 1.5 wraps them
+ * otherwise, and takes hexadecimal ones for unsigned. */
+static void take_number(struct scan *s, struct cursor *c)
+{
+	const char *begin = c->p, *digits, *after;
+	bool negative = *c->p == '-', hex;
+	uint64_t v = 0;
+	char text[32];
+
+	value_begins(s, c);
+	c->p += negative || *c->p == '+';
+	hex = c->p == begin && *c->p == '0' && (peek(c, 1) | 0x20) == 'x' && is_hex(peek(c, 2));
+	c->p += hex ? 2 : 0;
+	digits = c->p;
+	while (c->p < c->end && (hex ? is_hex(*c->p) : is_digit(*c->p)))
+		c->p++;
+	after = c->p;
+	if (!hex && (peek(c, 0) == '.' || (peek(c, 0) | 0x20) == 'e')) {
+		bool dot = *c->p == '.';
+		while (c->p < c->end &&
+			(is_name_char(*c->p) || *c->p == '.' ||
+				(*c->p == '+' && (c->p[-1] | 0x20) == 'e')))
+			c->p++;
+		put(s, begin, (size_t)(after - begin));
+		if (!dot)
+			put(s, ".0", 2); /* 1.5 knows no exponent without a point */
+		put(s, after, (size_t)(c->p - after));
+		return;
+	}
+	for (int i = 0; i < 2 && peek(c, 0) == 'L'; i++)
+		c->p++;
+	uint64_t limit = (uint64_t)INT64_MAX + negative;
+	if (!magnitude_of(digits, after, hex ? 16 : 10, &v) || v > limit) {
+		problem_add(s->problems, here(s, c), "the integer %.*s has more than 64 bits",
+			after - begin < 60 ? (int)(after - begin) : 60, begin);
+		s->failed = true;
+		put(s, "0", 1);
+		return;
+	}
+	bool small = v <= (uint64_t)INT32_MAX + negative;
+	/* The blank: 0b101 must not become a number where libconfig is new enough. */
+	int n = snprintf(text, sizeof text, "%s%" PRIu64 "%s ", negative ? "-" : "", v,
+		small ? "" : "L");
+	put(s, text, (size_t)n);
+}
+
+static void take_name(struct scan *s, struct cursor *c)
+{
+	const char *begin = c->p;
+
+	while (c->p < c->end && is_name_char(*c->p))
+		c->p++;
+	size_t n = (size_t)(c->p - begin);
+	bool boolean = (n == 4 && strncasecmp(begin, "true", 4) == 0) ||
+		       (n == 5 && strncasecmp(begin, "false", 5) == 0);
+	if (boolean && (s->pending || !in_group(s)))
+		value_begins(s, c);
+	else if (!s->pending)
+		s->name_line = s->source->flat_lines;
+	put(s, begin, n);
+}
+
+static void unexpected(struct scan *s, struct cursor *c)
+{
+	if (*c->p == '@')
+		problem_add(s->problems, here(s, c),
+			"'@' here: want @include \"FILE\" at the beginning of a line");
+	else if (*c->p > ' ' && *c->p < 127)
+		problem_add(s->problems, here(s, c), "unexpected character '%c'", *c->p);
+	else
+		problem_add(s->problems, here(s, c),
+			"unexpected byte 0x%02x (text other than ASCII stands in strings and comments)",
+			(unsigned char)*c->p);
+	s->failed = true;
+	while (c->p < c->end && *c->p != '\n') /* once for each line */
+		c->p++;
+}
+
+/* ---- includes ---- */
+
+static void scan_text(struct scan *s, unsigned file, const char *text, size_t n);
+
+static void include(struct scan *s, struct place at, const char *path)
+{
+	struct source *o = s->source;
+	char full[PATH_TEXT_MAX], why[256];
+	struct file file;
+
+	if (s->chain_n == INCLUDE_DEPTH_MAX + 1) {
+		problem_add(s->problems, at, "@include \"%s\": more than %d files within each other",
+			path, INCLUDE_DEPTH_MAX);
+		s->failed = true;
+		return;
+	}
+	if (o->file_n == SOURCE_FILES_MAX) {
+		problem_add(s->problems, at, "@include \"%s\": more than %d files", path,
+			SOURCE_FILES_MAX);
+		stop(s);
+		return;
+	}
+	if (!path_from(at.file, path, full, sizeof full)) {
+		problem_add(s->problems, at, "@include: the path is too long");
+		s->failed = true;
+		return;
+	}
+	if (!file_read(full, SOURCE_FILE_MAX, &file, why, sizeof why)) {
+		problem_add(s->problems, at, "@include \"%s\": %s %s", path, full, why);
+		s->failed = true;
+		return;
+	}
+	for (unsigned i = 0; i < s->chain_n; i++)
+		if (s->chain[i].device == file.device && s->chain[i].inode == file.inode) {
+			problem_add(s->problems, at, "@include \"%s\": %s includes itself", path, full);
+			s->failed = true;
+			file_free(&file);
+			return;
+		}
+	int index = add_file(s, full);
+	if (index >= 0) {
+		s->chain[s->chain_n].device = file.device;
+		s->chain[s->chain_n++].inode = file.inode;
+		scan_text(s, (unsigned)index, file.bytes, file.n);
+		s->chain_n--;
+	}
+	file_free(&file);
+}
+
+/* The path between the quotes; `c` is moved past it. false: it is no include as it should be. */
+static bool include_path(struct cursor *c, char *out, size_t size)
+{
+	size_t n = 0;
+
+	while (peek(c, 0) == ' ' || peek(c, 0) == '\t')
+		c->p++;
+	if (peek(c, 0) != '"')
+		return false;
+	for (c->p++; c->p < c->end && *c->p != '"'; c->p++) {
+		if (*c->p == '\\' && (peek(c, 1) == '\\' || peek(c, 1) == '"'))
+			c->p++;
+		if (*c->p == '\n' || *c->p == '\0' || n + 1 == size)
+			return false;
+		out[n++] = *c->p;
+	}
+	out[n] = '\0';
+	if (c->p == c->end || n == 0)
+		return false;
+	c->p++;
+	return true;
+}
+
+/* Blanks, then @include: it is read here, and what follows it goes on as a line of its own. */
+static bool take_include(struct scan *s, struct cursor *c)
+{
+	struct cursor at = *c;
+	char path[PATH_TEXT_MAX], why[320];
+
+	while (peek(&at, 0) == ' ' || peek(&at, 0) == '\t')
+		at.p++;
+	if (!begins(&at, "@include"))
+		return false;
+	at.p += strlen("@include");
+	s->after_string = false;
+	if (!include_path(&at, path, sizeof path)) {
+		problem_add(s->problems, here(s, c), "want @include \"FILE\"");
+		s->failed = true;
+		while (at.p < at.end && *at.p != '\n')
+			at.p++;
+	} else {
+		char *expanded = env_expand(path, why, sizeof why);
+		if (expanded) {
+			include(s, here(s, c), expanded);
+		} else if (why[0]) {
+			problem_add(s->problems, here(s, c), "@include: %s", why);
+			s->failed = true;
+		} else {
+			out_of_memory(s);
+		}
+		free(expanded);
+		put_segment(s, c);
+	}
+	*c = at;
+	c->line_begins = false;
+	return true;
+}
+
+/* ---- the scan ---- */
+
+static void scan_token(struct scan *s, struct cursor *c)
+{
+	char t = *c->p;
+
+	if (t == '\n') {
+		newline(s, c);
+		return;
+	}
+	if (t == ' ' || t == '\t' || t == '\r' || t == '\f') {
+		put(s, " ", 1);
+		c->p++;
+		return;
+	}
+	if (t == '#' || begins(c, "//")) {
+		while (c->p < c->end && *c->p != '\n')
+			c->p++;
+		return;
+	}
+	if (begins(c, "/*")) {
+		skip_comment(s, c);
+		return;
+	}
+	if (t == '"') {
+		take_string(s, c);
+		return;
+	}
+	s->after_string = false;
+	if (is_digit(t) || ((t == '-' || t == '+') && (is_digit(peek(c, 1)) || peek(c, 1) == '.')) ||
+		(t == '.' && is_digit(peek(c, 1)))) {
+		take_number(s, c);
+		return;
+	}
+	if (is_letter(t) || t == '*') {
+		take_name(s, c);
+		return;
+	}
+	if (!memchr("{}[]()=:;,", t, 10)) {
+		unexpected(s, c);
+		return;
+	}
+	put(s, c->p, 1);
+	c->p++;
+	if (t == '=' || t == ':')
+		assignment(s, c);
+	else if (t == '{' || t == '[' || t == '(')
+		opened(s, c, t);
+	else if (t == '}' || t == ']' || t == ')')
+		closed(s, c, t);
+	else
+		s->pending = false;
+}
+
+static void scan_text(struct scan *s, unsigned file, const char *text, size_t n)
+{
+	struct cursor c = { text, text + n, file, 1, true };
+	const char *nul = n ? memchr(text, '\0', n) : NULL;
+
+	if (n > SOURCE_FILE_MAX || s->total + n > SOURCE_TOTAL_MAX) {
+		problem_add(s->problems, here(s, &c), "too much text: want at most %d bytes in a file, %d in all",
+			SOURCE_FILE_MAX, SOURCE_TOTAL_MAX);
+		stop(s);
+		return;
+	}
+	s->total += n;
+	put_segment(s, &c);
+	if (nul) {
+		for (const char *p = text; p < nul; p++)
+			c.line += *p == '\n';
+		problem_add(s->problems, here(s, &c), "a NUL byte: this is no text file");
+		s->failed = true;
+		return;
+	}
+	if (begins(&c, "\xef\xbb\xbf")) /* what some editors put at the beginning of a file */
+		c.p += 3;
+	while (c.p < c.end && !s->stopped) {
+		if (c.line_begins) {
+			c.line_begins = false;
+			if (take_include(s, &c))
+				continue;
+		}
+		scan_token(s, &c);
+	}
+	put_newline(s);
+}
+
+/* `file`: what the text was read from; NULL: nothing that could be included again. */
+static bool scan_source(struct source *source, const char *name, const char *text, size_t n,
+	const struct file *file, struct problems *problems)
+{
+	struct scan s = { .source = source, .problems = problems };
+
+	int index = add_file(&s, name);
+	if (index < 0)
+		return false;
+	if (file) {
+		s.chain[0].device = file->device;
+		s.chain[0].inode = file->inode;
+		s.chain_n = 1;
+	}
+	put(&s, "", 0);
+	scan_text(&s, (unsigned)index, text, n);
+	for (unsigned i = 0; i < s.depth && !s.nest_broken && !s.stopped; i++) {
+		problem_add(problems, s.nest[i].at, "'%c' is never closed", s.nest[i].open);
+		s.failed = true;
+	}
+	return !s.failed;
+}
+
+bool source_scan(
+	struct source *source, const char *name, const char *text, size_t n, struct problems *problems)
+{
+	*source = (struct source){ 0 };
+	return scan_source(source, name, text, n, NULL, problems);
+}
+
+bool source_read(struct source *source, const char *path, struct problems *problems)
+{
+	char why[256];
+	struct file file;
+
+	*source = (struct source){ 0 };
+	if (!file_read(path, SOURCE_FILE_MAX, &file, why, sizeof why)) {
+		problem_add(problems, (struct place){ path, 1 }, "this file %s", why);
+		return false;
+	}
+	bool good = scan_source(source, path, file.bytes, file.n, &file, problems);
+	file_free(&file);
+	return good;
+}

@@ -1,0 +1,93 @@
+/* Collects messages. Knows nothing of what they are about. */
+#include "config/problems.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+
+enum { MESSAGE_MAX = 6144 }; /* a path, and a sentence or two */
+
+static bool append(struct problems *p, const char *text)
+{
+	if (p->n == p->cap) {
+		size_t cap = p->cap ? 2 * p->cap : 16;
+		char **grown = realloc(p->message, cap * sizeof *grown);
+		if (!grown)
+			return false;
+		p->message = grown;
+		p->cap = cap;
+	}
+	p->message[p->n] = strdup(text);
+	if (!p->message[p->n])
+		return false;
+	p->n++;
+	return true;
+}
+
+static void put(
+	struct problems *p, struct place at, bool warning, const char *format, va_list args)
+{
+	char text[MESSAGE_MAX];
+	size_t used = 0;
+
+	/* Warnings leave room: an error must never be lost behind them. */
+	if (p->n >= (warning ? PROBLEMS_MAX / 2 : PROBLEMS_MAX)) {
+		if (p->n == PROBLEMS_MAX && !warning &&
+			!append(p, "there are more problems than can be shown"))
+			p->lost = true;
+		return;
+	}
+	if (at.file && at.line)
+		used = (size_t)snprintf(text, sizeof text, "%s:%u: ", at.file, at.line);
+	else if (at.file)
+		used = (size_t)snprintf(text, sizeof text, "%s: ", at.file);
+	if (used >= sizeof text)
+		used = sizeof text - 1;
+	if (warning)
+		used += (size_t)snprintf(text + used, sizeof text - used, "warning: ");
+	if (used >= sizeof text)
+		used = sizeof text - 1;
+	vsnprintf(text + used, sizeof text - used, format, args);
+	for (char *c = text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 127)
+			*c = '?'; /* a message is one line, whatever a file holds */
+	if (append(p, text))
+		p->warnings += warning;
+	else if (!warning)
+		p->lost = true;
+}
+
+void problem_add(struct problems *p, struct place at, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	put(p, at, false, format, args);
+	va_end(args);
+}
+
+void problem_warn(struct problems *p, struct place at, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	put(p, at, true, format, args);
+	va_end(args);
+}
+
+void problem_out_of_memory(struct problems *p)
+{
+	problem_add(p, (struct place){ 0 }, "out of memory while reading the configuration");
+}
+
+size_t problem_errors(const struct problems *p)
+{
+	return p->n - p->warnings + p->lost;
+}
+
+void problems_free(struct problems *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		free(p->message[i]);
+	free(p->message);
+	*p = (struct problems){ 0 };
+}
