@@ -590,9 +590,9 @@ def shared_paths(shared):
     return shared(rules=rule(per='[ "path", "user" ]', rate="100/day"))
 
 
-def test_an_empty_path_is_the_root_or_absent(shared_paths):
-    """'' is absent as every empty string is: decided in the row above by the root's counter."""
-    assert "rule" not in shared_paths.check(path=None, user="x")
+def test_no_path_is_no_root(shared_paths):
+    for absent in (None, ""):
+        assert "rule" not in shared_paths.check(path=absent, user="x")
 
 
 def test_a_path_cannot_escape_a_match(run):
