@@ -72,6 +72,8 @@ static void put_piece(struct text *t, const char *p, size_t n)
 		t->cut = true;
 		return;
 	}
+	if (n == 0)
+		return; /* p may be NULL */
 	memcpy(t->p, p, n);
 	t->p += n;
 }
@@ -238,7 +240,7 @@ static bool is_taken(const char *name)
 static bool put_field(struct text *t, const struct log_field *f, enum log_format format)
 {
 	struct text before = *t;
-	struct str s = f->text.p ? shorten(f->text) : f->text;
+	struct str s = shorten(f->text);
 	char number[24];
 
 	if (format == LOG_FORMAT_JSON) {
@@ -251,7 +253,7 @@ static bool put_field(struct text *t, const struct log_field *f, enum log_format
 		put_text(t, "=");
 	}
 	struct text value = *t;
-	if (!f->text.p) {
+	if (f->is_number) {
 		(void)snprintf(number, sizeof number, "%" PRId64, f->number);
 		put_text(t, number);
 	} else if (format == LOG_FORMAT_TEXT && is_bare(s)) {
@@ -329,7 +331,7 @@ static void put_journal_field(struct text *t, struct record *r, const struct log
 			break;
 		}
 	}
-	if (f->text.p) {
+	if (!f->is_number) {
 		put_journal(t, r, name, shorten(f->text));
 		return;
 	}

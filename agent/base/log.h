@@ -32,21 +32,22 @@ struct log_settings {
 
 struct log_field {
 	const char *name; /* NULL ends a list */
-	struct str text;  /* of a string; its p must not be NULL, an empty one is STR("") */
-	int64_t number;   /* of an integer, when text.p is NULL */
+	struct str text;
+	int64_t number;
+	bool is_number; /* which of the two counts */
 };
 
 #define KV_STR(name, value) \
 	{ \
-		(name), (value), 0 \
+		(name), (value), 0, false \
 	}
 #define KV_Z(name, value) \
 	{ \
-		(name), str_of(value), 0 \
+		(name), str_of(value), 0, false \
 	}
 #define KV_INT(name, value) \
 	{ \
-		(name), { 0 }, (int64_t)(value) \
+		(name), { 0 }, (int64_t)(value), true \
 	}
 
 /* Starts the writing thread (signals blocked in it). Before this, and when it fails, lines go to
