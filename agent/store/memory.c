@@ -265,6 +265,8 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 	uint64_t mask = 0;
 	unsigned n = plan->n;
 	assert(n <= PLAN_MAX);
+	if (n == 0)
+		return STORE_DONE;
 
 	/* Three passes, so that what is not in the cache is waited for once, not once for each key:
 	 * slots, then the entries that they point to, then the buckets. */

@@ -1,0 +1,555 @@
+/* The bounded table: who stays and who goes, against what the contract says of it. */
+#include "rig.h"
+
+#include <math.h>
+
+#define HOUR (3600 * USEC_PER_SEC)
+
+static struct rig_limit tokens, day_tokens, fixed, sliding, once;
+
+static int setup(void **state)
+{
+	(void)state;
+	rig_limit(&tokens, ALGORITHM_TOKEN_BUCKET, 3, 10 * USEC_PER_SEC, 3);
+	rig_limit(&day_tokens, ALGORITHM_TOKEN_BUCKET, 100, USEC_PER_DAY, 100);
+	rig_limit(&fixed, ALGORITHM_FIXED_WINDOW, 2, 60 * USEC_PER_SEC, 2);
+	rig_limit(&sliding, ALGORITHM_SLIDING_WINDOW, 5, 30 * USEC_PER_SEC, 5);
+	rig_limit(&once, ALGORITHM_TOKEN_BUCKET, 1, HOUR, 1);
+	return 0;
+}
+
+/* ---- what is written, and what is not ---- */
+
+static void charges_are_kept(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	assert_true(rig_take(m, &tokens, 1, 2, now_at(0)).admits);
+	assert_false(rig_take(m, &tokens, 1, 2, now_at(0)).admits);
+	assert_true(rig_take(m, &tokens, 1, 1, now_at(0)).admits);
+	assert_true(rig_take(m, &tokens, 2, 3, now_at(0)).admits);
+	assert_true(rig_take(m, &fixed, 1, 2, now_at(0)).admits);
+	assert_false(rig_take(m, &fixed, 1, 1, now_at(0)).admits);
+	assert_int_equal(memory_store_stats(m).keys, 3);
+	rig_close(m);
+}
+
+static void what_is_not_charged_is_not_stored(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	assert_true(rig_take(m, &tokens, 1, 0, now_at(0)).admits);  /* asks */
+	assert_false(rig_take(m, &tokens, 1, 9, now_at(0)).admits); /* oversize */
+	assert_int_equal(memory_store_stats(m).keys, 0);
+
+	/* Denied by one limit: the other one's key is not made. */
+	assert_true(rig_take(m, &once, 2, 1, now_at(0)).admits);
+	static struct plan p;
+	p.n = 0;
+	rig_plan_add(&p, &tokens, 3, 1);
+	rig_plan_add(&p, &once, 2, 1);
+	store_take(memory_store_base(m), &p, now_at(0));
+	assert_false(p.take[1].verdict.admits);
+	assert_int_equal(memory_store_stats(m).keys, 1);
+	rig_close(m);
+}
+
+static void an_empty_plan_is_answered(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	static struct plan p;
+	assert_int_equal(store_take(memory_store_base(m), &p, now_at(0)), STORE_DONE);
+	rig_close(m);
+}
+
+static void a_key_twice_in_a_plan_is_stored_once(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	static struct plan p;
+	p.n = 0;
+	rig_plan_add(&p, &tokens, 1, 1);
+	rig_plan_add(&p, &tokens, 1, 1);
+	store_take(memory_store_base(m), &p, now_at(0));
+	assert_int_equal(memory_store_stats(m).keys, 1);
+	rig_close(m);
+}
+
+/* ---- who goes ---- */
+
+static void a_new_key_takes_the_place_of_a_full_one(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(3, now_at(0));
+	rig_take(m, &day_tokens, 1, 1, now_at(0));
+	rig_take(m, &tokens, 2, 3, now_at(0)); /* at its limit; full again in 10 s */
+	rig_take(m, &day_tokens, 3, 1, now_at(0));
+	rig_take(m, &day_tokens, 4, 1, now_at(11 * USEC_PER_SEC));
+	struct memory_stats s = memory_store_stats(m);
+	assert_int_equal(s.keys, 3);
+	assert_int_equal(s.expired, 1);
+	assert_int_equal(s.evicted, 0);
+	rig_close(m);
+}
+
+static void or_else_of_the_one_with_least_to_lose(void **state)
+{
+	(void)state;
+	struct memory_entry e[3];
+	struct memory_store *m = rig_store(3, now_at(0));
+	rig_take(m, &day_tokens, 1, 20, now_at(0));
+	rig_take(m, &day_tokens, 2, 10, now_at(0));
+	rig_take(m, &day_tokens, 3, 30, now_at(0));
+	rig_take(m, &day_tokens, 2, 15, now_at(0)); /* no longer the least: 1 is */
+	rig_take(m, &day_tokens, 4, 99, now_at(0));
+	size_t n = rig_dump(m, e, 3, now_at(0));
+	struct key gone = rig_key(1, &day_tokens);
+	assert_int_equal(n, 3);
+	assert_null(rig_find(e, n, &gone));
+	assert_int_equal(memory_store_stats(m).evicted, 1);
+	rig_close(m);
+}
+
+static void one_at_its_limit_goes_last(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(2, now_at(0));
+	rig_take(m, &tokens, 1, 3, now_at(0)); /* the soonest full again, but at its limit */
+	rig_take(m, &day_tokens, 2, 50, now_at(0));
+	rig_take(m, &day_tokens, 3, 1, now_at(0));
+	assert_false(rig_take(m, &tokens, 1, 1, now_at(0)).admits);
+	assert_int_equal(memory_store_stats(m).evicted, 1);
+	assert_int_equal(memory_store_stats(m).evicted_limited, 0);
+
+	/* Only when there is no other: the one that opens first. */
+	rig_take(m, &once, 4, 1, now_at(0));
+	assert_int_equal(memory_store_stats(m).evicted_limited, 0);
+	rig_take(m, &once, 5, 1, now_at(0));
+	assert_int_equal(memory_store_stats(m).evicted_limited, 1);
+	assert_true(rig_take(m, &tokens, 1, 0, now_at(0)).admits);
+	assert_false(rig_take(m, &once, 4, 1, now_at(0)).admits);
+	assert_false(rig_take(m, &once, 5, 1, now_at(0)).admits);
+	rig_close(m);
+}
+
+static void keys_of_one_plan_do_not_evict_each_other(void **state)
+{
+	(void)state;
+	static struct plan p;
+	struct memory_entry e[4];
+	for (unsigned max = 1; max <= 4; max++) {
+		struct memory_store *m = rig_store(max, now_at(0));
+		rig_take(m, &day_tokens, 1, 1, now_at(0));
+		p.n = 0;
+		rig_plan_add(&p, &day_tokens, 1, 1); /* has the least to lose */
+		rig_plan_add(&p, &day_tokens, 2, 2);
+		rig_plan_add(&p, &tokens, 3, 1);
+		rig_plan_add(&p, &fixed, 4, 1);
+		store_take(memory_store_base(m), &p, now_at(0));
+		size_t n = rig_dump(m, e, 4, now_at(0));
+		assert_int_equal(n, max);
+		for (unsigned i = 0; i < max; i++) {
+			const struct memory_entry *found = rig_find(e, n, &p.take[i].key);
+			assert_non_null(found);
+			assert_memory_equal(&found->bucket, &p.take[i].verdict.state, 16);
+			assert_true(p.take[i].verdict.admits);
+		}
+		rig_close(m);
+	}
+}
+
+static void a_flood_frees_no_client_at_its_limit(void **state)
+{
+	(void)state;
+	static const uint64_t sizes[] = { 500, 2048, 100000 };
+	for (unsigned k = 0; k < 3; k++) {
+		uint64_t max = sizes[k], limited = max / 3;
+		struct memory_store *m = rig_store(max, now_at(0));
+		for (uint64_t i = 0; i < limited; i++)
+			assert_true(rig_take(m, i & 1 ? &once : &fixed, i, i & 1 ? 1 : 2, now_at(0))
+					    .admits);
+		for (uint64_t i = 0; i < 3 * max; i++)
+			assert_true(rig_take(m, &tokens, 1000000 + i, 1, now_at(i)).admits);
+		for (uint64_t i = 0; i < limited; i++)
+			assert_false(
+				rig_take(m, i & 1 ? &once : &fixed, i, 1, now_at(3 * (usec_t)max))
+					.admits);
+		struct memory_stats s = memory_store_stats(m);
+		assert_int_equal(s.evicted_limited, 0);
+		assert_true(s.keys <= max);
+		assert_int_equal(s.inserted, s.keys + s.evicted + s.expired);
+		rig_close(m);
+	}
+}
+
+/* ---- random operations, each checked against what is allowed ---- */
+
+enum { MODEL_MAX = 1000 };
+
+struct watch {
+	struct memory_entry before[MODEL_MAX + 1], after[MODEL_MAX + 1];
+	size_t before_n, after_n;
+};
+
+static usec_t line_now(const struct key *k, struct now now)
+{
+	return k->b & 1 ? now.utc : now.steady;
+}
+
+static bool is_full(const struct memory_entry *e, struct now now)
+{
+	return e->full_at <= line_now(&e->key, now);
+}
+
+static bool is_limited(const struct memory_entry *e, struct now now)
+{
+	return e->open_at > line_now(&e->key, now);
+}
+
+static usec_t left(usec_t at, const struct memory_entry *e, struct now now)
+{
+	return at - line_now(&e->key, now);
+}
+
+static void check_victim(const struct watch *w, const struct memory_entry *victim, struct now now)
+{
+	if (is_full(victim, now))
+		return;
+	for (size_t i = 0; i < w->before_n; i++) {
+		const struct memory_entry *e = &w->before[i];
+		assert_false(is_full(e, now));
+		if (!is_limited(victim, now) && !is_limited(e, now))
+			assert_true(left(victim->full_at, victim, now) <= left(e->full_at, e, now));
+		if (is_limited(victim, now)) {
+			assert_true(is_limited(e, now));
+			assert_true(left(victim->open_at, victim, now) <= left(e->open_at, e, now));
+		}
+	}
+}
+
+static void check_take(struct memory_store *m, struct watch *w, const struct rig_limit *r,
+	uint64_t id, int64_t cost, struct now now, uint64_t max)
+{
+	struct key key = rig_key(id, r);
+	const struct memory_entry *was = rig_find(w->before, w->before_n, &key);
+	const struct bucket *stored = was ? &was->bucket : NULL;
+	static struct plan model;
+	model.n = 0;
+	rig_plan_add(&model, r, id, cost);
+	plan_charge(&model, &stored, now);
+
+	struct verdict v = rig_take(m, r, id, cost, now);
+	assert_memory_equal(&v.state, &model.take[0].verdict.state, sizeof v.state);
+	assert_int_equal(v.admits, model.take[0].verdict.admits);
+	w->after_n = rig_dump(m, w->after, MODEL_MAX + 1, now);
+	assert_true(w->after_n <= max);
+
+	const struct memory_entry *is = rig_find(w->after, w->after_n, &key);
+	if (!v.charged) {
+		assert_int_equal(w->after_n, w->before_n);
+		assert_true(!was == !is);
+	} else {
+		usec_t keep = limit_keep_for(&r->limit, &v.state, now);
+		assert_non_null(is);
+		assert_memory_equal(&is->bucket, &v.state, sizeof v.state);
+		assert_true(left(is->full_at, is, now) >= keep); /* never forgotten early */
+		if (!was)
+			assert_true(left(is->full_at, is, now) < keep + TICK);
+	}
+
+	/* What else has changed: nothing, or one has gone for the newcomer. */
+	size_t gone = 0, same = 0;
+	for (size_t i = 0; i < w->before_n; i++) {
+		const struct memory_entry *e = &w->before[i];
+		const struct memory_entry *now_is = rig_find(w->after, w->after_n, &e->key);
+		if (!now_is) {
+			check_victim(w, e, now);
+			gone++;
+		} else if (e != was) {
+			assert_memory_equal(e, now_is, sizeof *e);
+			same++;
+		}
+	}
+	assert_true(gone <= 1);
+	if (gone)
+		assert_true(!was && is && w->before_n == max);
+	assert_int_equal(w->after_n, same + (is != NULL));
+
+	memcpy(w->before, w->after, w->after_n * sizeof *w->after);
+	w->before_n = w->after_n;
+}
+
+static void check_sweep(struct memory_store *m, struct watch *w, struct now now)
+{
+	size_t full = 0;
+	for (size_t i = 0; i < w->before_n; i++)
+		full += is_full(&w->before[i], now);
+	assert_int_equal(memory_store_sweep(m, now, 64), full);
+	w->after_n = rig_dump(m, w->after, MODEL_MAX + 1, now);
+	assert_int_equal(w->after_n, w->before_n - full);
+	for (size_t i = 0; i < w->after_n; i++)
+		assert_false(is_full(&w->after[i], now));
+	memcpy(w->before, w->after, w->after_n * sizeof *w->after);
+	w->before_n = w->after_n;
+}
+
+static void random_operations(uint64_t max, unsigned ops, bool steps, uint64_t seed)
+{
+	static struct watch w;
+	static const struct rig_limit *const limits[] = { &tokens, &day_tokens, &fixed, &sliding,
+		&once };
+	struct now now = now_at(0);
+	struct memory_store *m = rig_store(max, now);
+	w.before_n = 0;
+	for (unsigned i = 0; i < ops; i++) {
+		uint64_t r = rig_random(&seed);
+		usec_t passed = (usec_t)(r >> 20 & 63) * TICK; /* up to 2 s; some keys lapse */
+		if ((r & 255) == 0)
+			passed += 600 * (usec_t)TICK * 10;
+		now.steady += passed;
+		now.utc += passed;
+		if (steps && (r >> 8 & 31) == 0)
+			now.utc += ((usec_t)(r >> 40 & 4095) - 2048) * 8 * TICK;
+		if ((r >> 13 & 63) == 0) {
+			check_sweep(m, &w, now);
+			continue;
+		}
+		uint64_t id = rig_random(&seed) % (2 * max + 1);
+		/* Half of all requests go to a few busy ones. */
+		if (r >> 30 & 1)
+			id %= max / 4 + 1;
+		const struct rig_limit *limit = limits[id % 5];
+		check_take(m, &w, limit, id, (int64_t)(r >> 32 & 3), now, max);
+	}
+	rig_close(m);
+}
+
+static void random_operations_keep_to_the_contract(void **state)
+{
+	(void)state;
+	static const struct {
+		uint64_t max;
+		unsigned ops;
+	} rows[] = { { 1, 4000 }, { 2, 4000 }, { 3, 6000 }, { 10, 10000 }, { 100, 10000 },
+		{ 1000, 4000 } };
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
+		random_operations(rows[i].max, rows[i].ops, false, 7 + i);
+}
+
+static void they_do_while_the_clock_steps(void **state)
+{
+	(void)state;
+	random_operations(3, 6000, true, 21);
+	random_operations(10, 10000, true, 22);
+	random_operations(100, 10000, true, 23);
+}
+
+/* Plans of several keys on a table of several shards: what was charged is there, whatever else. */
+static void random_plans_are_kept(void **state)
+{
+	(void)state;
+	static struct plan p;
+	static struct memory_entry e[4096];
+	static const struct rig_limit *const limits[] = { &tokens, &fixed, &day_tokens };
+	uint64_t seed = 99;
+	struct now now = now_at(0);
+	struct memory_store *m = rig_store(4096, now);
+	for (unsigned i = 0; i < 20000; i++) {
+		p.n = 0;
+		unsigned n = 1 + rig_random(&seed) % 3;
+		for (unsigned k = 0; k < n; k++)
+			rig_plan_add(&p, limits[k], 3 * (rig_random(&seed) % 4000) + k, 1);
+		now.steady += TICK;
+		now.utc += TICK;
+		store_take(memory_store_base(m), &p, now);
+		if (i % 64)
+			continue;
+		size_t got = rig_dump(m, e, 4096, now);
+		for (unsigned k = 0; k < n; k++) {
+			const struct memory_entry *found = rig_find(e, got, &p.take[k].key);
+			if (!p.take[k].verdict.charged)
+				continue;
+			assert_non_null(found);
+			assert_memory_equal(&found->bucket, &p.take[k].verdict.state, 16);
+		}
+	}
+	struct memory_stats s = memory_store_stats(m);
+	assert_int_equal(s.inserted, s.keys + s.evicted + s.expired);
+	rig_close(m);
+}
+
+/* ---- the keeper's work, and time ---- */
+
+static void a_sweep_frees_what_is_full(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(100000, now_at(0));
+	for (uint64_t i = 0; i < 50000; i++)
+		rig_take(m, i & 1 ? &tokens : &fixed, i, 1, now_at(0));
+	for (uint64_t i = 50000; i < 60000; i++)
+		rig_take(m, &day_tokens, i, 1, now_at(0));
+	assert_int_equal(memory_store_sweep(m, now_at(0), 256), 0);
+	/* Charged again, these are full later than the table's order knows. */
+	for (uint64_t i = 1; i < 2000; i += 2)
+		rig_take(m, &tokens, i, 2, now_at(USEC_PER_SEC));
+	assert_int_equal(memory_store_sweep(m, now_at(8 * USEC_PER_SEC), 256), 24000);
+	assert_int_equal(memory_store_sweep(m, now_at(800 * USEC_PER_SEC), 256), 26000);
+	assert_int_equal(memory_store_stats(m).keys, 10000);
+	assert_int_equal(memory_store_stats(m).expired, 50000);
+	assert_int_equal(memory_store_sweep(m, now_at(HOUR), 256), 10000);
+	rig_close(m);
+}
+
+static void stretched_entries_are_kept_longer(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(3000, now_at(0));
+	for (uint64_t i = 0; i < 2000; i++)
+		rig_take(m, &tokens, i, 3, now_at(0)); /* full in 10 s */
+	rig_take(m, &sliding, 5000, 1, now_at(0));     /* windows end when they end */
+	memory_store_stretch(m, 1, now_at(0));
+	memory_store_stretch(m, 0.5, now_at(0));
+	memory_store_stretch(m, 3, now_at(USEC_PER_SEC)); /* 9 s left become 27 */
+	assert_int_equal(memory_store_sweep(m, now_at(27 * USEC_PER_SEC), 256), 0);
+	assert_int_equal(memory_store_sweep(m, now_at(29 * USEC_PER_SEC), 256), 2000);
+	assert_int_equal(memory_store_sweep(m, now_at(60 * USEC_PER_SEC), 256), 1);
+	rig_close(m);
+}
+
+static void a_stretch_has_its_bounds(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	rig_take(m, &tokens, 1, 1, now_at(0));
+	memory_store_stretch(m, 1e300, now_at(0));
+	memory_store_stretch(m, (double)INFINITY, now_at(0));
+	memory_store_stretch(m, (double)NAN, now_at(0));
+	assert_int_equal(memory_store_sweep(m, now_at(700 * USEC_PER_DAY), 256), 0);
+	assert_int_equal(memory_store_sweep(m, now_at(741 * USEC_PER_DAY), 256), 1);
+	rig_close(m);
+}
+
+static void the_longest_window_is_kept(void **state)
+{
+	(void)state;
+	static struct rig_limit year;
+	rig_limit(&year, ALGORITHM_SLIDING_WINDOW, 5, 366 * USEC_PER_DAY, 5);
+	struct memory_store *m = rig_store(10, now_at(0));
+	struct verdict v = rig_take(m, &year, 1, 5, now_at(0));
+	usec_t keep = limit_keep_for(&year.limit, &v.state, now_at(0));
+	for (usec_t t = 0; t < keep; t += 30 * USEC_PER_DAY)
+		assert_int_equal(memory_store_sweep(m, now_at(t), 256), 0);
+	assert_int_equal(memory_store_sweep(m, now_at(keep + TICK), 256), 1);
+	rig_close(m);
+}
+
+/* A clock that was far off and is put right: nothing charged is forgotten early, and nothing stays
+ * for ever. */
+static void leaps_of_utc(void **state)
+{
+	(void)state;
+	static const int64_t days[] = { -20000, -1000, -400, -31, -2, 2, 400, 800, 1000, 20000 };
+	for (unsigned i = 0; i < sizeof days / sizeof *days; i++) {
+		struct memory_store *m = rig_store(10, now_at(0));
+		rig_take(m, &fixed, 1, 2, now_at(0));
+		rig_take(m, &once, 2, 1, now_at(0));
+		struct now now = now_at(USEC_PER_SEC);
+		now.utc += days[i] * USEC_PER_DAY;
+		size_t freed = memory_store_sweep(m, now, 256);
+		assert_int_equal(freed, days[i] > 0 ? 1 : 0); /* the window is over, or is not */
+		assert_false(rig_take(m, &once, 2, 1, now).admits);
+		rig_take(m, &fixed, 3, 2, now);
+		assert_false(rig_take(m, &fixed, 3, 1, now).admits);
+		assert_int_equal(memory_store_sweep(m, now, 256), 0);
+		now.steady += 32 * USEC_PER_DAY;
+		now.utc += 32 * USEC_PER_DAY;
+		memory_store_sweep(m, now, 256);
+		assert_int_equal(memory_store_stats(m).keys, 0);
+		rig_close(m);
+	}
+}
+
+/* A step forward ends windows at once, also where a newcomer looks for room. */
+static void a_step_forward_is_followed_by_the_order(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	for (uint64_t i = 0; i < 5; i++)
+		rig_take(m, &tokens, i, 1, now_at(0));
+	for (uint64_t i = 5; i < 10; i++)
+		rig_take(m, &fixed, i, 1, now_at(0));
+	struct now now = now_at(USEC_PER_SEC);
+	now.utc += HOUR;
+	rig_take(m, &day_tokens, 11, 1, now);
+	assert_int_equal(memory_store_stats(m).expired, 1);
+	assert_int_equal(memory_store_stats(m).evicted, 0);
+	assert_int_equal(memory_store_sweep(m, now, 256), 4);
+	rig_close(m);
+}
+
+static void what_is_put_back_is_there(void **state)
+{
+	(void)state;
+	struct memory_entry e[3];
+	struct memory_store *m = rig_store(2, now_at(0));
+	struct memory_entry in = { .key = rig_key(1, &day_tokens) };
+	in.bucket.used = 4;
+	in.bucket.at = now_at(0).steady;
+	in.full_at = in.bucket.at;
+	in.open_at = in.bucket.at;
+	assert_false(memory_store_put(m, &in, now_at(0))); /* full already */
+	in.full_at += HOUR;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	in.key = rig_key(2, &day_tokens);
+	in.full_at += HOUR;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+
+	/* No room: those with most to lose stay, whichever came first. */
+	in.key = rig_key(3, &day_tokens);
+	in.full_at -= HOUR / 2;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	in.key = rig_key(4, &day_tokens);
+	in.full_at -= HOUR / 4 * 3;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	struct key two = rig_key(2, &day_tokens), three = rig_key(3, &day_tokens);
+	assert_int_equal(rig_dump(m, e, 3, now_at(0)), 2);
+	assert_non_null(rig_find(e, 2, &two));
+	assert_non_null(rig_find(e, 2, &three));
+
+	/* At its limit it stays even with less time to go. */
+	in.key = rig_key(5, &day_tokens);
+	in.open_at = in.full_at;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	assert_int_equal(rig_dump(m, e, 3, now_at(0)), 2);
+	assert_non_null(rig_find(e, 2, &in.key));
+	assert_non_null(rig_find(e, 2, &two));
+	assert_int_equal(memory_store_stats(m).evicted, 0);
+	rig_close(m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(charges_are_kept),
+		cmocka_unit_test(what_is_not_charged_is_not_stored),
+		cmocka_unit_test(an_empty_plan_is_answered),
+		cmocka_unit_test(a_key_twice_in_a_plan_is_stored_once),
+		cmocka_unit_test(a_new_key_takes_the_place_of_a_full_one),
+		cmocka_unit_test(or_else_of_the_one_with_least_to_lose),
+		cmocka_unit_test(one_at_its_limit_goes_last),
+		cmocka_unit_test(keys_of_one_plan_do_not_evict_each_other),
+		cmocka_unit_test(a_flood_frees_no_client_at_its_limit),
+		cmocka_unit_test(random_operations_keep_to_the_contract),
+		cmocka_unit_test(they_do_while_the_clock_steps),
+		cmocka_unit_test(random_plans_are_kept),
+		cmocka_unit_test(a_sweep_frees_what_is_full),
+		cmocka_unit_test(stretched_entries_are_kept_longer),
+		cmocka_unit_test(a_stretch_has_its_bounds),
+		cmocka_unit_test(the_longest_window_is_kept),
+		cmocka_unit_test(leaps_of_utc),
+		cmocka_unit_test(a_step_forward_is_followed_by_the_order),
+		cmocka_unit_test(what_is_put_back_is_there),
+	};
+	return cmocka_run_group_tests_name("store/memory", tests, setup, NULL);
+}
