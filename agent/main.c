@@ -151,6 +151,7 @@ struct agent {
 	struct snapshot *snapshot;
 	struct problems problems; /* of the configuration: warnings, once it is loaded */
 	struct memory_store *store;
+	char state_file[256]; /* "": none */
 	struct listeners listeners;
 	bool log_is_open;
 };
@@ -201,7 +202,7 @@ static bool open_listeners(struct agent *a)
 static bool load_state(struct agent *a)
 {
 	const struct settings *s = &a->snapshot->settings;
-	const char *file = s->store.state_file;
+	const char *file = a->state_file;
 	char message[512] = "";
 	switch (state_load(file, (uint64_t)s->store.max_keys, clock_read(), &a->store, message,
 		sizeof message)) {
@@ -227,7 +228,8 @@ static bool open_store(struct agent *a)
 	const struct settings *s = &a->snapshot->settings;
 	if (s->store.backend != BACKEND_MEMORY)
 		return fail("store.backend: this build has the backend \"memory\" only: set that");
-	if (s->store.state_file[0]) {
+	memcpy(a->state_file, s->store.state_file, sizeof a->state_file);
+	if (a->state_file[0]) {
 		if (!load_state(a))
 			return false;
 	} else {
@@ -277,10 +279,12 @@ static int run(const struct options *o)
 		(void)fail(err);
 		goto end;
 	}
+	drop(a.snapshot); /* control has it now, until a reload replaces it */
+	a.snapshot = NULL;
 	control_run(control); /* until SIGTERM, and the drain after it */
 	control_free(control);
-	if (a.snapshot->settings.store.state_file[0])
-		(void)keeper_save(a.store, a.snapshot->settings.store.state_file);
+	if (a.state_file[0])
+		(void)keeper_save(a.store, a.state_file);
 	status = EXIT_SUCCESS;
 end:
 	close_agent(&a);

@@ -14,9 +14,10 @@ enum {
 	LINGER_BYTES_MAX = 1 << 20, /* unread input that is still drained after a DISCONNECT */
 };
 
-#define STOP_QUIET    (10 * USEC_PER_MSEC)  /* between the last ACK and DISCONNECT: HAProxy 3.1.0 */
-#define STOP_BUSY_MAX (400 * USEC_PER_MSEC) /* a connection that is never quiet is cut after this \
-					     */
+#define STOP_QUIET (10 * USEC_PER_MSEC) /* between the last ACK and DISCONNECT: HAProxy 3.1.0 */
+#define STOP_BUSY_MAX \
+	(400 * USEC_PER_MSEC) /* a connection that is never quiet is cut after this \
+			       */
 #define STOP_ENTIRE_MAX (1000 * USEC_PER_MSEC)
 
 enum conn_state {
@@ -515,11 +516,9 @@ void conns_drain(struct conns *all)
 		c->session.draining = true;
 }
 
-/* true: nothing of a NOTIFY or an ACK is under way, and has not been for STOP_QUIET. */
-static bool is_quiet(const struct conn *c, struct now now)
+static bool has_nothing_under_way(const struct conn *c)
 {
-	return !c->in && !c->out && !c->session.assembling &&
-	       now.steady - c->answered_at >= STOP_QUIET;
+	return !c->in && !c->out && !c->session.assembling;
 }
 
 bool conns_stop(struct conns *all, struct now now)
@@ -540,13 +539,13 @@ bool conns_stop(struct conns *all, struct now now)
 			expire(c, now);
 			continue;
 		}
+		bool busy_too_long = since >= STOP_BUSY_MAX;
+		if (busy_too_long)
+			ev_io_stop(all->loop, &c->reader); /* so that it becomes quiet */
 		/* One round of the loop at least, for what has been received already. */
-		if (since >= STOP_QUIET && is_quiet(c, now))
+		if (since >= STOP_QUIET && now.steady - c->answered_at >= STOP_QUIET &&
+			(busy_too_long || has_nothing_under_way(c)))
 			disconnect(c, SPOP_NORMAL, now);
-		else if (since >= STOP_BUSY_MAX + STOP_QUIET)
-			disconnect(c, SPOP_NORMAL, now);
-		else if (since >= STOP_BUSY_MAX)
-			ev_io_stop(all->loop, &c->reader);
 	}
 	return all->n == 0;
 }

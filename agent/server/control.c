@@ -168,6 +168,12 @@ static void warn_of_full_table(struct control *c, struct now now)
 
 /* Snapshots. */
 
+static void drop(struct snapshot *s)
+{
+	if (s && snapshot_unref(s))
+		snapshot_free(s);
+}
+
 /* Frees those that no worker has any more. */
 static void free_retired(struct control *c)
 {
@@ -178,8 +184,8 @@ static void free_retired(struct control *c)
 		 * stopped doing so. */
 		if (atomic_load_explicit(&s->refs, memory_order_acquire) > 1)
 			c->retired[kept++] = s;
-		else if (snapshot_unref(s))
-			snapshot_free(s);
+		else
+			drop(s);
 	}
 	c->retired_n = kept;
 }
@@ -225,8 +231,7 @@ static struct snapshot *load_fresh(struct control *c)
 			return fresh;
 		log_error("reload_refused", KV_Z("problem", err));
 	}
-	if (fresh && snapshot_unref(fresh))
-		snapshot_free(fresh);
+	drop(fresh);
 	return NULL;
 }
 
@@ -514,9 +519,9 @@ void control_free(struct control *c)
 	keeper_stop(c->keeper);
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);
-	free_retired(c);
-	if (snapshot_unref(c->snapshot))
-		snapshot_free(c->snapshot);
+	for (unsigned i = 0; i < c->retired_n; i++)
+		drop(c->retired[i]);
+	drop(c->snapshot);
 	denials_free(c->denials);
 	if (c->loop) {
 		unwatch_signal(c, &c->on_term);
