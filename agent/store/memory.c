@@ -99,7 +99,7 @@ static usec_t line_of(const struct key *k, struct now lines)
 	return key_line(k) == LINE_WINDOWS ? lines.utc : lines.steady;
 }
 
-static usec_t clamp(usec_t v, usec_t least, usec_t most)
+static int64_t clamp(int64_t v, int64_t least, int64_t most)
 {
 	return v < least ? least : v > most ? most : v;
 }
@@ -138,12 +138,12 @@ static void unlock_all(struct memory_store *m, uint64_t mask)
  * shard is sure to need itself: so none is left over in one shard while another has to evict. */
 static int64_t rooms_batch(const struct memory_store *m, int64_t left)
 {
-	int64_t n = left / (16 * (int64_t)m->shards);
-	return n < ROOMS_BATCH_MAX ? n : ROOMS_BATCH_MAX;
+	return clamp(left / (16 * (int64_t)m->shards), 0, ROOMS_BATCH_MAX);
 }
 
-/* false: the table, or this shard, is full. */
-static bool room_get(struct memory_store *m, struct shard *s)
+/* Room for one more entry; `batch_max`: how many may be taken in hand at once. false: the table, or
+ * this shard, is full. */
+static bool room_get(struct memory_store *m, struct shard *s, int64_t batch_max)
 {
 	if (shard_keys(s) == s->entry_max)
 		return false;
@@ -153,8 +153,7 @@ static bool room_get(struct memory_store *m, struct shard *s)
 		do {
 			if (left <= 0)
 				return false;
-			n = rooms_batch(m, left);
-			n += n == 0;
+			n = clamp(rooms_batch(m, left), 1, batch_max);
 		} while (!atomic_compare_exchange_weak_explicit(
 			&m->rooms, &left, left - n, memory_order_relaxed, memory_order_relaxed));
 		s->rooms = (uint32_t)n;
@@ -242,7 +241,7 @@ static uint32_t add_entry(struct memory_store *m, struct shard *s, const struct 
 	const struct spared *spared, const struct ticks *t)
 {
 	s->inserted++;
-	if (!room_get(m, s)) {
+	if (!room_get(m, s, ROOMS_BATCH_MAX)) {
 		bool limited = entry_is_limited(e, t);
 		enum room room;
 		do
@@ -480,7 +479,8 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 	uint32_t found = shard_find(s, &e.key);
 	if (found != ENTRY_NONE) {
 		rewrite(&s->entry[found], &e);
-	} else if (room_get(m, s)) {
+	} else if (room_get(m, s, 1)) {
+		/* One by one: a file brings all of a shard's keys before any of the next's. */
 		shard_add(s, &e, &t);
 	} else {
 		enum room room = shard_make_room(s, &t, NULL, 0, &e, UINT32_MAX);
