@@ -92,7 +92,8 @@ if command -v dpkg-query >/dev/null; then
 		echo "  all packages are there"
 	fi
 else
-	echo "  no Debian: taking it that these, or the like, are there: $(echo $packages)"
+	echo "  no Debian: taking it that what these packages hold is there:"
+	echo "$packages" | sed 's/^/    /'
 fi
 
 echo "2. The agent"

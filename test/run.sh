@@ -1,0 +1,290 @@
+#!/bin/sh
+# Installs what the tests need (Debian 12 or newer, as root), builds, runs all of them, and ends
+# with a line "N passed, N failed". Not as root, or offline, it works where the packages are there.
+#
+#   sh test/run.sh                      all of it
+#   sh test/run.sh --only PART[,PART]   parts: format release dev tsan fuzz tidy system races
+#   sh test/run.sh --on SUITE           all of it in a Debian of its own (bookworm, trixie, testing,
+#                                       sid) under build/on/SUITE, by debootstrap and chroot; root
+#
+# The parts in words: format and tidy, the tools' word on the source; dev, tsan and fuzz, the unit
+# tests, scenarios and fuzz targets under AddressSanitizer with UBSan, under ThreadSanitizer, by
+# libFuzzer; release, that it builds; system, the agent as a process and behind a real HAProxy;
+# races, part of these with ThreadSanitizer.
+set -u
+
+usage() {
+	sed -n '2,13s/^# \{0,1\}//p' "$0"
+}
+
+cd "$(dirname "$0")/.." || exit 1
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+parts="format release dev tsan fuzz tidy system races"
+suite=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--only) parts=$(echo "${2-}" | tr , ' '); shift ;;
+	--on) suite=${2-}; shift ;;
+	-h | --help) usage; exit 0 ;;
+	*) usage >&2; exit 1 ;;
+	esac
+	shift || { usage >&2; exit 1; }
+done
+
+packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libsodium-dev
+libsystemd-dev libcmocka-dev clang libclang-rt-dev llvm clang-format clang-tidy haproxy curl mandoc
+systemd python3 python3-pytest"
+
+missing() {
+	for p; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || echo "$p"
+	done
+}
+
+# install_packages PACKAGE...: those that are not there
+install_packages() {
+	command -v dpkg-query >/dev/null || { echo "no Debian: taking it that everything is there"; return; }
+	lacking=$(missing "$@" | tr '\n' ' ')
+	[ -n "$lacking" ] || return 0
+	if [ "$(id -u)" != 0 ]; then
+		echo "not root, and these are missing: $lacking"
+		return
+	fi
+	echo "installing: $lacking"
+	export DEBIAN_FRONTEND=noninteractive
+	# Retried once: a mirror in the middle of its update mends itself.
+	for _ in 1 2; do
+		# shellcheck disable=SC2086
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends $lacking \
+			>build/log/apt.txt 2>&1 </dev/null && return
+	done
+	tail -n 20 build/log/apt.txt
+}
+
+# --- in a Debian of its own ----------------------------------------------------------------------
+
+on_suite() {
+	root=$PWD/build/on/$suite
+	[ "$(id -u)" = 0 ] || { echo "--on needs root" >&2; exit 1; }
+	install_packages debootstrap
+	if [ ! -e "$root/.complete" ]; then
+		rm -rf "$root"
+		mkdir -p "$root"
+		# Where this machine has its packages from, unless DEBIAN_MIRROR says where.
+		# shellcheck disable=SC2016
+		mirror=${DEBIAN_MIRROR-$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 2>/dev/null |
+			awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }')}
+		echo "debootstrap $suite: some minutes, once"
+		debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"} >build/log/debootstrap.txt 2>&1 ||
+			{ tail -n 20 build/log/debootstrap.txt >&2; exit 1; }
+		# No service starts in there.
+		printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+		chmod 755 "$root/usr/sbin/policy-rc.d"
+		for f in /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf; do
+			[ -e "$f" ] && cp "$f" "$root/etc/apt/apt.conf.d/"
+		done
+		touch "$root/.complete"
+	fi
+	cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null
+	rm -rf "$root/src"
+	mkdir "$root/src"
+	# What is committed: this is about the project, not about what lies around.
+	git archive HEAD | tar -x -C "$root/src" || exit 1
+	mounted=
+	trap '[ -z "$mounted" ] || umount "$root/proc"' EXIT
+	trap 'exit 130' INT TERM HUP
+	mount -t proc proc "$root/proc" 2>/dev/null && mounted=yes
+	chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root \
+		${http_proxy:+http_proxy="$http_proxy"} sh /src/test/run.sh --only "$(echo "$parts" | tr ' ' ,)"
+	exit $?
+}
+
+mkdir -p build/log
+[ -z "$suite" ] || on_suite
+
+# --- here ----------------------------------------------------------------------------------------
+
+passed=0
+failed=0
+began=$(date +%s)
+jobs=$(nproc 2>/dev/null || echo 2)
+
+# Address space randomisation with more bits than a sanitizer of the time knew ends it at its start,
+# "unexpected memory mapping"; where it can be switched off, it is, for what is run from here.
+fixed=
+if setarch "$(uname -m)" -R true 2>/dev/null; then
+	fixed="setarch $(uname -m) -R"
+fi
+export ASAN_OPTIONS="${ASAN_OPTIONS-detect_leaks=1}"
+export UBSAN_OPTIONS="${UBSAN_OPTIONS-print_stacktrace=1}"
+export TSAN_OPTIONS="${TSAN_OPTIONS-second_deadlock_stack=1}"
+
+say() {
+	printf '%4d s  %s\n' $(($(date +%s) - began)) "$*"
+}
+
+wanted() {
+	case " $parts " in *" $1 "*) return 0 ;; esac
+	return 1
+}
+
+# alive PID: a dot now and then, until it ends
+alive() {
+	ticks=0
+	while kill -0 "$1" 2>/dev/null; do
+		sleep 1
+		ticks=$((ticks + 1))
+		[ $((ticks % 20)) != 0 ] || printf .
+	done
+	[ $ticks -lt 20 ] || echo
+}
+
+# run LOG COMMAND...: into build/log/LOG.txt; its status
+run() {
+	log=build/log/$1.txt
+	shift
+	"$@" >"$log" 2>&1 </dev/null &
+	alive $!
+	wait $!
+}
+
+show() {
+	say "FAILED: $1; the end of build/log/$2.txt:"
+	tail -n "${3:-60}" "build/log/$2.txt" | sed 's/^/        /'
+}
+
+# judge NAME LOG STATUS: one step that passes or fails
+judge() {
+	if [ "$3" = 0 ]; then
+		passed=$((passed + 1))
+		say "$1: ok"
+	else
+		failed=$((failed + 1))
+		show "$1" "$2"
+	fi
+}
+
+# build PRESET [cmake's options]
+build() {
+	preset=$1
+	shift
+	# A cache from another place (the tree was moved, or copied into a chroot) knows only its own.
+	grep -qsx "CMAKE_HOME_DIRECTORY:INTERNAL=$(pwd -P)" "build/$preset/CMakeCache.txt" ||
+		rm -rf "build/$preset"
+	# shellcheck disable=SC2016
+	run "build-$preset" sh -c 'preset=$1; shift; cmake --preset "$preset" "$@" && cmake --build "build/$preset"' \
+		sh "$preset" "$@"
+	judge "build $preset" "build-$preset" $?
+	[ "$failed_before" = "$failed" ]
+}
+
+# count LOG PASSED FAILED STATUS NAME: a test runner's own numbers; one that has none has failed
+count() {
+	passed=$((passed + ${2:-0}))
+	failed=$((failed + ${3:-0}))
+	if [ "$4" != 0 ] && [ "${3:-0}" = 0 ]; then
+		failed=$((failed + 1))
+	fi
+	if [ "$4" = 0 ]; then
+		say "$5: ${2:-0} passed"
+	else
+		show "$5: ${2:-0} passed, ${3:-0} failed" "$1" 120
+	fi
+}
+
+ctests() {
+	# shellcheck disable=SC2086
+	run "ctest-$1" $fixed ctest --test-dir "build/$1" -j "$jobs" --output-on-failure --no-tests=error
+	status=$?
+	log=build/log/ctest-$1.txt
+	bad=$(sed -n 's/.*tests passed, \([0-9]*\) tests\{0,1\} failed out of \([0-9]*\).*/\1/p' "$log")
+	all=$(sed -n 's/.*tests passed, \([0-9]*\) tests\{0,1\} failed out of \([0-9]*\).*/\2/p' "$log")
+	count "ctest-$1" $((${all:-0} - ${bad:-0})) "${bad:-0}" $status "ctest $1"
+}
+
+# pytests LOG AGENT [pytest's arguments]
+pytests() {
+	name=$1
+	agent=$2
+	shift 2
+	# shellcheck disable=SC2086
+	AGENT=$PWD/$agent run "$name" $fixed /usr/bin/python3 -m pytest -q -ra -p no:cacheprovider "$@"
+	status=$?
+	last=$(tail -n 1 "build/log/$name.txt")
+	bad=$(echo "$last" | grep -oE '[0-9]+ (failed|error)' | awk '{ n += $1 } END { print n + 0 }')
+	good=$(echo "$last" | grep -oE '[0-9]+ passed' | awk '{ print $1 + 0 }')
+	count "$name" "${good:-0}" "${bad:-0}" $status "$name"
+	grep -E '^SKIPPED' "build/log/$name.txt" | sed 's/^/        /'
+}
+
+# Other versions of these tools have other opinions: theirs is asked where it is the one that the
+# tree was formatted with.
+known_version() {
+	"$1" --version 2>/dev/null | grep -q 'version 14\.'
+}
+
+sources() {
+	find agent test -name '*.[ch]' -not -path '*/build/*' | sort
+}
+
+say "packages"
+# shellcheck disable=SC2086
+install_packages $packages
+
+if wanted format; then
+	if known_version clang-format; then
+		# shellcheck disable=SC2046
+		run format clang-format --dry-run -Werror $(sources)
+		judge "clang-format" format $?
+	else
+		say "clang-format: left out, this is not version 14"
+	fi
+fi
+
+if wanted release; then
+	failed_before=$failed
+	build release -DTESTS=ON || :
+fi
+
+for preset in dev tsan fuzz; do
+	if wanted $preset; then
+		failed_before=$failed
+		build "$preset" -DTESTS=ON && ctests "$preset"
+	fi
+done
+
+if wanted tidy; then
+	if known_version clang-tidy; then
+		[ -e build/dev/compile_commands.json ] || cmake --preset dev >/dev/null
+		# Fuzz targets and tests are for tests; the agent is what is shipped.
+		# shellcheck disable=SC2016
+		run tidy sh -c 'find agent -name "*.c" | sort | xargs -P "$1" -n 1 clang-tidy --quiet -p build/dev' \
+			sh "$jobs"
+		judge "clang-tidy" tidy $?
+	else
+		say "clang-tidy: left out, this is not version 14"
+	fi
+fi
+
+if wanted system; then
+	if [ -x build/dev/agent/spoa-ratelimit ]; then
+		pytests system build/dev/agent/spoa-ratelimit test/system
+	else
+		failed=$((failed + 1))
+		say "FAILED: system: there is no build/dev/agent/spoa-ratelimit (--only dev,system builds it)"
+	fi
+fi
+
+if wanted races; then
+	if [ -x build/tsan/agent/spoa-ratelimit ]; then
+		pytests races build/tsan/agent/spoa-ratelimit test/system/test_process.py \
+			test/system/test_haproxy_files.py
+	else
+		failed=$((failed + 1))
+		say "FAILED: races: there is no build/tsan/agent/spoa-ratelimit (--only tsan,races builds it)"
+	fi
+fi
+
+say "done"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,132 @@
+"""contrib/, and the scripts: what a tool can say of them, and the quick start from end to end."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+import stack
+
+ROOT = stack.ROOT
+UNIT = ROOT / "contrib/systemd/spoa-ratelimit.service"
+SCRIPTS = [ROOT / "contrib/quickstart.sh", ROOT / "test/run.sh", ROOT / "test/layers.sh"]
+PAGES = [ROOT / "contrib/man/spoa-ratelimit.8", ROOT / "contrib/man/spoa-ratelimit.cfg.5"]
+
+
+def needs(tool):
+    return pytest.mark.skipif(not shutil.which(tool), reason=f"needs {tool}")
+
+
+def say(*argv, **kw):
+    return subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, check=False, **kw)
+
+
+@needs("systemd-analyze")
+def test_the_unit_is_sandboxed():
+    done = say("systemd-analyze", "security", "--offline=true", "--no-pager", UNIT)
+    overall = re.search(r"Overall exposure level for \S+: ([\d.]+) (\w+)", done.stdout)
+    assert overall, done.stdout + done.stderr
+    assert overall.group(2) in ("SAFE", "OK"), overall.group()
+
+
+def test_the_unit_says_what_the_agent_needs():
+    lines = UNIT.read_text().splitlines()
+    for line in ("Type=notify", "User=spoa-ratelimit", "ExecReload=/bin/kill -HUP $MAINPID",
+                 "StateDirectory=spoa-ratelimit", "RuntimeDirectory=spoa-ratelimit"):
+        assert line in lines
+    assert [x for x in lines if x.startswith("WatchdogSec=")]
+
+
+@needs("mandoc")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_manual_pages_are_well_formed(page):
+    done = say("mandoc", "-T", "lint", "-W", "warning", page)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_manual_names_every_variable():
+    text = PAGES[0].read_text()
+    for name in re.findall(r"X\((\w+), (?:BOOL|STRING|INTEGER)",
+                           (ROOT / "agent/limit/answer.h").read_text()):
+        assert re.search(rf"(?m)^\.It Ic (.* , )?{name}( ,|$)", text), name
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_the_scripts_are_posix_shell(script):
+    sh = shutil.which("dash") or "sh"
+    done = say(sh, "-n", script)
+    assert done.returncode == 0, done.stderr
+    if shutil.which("shellcheck"):
+        done = say("shellcheck", "-s", "sh", script)
+        assert done.returncode == 0, done.stdout
+
+
+def test_run_sh_explains_itself():
+    done = say("sh", ROOT / "test/run.sh", "--help")
+    assert done.returncode == 0 and "--on SUITE" in done.stdout
+    assert say("sh", ROOT / "test/run.sh", "--unknown").returncode == 1
+
+
+@needs("cmake")
+def test_what_is_installed(tmp_path):
+    """Under a prefix of its own; the operator's files are kept by the second time."""
+    build = tmp_path / "build"
+    done = say("cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DTESTS=OFF",
+               "-DCMAKE_INSTALL_PREFIX=/usr")
+    assert done.returncode == 0, done.stderr
+    # The binary is what other tests are about: its place is enough here.
+    binary = build / "agent/spoa-ratelimit"
+    shutil.copy(stack.agents.BINARY, binary)
+    env = {**os.environ, "DESTDIR": str(tmp_path / "root")}
+    root = tmp_path / "root"
+    done = say("cmake", "--install", build, env=env)
+    assert done.returncode == 0, done.stderr
+    for name in ("usr/sbin/spoa-ratelimit", "usr/share/man/man8/spoa-ratelimit.8",
+                 "usr/share/man/man5/spoa-ratelimit.cfg.5", "etc/spoa-ratelimit/ratelimit.cfg",
+                 "etc/spoa-ratelimit/tiers.map"):
+        assert (root / name).exists(), name
+    unit = next(root.glob("usr/lib/systemd/system/spoa-ratelimit.service")).read_text()
+    assert unit == UNIT.read_text()
+
+    mine = root / "etc/spoa-ratelimit/ratelimit.cfg"
+    mine.write_text("# mine\n")
+    assert say("cmake", "--install", build, env=env).returncode == 0
+    assert mine.read_text() == "# mine\n"
+
+
+def free(port):
+    with socket.socket() as s:
+        try:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
+
+
+@needs("cmake")
+@needs("curl")
+@needs("ninja")
+def test_the_quick_start(tmp_path):
+    if not (free(8080) and free(9600)):
+        pytest.skip("needs the ports 8080 and 9600")
+    # A copy of what it needs: its build folder and this tree's are two things.
+    for name in ("agent", "conf", "contrib", "haproxy"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("CMakeLists.txt", "CMakePresets.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = say("sh", tmp_path / "contrib/quickstart.sh", timeout=600)
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    for n, codes in (("8", r"5 x 200 +3 x 429"), ("13", r"10 x 200 +3 x 429"),
+                     ("104", r"10\d x 200 +\d x 429"), ("510", r"50\d x 200 +\d x 429")):
+        assert re.search(rf"(?m)^ +\w+ +{n} requests .* {codes}", said), said
+    for field in ("HTTP/1.1 200 OK", "HTTP/1.1 429 Too Many Requests", "retry-after: ",
+                  "ratelimit: ", "ratelimit-policy: ", "application/problem+json", "slower lane"):
+        assert field in said, said
+    # Nothing of it is left.
+    assert free(8080) and free(9600)
