@@ -143,7 +143,10 @@ static void report(struct decision *d, const struct take *t, struct now now)
 	d->remaining = (int64_t)floor(v->left + UNIT_SLACK);
 	d->reset = whole_seconds(reset);
 	d->reset_at = whole_seconds(now.utc + reset);
-	if (d->deny && !v->oversize)
+	if (!d->deny)
+		return;
+	d->reason = v->oversize ? REASON_OVERSIZE : REASON_LIMITED;
+	if (!v->oversize)
 		d->retry_after = v->retry_after > 0 ? whole_seconds(v->retry_after) : 1;
 }
 
@@ -169,8 +172,6 @@ static struct decision decide_limits(const struct plan *plan, struct now now)
 		if (outranks(t, best, d.deny))
 			best = t;
 	}
-	if (d.deny)
-		d.reason = best->verdict.oversize ? REASON_OVERSIZE : REASON_LIMITED;
 	if (best)
 		report(&d, best, now);
 	return d;
