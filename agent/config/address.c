@@ -55,7 +55,8 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 	if (text[0] == '/') {
 		size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
 		if (n > max || n >= sizeof out->text) {
-			snprintf(why, why_size, "the path is too long: want at most %zu bytes", max);
+			snprintf(
+				why, why_size, "the path is too long: want at most %zu bytes", max);
 			return false;
 		}
 		out->is_unix = true;

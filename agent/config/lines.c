@@ -121,7 +121,7 @@ bool text_check(
 		good = (unsigned char)*c >= ' ' && *c != 127;
 	if (!good)
 		problem_add(problems, g->at,
-			"%s = %s: want a string of %zu to %zu bytes without control characters", what,
-			given_show(g, shown), min, max);
+			"%s = %s: want a string of %zu to %zu bytes without control characters",
+			what, given_show(g, shown), min, max);
 	return good;
 }

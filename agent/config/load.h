@@ -18,9 +18,10 @@ struct lines {
 /* The rates of a rule for one tier, before all tiers are known. */
 struct tier_rates {
 	struct place at;
-	int tier; /* -1: `default`, or the only rate */
-	struct quota quota[PLAN_MAX];
-	unsigned n; /* 0: unlimited */
+	int tier;            /* -1: `default`, or the only rate */
+	bool only;           /* written without a tier */
+	struct quota *quota; /* owned */
+	unsigned n;          /* 0: unlimited */
 };
 
 struct rule_draft {
@@ -31,17 +32,21 @@ struct rule_draft {
 
 struct loader {
 	struct problems *problems;
+	size_t errors_before;    /* that the caller had collected already: no matter of this run */
 	const struct tree *tree; /* of the file that is being read */
 	struct values values;
-	struct policy *policy; /* being built */
+	struct policy *policy;                /* being built */
 	struct place option_at[OPTION_COUNT]; /* .line 0: not given */
 	char *option_text[OPTION_COUNT];      /* owned; as it counts, secrets redacted */
 	struct lines lines;
 	struct rule_draft *draft; /* owned; for each of policy->rule */
 	unsigned rules_cap;
-	bool *tier_listed; /* owned, by tier: some rule lists it; see tiers_file_load() */
-	unsigned tier_listed_n;
 };
+
+static inline bool loader_failed(const struct loader *l)
+{
+	return problem_errors(l->problems) > l->errors_before;
+}
 
 /* Adds "KEY = VALUE". */
 void lines_add(struct lines *, struct place, const char *format, ...)
@@ -57,27 +62,36 @@ const char *key_name(const char *name, char out[KEY_NAME_MAX]);
 char *givens_join(const struct givens *);
 
 /* A string that has to be there: not empty, at most `max` bytes, printable. false: problems. */
-bool text_check(
-	const struct given *, const char *what, size_t min, size_t max, struct problems *);
+bool text_check(const struct given *, const char *what, size_t min, size_t max, struct problems *);
 
 /* A setting of the table; a second one in another file is an error that names both. */
 void option_load(struct loader *, enum option, const config_setting_t *);
 /* Defaults for all that were not given. */
 void options_default(struct loader *);
 
-/* `rules`, `allow`, `block` of one file. */
+/* `rules`, `allow` (or `block`) of one file: appended to what is there. */
 void rules_load(struct loader *, const config_setting_t *);
 void lists_load(struct loader *, const config_setting_t *, bool block);
 
-/* One member of a `match`, `allow` or `block` group. The patterns' texts go to `*text`, owned by
- * the caller; false: problems, and *text is NULL. */
-bool pattern_load(struct loader *, struct match *, const config_setting_t *, const char *what,
-	char **text);
+/* A group of fields and patterns, with a line "KEY.FIELD = PATTERNS" for each. `what` is what
+ * messages call it. NULL: problems. */
+struct match *match_load(
+	struct loader *, const config_setting_t *, const char *what, const char *key);
+
+/* `rate` of a rule, whose algorithm is known unless `checked` is false. */
+void rates_load(struct loader *, struct rule_draft *, const config_setting_t *, const char *what,
+	enum algorithm, bool checked);
+void rates_free(struct rule_draft *);
+
+/* The slot of a field; -1: a problem was added. */
+int field_slot(struct loader *, struct place, const char *what, const char *name);
 
 /* identity.tiers_file, after the rules: it may bring tiers of its own. */
 void tiers_file_load(struct loader *);
 
-/* After all tiers are known: the limits of every rule for every tier, and their lines. */
-void rules_build(struct loader *);
+/* After all tiers are known: the limits of every rule for every tier. */
+void rates_build(struct loader *);
+/* The lines of all rates. */
+void rates_lines(struct loader *);
 
 #endif

@@ -11,7 +11,6 @@ const char *nearest(const char *word, const char *const *names, size_t n);
 enum { HINT_MAX = 160 };
 
 /* `; did you mean "NAME"?`, or "" where nothing is near. Returns `out`. */
-const char *nearest_hint(
-	const char *word, const char *const *names, size_t n, char out[HINT_MAX]);
+const char *nearest_hint(const char *word, const char *const *names, size_t n, char out[HINT_MAX]);
 
 #endif

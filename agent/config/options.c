@@ -8,6 +8,7 @@
 #include "config/words.h"
 #include "limit/answer.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -398,7 +399,8 @@ static void option_set(struct loader *l, enum option id, const struct givens *g,
 		l->option_text[id] = givens_join(g);
 	} else {
 		if (g->list) {
-			problem_add(l->problems, at, "%s: found a list, want a single value", o->name);
+			problem_add(
+				l->problems, at, "%s: found a list, want a single value", o->name);
 			return;
 		}
 		if (!set_scalar(&s, out))
@@ -464,8 +466,7 @@ void options_default(struct loader *l)
 		if (l->option_at[id].line)
 			continue;
 		config_init(&config);
-		config_setting_t *s =
-			put_default(config_root_setting(&config), &option_table[id]);
+		config_setting_t *s = put_default(config_root_setting(&config), &option_table[id]);
 		if (!s) {
 			problem_out_of_memory(l->problems);
 		} else if (givens_load(&nowhere, s, option_table[id].name, &g, l->problems)) {

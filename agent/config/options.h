@@ -34,13 +34,13 @@ enum option_kind {
 	OPTION_BOOLEAN,
 	OPTION_INTEGER,
 	OPTION_DURATION,
-	OPTION_WORD,      /* one of `words` */
-	OPTION_TEXT,      /* `min`: bytes at least */
-	OPTION_SECRET,    /* a text that is never shown */
-	OPTION_PATH,      /* relative ones start at the folder of the file that names them */
-	OPTION_MODE,      /* permissions in octal, as a string */
-	OPTION_TARGET,    /* of the log */
-	OPTION_LISTEN,    /* lists from here on */
+	OPTION_WORD,   /* one of `words` */
+	OPTION_TEXT,   /* `min`: bytes at least */
+	OPTION_SECRET, /* a text that is never shown */
+	OPTION_PATH,   /* relative ones start at the folder of the file that names them */
+	OPTION_MODE,   /* permissions in octal, as a string */
+	OPTION_TARGET, /* of the log */
+	OPTION_LISTEN, /* lists from here on */
 	OPTION_SERVERS,
 	OPTION_PREFIXES,
 	OPTION_VARIABLES, /* default: those that limit/answer.h marks */
@@ -102,7 +102,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(redis_mode, "redis.mode", WORD, "single", 0, 0, RELOAD, "single|sentinel|cluster", \
 		redis.mode, "what `servers` are") \
 	X(redis_servers, "redis.servers", SERVERS, "127.0.0.1:6379", 1, 64, RELOAD, "", \
-		redis.servers, "\"host:port\" or an absolute path; the sentinels; some cluster nodes") \
+		redis.servers, \
+		"\"host:port\" or an absolute path; the sentinels; some cluster nodes") \
 	X(redis_master, "redis.master", TEXT, "mymaster", 1, 0, RELOAD, "", redis.master, \
 		"the name that the sentinels know") \
 	X(redis_username, "redis.username", TEXT, "", 0, 0, RELOAD, "", redis.username, \
@@ -115,13 +116,11 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"what the names of all keys begin with") \
 	X(redis_timeout, "redis.timeout", DURATION, "20ms", 1000, OPTION_MINUTE, RELOAD, "", \
 		redis.timeout, "how long an answer is waited for") \
-	X(redis_hash_secret, "redis.hash_secret", SECRET, "", 0, 0, RELOAD, "", \
-		redis.hash_secret, \
+	X(redis_hash_secret, "redis.hash_secret", SECRET, "", 0, 0, RELOAD, "", redis.hash_secret, \
 		"key of the hash of descriptors, the same for all agents; \"\": from prefix") \
 	X(redis_on_failure, "redis.on_failure", WORD, "local", 0, 0, RELOAD, "local|open|closed", \
 		redis.on_failure, "what is done while Redis is away") \
-	X(redis_instances, "redis.instances", INTEGER, "1", 1, 10000, RELOAD, "", \
-		redis.instances, \
+	X(redis_instances, "redis.instances", INTEGER, "1", 1, 10000, RELOAD, "", redis.instances, \
 		"agents that share it: on_failure \"local\" enforces limit / instances") \
 	X(log_target, "log.target", TARGET, "stderr", 0, 0, RELOAD, "", settings.log.target, \
 		"stderr, syslog, journal, or an absolute path (SIGUSR1 opens it again)") \

@@ -306,9 +306,8 @@ static void take_string(struct scan *s, struct cursor *c)
 		c->p += *c->p == '\\' && c->p + 1 < c->end && c->p[1] != '\n' ? 2 : 1;
 	}
 	if (c->p == c->end || *c->p == '\n') {
-		problem_add(s->problems, here(s, c),
-			"the string %.*s is not closed on its line", c->p - begin < 40 ? (int)(c->p - begin) : 40,
-			begin);
+		problem_add(s->problems, here(s, c), "the string %.*s is not closed on its line",
+			c->p - begin < 40 ? (int)(c->p - begin) : 40, begin);
 		s->failed = true;
 		put(s, "\"\"", 2); /* so that what follows is read as usual */
 		return;
@@ -323,7 +322,8 @@ static bool magnitude_of(const char *p, const char *end, unsigned base, uint64_t
 	uint64_t v = 0;
 
 	for (; p < end; p++) {
-		unsigned digit = is_digit(*p) ? (unsigned)(*p - '0') : (unsigned)((*p | 0x20) - 'a' + 10);
+		unsigned digit = is_digit(*p) ? (unsigned)(*p - '0')
+					      : (unsigned)((*p | 0x20) - 'a' + 10);
 		if (v > (UINT64_MAX - digit) / base)
 			return false;
 		v = v * base + digit;
@@ -351,9 +351,8 @@ static void take_number(struct scan *s, struct cursor *c)
 	after = c->p;
 	if (!hex && (peek(c, 0) == '.' || (peek(c, 0) | 0x20) == 'e')) {
 		bool dot = *c->p == '.';
-		while (c->p < c->end &&
-			(is_name_char(*c->p) || *c->p == '.' ||
-				(*c->p == '+' && (c->p[-1] | 0x20) == 'e')))
+		while (c->p < c->end && (is_name_char(*c->p) || *c->p == '.' ||
+						(*c->p == '+' && (c->p[-1] | 0x20) == 'e')))
 			c->p++;
 		put(s, begin, (size_t)(after - begin));
 		if (!dot)
@@ -373,8 +372,8 @@ static void take_number(struct scan *s, struct cursor *c)
 	}
 	bool small = v <= (uint64_t)INT32_MAX + negative;
 	/* The blank: 0b101 must not become a number where libconfig is new enough. */
-	int n = snprintf(text, sizeof text, "%s%" PRIu64 "%s ", negative ? "-" : "", v,
-		small ? "" : "L");
+	int n = snprintf(
+		text, sizeof text, "%s%" PRIu64 "%s ", negative ? "-" : "", v, small ? "" : "L");
 	put(s, text, (size_t)n);
 }
 
@@ -421,8 +420,9 @@ static void include(struct scan *s, struct place at, const char *path)
 	struct file file;
 
 	if (s->chain_n == INCLUDE_DEPTH_MAX + 1) {
-		problem_add(s->problems, at, "@include \"%s\": more than %d files within each other",
-			path, INCLUDE_DEPTH_MAX);
+		problem_add(s->problems, at,
+			"@include \"%s\": more than %d files within each other", path,
+			INCLUDE_DEPTH_MAX);
 		s->failed = true;
 		return;
 	}
@@ -444,7 +444,8 @@ static void include(struct scan *s, struct place at, const char *path)
 	}
 	for (unsigned i = 0; i < s->chain_n; i++)
 		if (s->chain[i].device == file.device && s->chain[i].inode == file.inode) {
-			problem_add(s->problems, at, "@include \"%s\": %s includes itself", path, full);
+			problem_add(
+				s->problems, at, "@include \"%s\": %s includes itself", path, full);
 			s->failed = true;
 			file_free(&file);
 			return;
@@ -546,7 +547,8 @@ static void scan_token(struct scan *s, struct cursor *c)
 		return;
 	}
 	s->after_string = false;
-	if (is_digit(t) || ((t == '-' || t == '+') && (is_digit(peek(c, 1)) || peek(c, 1) == '.')) ||
+	if (is_digit(t) ||
+		((t == '-' || t == '+') && (is_digit(peek(c, 1)) || peek(c, 1) == '.')) ||
 		(t == '.' && is_digit(peek(c, 1)))) {
 		take_number(s, c);
 		return;
@@ -577,7 +579,8 @@ static void scan_text(struct scan *s, unsigned file, const char *text, size_t n)
 	const char *nul = n ? memchr(text, '\0', n) : NULL;
 
 	if (n > SOURCE_FILE_MAX || s->total + n > SOURCE_TOTAL_MAX) {
-		problem_add(s->problems, here(s, &c), "too much text: want at most %d bytes in a file, %d in all",
+		problem_add(s->problems, here(s, &c),
+			"too much text: want at most %d bytes in a file, %d in all",
 			SOURCE_FILE_MAX, SOURCE_TOTAL_MAX);
 		stop(s);
 		return;
@@ -627,8 +630,8 @@ static bool scan_source(struct source *source, const char *name, const char *tex
 	return !s.failed;
 }
 
-bool source_scan(
-	struct source *source, const char *name, const char *text, size_t n, struct problems *problems)
+bool source_scan(struct source *source, const char *name, const char *text, size_t n,
+	struct problems *problems)
 {
 	*source = (struct source){ 0 };
 	return scan_source(source, name, text, n, NULL, problems);

@@ -16,9 +16,9 @@ enum {
 	SOURCE_TOTAL_MAX = 8 << 20, /* of all of them, as often as they are included */
 	SOURCE_FILES_MAX = 256,
 	INCLUDE_DEPTH_MAX = 10,
-	NESTING_MAX = 32,           /* groups and lists within each other */
-	SETTINGS_MAX = 200000,      /* values of any kind */
-	GROUP_SETTINGS_MAX = 5000,  /* in one group: libconfig compares each with each */
+	NESTING_MAX = 32,          /* groups and lists within each other */
+	SETTINGS_MAX = 200000,     /* values of any kind */
+	GROUP_SETTINGS_MAX = 5000, /* in one group: libconfig compares each with each */
 };
 
 /* From `flat_line` on, lines are those of `file` from `line` on. */
@@ -30,7 +30,7 @@ struct segment {
 struct source {
 	char *text; /* owned; NUL-terminated; for libconfig */
 	size_t n, cap;
-	uint32_t flat_lines; /* lines in `text` */
+	uint32_t flat_lines;     /* lines in `text` */
 	struct segment *segment; /* owned, by flat_line */
 	size_t segment_n, segment_cap;
 	/* For each value in the order of the text, groups and lists included: the flat line of its
@@ -44,8 +44,7 @@ struct source {
 /* false: problems were added; `s` is to be freed all the same. */
 bool source_read(struct source *s, const char *path, struct problems *);
 /* The same with `text` for what the file `name` would hold. */
-bool source_scan(
-	struct source *s, const char *name, const char *text, size_t n, struct problems *);
+bool source_scan(struct source *s, const char *name, const char *text, size_t n, struct problems *);
 void source_free(struct source *);
 
 /* Borrowed from `s`. Lines beyond the end are the last one. */

@@ -23,8 +23,7 @@ static bool append(struct problems *p, const char *text)
 	return true;
 }
 
-static void put(
-	struct problems *p, struct place at, bool warning, const char *format, va_list args)
+static void put(struct problems *p, struct place at, bool warning, const char *format, va_list args)
 {
 	char text[MESSAGE_MAX];
 	size_t used = 0;

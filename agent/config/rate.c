@@ -166,9 +166,9 @@ static bool window_parse(struct str s, struct window *out, char *why, size_t why
 			return false;
 		}
 		/* weeks start on Monday, however they are written */
-		*out = (struct window){ length == WEEK_DAYS * USEC_PER_DAY ? WINDOW_WEEK
-									   : WINDOW_LENGTH,
-			length };
+		*out = (struct window){
+			length == WEEK_DAYS * USEC_PER_DAY ? WINDOW_WEEK : WINDOW_LENGTH, length
+		};
 		return true;
 	}
 	const char *names[NAMED_WINDOWS];
@@ -224,8 +224,7 @@ bool rate_parse(struct str s, struct rate *out, char *why, size_t why_size)
 	if (!str_eq(take_word(&s), STR("burst")))
 		return want_rate(why, why_size);
 	skip_blanks(&s);
-	if (!take_digits(&s, &out->burst) || s.n != 0 || out->burst < 1 ||
-		out->burst > UNITS_MAX) {
+	if (!take_digits(&s, &out->burst) || s.n != 0 || out->burst < 1 || out->burst > UNITS_MAX) {
 		snprintf(why, why_size, "burst: want 1..%d", UNITS_MAX);
 		return false;
 	}

@@ -50,8 +50,8 @@ struct snapshot {
 	uint64_t generation;
 	struct settings settings;
 	struct policy *policy;
-	char **line; /* the effective configuration as sorted lines "agent.threads = 0", secrets
-		      * redacted: for what changed at a reload, and for people */
+	char **line;    /* the effective configuration as sorted lines "agent.threads = 0", secrets
+			 * redacted: for what changed at a reload, and for people */
 	char **line_at; /* for each line the FILE:LINE that it comes from; NULL: a default */
 	size_t line_n;
 };
@@ -61,7 +61,7 @@ struct problems {
 	char **message;
 	size_t n, cap;
 	size_t warnings; /* of which are warnings ("FILE:LINE: warning: …"): they refuse nothing */
-	bool lost; /* memory ran out before an error could be kept here */
+	bool lost;       /* memory ran out before an error could be kept here */
 };
 
 void problems_free(struct problems *);

@@ -152,8 +152,8 @@ bool givens_load(const struct tree *t, const config_setting_t *s, const char *wh
 		return false;
 	}
 	for (size_t i = 0; i < n; i++) {
-		const config_setting_t *one =
-			out->list ? config_setting_get_elem(s, (unsigned)i) : s;
+		const config_setting_t *one = out->list ? config_setting_get_elem(s, (unsigned)i)
+							: s;
 		if (given_load(t, one, what, &out->v[out->n], problems))
 			out->n++;
 		else
@@ -177,7 +177,8 @@ const char *given_show(const struct given *g, char out[SHOWN_MAX])
 	const char *quote = g->type == GIVEN_STRING ? "\"" : "";
 	bool cut = strlen(g->text) > SHOWN_MAX - 16;
 
-	snprintf(out, SHOWN_MAX, "%s%.*s%s%s", quote, SHOWN_MAX - 16, g->text, cut ? "…" : "", quote);
+	snprintf(out, SHOWN_MAX, "%s%.*s%s%s", quote, SHOWN_MAX - 16, g->text, cut ? "…" : "",
+		quote);
 	return out;
 }
 

@@ -33,8 +33,7 @@ const char *word_at(const char *words, int number, char *out, size_t size)
 	return out;
 }
 
-int word_load(
-	const struct given *g, const char *what, const char *words, struct problems *problems)
+int word_load(const struct given *g, const char *what, const char *words, struct problems *problems)
 {
 	struct word word[WORDS_MAX];
 	unsigned n = split(words, word), names_n = 0;
@@ -56,9 +55,9 @@ int word_load(
 	for (unsigned i = 0; i < names_n; i++) {
 		size_t used = strlen(want);
 		snprintf(want + used, sizeof want - used, "%s\"%s\"",
-			i == 0               ? ""
+			i == 0             ? ""
 			: i + 1 == names_n ? " or "
-					     : ", ",
+					   : ", ",
 			names[i]);
 	}
 	problem_add(problems, g->at, "%s = %s: want %s%s", what, given_show(g, shown), want,

@@ -1,0 +1,277 @@
+/* Snapshots in words, from their lines: what a reload changes, what a rule does. */
+#include "config/load.h"
+
+#include <stdarg.h>
+
+/* A text that is cut where its room ends. */
+struct out {
+	char *p;
+	size_t n, size;
+};
+
+static void say(struct out *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(struct out *o, const char *format, ...)
+{
+	va_list args;
+
+	if (o->n + 1 >= o->size)
+		return;
+	va_start(args, format);
+	int n = vsnprintf(o->p + o->n, o->size - o->n, format, args);
+	va_end(args);
+	if (n > 0)
+		o->n += (size_t)n < o->size - o->n ? (size_t)n : o->size - o->n - 1;
+}
+
+/* ---- lines ---- */
+
+struct range {
+	char *const *line;
+	size_t n;
+};
+
+/* The key ends where " = " stands outside of quotes. */
+static struct str line_key(const char *line)
+{
+	size_t n = 0;
+	bool quoted = false;
+
+	while (line[n] && (quoted || strncmp(line + n, " = ", 3) != 0)) {
+		if (line[n] == '\\' && quoted && line[n + 1])
+			n++;
+		else if (line[n] == '"')
+			quoted = !quoted;
+		n++;
+	}
+	return (struct str){ line, n };
+}
+
+static const char *line_value(const char *line)
+{
+	size_t n = line_key(line).n;
+	return line[n] ? line + n + 3 : "";
+}
+
+static size_t lower_bound(const struct snapshot *s, const char *prefix)
+{
+	size_t low = 0, high = s->line_n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (strcmp(s->line[middle], prefix) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Lines are sorted: those that begin alike stand together. */
+static struct range lines_with(const struct snapshot *s, const char *prefix)
+{
+	size_t first = lower_bound(s, prefix), n = 0;
+
+	while (first + n < s->line_n && strncmp(s->line[first + n], prefix, strlen(prefix)) == 0)
+		n++;
+	return (struct range){ s->line + first, n };
+}
+
+/* The value of "KEY = …"; NULL: there is no such line. */
+static const char *value_of(const struct snapshot *s, const char *key)
+{
+	char prefix[KEY_NAME_MAX + 64];
+
+	snprintf(prefix, sizeof prefix, "%s = ", key);
+	struct range r = lines_with(s, prefix);
+	return r.n ? r.line[0] + strlen(prefix) : NULL;
+}
+
+/* ---- changes ---- */
+
+enum { VALUE_SHOWN = 120 };
+
+static int compare_keys(struct str a, struct str b)
+{
+	size_t n = a.n < b.n ? a.n : b.n;
+	int c = memcmp(a.p, b.p, n);
+	return c ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+static bool is_of_rules(const char *line)
+{
+	return strncmp(line, "rules", 5) == 0 && (line[5] == '.' || line[5] == ' ');
+}
+
+/* Two sorted ranges side by side: what differs, keys without their first `cut` bytes. Lines of
+ * rules only where `rules` asks for them. Returns how many differ. */
+static unsigned say_differences(struct out *o, struct range was, struct range is, size_t cut,
+	bool rules, const char *between)
+{
+	size_t i = 0, j = 0;
+	unsigned n = 0;
+
+	while (i < was.n || j < is.n) {
+		const char *a = i < was.n ? was.line[i] : NULL, *b = j < is.n ? is.line[j] : NULL;
+		int c = !a ? 1 : !b ? -1 : compare_keys(line_key(a), line_key(b));
+		i += c <= 0;
+		j += c >= 0;
+		const char *line = c <= 0 ? a : b;
+		if ((c == 0 && strcmp(a, b) == 0) || (!rules && is_of_rules(line)))
+			continue;
+		struct str key = line_key(line);
+		say(o, "%s%s%.*s ", n++ ? between : "",
+			c == 0  ? ""
+			: c < 0 ? "-"
+				: "+",
+			(int)(key.n - cut), key.p + cut);
+		const char *from = c <= 0 ? line_value(a) : "", *to = c >= 0 ? line_value(b) : "";
+		if (c == 0)
+			say(o, "%.*s -> %.*s", VALUE_SHOWN, *from ? from : "\"\"", VALUE_SHOWN,
+				*to ? to : "\"\"");
+		else
+			say(o, "%.*s", VALUE_SHOWN, c < 0 ? from : to);
+	}
+	return n;
+}
+
+static const struct rule *find_rule(const struct policy *p, const char *name)
+{
+	for (unsigned i = 0; i < p->rule_n; i++)
+		if (strcmp(p->rule[i].name, name) == 0)
+			return &p->rule[i];
+	return NULL;
+}
+
+static void say_rules(struct out *o, const struct snapshot *old, const struct snapshot *fresh)
+{
+	unsigned n = 0, moved = 0;
+
+	for (unsigned i = 0; i < fresh->policy->rule_n; i++) {
+		const char *name = fresh->policy->rule[i].name;
+		char quoted[KEY_NAME_MAX], prefix[KEY_NAME_MAX + 16], changes[1024] = "";
+		struct out inner = { changes, 0, sizeof changes };
+		key_name(name, quoted);
+		if (!find_rule(old->policy, name)) {
+			say(o, "%s+%s", n++ ? ", " : "rules: ", quoted);
+			moved++;
+			continue;
+		}
+		snprintf(prefix, sizeof prefix, "rules.%s.", quoted);
+		if (say_differences(&inner, lines_with(old, prefix), lines_with(fresh, prefix),
+			    strlen(prefix), true, ", "))
+			say(o, "%s%s changed (%s)", n++ ? ", " : "rules: ", quoted, changes);
+	}
+	for (unsigned i = 0; i < old->policy->rule_n; i++) {
+		const char *name = old->policy->rule[i].name;
+		char quoted[KEY_NAME_MAX];
+		if (find_rule(fresh->policy, name))
+			continue;
+		say(o, "%s-%s", n++ ? ", " : "rules: ", key_name(name, quoted));
+		moved++;
+	}
+	const char *was = value_of(old, "rules"), *is = value_of(fresh, "rules");
+	if (!moved && was && is && strcmp(was, is) != 0)
+		say(o, "%sorder changed", n++ ? ", " : "rules: ");
+}
+
+size_t snapshot_describe_changes(
+	const struct snapshot *old, const struct snapshot *fresh, char *out, size_t size)
+{
+	struct out o = { out, 0, size };
+
+	if (size)
+		out[0] = '\0';
+	say_rules(&o, old, fresh);
+
+	size_t after_rules = o.n;
+	if (after_rules)
+		say(&o, "; ");
+	if (!say_differences(&o, (struct range){ old->line, old->line_n },
+		    (struct range){ fresh->line, fresh->line_n }, 0, false, "; ")) {
+		o.n = after_rules;
+		if (size)
+			out[o.n] = '\0';
+	}
+	if (o.n == 0)
+		say(&o, "nothing");
+	return o.n;
+}
+
+/* ---- a rule ---- */
+
+/* "5/5m, 10/hour" as "5 per 5m and 10 per hour"; patterns with " or ". */
+static void say_list(struct out *o, const char *list, const char *between, bool rates)
+{
+	for (const char *p = list; *p; p++) {
+		if (p[0] == ',' && p[1] == ' ') {
+			say(o, "%s", between);
+			p++;
+		} else if (rates && *p == '/') {
+			say(o, " per ");
+		} else {
+			say(o, "%c", *p);
+		}
+	}
+}
+
+static void say_rates(struct out *o, const struct snapshot *s, const char *key)
+{
+	char name[KEY_NAME_MAX + 64];
+
+	snprintf(name, sizeof name, "%s.rate", key);
+	const char *only = value_of(s, name);
+	if (only) {
+		say_list(o, only, " and ", true);
+		return;
+	}
+	strcat(name, ".");
+	struct range r = lines_with(s, name);
+	for (size_t i = 0; i < r.n; i++) {
+		struct str tier = line_key(r.line[i]);
+		size_t skip = strlen(name);
+		say(o, "%s%.*s ", i ? ", " : "", (int)(tier.n - skip), tier.p + skip);
+		say_list(o, line_value(r.line[i]), " and ", true);
+	}
+}
+
+size_t snapshot_describe_rule(
+	const struct snapshot *s, const struct rule *rule, char *out, size_t size)
+{
+	char quoted[KEY_NAME_MAX], key[KEY_NAME_MAX + 16], name[KEY_NAME_MAX + 64];
+	struct out o = { out, 0, size };
+
+	if (size)
+		out[0] = '\0';
+	snprintf(key, sizeof key, "rules.%s", key_name(rule->name, quoted));
+	say(&o, "%s: ", rule->name);
+	say_rates(&o, s, key);
+	snprintf(name, sizeof name, "%s.per", key);
+	const char *per = value_of(s, name);
+	if (per && *per) {
+		say(&o, " for each ");
+		say_list(&o, per, " and ", false);
+	} else {
+		say(&o, " for all together");
+	}
+	snprintf(name, sizeof name, "%s.match.", key);
+	struct range match = lines_with(s, name);
+	for (size_t i = 0; i < match.n; i++) {
+		struct str field = line_key(match.line[i]);
+		size_t skip = strlen(name);
+		say(&o, "%s%.*s ", i ? " and " : ", on ", (int)(field.n - skip), field.p + skip);
+		say_list(&o, line_value(match.line[i]), " or ", false);
+	}
+	if (rule->algorithm != ALGORITHM_TOKEN_BUCKET)
+		say(&o, ", in a %s window",
+			rule->algorithm == ALGORITHM_FIXED_WINDOW ? "fixed" : "sliding");
+	if (rule->count_denied)
+		say(&o, ", denied requests counted too");
+	if (rule->mode == MODE_SHADOW)
+		say(&o, " (shadow: nothing is denied)");
+	else if (rule->mode == MODE_OFF)
+		say(&o, " (off)");
+	else if (rule->action == ACTION_TAG)
+		say(&o, " (nothing is denied: sets tag \"%s\")", rule->tag);
+	return o.n;
+}

@@ -1,0 +1,214 @@
+/* The commented full configuration, from the same tables that parse it. */
+#include "config/load.h"
+
+#include "limit/answer.h"
+
+#include <inttypes.h>
+
+enum { COLUMNS = 98, TAB = 8 };
+
+/* `text` as comment lines behind `indent`, broken between words. */
+static void put_comment(FILE *f, const char *indent, const char *text)
+{
+	size_t room = COLUMNS - strlen(indent) * TAB - 2;
+
+	while (*text) {
+		size_t n = strlen(text);
+		if (n > room) {
+			n = room;
+			while (n > 1 && text[n] != ' ')
+				n--;
+		}
+		fprintf(f, "%s# %.*s\n", indent, (int)n, text);
+		text += n;
+		while (*text == ' ')
+			text++;
+	}
+}
+
+static void range_text(const struct option_row *o, char *out, size_t size)
+{
+	char a[DURATION_TEXT_MAX], b[DURATION_TEXT_MAX], words[128];
+	size_t n = 0;
+
+	out[0] = '\0';
+	switch (o->kind) {
+	case OPTION_INTEGER:
+		snprintf(out, size, " (%" PRId64 "..%" PRId64 ")", o->min, o->max);
+		break;
+	case OPTION_DURATION:
+		snprintf(out, size, " (%s..%s)", duration_format(o->min, a),
+			duration_format(o->max, b));
+		break;
+	case OPTION_WORD:
+		/* without what is reserved, which stands last */
+		n = strcspn(o->words, "!");
+		snprintf(words, sizeof words, "%.*s", (int)n, o->words);
+		n = strlen(words);
+		if (n && words[n - 1] == '|')
+			words[n - 1] = '\0';
+		snprintf(out, size, " (%s)", words);
+		break;
+	default:
+		break;
+	}
+}
+
+static void put_list(FILE *f, const struct option_row *o)
+{
+	const char *between = "";
+
+	fprintf(f, "[");
+	if (o->kind == OPTION_VARIABLES) {
+#define X(name, type, by_default, meaning) \
+	if (by_default) { \
+		fprintf(f, "%s \"" #name "\"", between); \
+		between = ","; \
+	}
+		ANSWER_VARS(X)
+#undef X
+	}
+	for (const char *p = o->text; *p;) {
+		size_t n = strcspn(p, " ");
+		fprintf(f, "%s \"%.*s\"", between, (int)n, p);
+		between = ",";
+		p += n + (p[n] == ' ');
+	}
+	fprintf(f, *between ? " ]" : "]");
+}
+
+static void put_option(FILE *f, const struct option_row *o, const char *indent)
+{
+	const char *dot = strchr(o->name, '.');
+	char text[512], range[160];
+
+	range_text(o, range, sizeof range);
+	snprintf(text, sizeof text, "%s%s%s", o->help, range,
+		o->reload ? "" : "; needs a restart to change");
+	put_comment(f, indent, text);
+	fprintf(f, "%s%s = ", indent, dot ? dot + 1 : o->name);
+	if (option_is_list(o))
+		put_list(f, o);
+	else if (o->kind == OPTION_BOOLEAN || o->kind == OPTION_INTEGER)
+		fprintf(f, "%s", o->text);
+	else
+		fprintf(f, "\"%s\"", o->text);
+	fprintf(f, ";\n");
+}
+
+static const struct {
+	const char *name, *help;
+} group_help[] = {
+	{ "agent", "The agent itself: where it listens, and what it answers." },
+	{ "store", "Where counters are kept." },
+	{ "redis", "Read when store.backend = \"redis\", which is reserved for a later version; "
+		   "checked all the same." },
+	{ "log", "Where events go." },
+	{ "identity", "Who a client is." },
+};
+
+static void put_options(FILE *f)
+{
+	char group[32] = "";
+
+	for (int i = 0; i < OPTION_COUNT; i++) {
+		const struct option_row *o = &option_table[i];
+		size_t n = strchr(o->name, '.') ? strcspn(o->name, ".") : 0;
+		if (strlen(group) != n || strncmp(group, o->name, n) != 0) {
+			if (group[0])
+				fprintf(f, "};\n");
+			snprintf(group, sizeof group, "%.*s", (int)n, o->name);
+			fprintf(f, "\n");
+			for (size_t g = 0; g < sizeof group_help / sizeof *group_help; g++)
+				if (strcmp(group, group_help[g].name) == 0)
+					put_comment(f, "", group_help[g].help);
+			fprintf(f, "%s: {\n", group);
+		} else if (i) {
+			fprintf(f, "\n");
+		}
+		put_option(f, o, n ? "\t" : "");
+	}
+	if (group[0])
+		fprintf(f, "};\n");
+}
+
+static const char head[] =
+	"# Every setting of spoa-ratelimit, with its default. Written from the agent's own table of\n"
+	"# options; a file needs only what differs. Check one with: spoa-ratelimit -c -f FILE\n"
+	"#\n"
+	"# Any string may hold ${NAME} or ${NAME:-default} from the environment (the default also\n"
+	"# stands where NAME is empty; any other $ is just that), and a number or a boolean may be\n"
+	"# written as such a string: threads = \"${THREADS:-0}\";\n"
+	"# Durations are \"500ms\", \"10s\", \"5m\", \"1h\", \"1d\". Relative paths start from the folder of\n"
+	"# the file that names them. @include \"FILE\" at the beginning of a line reads another file\n"
+	"# there. With several -f, rules, allow and block are appended in order; any other setting\n"
+	"# may be given once.\n"
+	"\n";
+
+static const char lists[] =
+	"\n"
+	"# Requests that bypass every limit: a list of groups of fields, each with a pattern or a list\n"
+	"# of patterns, as `match` of a rule has them. A group without fields is an error.\n"
+	"# allow = ( { ip = [ \"10.0.0.0/8\", \"::1\" ]; }, { user = \"monitor\"; } );\n"
+	"\n"
+	"# Requests that are always denied; this comes before `allow`.\n"
+	"# block = ( { ip = \"192.0.2.0/24\"; } );\n"
+	"\n"
+	"# Rules, in order. All that match count; one that is exceeded is enough to deny. Settings:\n"
+	"#\n";
+
+static const char patterns[] =
+	"#\n"
+	"# Fields: message, ip, user, key, tier, method, path, host, cost, endpoint (METHOD:/path), and\n"
+	"# any other argument of the message. In a pattern `*` is any run of characters (\\* a star), a\n"
+	"# leading `!` excludes; ip takes addresses and prefixes. Paths are normalised first.\n"
+	"# WINDOW is a duration of 1s to 366d, or second, minute, hour, day, week, month (a calendar\n"
+	"# month, for fixed-window only). A tier whose name cannot be a setting is written\n"
+	"# rate = ( { tier = \"2024-gold\"; rate = \"100/minute\"; } );\n"
+	"#\n";
+
+static const char rules[] =
+	"# rules = (\n"
+	"#\t{ name = \"login\";                        # whoever guesses passwords\n"
+	"#\t  match = { endpoint = \"POST:/auth/*\"; };\n"
+	"#\t  per = [ \"ip\" ];\n"
+	"#\t  algorithm = \"fixed-window\";\n"
+	"#\t  rate = [ \"5/5m\", \"10/hour\" ]; },       # both hold\n"
+	"#\n"
+	"#\t{ name = \"api\";\n"
+	"#\t  match = { path = [ \"/api/*\", \"/v2/*\" ]; };\n"
+	"#\t  per = [ \"key|user|ip\" ];               # the first of these that the request has\n"
+	"#\t  algorithm = \"token-bucket\";\n"
+	"#\t  rate = { anonymous = \"5/minute\"; free = \"10/minute\"; premium = \"50/minute burst 100\";\n"
+	"#\t           enterprise = [ \"200/minute burst 500\", \"10000/hour\" ]; };\n"
+	"#\t  warn_at = 0.8; },\n"
+	"#\n"
+	"#\t{ name = \"everything\";                   # what it would do, before it does\n"
+	"#\t  per = []; rate = \"10000/minute\"; mode = \"shadow\"; }\n"
+	"# );\n";
+
+void config_write_full(FILE *f)
+{
+	static const struct {
+		const char *name, *text, *help;
+	} rule_row[] = {
+#define X(name, text, help) { #name, text, help },
+		RULE_SETTINGS(X)
+#undef X
+	};
+
+	fputs(head, f);
+	put_options(f);
+	fputs(lists, f);
+	for (size_t i = 0; i < sizeof rule_row / sizeof *rule_row; i++) {
+		char text[512];
+		if (!rule_row[i].help)
+			continue;
+		snprintf(text, sizeof text, "  %-12s  %s%s%s%s", rule_row[i].name, rule_row[i].help,
+			rule_row[i].text[0] ? " (default: " : "", rule_row[i].text,
+			rule_row[i].text[0] ? ")" : "");
+		put_comment(f, "", text);
+	}
+	fputs(patterns, f);
+	fputs(rules, f);
+}

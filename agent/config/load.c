@@ -1,0 +1,300 @@
+/* config_load(): files -> trees -> values and a policy -> a snapshot. */
+#include "config/load.h"
+
+#include "config/nearest.h"
+
+#include <stdlib.h>
+
+static const char *const top_name[] = {
+#define X(name) #name,
+	TOP_SETTINGS(X)
+#undef X
+};
+
+enum { TOP_NAMES = sizeof top_name / sizeof *top_name };
+
+/* ---- names ---- */
+
+/* An option by "GROUP.NAME", or "NAME" at the top; -1: there is none. */
+static int option_find(const char *group, const char *name)
+{
+	size_t group_n = group ? strlen(group) : 0;
+
+	for (int i = 0; i < OPTION_COUNT; i++) {
+		const char *full = option_table[i].name;
+		if (!group && strcmp(full, name) == 0)
+			return i;
+		if (group && strncmp(full, group, group_n) == 0 && full[group_n] == '.' &&
+			strcmp(full + group_n + 1, name) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* A setting of that name that lives elsewhere: "threads" at the top is "agent.threads". */
+static const char *find_elsewhere(const char *name)
+{
+	for (int i = 0; i < OPTION_COUNT; i++) {
+		const char *dot = strchr(option_table[i].name, '.');
+		if (strcmp(dot ? dot + 1 : option_table[i].name, name) == 0)
+			return option_table[i].name;
+	}
+	return NULL;
+}
+
+static void unknown(struct loader *l, const config_setting_t *s, const char *group)
+{
+	const char *name = config_setting_name(s), *known[OPTION_COUNT + TOP_NAMES];
+	const char *elsewhere = find_elsewhere(name);
+	size_t group_n = group ? strlen(group) : 0, n = 0;
+	char hint[HINT_MAX];
+
+	for (int i = 0; i < OPTION_COUNT && group; i++)
+		if (strncmp(option_table[i].name, group, group_n) == 0 &&
+			option_table[i].name[group_n] == '.')
+			known[n++] = option_table[i].name + group_n + 1;
+	for (size_t i = 0; i < TOP_NAMES && !group; i++)
+		known[n++] = top_name[i];
+	nearest_hint(name, known, n, hint);
+	if (elsewhere && !(hint[0] && group))
+		snprintf(hint, sizeof hint, "; did you mean \"%s\"?", elsewhere);
+	problem_add(l->problems, tree_place(l->tree, s), "unknown setting \"%s%s%s\"%s",
+		group ? group : "", group ? "." : "", name, hint);
+}
+
+/* ---- one file ---- */
+
+static void group_load(struct loader *l, const config_setting_t *group)
+{
+	const char *name = config_setting_name(group);
+
+	if (config_setting_type(group) != CONFIG_TYPE_GROUP) {
+		problem_add(l->problems, tree_place(l->tree, group),
+			"%s: found %s, want a group: %s: { … };", name, tree_type_name(group),
+			name);
+		return;
+	}
+	for (int i = 0; i < config_setting_length(group); i++) {
+		const config_setting_t *s = config_setting_get_elem(group, (unsigned)i);
+		int id = option_find(name, config_setting_name(s));
+		if (id >= 0)
+			option_load(l, (enum option)id, s);
+		else
+			unknown(l, s, name);
+	}
+}
+
+static bool is_group(const char *name)
+{
+	size_t n = strlen(name);
+
+	for (int i = 0; i < OPTION_COUNT; i++)
+		if (strncmp(option_table[i].name, name, n) == 0 && option_table[i].name[n] == '.')
+			return true;
+	return false;
+}
+
+static void tree_load(struct loader *l, const struct tree *tree)
+{
+	const config_setting_t *root = config_root_setting(&tree->config);
+
+	l->tree = tree;
+	for (int i = 0; i < config_setting_length(root); i++) {
+		const config_setting_t *s = config_setting_get_elem(root, (unsigned)i);
+		const char *name = config_setting_name(s);
+		int id = option_find(NULL, name);
+		if (id >= 0)
+			option_load(l, (enum option)id, s);
+		else if (is_group(name))
+			group_load(l, s);
+		else if (strcmp(name, "rules") == 0)
+			rules_load(l, s);
+		else if (strcmp(name, "allow") == 0 || strcmp(name, "block") == 0)
+			lists_load(l, s, name[0] == 'b');
+		else if (strcmp(name, "admin") == 0)
+			problem_add(l->problems, tree_place(tree, s),
+				"admin is reserved for a later version: this one has no admin interface");
+		else
+			unknown(l, s, NULL);
+	}
+}
+
+/* ---- the whole ---- */
+
+static void policy_fill(struct loader *l)
+{
+	struct policy *p = l->policy;
+
+	p->enabled = l->values.enabled;
+	p->secret = l->values.secret;
+	p->ipv4_prefix = (uint8_t)l->values.ipv4_prefix;
+	p->ipv6_prefix = (uint8_t)l->values.ipv6_prefix;
+	if (!l->values.default_tier[0])
+		return; /* that was refused */
+	int tier = policy_tier_add(p, str_of(l->values.default_tier));
+	if (tier < 0)
+		problem_add(l->problems, l->option_at[OPTION_ID_identity_default_tier],
+			"identity.default_tier: more than %d tiers in all", TIERS_MAX);
+	else
+		p->default_tier = (unsigned)tier;
+}
+
+static void options_lines(struct loader *l)
+{
+	for (int i = 0; i < OPTION_COUNT; i++)
+		lines_add(&l->lines, l->option_at[i], "%s = %s", option_table[i].name,
+			l->option_text[i] ? l->option_text[i] : "");
+}
+
+/* The order of rules counts on ties: it is a line of its own. */
+static void order_line(struct loader *l)
+{
+	struct policy *p = l->policy;
+	char *text = malloc((size_t)p->rule_n * (KEY_NAME_MAX + 2) + 1), name[KEY_NAME_MAX];
+	size_t n = 0;
+
+	if (!text) {
+		problem_out_of_memory(l->problems);
+		return;
+	}
+	text[0] = '\0';
+	for (unsigned i = 0; i < p->rule_n; i++)
+		n += (size_t)sprintf(
+			text + n, "%s%s", i ? ", " : "", key_name(p->rule[i].name, name));
+	lines_add(&l->lines, (struct place){ 0 }, "rules = %s", text);
+	free(text);
+}
+
+static struct snapshot *snapshot_build(struct loader *l, uint64_t generation)
+{
+	struct snapshot *s = calloc(1, sizeof *s);
+
+	options_lines(l);
+	order_line(l);
+	rates_lines(l);
+	lines_sort(&l->lines);
+	if (!s || l->lines.lost || loader_failed(l)) {
+		problem_out_of_memory(l->problems);
+		free(s);
+		return NULL;
+	}
+	s->line = calloc(l->lines.n, sizeof *s->line);
+	s->line_at = calloc(l->lines.n, sizeof *s->line_at);
+	if (!s->line || !s->line_at) {
+		problem_out_of_memory(l->problems);
+		snapshot_free(s);
+		return NULL;
+	}
+	for (size_t i = 0; i < l->lines.n; i++) {
+		s->line[i] = l->lines.v[i].text;
+		s->line_at[i] = l->lines.v[i].at;
+	}
+	s->line_n = l->lines.n;
+	l->lines.n = 0;
+	atomic_init(&s->refs, 1);
+	s->generation = generation;
+	s->settings = l->values.settings;
+	l->values.settings.agent.allow_from = NULL;
+	s->policy = l->policy;
+	l->policy = NULL;
+	return s;
+}
+
+static void loader_free(struct loader *l)
+{
+	for (unsigned i = 0; l->policy && i < l->policy->rule_n; i++)
+		rates_free(&l->draft[i]);
+	free(l->draft);
+	policy_free(l->policy);
+	cidr_set_free(l->values.settings.agent.allow_from);
+	for (int i = 0; i < OPTION_COUNT; i++)
+		free(l->option_text[i]);
+	lines_free(&l->lines);
+	explicit_bzero(&l->values, sizeof l->values); /* passwords */
+	free(l);
+}
+
+static struct snapshot *finish(struct loader *l, const struct hash_key *key, uint64_t generation)
+{
+	char why[512] = "";
+
+	options_default(l);
+	policy_fill(l);
+	tiers_file_load(l);
+	if (loader_failed(l))
+		return NULL;
+	rates_build(l);
+	if (loader_failed(l))
+		return NULL;
+	if (!policy_seal(l->policy, key, why, sizeof why)) {
+		problem_add(l->problems, (struct place){ 0 }, "%s", why);
+		return NULL;
+	}
+	return snapshot_build(l, generation);
+}
+
+struct input {
+	const char *name, *text; /* text NULL: of the file */
+	size_t n;
+};
+
+static struct snapshot *load(const struct input *input, size_t n, const struct hash_key *key,
+	uint64_t generation, struct problems *problems)
+{
+	struct loader *l = calloc(1, sizeof *l);
+	struct tree *tree = calloc(n ? n : 1, sizeof *tree);
+	struct snapshot *snapshot = NULL;
+
+	if (l) {
+		l->problems = problems;
+		l->errors_before = problem_errors(problems);
+		l->policy = policy_new();
+	}
+	if (!l || !tree || !l->policy) {
+		problem_out_of_memory(problems);
+		goto out;
+	}
+	if (n > CONFIG_FILES_MAX) {
+		problem_add(problems, (struct place){ 0 }, "%zu files: want at most %d", n,
+			CONFIG_FILES_MAX);
+		goto out;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const struct input *in = &input[i];
+		bool good = in->text ? tree_parse(&tree[i], in->name, in->text, in->n, problems)
+				     : tree_read(&tree[i], in->name, problems);
+		if (good)
+			tree_load(l, &tree[i]);
+	}
+	snapshot = finish(l, key, generation);
+out:
+	for (size_t i = 0; tree && i < n; i++)
+		tree_free(&tree[i]);
+	free(tree);
+	if (l)
+		loader_free(l);
+	return snapshot;
+}
+
+struct snapshot *config_load(const char *const *files, size_t files_n, const struct hash_key *key,
+	uint64_t generation, struct problems *problems)
+{
+	struct input *input = calloc(files_n ? files_n : 1, sizeof *input);
+
+	if (!input) {
+		problem_out_of_memory(problems);
+		return NULL;
+	}
+	for (size_t i = 0; i < files_n; i++)
+		input[i].name = files[i];
+	struct snapshot *s = load(input, files_n, key, generation, problems);
+	free(input);
+	return s;
+}
+
+struct snapshot *config_load_text(const char *name, const char *text, size_t n,
+	const struct hash_key *key, uint64_t generation, struct problems *problems)
+{
+	struct input input = { name, text ? text : "", n };
+	return load(&input, 1, key, generation, problems);
+}

@@ -1,0 +1,126 @@
+/* Groups of fields and patterns: `match` of a rule, `allow`, `block`. */
+#include "config/load.h"
+
+#include <stdlib.h>
+
+enum { LISTED_MAX = 100000 };
+
+int field_slot(struct loader *l, struct place at, const char *what, const char *name)
+{
+	int slot = layout_add(&l->policy->layout, str_of(name));
+
+	if (slot < 0 && strlen(name) > FIELD_NAME_MAX)
+		problem_add(l->problems, at, "%s: the field's name is longer than %d bytes", what,
+			FIELD_NAME_MAX);
+	else if (slot < 0)
+		problem_add(l->problems, at,
+			"%s: field \"%s\" is one too many: want at most %d in all", what, name,
+			FIELDS_MAX);
+	return slot;
+}
+
+static void patterns_load(struct loader *l, struct match *m, const config_setting_t *setting,
+	const char *what, const char *key)
+{
+	const char *name = config_setting_name(setting);
+	struct place at = tree_place(l->tree, setting);
+	char member[320], quoted[KEY_NAME_MAX], why[1024];
+	struct givens g;
+
+	snprintf(member, sizeof member, "%s.%s", what, name);
+	if (!givens_load(l->tree, setting, member, &g, l->problems))
+		return;
+	int slot = field_slot(l, at, what, name);
+	if (g.n == 0)
+		problem_add(l->problems, at, "%s: want at least one pattern", member);
+	for (size_t i = 0; i < g.n && slot >= 0; i++) {
+		if (!match_add(m, (unsigned)slot, str_of(g.v[i].text), why, sizeof why))
+			problem_add(l->problems, g.v[i].at, "%s: %s", member, why);
+	}
+	char *joined = givens_join(&g);
+	if (joined)
+		lines_add(&l->lines, at, "%s.%s = %s", key, key_name(name, quoted), joined);
+	else
+		problem_out_of_memory(l->problems);
+	free(joined);
+	givens_free(&g);
+}
+
+struct match *match_load(
+	struct loader *l, const config_setting_t *setting, const char *what, const char *key)
+{
+	if (config_setting_type(setting) != CONFIG_TYPE_GROUP) {
+		problem_add(l->problems, tree_place(l->tree, setting),
+			"%s: found %s, want a group of fields: { path = \"/api/*\"; }", what,
+			tree_type_name(setting));
+		return NULL;
+	}
+	struct match *m = match_new();
+	if (!m) {
+		problem_out_of_memory(l->problems);
+		return NULL;
+	}
+	for (int i = 0; i < config_setting_length(setting); i++)
+		patterns_load(l, m, config_setting_get_elem(setting, (unsigned)i), what, key);
+	if (!match_seal(m)) {
+		problem_out_of_memory(l->problems);
+		match_free(m);
+		return NULL;
+	}
+	return m;
+}
+
+static void entry_load(struct loader *l, const config_setting_t *setting, bool block)
+{
+	struct match ***list = block ? &l->policy->block : &l->policy->allow;
+	unsigned *n = block ? &l->policy->block_n : &l->policy->allow_n;
+	const char *name = block ? "block" : "allow";
+	struct place at = tree_place(l->tree, setting);
+	char key[32];
+
+	snprintf(key, sizeof key, "%s.%u", name, *n + 1);
+	if (config_setting_type(setting) == CONFIG_TYPE_GROUP &&
+		config_setting_length(setting) == 0) {
+		problem_add(l->problems, at,
+			"%s: an empty group would match every request: want at least one field",
+			key);
+		return;
+	}
+	struct match *m = match_load(l, setting, key, key);
+	if (!m)
+		return;
+	if (*n == LISTED_MAX) {
+		problem_add(l->problems, at, "%s: more than %d entries", name, LISTED_MAX);
+		match_free(m);
+		return;
+	}
+	struct match **grown = *list;
+	if ((*n & (*n - 1)) == 0) /* at powers of two */
+		grown = realloc(*list, (*n ? 2 * (size_t)*n : 1) * sizeof **list);
+	if (!grown) {
+		problem_out_of_memory(l->problems);
+		match_free(m);
+		return;
+	}
+	*list = grown;
+	grown[(*n)++] = m;
+}
+
+void lists_load(struct loader *l, const config_setting_t *setting, bool block)
+{
+	int type = config_setting_type(setting);
+
+	if (type == CONFIG_TYPE_GROUP) { /* the brackets around a single one may be left out */
+		entry_load(l, setting, block);
+		return;
+	}
+	if (type != CONFIG_TYPE_LIST &&
+		!(type == CONFIG_TYPE_ARRAY && config_setting_length(setting) == 0)) {
+		problem_add(l->problems, tree_place(l->tree, setting),
+			"%s: found %s, want a list of groups: ( { ip = \"192.0.2.0/24\"; } )",
+			block ? "block" : "allow", tree_type_name(setting));
+		return;
+	}
+	for (int i = 0; i < config_setting_length(setting); i++)
+		entry_load(l, config_setting_get_elem(setting, (unsigned)i), block);
+}

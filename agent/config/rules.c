@@ -1,0 +1,407 @@
+/* `rules`: settings of a rule into struct rule. Rates have a file of their own. */
+#include "config/load.h"
+#include "config/nearest.h"
+#include "config/words.h"
+
+#include <stdlib.h>
+
+static const struct {
+	const char *name;
+	bool reserved;
+} rule_setting[] = {
+#define X(name, text, help) { #name, (help) == NULL },
+	RULE_SETTINGS(X)
+#undef X
+};
+
+enum { RULE_SETTINGS_N = sizeof rule_setting / sizeof *rule_setting, TAG_MAX = 255 };
+
+/* One rule on its way. */
+struct reading {
+	struct loader *l;
+	const config_setting_t *group;
+	struct rule *rule;
+	char title[RULE_NAME_MAX + 32]; /* `rule "api"`, or `rule 3` while it has no name */
+	char key[KEY_NAME_MAX];
+	char what[256];
+};
+
+/* What messages call a setting of this rule. */
+static const char *called(struct reading *r, const char *name)
+{
+	snprintf(r->what, sizeof r->what, "%s: %s", r->title, name);
+	return r->what;
+}
+
+/* A setting that holds one value; false: it is not there, or problems were added. */
+static bool scalar(struct reading *r, const char *name, struct givens *g)
+{
+	const config_setting_t *s = config_setting_get_member(r->group, name);
+
+	if (!s || !givens_load(r->l->tree, s, called(r, name), g, r->l->problems))
+		return false;
+	if (!g->list)
+		return true;
+	problem_add(r->l->problems, tree_place(r->l->tree, s), "%s: found %s, want a single value",
+		r->what, tree_type_name(s));
+	givens_free(g);
+	return false;
+}
+
+static struct place place_of(const struct reading *r, const char *name)
+{
+	const config_setting_t *s = config_setting_get_member(r->group, name);
+	return tree_place(r->l->tree, s ? s : r->group);
+}
+
+static void line(struct reading *r, const char *name, const char *value)
+{
+	const config_setting_t *s = config_setting_get_member(r->group, name);
+	lines_add(&r->l->lines, s ? tree_place(r->l->tree, s) : (struct place){ 0 },
+		"rules.%s.%s = %s", r->key, name, value);
+}
+
+static bool is_ascii(const char *text)
+{
+	for (; *text; text++)
+		if (*text < ' ' || *text > '~')
+			return false;
+	return true;
+}
+
+static void name_load(struct reading *r)
+{
+	struct problems *problems = r->l->problems;
+	struct policy *p = r->l->policy;
+	unsigned self = (unsigned)(r->rule - p->rule);
+	char shown[SHOWN_MAX];
+	struct givens g;
+
+	if (!config_setting_get_member(r->group, "name"))
+		problem_add(problems, tree_place(r->l->tree, r->group),
+			"%s: has no name: want name = \"…\"", r->title);
+	if (!scalar(r, "name", &g))
+		return;
+	size_t n = strlen(g.v->text);
+	/* It goes out in HTTP fields, as a string of RFC 9651: printable ASCII. */
+	if (g.v->type != GIVEN_STRING || n < 1 || n > RULE_NAME_MAX || !is_ascii(g.v->text)) {
+		problem_add(problems, g.v->at, "%s = %s: want 1 to %d printable ASCII characters",
+			r->what, given_show(g.v, shown), RULE_NAME_MAX);
+		givens_free(&g);
+		return;
+	}
+	memcpy(r->rule->name, g.v->text, n + 1);
+	snprintf(r->title, sizeof r->title, "rule \"%s\"", r->rule->name);
+	key_name(r->rule->name, r->key);
+	for (unsigned i = 0; i < self; i++)
+		if (strcmp(p->rule[i].name, r->rule->name) == 0) {
+			struct place first = r->l->draft[i].at;
+			problem_add(problems, g.v->at, "%s: there is a rule of this name in %s:%u",
+				r->title, first.file, first.line);
+			break;
+		}
+	givens_free(&g);
+}
+
+/* One of a few words; `first` when it is not there. -1: problems. */
+static int word_setting(struct reading *r, const char *name, const char *words)
+{
+	char text[32];
+	struct givens g;
+	int v = 0;
+
+	if (config_setting_get_member(r->group, name)) {
+		if (!scalar(r, name, &g))
+			return -1;
+		v = word_load(g.v, r->what, words, r->l->problems);
+		givens_free(&g);
+	}
+	if (v >= 0)
+		line(r, name, word_at(words, v, text, sizeof text));
+	return v;
+}
+
+static void boolean_setting(struct reading *r, const char *name, bool *out)
+{
+	char shown[SHOWN_MAX];
+	struct givens g;
+
+	if (scalar(r, name, &g)) {
+		if (!given_boolean(g.v, out))
+			problem_add(r->l->problems, g.v->at, "%s = %s: want true or false", r->what,
+				given_show(g.v, shown));
+		givens_free(&g);
+	}
+	line(r, name, *out ? "true" : "false");
+}
+
+static void warn_at_load(struct reading *r)
+{
+	char shown[SHOWN_MAX], text[32];
+	struct givens g;
+	double v;
+
+	r->rule->warn_at = 1.0;
+	if (scalar(r, "warn_at", &g)) {
+		if (given_number(g.v, &v) && v >= 0 && v <= 1)
+			r->rule->warn_at = v;
+		else
+			problem_add(r->l->problems, g.v->at, "%s = %s: want 0..1, like 0.8",
+				r->what, given_show(g.v, shown));
+		givens_free(&g);
+	}
+	snprintf(text, sizeof text, "%.6g", r->rule->warn_at);
+	line(r, "warn_at", text);
+}
+
+static void cost_load(struct reading *r)
+{
+	struct givens g;
+
+	r->rule->cost_slot = FIELD_COST;
+	if (scalar(r, "cost", &g)) {
+		if (text_check(g.v, r->what, 1, FIELD_NAME_MAX, r->l->problems)) {
+			int slot = field_slot(r->l, g.v->at, r->what, g.v->text);
+			r->rule->cost_slot = (uint8_t)(slot < 0 ? FIELD_COST : slot);
+		}
+		givens_free(&g);
+	}
+	line(r, "cost", r->l->policy->layout.field[r->rule->cost_slot].name);
+}
+
+static void tag_load(struct reading *r)
+{
+	struct givens g;
+	bool given = scalar(r, "tag", &g);
+
+	if (given && text_check(g.v, r->what, 1, TAG_MAX, r->l->problems)) {
+		r->rule->tag = strdup(g.v->text);
+		if (r->rule->action != ACTION_TAG)
+			problem_warn(r->l->problems, g.v->at,
+				"%s: sets nothing without action = \"tag\"", r->what);
+	} else {
+		r->rule->tag = strdup(r->rule->name);
+	}
+	if (!r->rule->tag)
+		problem_out_of_memory(r->l->problems);
+	else if (given || r->rule->action == ACTION_TAG)
+		line(r, "tag", r->rule->tag);
+	if (given)
+		givens_free(&g);
+}
+
+/* "key|user|ip" */
+static bool per_parse(struct reading *r, const struct given *g, struct per *out)
+{
+	struct problems *problems = r->l->problems;
+	const char *p = g->text;
+	char shown[SHOWN_MAX];
+
+	for (;;) {
+		char name[FIELD_NAME_MAX + 2];
+		size_t n = strcspn(p, "|"), skip = strspn(p, " \t"), end = n;
+		skip = skip < n ? skip : n;
+		while (end > skip && (p[end - 1] == ' ' || p[end - 1] == '\t'))
+			end--;
+		snprintf(name, sizeof name, "%.*s",
+			(int)(end - skip > sizeof name ? sizeof name : end - skip), p + skip);
+		if (end == skip) {
+			problem_add(problems, g->at,
+				"%s = %s: want the name of a field; [] is one counter for all",
+				r->what, given_show(g, shown));
+			return false;
+		}
+		if (out->n == PER_ALT_MAX) {
+			problem_add(problems, g->at, "%s = %s: more than %d alternatives", r->what,
+				given_show(g, shown), PER_ALT_MAX);
+			return false;
+		}
+		int slot = field_slot(r->l, g->at, r->what, name);
+		if (slot < 0)
+			return false;
+		if (memchr(out->slot, slot, out->n)) {
+			problem_add(problems, g->at, "%s = %s: \"%s\" is there twice", r->what,
+				given_show(g, shown), name);
+			return false;
+		}
+		out->slot[out->n++] = (uint8_t)slot;
+		if (!p[n])
+			return true;
+		p += n + 1;
+	}
+}
+
+static void per_load(struct reading *r)
+{
+	const config_setting_t *s = config_setting_get_member(r->group, "per");
+	struct problems *problems = r->l->problems;
+	struct rule *rule = r->rule;
+	char shown[SHOWN_MAX];
+	struct givens g;
+
+	if (!s) {
+		problem_warn(problems, tree_place(r->l->tree, r->group),
+			"%s: has no per: one counter for all requests together (per = [] says so)",
+			r->title);
+		line(r, "per", "");
+		return;
+	}
+	if (!givens_load(r->l->tree, s, called(r, "per"), &g, problems))
+		return;
+	if (g.n > PER_MAX)
+		problem_add(problems, tree_place(r->l->tree, s), "%s: %zu fields: want at most %d",
+			r->what, g.n, PER_MAX);
+	for (size_t i = 0; i < g.n && g.n <= PER_MAX; i++) {
+		struct per *per = &rule->per[rule->per_n];
+		*per = (struct per){ 0 };
+		if (g.v[i].type != GIVEN_STRING) {
+			problem_add(problems, g.v[i].at, "%s = %s: want the name of a field",
+				r->what, given_show(&g.v[i], shown));
+			continue;
+		}
+		if (!per_parse(r, &g.v[i], per))
+			continue;
+		for (unsigned j = 0; j < rule->per_n; j++)
+			if (per->n == rule->per[j].n &&
+				memcmp(per->slot, rule->per[j].slot, per->n) == 0)
+				problem_add(problems, g.v[i].at, "%s = %s: is there twice", r->what,
+					given_show(&g.v[i], shown));
+		rule->per_n++;
+	}
+	char *joined = givens_join(&g);
+	if (joined)
+		line(r, "per", joined);
+	else
+		problem_out_of_memory(problems);
+	free(joined);
+	givens_free(&g);
+}
+
+static void names_check(struct reading *r)
+{
+	const char *names[RULE_SETTINGS_N];
+	unsigned names_n = 0;
+
+	for (unsigned i = 0; i < RULE_SETTINGS_N; i++)
+		if (!rule_setting[i].reserved)
+			names[names_n++] = rule_setting[i].name;
+	for (int i = 0; i < config_setting_length(r->group); i++) {
+		const config_setting_t *s = config_setting_get_elem(r->group, (unsigned)i);
+		const char *name = config_setting_name(s);
+		char hint[HINT_MAX];
+		unsigned known = 0;
+		while (known < RULE_SETTINGS_N && strcmp(name, rule_setting[known].name) != 0)
+			known++;
+		if (known == RULE_SETTINGS_N)
+			problem_add(r->l->problems, tree_place(r->l->tree, s),
+				"%s: unknown setting \"%s\"%s", r->title, name,
+				nearest_hint(name, names, names_n, hint));
+		else if (rule_setting[known].reserved)
+			problem_add(r->l->problems, tree_place(r->l->tree, s),
+				"%s: %s is reserved for a later version: this one does not know it",
+				r->title, name);
+	}
+}
+
+static void match_setting(struct reading *r)
+{
+	const config_setting_t *s = config_setting_get_member(r->group, "match");
+	char key[KEY_NAME_MAX + 16];
+
+	if (!s)
+		return;
+	snprintf(key, sizeof key, "rules.%s.match", r->key);
+	r->rule->match = match_load(r->l, s, called(r, "match"), key);
+	if (r->rule->match && match_is_empty(r->rule->match)) {
+		match_free(r->rule->match); /* as if it were not there: every request */
+		r->rule->match = NULL;
+	}
+}
+
+static void rule_load(struct loader *l, const config_setting_t *group, struct rule *rule,
+	struct rule_draft *draft, int position)
+{
+	struct reading r = { .l = l, .group = group, .rule = rule };
+
+	draft->at = tree_place(l->tree, group);
+	snprintf(r.title, sizeof r.title, "rule %d", position + 1);
+	snprintf(r.key, sizeof r.key, "%d", position + 1);
+	name_load(&r);
+	names_check(&r);
+	match_setting(&r);
+	per_load(&r);
+	/* in the order of the enums; the first is the default */
+	int algorithm = word_setting(
+		&r, "algorithm", "token-bucket|sliding-window|fixed-window|!concurrency");
+	int mode = word_setting(&r, "mode", "enforce|shadow|off");
+	int action = word_setting(&r, "action", "deny|tag");
+	rule->algorithm = (enum algorithm)(algorithm < 0 ? 0 : algorithm);
+	rule->mode = (enum rule_mode)(mode < 0 ? 0 : mode);
+	rule->action = (enum rule_action)(action < 0 ? 0 : action);
+	boolean_setting(&r, "count_denied", &rule->count_denied);
+	warn_at_load(&r);
+	cost_load(&r);
+	tag_load(&r);
+	const config_setting_t *rate = config_setting_get_member(group, "rate");
+	if (rate)
+		rates_load(l, draft, rate, called(&r, "rate"), rule->algorithm, algorithm >= 0);
+	else
+		problem_add(l->problems, place_of(&r, "rate"),
+			"%s: has no rate: want rate = \"10/minute\", or \"unlimited\"", r.title);
+}
+
+/* Room for one more rule and its draft. */
+static bool room(struct loader *l)
+{
+	unsigned n = l->policy->rule_n;
+
+	if (n < l->rules_cap)
+		return true;
+	unsigned cap = l->rules_cap ? 2 * l->rules_cap : 16;
+	struct rule *rules = realloc(l->policy->rule, cap * sizeof *rules);
+	if (rules)
+		l->policy->rule = rules;
+	struct rule_draft *drafts = realloc(l->draft, cap * sizeof *drafts);
+	if (drafts)
+		l->draft = drafts;
+	if (!rules || !drafts) {
+		problem_out_of_memory(l->problems);
+		return false;
+	}
+	l->rules_cap = cap;
+	return true;
+}
+
+void rules_load(struct loader *l, const config_setting_t *setting)
+{
+	int type = config_setting_type(setting), n = config_setting_length(setting);
+
+	if (type != CONFIG_TYPE_LIST && !(type == CONFIG_TYPE_ARRAY && n == 0)) {
+		problem_add(l->problems, tree_place(l->tree, setting),
+			"rules: found %s, want a list of groups: ( { name = \"api\"; rate = "
+			"\"10/minute\"; } )",
+			tree_type_name(setting));
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		const config_setting_t *s = config_setting_get_elem(setting, (unsigned)i);
+		struct policy *p = l->policy;
+		if (config_setting_type(s) != CONFIG_TYPE_GROUP) {
+			problem_add(l->problems, tree_place(l->tree, s),
+				"rule %d: found %s, want a group { name = \"…\"; rate = \"…\"; }",
+				i + 1, tree_type_name(s));
+			continue;
+		}
+		if (p->rule_n == RULES_MAX) {
+			problem_add(l->problems, tree_place(l->tree, s), "more than %d rules",
+				RULES_MAX);
+			return;
+		}
+		if (!room(l))
+			return;
+		p->rule[p->rule_n] = (struct rule){ 0 };
+		l->draft[p->rule_n] = (struct rule_draft){ 0 };
+		p->rule_n++;
+		rule_load(l, s, &p->rule[p->rule_n - 1], &l->draft[p->rule_n - 1], i);
+	}
+}

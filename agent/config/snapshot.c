@@ -1,0 +1,139 @@
+/* A snapshot's life, and what a reload may change of it. */
+#include "config/snapshot.h"
+
+#include "config/options.h"
+#include "config/problems.h"
+
+#include <stdlib.h>
+
+struct snapshot *snapshot_ref(struct snapshot *s)
+{
+	/* whoever takes another reference holds one: nothing has to be seen first */
+	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+	return s;
+}
+
+bool snapshot_unref(struct snapshot *s)
+{
+	return s && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1;
+}
+
+void snapshot_free(struct snapshot *s)
+{
+	if (!s)
+		return;
+	cidr_set_free(s->settings.agent.allow_from);
+	policy_free(s->policy);
+	for (size_t i = 0; i < s->line_n; i++) {
+		free(s->line[i]);
+		free(s->line_at[i]);
+	}
+	free(s->line);
+	free(s->line_at);
+	free(s);
+}
+
+/* The line of an option: there is one for each. `*value` is what stands after " = ". */
+static size_t option_line(const struct snapshot *s, const char *name, const char **value)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < s->line_n; i++)
+		if (strncmp(s->line[i], name, n) == 0 && strncmp(s->line[i] + n, " = ", 3) == 0) {
+			*value = s->line[i] + n + 3;
+			return i;
+		}
+	*value = "";
+	return s->line_n;
+}
+
+bool snapshot_can_replace(
+	const struct snapshot *old, const struct snapshot *fresh, struct problems *problems)
+{
+	bool same = true;
+
+	for (int i = 0; i < OPTION_COUNT; i++) {
+		const char *was, *is, *name = option_table[i].name;
+		if (option_table[i].reload)
+			continue;
+		option_line(old, name, &was);
+		size_t line = option_line(fresh, name, &is);
+		if (strcmp(was, is) == 0)
+			continue;
+		const char *at = line < fresh->line_n ? fresh->line_at[line] : NULL;
+		problem_add(problems, (struct place){ at, 0 },
+			"%s cannot change while running (was %s, is %s): restart to change it",
+			name, *was ? was : "\"\"", *is ? is : "\"\"");
+		same = false;
+	}
+	return same;
+}
+
+/* ---- how much slower a counter refills ---- */
+
+static const struct limits *limits_at(const struct policy *p, const struct rule *r, unsigned tier)
+{
+	return tier < p->tier_n ? &r->tier[tier] : &r->other;
+}
+
+/* All limits of a rule with one window share a counter, whatever the tier: any of them tells. */
+static const struct limit *find_window(
+	const struct policy *p, const struct rule *r, const struct window *w)
+{
+	for (unsigned t = 0; t <= p->tier_n; t++) {
+		const struct limits *limits = limits_at(p, r, t);
+		for (unsigned i = 0; i < limits->n; i++)
+			if (limits->limit[i].quota.window.kind == w->kind &&
+				limits->limit[i].quota.window.length == w->length)
+				return &limits->limit[i];
+	}
+	return NULL;
+}
+
+static double ratio(double was, double is)
+{
+	return was > 0 && is > was ? is / was : 1.0;
+}
+
+static double rule_slower_by(const struct policy *old, const struct rule *was,
+	const struct policy *fresh, const struct rule *is)
+{
+	const struct window *last = NULL;
+	double most = 1.0;
+
+	for (unsigned t = 0; t <= fresh->tier_n; t++) {
+		const struct limits *limits = limits_at(fresh, is, t);
+		for (unsigned i = 0; i < limits->n; i++) {
+			const struct limit *l = &limits->limit[i];
+			if (last && last->kind == l->quota.window.kind &&
+				last->length == l->quota.window.length)
+				continue; /* tiers mostly repeat the one before */
+			last = &l->quota.window;
+			const struct limit *before = find_window(old, was, last);
+			if (!before)
+				continue;
+			double interval = ratio(before->slowest_interval, l->slowest_interval);
+			double refill = ratio(
+				(double)before->slowest_refill, (double)l->slowest_refill);
+			most = interval > most ? interval : most;
+			most = refill > most ? refill : most;
+		}
+	}
+	return most;
+}
+
+double snapshot_slower_by(const struct snapshot *old, const struct snapshot *fresh)
+{
+	double most = 1.0;
+
+	for (unsigned i = 0; i < fresh->policy->rule_n; i++)
+		for (unsigned j = 0; j < old->policy->rule_n; j++) {
+			const struct rule *is = &fresh->policy->rule[i],
+					  *was = &old->policy->rule[j];
+			if (is->algorithm != was->algorithm || strcmp(is->name, was->name) != 0)
+				continue;
+			double slower = rule_slower_by(old->policy, was, fresh->policy, is);
+			most = slower > most ? slower : most;
+		}
+	return most;
+}

@@ -1,0 +1,177 @@
+/* identity.tiers_file: lines "KEY-OR-USER TIER" as HAProxy's maps have them. What stands before
+ * the tier may be an API key: it never goes into a message. */
+#include "config/file.h"
+#include "config/load.h"
+
+#include <stdlib.h>
+
+enum { TIERS_FILE_MAX = 256 << 20 };
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
+}
+
+static struct str trim(struct str s)
+{
+	while (s.n && is_blank(s.p[0]))
+		s = (struct str){ s.p + 1, s.n - 1 };
+	while (s.n && is_blank(s.p[s.n - 1]))
+		s.n--;
+	return s;
+}
+
+/* "sha256:HEX" in lower case, into `out`; anything else as it is. false: no good HEX. */
+static bool name_canonical(struct str *name, char out[7 + SHA256_HEX_BYTES])
+{
+	if (name->n < 7 || memcmp(name->p, "sha256:", 7) != 0)
+		return true;
+	if (name->n != 7 + SHA256_HEX_BYTES)
+		return false;
+	for (size_t i = 0; i < name->n; i++) {
+		char c = name->p[i];
+		if (i >= 7 && c >= 'A' && c <= 'F')
+			c |= 0x20;
+		if (i >= 7 && !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+			return false;
+		out[i] = c;
+	}
+	name->p = out;
+	return true;
+}
+
+static bool has_control(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if ((unsigned char)s.p[i] < ' ' || s.p[i] == 127)
+			return true;
+	return false;
+}
+
+struct tiers_reading {
+	struct loader *l;
+	struct place at;
+	bool *listed; /* by tier: some rule lists it, or a warning was given */
+	bool warn;
+	size_t entries;
+};
+
+static void warn_unlisted(struct tiers_reading *t, int tier)
+{
+	if (t->listed[tier])
+		return;
+	t->listed[tier] = true;
+	if (t->warn)
+		problem_warn(t->l->problems, t->at,
+			"tier \"%s\" is listed by no rule: `default` holds for it where a rule has "
+			"one, else no limit by tier",
+			t->l->policy->tier[tier].name);
+}
+
+/* false: there is no point in going on. */
+static bool entry_load(struct tiers_reading *t, struct str line)
+{
+	struct problems *problems = t->l->problems;
+	char canonical[7 + SHA256_HEX_BYTES];
+	size_t n = 0;
+
+	while (n < line.n && !is_blank(line.p[n]))
+		n++;
+	struct str name = { line.p, n };
+	struct str tier = trim((struct str){ line.p + n, line.n - n });
+	if (tier.n == 0) {
+		problem_add(problems, t->at, "no tier on this line: want KEY-OR-USER TIER");
+		return true;
+	}
+	if (!name_canonical(&name, canonical)) {
+		problem_add(problems, t->at,
+			"want %d hexadecimal digits after sha256:", SHA256_HEX_BYTES);
+		return true;
+	}
+	if (tier.n > TIER_NAME_MAX || has_control(tier) || has_control(name)) {
+		problem_add(problems, t->at,
+			"want a tier of at most %d bytes, and no control characters",
+			TIER_NAME_MAX);
+		return true;
+	}
+	int number = policy_tier_add(t->l->policy, tier);
+	if (number < 0) {
+		problem_add(problems, t->at, "more than %d tiers in all", TIERS_MAX);
+		return false;
+	}
+	warn_unlisted(t, number);
+	if (!tier_map_add(t->l->policy->tier_map, name, (unsigned)number)) {
+		problem_out_of_memory(problems);
+		return false;
+	}
+	t->entries++;
+	return true;
+}
+
+static void lines_read(struct tiers_reading *t, const struct file *file)
+{
+	const char *p = file->bytes, *end = file->bytes + file->n;
+
+	if (file->n >= 3 && memcmp(p, "\xef\xbb\xbf", 3) == 0)
+		p += 3;
+	for (; p < end; t->at.line++) {
+		const char *newline = memchr(p, '\n', (size_t)(end - p));
+		size_t n = (size_t)((newline ? newline : end) - p);
+		struct str line = trim((struct str){ p, n });
+		p += n + (newline != NULL);
+		if (line.n && line.p[0] != '#' && !entry_load(t, line))
+			return;
+	}
+}
+
+static void mark_listed(const struct loader *l, bool *listed)
+{
+	for (unsigned r = 0; r < l->policy->rule_n; r++)
+		for (unsigned i = 0; i < l->draft[r].rates_n; i++)
+			if (l->draft[r].rates[i].tier >= 0)
+				listed[l->draft[r].rates[i].tier] = true;
+}
+
+static void text_update(struct loader *l, const struct file *file, size_t entries)
+{
+	char hex[SHA256_HEX_BYTES], *text;
+	size_t size = strlen(l->values.tiers_file) + 96;
+
+	hash_sha256_hex((struct str){ file->bytes, file->n }, hex);
+	text = malloc(size);
+	if (!text) {
+		problem_out_of_memory(l->problems);
+		return;
+	}
+	snprintf(text, size, "%s (%zu lines, checksum %.16s)", l->values.tiers_file, entries, hex);
+	free(l->option_text[OPTION_ID_identity_tiers_file]);
+	l->option_text[OPTION_ID_identity_tiers_file] = text;
+}
+
+void tiers_file_load(struct loader *l)
+{
+	struct tiers_reading t = {
+		.l = l, .at = { l->values.tiers_file, 1 }, .warn = !loader_failed(l)
+	};
+	char why[256];
+	struct file file;
+
+	if (!l->values.tiers_file[0])
+		return;
+	if (!file_read(l->values.tiers_file, TIERS_FILE_MAX, &file, why, sizeof why)) {
+		problem_add(l->problems, l->option_at[OPTION_ID_identity_tiers_file],
+			"identity.tiers_file: %s %s", l->values.tiers_file, why);
+		return;
+	}
+	t.listed = calloc(TIERS_MAX, sizeof *t.listed);
+	l->policy->tier_map = tier_map_new(file.n / 32);
+	if (t.listed && l->policy->tier_map) {
+		mark_listed(l, t.listed);
+		lines_read(&t, &file);
+		text_update(l, &file, t.entries);
+	} else {
+		problem_out_of_memory(l->problems);
+	}
+	free(t.listed);
+	file_free(&file);
+}
