@@ -7,6 +7,7 @@
 #include "server/worker.h"
 
 #include <ev.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdalign.h>
@@ -398,6 +399,19 @@ static unsigned worker_count(const struct settings *s)
 	return n > WORKERS_MAX ? WORKERS_MAX : n;
 }
 
+/* libev ends the process when it finds no descriptor for a loop: so they are looked for before. */
+static bool has_descriptors(unsigned loops)
+{
+	enum { EACH = 4, OTHERWISE = 8 };
+	int fd[EACH * (WORKERS_MAX + 1) + OTHERWISE];
+	unsigned want = EACH * loops + OTHERWISE, n = 0;
+	while (n < want && (fd[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+		n++;
+	for (unsigned i = 0; i < n; i++)
+		(void)close(fd[i]);
+	return n == want;
+}
+
 static bool start_workers(struct control *c)
 {
 	unsigned n = worker_count(&c->snapshot->settings);
@@ -459,11 +473,17 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	c->evicted = memory_store_stats(args->store).evicted;
 	(void)signal(SIGPIPE, SIG_IGN);
 	acceptor_raise_limit(&c->snapshot->settings, worker_count(&c->snapshot->settings));
+	if (!has_descriptors(worker_count(&c->snapshot->settings) + 1)) {
+		(void)snprintf(err, err_size,
+			"too few open files are allowed for %u threads: raise the limit "
+			"(LimitNOFILE= of the service), or lower agent.threads",
+			worker_count(&c->snapshot->settings));
+		goto fail;
+	}
 	c->loop = ev_default_loop(EVFLAG_AUTO);
 	c->denials = denials_new();
 	if (!c->loop || !c->denials) {
-		(void)snprintf(err, err_size,
-			"no memory or no descriptors left for the control thread: free some");
+		(void)snprintf(err, err_size, "no memory for the control thread: free some");
 		goto fail;
 	}
 	ev_async_init(&c->bell, on_bell);

@@ -201,6 +201,27 @@ static bool find_owner(const struct settings *s, uid_t *uid, gid_t *gid, const s
 	return true;
 }
 
+/* Takes the place of the file that a process left behind, of nothing else. */
+static bool bind_unix(int fd, const struct sockaddr_un *address, const struct error *e)
+{
+	const char *path = address->sun_path;
+	struct stat st;
+	if (bind(fd, (const struct sockaddr *)address, sizeof *address) == 0)
+		return true;
+	if (errno != EADDRINUSE)
+		return fail_listen(e, path, errno, true);
+	if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		return fail(e,
+			"cannot listen on %s: a file is there that is no socket: move it away, or "
+			"change agent.listen",
+			path);
+	if (!is_stale(address))
+		return fail_listen(e, path, EADDRINUSE, true);
+	if (unlink(path) == 0 && bind(fd, (const struct sockaddr *)address, sizeof *address) == 0)
+		return true;
+	return fail_listen(e, path, errno, true);
+}
+
 static bool open_unix(struct listener *l, const struct settings *s, const struct listen_address *a,
 	const struct error *e)
 {
@@ -219,16 +240,8 @@ static bool open_unix(struct listener *l, const struct settings *s, const struct
 	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (l->fd < 0)
 		return fail_listen(e, a->text, errno, true);
-	int rc = bind(l->fd, (struct sockaddr *)&address, sizeof address);
-	if (rc < 0 && errno == EADDRINUSE) {
-		errno = EADDRINUSE;
-		if (is_stale(&address) && unlink(address.sun_path) == 0)
-			rc = bind(l->fd, (struct sockaddr *)&address, sizeof address);
-		else
-			errno = EADDRINUSE;
-	}
-	if (rc < 0)
-		return fail_listen(e, a->text, errno, true);
+	if (!bind_unix(l->fd, &address, e))
+		return false;
 	struct stat st;
 	if (lstat(address.sun_path, &st) == 0) {
 		memcpy(l->path, address.sun_path, n + 1);
