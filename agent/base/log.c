@@ -2,11 +2,12 @@
  * one under a lock that is held for a copy, the writer empties the other without it. */
 #include "base/log.h"
 
+#include "base/log_line.h"
+
 #define SD_JOURNAL_SUPPRESS_LOCATION /* it would name this file, for every line */
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -22,12 +23,6 @@
 #include <unistd.h>
 
 enum {
-	LINE_BYTES = 4096,    /* no more than PIPE_BUF: one write, one whole line */
-	LINE_TAIL_BYTES = 16, /* kept for what closes a line, however full it is */
-	VALUE_BYTES = 1024,   /* of one value: a client's long path leaves room for the rest */
-	NAME_BYTES = 64,      /* of a field; also the journal's bound */
-	JOURNAL_BYTES = 4096, /* fields for the journal, beside the line */
-	JOURNAL_FIELDS = 32,
 	QUEUE_BYTES = 256 * 1024,
 	BLOCKED_POLL_MS = 100, /* how soon a writer that waits for its target sees a change */
 };
@@ -38,7 +33,6 @@ enum {
 #define SYSLOG_SOCKET  "/dev/log"
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
 
-static const char *const level_name[] = { "debug", "info", "warning", "error" };
 static const int level_priority[] = { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERR };
 
 /* What callers look at without the lock. */
@@ -46,348 +40,14 @@ static _Atomic(int) now_level = LOG_LEVEL_INFO;
 static _Atomic(int) now_format = LOG_FORMAT_TEXT;
 static _Atomic(int) now_target = LOG_TARGET_STDERR;
 
-/* ---- a line ------------------------------------------------------------------------------- */
-
-/* A queued line: this, its bytes with the newline, then for the journal each field as a length of
- * two bytes and NAME=value. */
-struct record {
-	uint32_t size;     /* of all of it */
-	uint16_t prefix_n; /* time and level, which syslog and the journal have of their own */
-	uint16_t line_n;
-	uint8_t level;
-	uint8_t fields;
-};
-
-enum { RECORD_BYTES = sizeof(struct record) + LINE_BYTES + JOURNAL_BYTES };
-
-/* A piece goes in whole or not at all, and after one that did not fit none does. */
-struct text {
-	char *p, *end;
-	bool cut;
-};
-
-static void put_piece(struct text *t, const char *p, size_t n)
-{
-	if (t->cut || n > (size_t)(t->end - t->p)) {
-		t->cut = true;
-		return;
-	}
-	if (n == 0)
-		return; /* p may be NULL */
-	memcpy(t->p, p, n);
-	t->p += n;
-}
-
-static void put_text(struct text *t, const char *z)
-{
-	put_piece(t, z, strlen(z));
-}
-
-static bool is_name_char(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-	       c == '_' || c == '-' || c == '.';
-}
-
-/* Names are ours, but one may come from a configuration some day: it cannot forge either. */
-static void put_name(struct text *t, const char *z)
-{
-	char name[NAME_BYTES];
-	size_t n = 0;
-
-	for (; z[n] && n < sizeof name; n++)
-		name[n] = is_name_char(z[n]) ? z[n] : '_';
-	put_piece(t, name, n);
-}
-
-/* Length of the well-formed UTF-8 sequence at p, and what it encodes; 0: there is none. */
-static size_t utf8_next(const unsigned char *p, size_t n, uint32_t *code)
-{
-	uint32_t c = p[0], least;
-	size_t length;
-
-	if (c < 0x80) {
-		*code = c;
-		return 1;
-	}
-	if ((c & 0xe0) == 0xc0) {
-		length = 2;
-		least = 0x80;
-		c &= 0x1f;
-	} else if ((c & 0xf0) == 0xe0) {
-		length = 3;
-		least = 0x800;
-		c &= 0x0f;
-	} else if ((c & 0xf8) == 0xf0) {
-		length = 4;
-		least = 0x10000;
-		c &= 0x07;
-	} else {
-		return 0;
-	}
-	if (length > n)
-		return 0;
-	for (size_t i = 1; i < length; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (p[i] & 0x3fu);
-	}
-	if (c < least || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
-		return 0;
-	*code = c;
-	return length;
-}
-
-/* Control characters of both kinds, what ends a line in some viewers, and what reorders or hides
- * text in a terminal. All of them lie below U+10000. */
-static bool must_escape(uint32_t c)
-{
-	return c < 0x20 || c == '"' || c == '\\' || (c >= 0x7f && c <= 0x9f) || c == 0x061c ||
-	       (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
-	       (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || c == 0xfffe || c == 0xffff;
-}
-
-static void put_escape(struct text *t, uint32_t c, enum log_format format)
-{
-	char escape[8];
-
-	switch (c) {
-	case '"':
-		put_text(t, "\\\"");
-		return;
-	case '\\':
-		put_text(t, "\\\\");
-		return;
-	case '\n':
-		put_text(t, "\\n");
-		return;
-	case '\r':
-		put_text(t, "\\r");
-		return;
-	case '\t':
-		put_text(t, "\\t");
-		return;
-	}
-	(void)snprintf(escape, sizeof escape,
-		c < 0x80 && format == LOG_FORMAT_TEXT ? "\\x%02x" : "\\u%04x",
-		(unsigned)c & 0xffff);
-	put_text(t, escape);
-}
-
-static void put_escaped(struct text *t, struct str s, enum log_format format)
-{
-	const unsigned char *p = (const unsigned char *)s.p;
-
-	for (size_t i = 0; i < s.n && !t->cut;) {
-		uint32_t code;
-		size_t n = utf8_next(p + i, s.n - i, &code);
-
-		if (n == 0) {
-			/* JSON has no way to write such a byte. */
-			char escape[8];
-			(void)snprintf(escape, sizeof escape, "\\x%02x", p[i]);
-			put_text(t, format == LOG_FORMAT_TEXT ? escape : "\\ufffd");
-			i++;
-			continue;
-		}
-		if (must_escape(code))
-			put_escape(t, code, format);
-		else
-			put_piece(t, s.p + i, n);
-		i += n;
-	}
-}
-
-/* Printable ASCII without what could end a value or begin another. */
-static bool is_bare(struct str s)
-{
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		if (c <= ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '=')
-			return false;
-	}
-	return s.n > 0;
-}
-
-/* The first VALUE_BYTES at most, whole characters. */
-static struct str shorten(struct str s)
-{
-	if (s.n <= VALUE_BYTES)
-		return s;
-	s.n = VALUE_BYTES;
-	for (int back = 0; back < 3 && ((unsigned char)s.p[s.n] & 0xc0) == 0x80; back++)
-		s.n--;
-	return s;
-}
-
-static void put_quoted(struct text *t, struct str s, enum log_format format)
-{
-	put_text(t, "\"");
-	bool open = !t->cut;
-	put_escaped(t, s, format);
-	if (open)
-		*t->p++ = '"'; /* what was opened is closed: LINE_TAIL_BYTES are kept for it */
-}
-
-/* In JSON these keys say what the line is: a field cannot take their place. */
-static bool is_taken(const char *name)
-{
-	return strcmp(name, "time") == 0 || strcmp(name, "level") == 0 ||
-	       strcmp(name, "event") == 0;
-}
-
-static bool put_field(struct text *t, const struct log_field *f, enum log_format format)
-{
-	struct text before = *t;
-	struct str s = shorten(f->text);
-	char number[24];
-
-	if (format == LOG_FORMAT_JSON) {
-		put_text(t, ",\"");
-		put_name(t, f->name);
-		put_text(t, is_taken(f->name) ? "_\":" : "\":");
-	} else {
-		put_text(t, " ");
-		put_name(t, f->name);
-		put_text(t, "=");
-	}
-	struct text value = *t;
-	if (f->is_number) {
-		(void)snprintf(number, sizeof number, "%" PRId64, f->number);
-		put_text(t, number);
-	} else if (format == LOG_FORMAT_TEXT && is_bare(s)) {
-		put_piece(t, s.p, s.n);
-		if (t->cut && !value.cut) { /* as much of it as there is room for */
-			size_t room = (size_t)(t->end - t->p);
-			memcpy(t->p, s.p, room);
-			t->p += room;
-		}
-	} else {
-		put_quoted(t, s, format);
-	}
-	if (t->cut && t->p == value.p) { /* a name without its value would not be JSON */
-		*t = before;
-		t->cut = true;
-	}
-	return s.n == f->text.n;
-}
-
-/* RFC 3339, UTC, milliseconds. */
-static void put_time(struct text *t, usec_t utc)
-{
-	time_t sec = (time_t)(utc / USEC_PER_SEC);
-	struct tm tm;
-	char text[64];
-
-	if (!gmtime_r(&sec, &tm))
-		memset(&tm, 0, sizeof tm);
-	(void)snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
-		tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-		(int)(utc % USEC_PER_SEC / USEC_PER_MSEC));
-	put_text(t, text);
-}
-
-static void put_journal(struct text *t, struct record *r, const char *name, struct str value)
-{
-	struct text before = *t;
-
-	put_piece(t, "\0\0", 2); /* its length */
-	put_text(t, name);
-	put_text(t, "=");
-	put_piece(t, value.p, value.n);
-	if (t->cut || r->fields == JOURNAL_FIELDS) {
-		*t = before; /* left out; the next one may be short enough */
-		return;
-	}
-	uint16_t length = (uint16_t)(t->p - before.p - 2);
-	memcpy(before.p, &length, sizeof length);
-	r->fields++;
-}
-
-/* The name as the journal wants it: A-Z, 0-9 and _, not beginning with a digit or _, and none that
- * has a meaning there. */
-static void put_journal_field(struct text *t, struct record *r, const struct log_field *f)
-{
-	static const char *const reserved[] = { "_", "0", "1", "2", "3", "4", "5", "6", "7", "8",
-		"9", "MESSAGE", "PRIORITY", "SYSLOG_", "CODE_", "OBJECT_", "COREDUMP_", "UNIT",
-		"USER_UNIT", "ERRNO", "INVOCATION_ID", "DOCUMENTATION", "TID", "RATELIMIT_EVENT" };
-	static const char prefix[] = "RATELIMIT_";
-	char buffer[sizeof prefix + NAME_BYTES], *name = buffer + sizeof prefix - 1, number[24];
-	size_t n = 0;
-
-	memcpy(buffer, prefix, sizeof prefix - 1);
-	for (; f->name[n] && n < NAME_BYTES - sizeof prefix; n++) {
-		char c = f->name[n];
-
-		if (c >= 'a' && c <= 'z')
-			c = (char)(c - 'a' + 'A');
-		name[n] = is_name_char(c) && c != '-' && c != '.' ? c : '_';
-	}
-	name[n] = '\0';
-	for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++) {
-		if (strncmp(name, reserved[i], strlen(reserved[i])) == 0) {
-			name = buffer;
-			break;
-		}
-	}
-	if (!f->is_number) {
-		put_journal(t, r, name, shorten(f->text));
-		return;
-	}
-	(void)snprintf(number, sizeof number, "%" PRId64, f->number);
-	put_journal(t, r, name, str_of(number));
-}
-
-/* Builds the whole record in `out`; returns its size. `suppressed` > 0 is a field of its own. */
-static size_t format_record(char out[RECORD_BYTES], enum log_level level, const char *event,
+static size_t format_record(char out[LOG_RECORD_BYTES], enum log_level level, const char *event,
 	const struct log_field *fields, uint64_t suppressed)
 {
-	enum log_format format = (enum log_format)atomic_load_explicit(
-		&now_format, memory_order_relaxed);
-	struct record r = { .level = (uint8_t)level };
-	char *line = out + sizeof r;
-	struct text t = { line, line + LINE_BYTES - LINE_TAIL_BYTES, false };
-	const struct log_field extra[] = { KV_INT("suppressed", suppressed), { 0 } };
-	bool whole = true;
+	int format = atomic_load_explicit(&now_format, memory_order_relaxed);
+	int target = atomic_load_explicit(&now_target, memory_order_relaxed);
 
-	if (format == LOG_FORMAT_JSON)
-		put_text(&t, "{\"time\":\"");
-	put_time(&t, clock_read().utc);
-	put_text(&t, format == LOG_FORMAT_JSON ? "\",\"level\":\"" : " ");
-	put_text(&t, level_name[level]);
-	if (format == LOG_FORMAT_JSON) {
-		put_text(&t, "\",\"event\":\"");
-		put_name(&t, event);
-		put_text(&t, "\"");
-	} else {
-		put_text(&t, " ");
-		r.prefix_n = (uint16_t)(t.p - line);
-		put_name(&t, event);
-	}
-	for (const struct log_field *f = fields; f && f->name; f++)
-		whole = put_field(&t, f, format) && whole;
-	if (suppressed)
-		whole = put_field(&t, extra, format) && whole;
-
-	whole = whole && !t.cut;
-	t = (struct text){ t.p, line + LINE_BYTES, false };
-	if (!whole)
-		put_text(&t, format == LOG_FORMAT_JSON ? ",\"cut\":true" : " cut=true");
-	put_text(&t, format == LOG_FORMAT_JSON ? "}\n" : "\n");
-	r.line_n = (uint16_t)(t.p - line);
-
-	if (atomic_load_explicit(&now_target, memory_order_relaxed) == LOG_TARGET_JOURNAL) {
-		t.end = t.p + JOURNAL_BYTES;
-		put_journal(&t, &r, "RATELIMIT_EVENT", str_of(event));
-		for (const struct log_field *f = fields; f && f->name; f++)
-			put_journal_field(&t, &r, f);
-		if (suppressed)
-			put_journal_field(&t, &r, extra);
-	}
-	r.size = (uint32_t)(t.p - out);
-	memcpy(out, &r, sizeof r);
-	return r.size;
+	return log_line_format(out, (enum log_format)format, target == LOG_TARGET_JOURNAL,
+		clock_read().utc, level, event, fields, suppressed);
 }
 
 /* ---- where lines go ------------------------------------------------------------------------ */
@@ -410,6 +70,7 @@ static struct {
 	pthread_t thread;
 	bool running; /* between log_open() and log_close() */
 	bool stop, finished;
+	bool left;      /* log_close() did not wait for the thread any longer */
 	usec_t stop_by; /* steady */
 	char *fill;     /* QUEUE_BYTES; callers add records at fill_n */
 	size_t fill_n;
@@ -422,7 +83,10 @@ static struct {
 /* The writer's own, while there is one. */
 static struct {
 	struct target target;
-	char *batch;           /* the other buffer */
+	char *batch;      /* the other buffer */
+	size_t change_at; /* where in it `next` holds from; NO_MARK: no change */
+	size_t reopen_at;
+	struct target next;
 	uint64_t lost;         /* not yet told */
 	uint64_t failed;       /* in a row; told on stderr */
 	usec_t complain_after; /* steady */
@@ -523,37 +187,12 @@ static bool wait_writable(int fd)
 		if (poll(&p, 1, BLOCKED_POLL_MS) != 0)
 			return true; /* or an error, which the write will name */
 		(void)pthread_mutex_lock(&shared.lock);
-		bool go = shared.change_at == NO_MARK &&
+		bool go = shared.change_at == NO_MARK && writer.change_at == NO_MARK &&
 			  !(shared.stop && clock_read().steady > shared.stop_by);
 		(void)pthread_mutex_unlock(&shared.lock);
 		if (!go)
 			return false;
 	}
-}
-
-/* The only places where the writer may block for long, and so the only ones where log_close()
- * may cancel it: it holds no lock and owns nothing there. */
-static ssize_t send_or_write(const struct target *t, const char *p, size_t n)
-{
-	int old;
-
-	(void)pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
-	ssize_t done = t->is_socket ? send(t->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
-				    : write(t->fd, p, n);
-	int error = errno;
-	(void)pthread_setcancelstate(old, &old);
-	errno = error;
-	return done;
-}
-
-static int send_to_journal(const struct iovec *iov, int n)
-{
-	int old;
-
-	(void)pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
-	int rc = sd_journal_sendv(iov, n);
-	(void)pthread_setcancelstate(old, &old);
-	return rc;
 }
 
 /* All of it or an error. Stderr may be shared with other processes, so it is not made
@@ -565,7 +204,8 @@ static enum write_rc write_all(struct target *t, const char *p, size_t n)
 	while (n) {
 		if (!wait_writable(t->fd))
 			break;
-		ssize_t done = send_or_write(t, p, n);
+		ssize_t done = t->is_socket ? send(t->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+					    : write(t->fd, p, n);
 		if (done >= 0) {
 			p += done;
 			n -= (size_t)done;
@@ -584,9 +224,9 @@ static enum write_rc write_all(struct target *t, const char *p, size_t n)
 	return n < all || writer.error ? WRITE_FAILED : WRITE_INTERRUPTED;
 }
 
-static enum write_rc write_syslog(struct target *t, const struct record *r, const char *line)
+static enum write_rc write_syslog(struct target *t, const struct log_record *r, const char *line)
 {
-	char datagram[LINE_BYTES + 128], stamp[32];
+	char datagram[LOG_LINE_BYTES + 128], stamp[32];
 	time_t sec = (time_t)(clock_read().utc / USEC_PER_SEC);
 	struct tm tm;
 
@@ -614,10 +254,10 @@ static enum write_rc write_syslog(struct target *t, const struct record *r, cons
 	return WRITE_FAILED;
 }
 
-static enum write_rc write_journal(const struct record *r, const char *line)
+static enum write_rc write_journal(const struct log_record *r, const char *line)
 {
-	char message[LINE_BYTES + 16], priority[16];
-	struct iovec iov[JOURNAL_FIELDS + 2];
+	char message[LOG_LINE_BYTES + 16], priority[16];
+	struct iovec iov[LOG_JOURNAL_FIELDS + 2];
 	const char *p = line + r->line_n;
 	int n = 0;
 
@@ -635,7 +275,7 @@ static enum write_rc write_journal(const struct record *r, const char *line)
 		iov[n++] = (struct iovec){ (void *)(uintptr_t)p, size };
 		p += size;
 	}
-	int rc = send_to_journal(iov, n);
+	int rc = sd_journal_sendv(iov, n);
 	if (rc >= 0)
 		return WRITE_DONE;
 	writer.error = -rc;
@@ -644,8 +284,8 @@ static enum write_rc write_journal(const struct record *r, const char *line)
 
 static enum write_rc write_record(struct target *t, const char *bytes)
 {
-	const char *line = bytes + sizeof(struct record);
-	struct record r;
+	const char *line = bytes + sizeof(struct log_record);
+	struct log_record r;
 
 	memcpy(&r, bytes, sizeof r);
 	writer.error = 0;
@@ -669,8 +309,8 @@ static enum write_rc write_record(struct target *t, const char *bytes)
 /* Lines that have no writer: before log_open(), after log_close(). */
 static void write_direct(const char *bytes)
 {
-	const char *p = bytes + sizeof(struct record);
-	struct record r;
+	const char *p = bytes + sizeof(struct log_record);
+	struct log_record r;
 
 	memcpy(&r, bytes, sizeof r);
 	for (size_t n = r.line_n; n;) {
@@ -687,7 +327,7 @@ static void write_direct(const char *bytes)
 /* To stderr about a target that is not stderr, where it takes a line at once. */
 static void complain(const char *event, const char *why, uint64_t lines)
 {
-	char bytes[RECORD_BYTES];
+	char bytes[LOG_RECORD_BYTES];
 	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
 
 	if (writer.target.kind == LOG_TARGET_STDERR || poll(&p, 1, 0) != 1)
@@ -731,28 +371,31 @@ static void reopen(void)
 	t->torn = false;
 }
 
-static void change(const struct target *next)
+static void change(void)
 {
 	target_close(&writer.target);
-	writer.target = *next;
+	writer.target = writer.next;
+	writer.change_at = NO_MARK;
 	writer.complain_after = 0;
 	writer.failed = 0;
 }
 
-/* A target that came while the old one blocked; true: there was one. */
-static bool take_change(void)
+/* The old target blocks: is there a new one? Then lines of before the change go there, too. */
+static bool change_early(void)
 {
-	struct target next = { .fd = -1 };
-
 	(void)pthread_mutex_lock(&shared.lock);
-	bool changed = shared.change_at != NO_MARK;
-	if (changed)
-		next = shared.next;
-	shared.change_at = NO_MARK;
+	if (shared.change_at != NO_MARK) {
+		if (writer.change_at != NO_MARK)
+			target_close(&writer.next);
+		writer.next = shared.next;
+		writer.change_at = 0;
+		shared.change_at = NO_MARK;
+	}
 	(void)pthread_mutex_unlock(&shared.lock);
-	if (changed)
-		change(&next);
-	return changed;
+	if (writer.change_at == NO_MARK)
+		return false;
+	change();
+	return true;
 }
 
 /* false: the time to close is over. */
@@ -766,7 +409,7 @@ static bool write_or_count(const char *bytes)
 			count_failure();
 			return true;
 		case WRITE_INTERRUPTED:
-			if (!take_change()) {
+			if (!change_early()) {
 				writer.lost++;
 				return false;
 			}
@@ -776,7 +419,7 @@ static bool write_or_count(const char *bytes)
 
 static void tell_lost(void)
 {
-	char bytes[RECORD_BYTES];
+	char bytes[LOG_RECORD_BYTES];
 
 	if (writer.lost == 0)
 		return;
@@ -786,44 +429,40 @@ static void tell_lost(void)
 		writer.lost = 0;
 }
 
-struct batch {
-	size_t n, change_at, reopen_at;
-	struct target next;
-};
-
 /* With the lock held: what callers filled is the writer's now, and they get the empty one. */
-static struct batch take_batch(void)
+static size_t take_batch(void)
 {
-	struct batch b = { shared.fill_n, shared.change_at, shared.reopen_at, shared.next };
 	char *filled = shared.fill;
+	size_t n = shared.fill_n;
 
 	shared.fill = writer.batch;
+	writer.batch = filled;
+	writer.next = shared.next;
+	writer.change_at = shared.change_at;
+	writer.reopen_at = shared.reopen_at;
+	writer.lost += shared.lost;
 	shared.fill_n = 0;
+	shared.lost = 0;
 	shared.change_at = NO_MARK;
 	shared.reopen_at = NO_MARK;
-	writer.batch = filled;
-	writer.lost += shared.lost;
-	shared.lost = 0;
-	return b;
+	return n;
 }
 
 /* false: the time to close is over; what is left is counted as lost. */
-static bool write_batch(struct batch *b)
+static bool write_batch(size_t n)
 {
 	bool go = true;
 
 	for (size_t at = 0;;) {
-		struct record r;
+		struct log_record r;
 
-		if (at >= b->change_at) {
-			change(&b->next);
-			b->change_at = NO_MARK;
-		}
-		if (at >= b->reopen_at) {
+		if (at >= writer.change_at)
+			change();
+		if (at >= writer.reopen_at) {
 			reopen();
-			b->reopen_at = NO_MARK;
+			writer.reopen_at = NO_MARK;
 		}
-		if (at == b->n)
+		if (at == n)
 			return go;
 		memcpy(&r, writer.batch + at, sizeof r);
 		if (go)
@@ -836,11 +475,9 @@ static bool write_batch(struct batch *b)
 
 static void *writer_main(void *unused)
 {
-	int old;
 	bool go = true;
 
 	(void)unused;
-	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
 	(void)pthread_setname_np(pthread_self(), "log");
 	(void)pthread_mutex_lock(&shared.lock);
 	while (go) {
@@ -848,10 +485,10 @@ static void *writer_main(void *unused)
 			shared.reopen_at == NO_MARK)
 			(void)pthread_cond_wait(&shared.work, &shared.lock);
 		bool last = shared.stop;
-		struct batch b = take_batch();
+		size_t n = take_batch();
 		(void)pthread_mutex_unlock(&shared.lock);
 
-		go = write_batch(&b);
+		go = write_batch(n);
 		if (go)
 			tell_lost();
 		go = go && !last;
@@ -903,6 +540,19 @@ static void free_all(void)
 	(void)pthread_cond_destroy(&shared.ended);
 }
 
+/* After it has finished: this waits no longer than it takes to return. */
+static void end_thread(void)
+{
+	(void)pthread_join(shared.thread, NULL);
+	if (writer.lost)
+		complain("log_lost", writer.error ? strerror(writer.error) : "not written in time",
+			writer.lost);
+	if (shared.change_at != NO_MARK)
+		target_close(&shared.next);
+	shared.change_at = NO_MARK;
+	free_all();
+}
+
 int log_open(const struct log_settings *settings, char *err, size_t err_size)
 {
 	pthread_condattr_t attr;
@@ -910,11 +560,23 @@ int log_open(const struct log_settings *settings, char *err, size_t err_size)
 
 	if (is_running())
 		return log_change(settings, err, err_size);
+	if (shared.left) {
+		(void)pthread_mutex_lock(&shared.lock);
+		bool finished = shared.finished;
+		(void)pthread_mutex_unlock(&shared.lock);
+		if (!finished) {
+			(void)snprintf(err, err_size, "log: what was logged before still blocks");
+			return -1;
+		}
+		end_thread();
+		shared.left = false;
+	}
 	if (target_open(&target, settings, err, err_size) != 0)
 		return -1;
 
 	memset(&writer, 0, sizeof writer);
 	writer.target = target;
+	writer.change_at = writer.reopen_at = NO_MARK;
 	writer.batch = malloc(QUEUE_BYTES);
 	shared.fill = malloc(QUEUE_BYTES);
 	shared.fill_n = 0;
@@ -988,17 +650,13 @@ void log_close(void)
 		rc = pthread_cond_timedwait(&shared.ended, &shared.lock, &by);
 	bool finished = shared.finished;
 	(void)pthread_mutex_unlock(&shared.lock);
-
-	if (!finished) /* its target blocks inside a call that poll() said would not */
-		(void)pthread_cancel(shared.thread);
-	(void)pthread_join(shared.thread, NULL);
-	if (writer.lost)
-		complain("log_lost", writer.error ? strerror(writer.error) : "not written in time",
-			writer.lost);
-	if (shared.change_at != NO_MARK)
-		target_close(&shared.next);
-	shared.change_at = NO_MARK;
-	free_all();
+	if (!finished) {
+		/* The target blocks inside a call, though poll() said that it would not. The thread
+		 * and what it uses are left alone; the program is about to end. */
+		shared.left = true;
+		return;
+	}
+	end_thread();
 }
 
 bool log_enabled(enum log_level level)
@@ -1009,7 +667,7 @@ bool log_enabled(enum log_level level)
 static void put_line(enum log_level level, const char *event, const struct log_field *fields,
 	uint64_t suppressed)
 {
-	char bytes[RECORD_BYTES];
+	char bytes[LOG_RECORD_BYTES];
 	size_t n = format_record(bytes, level, event, fields, suppressed);
 
 	(void)pthread_mutex_lock(&shared.lock);
