@@ -7,19 +7,21 @@
 
 enum { COLUMNS = 98, TAB = 8 };
 
-/* `text` as comment lines behind `indent`, broken between words. */
-static void put_comment(FILE *f, const char *indent, const char *text)
+/* `text` as comment lines behind `indent`, broken between words; `lead` stands before the first
+ * line, and as much room before the others. */
+static void put_comment(FILE *f, const char *indent, const char *lead, const char *text)
 {
-	size_t room = COLUMNS - strlen(indent) * TAB - 2;
+	size_t room = COLUMNS - strlen(indent) * TAB - 2 - strlen(lead);
 
-	while (*text) {
+	for (bool first = true; *text; first = false) {
 		size_t n = strlen(text);
 		if (n > room) {
 			n = room;
 			while (n > 1 && text[n] != ' ')
 				n--;
 		}
-		fprintf(f, "%s# %.*s\n", indent, (int)n, text);
+		fprintf(f, "%s# %*s%.*s\n", indent, (int)strlen(lead), first ? lead : "", (int)n,
+			text);
 		text += n;
 		while (*text == ' ')
 			text++;
@@ -54,27 +56,36 @@ static void range_text(const struct option_row *o, char *out, size_t size)
 	}
 }
 
+/* One element of a list, on a new line where there is no room left on this one. */
+static void put_element(FILE *f, const char *element, size_t n, size_t *column)
+{
+	bool first = *column == 0, wraps = *column + n + 4 > COLUMNS - 2 * TAB;
+
+	if (!first && wraps)
+		*column = 0;
+	*column += n + 4;
+	fprintf(f, "%s%s\"%.*s\"", first ? "" : ",", !first && wraps ? "\n\t\t" : " ", (int)n,
+		element);
+}
+
 static void put_list(FILE *f, const struct option_row *o)
 {
-	const char *between = "";
+	size_t column = 0;
 
 	fprintf(f, "[");
 	if (o->kind == OPTION_VARIABLES) {
 #define X(name, type, by_default, meaning) \
-	if (by_default) { \
-		fprintf(f, "%s \"" #name "\"", between); \
-		between = ","; \
-	}
+	if (by_default) \
+		put_element(f, #name, strlen(#name), &column);
 		ANSWER_VARS(X)
 #undef X
 	}
 	for (const char *p = o->text; *p;) {
 		size_t n = strcspn(p, " ");
-		fprintf(f, "%s \"%.*s\"", between, (int)n, p);
-		between = ",";
+		put_element(f, p, n, &column);
 		p += n + (p[n] == ' ');
 	}
-	fprintf(f, *between ? " ]" : "]");
+	fprintf(f, column ? " ]" : "]");
 }
 
 static void put_option(FILE *f, const struct option_row *o, const char *indent)
@@ -85,7 +96,7 @@ static void put_option(FILE *f, const struct option_row *o, const char *indent)
 	range_text(o, range, sizeof range);
 	snprintf(text, sizeof text, "%s%s%s", o->help, range,
 		o->reload ? "" : "; needs a restart to change");
-	put_comment(f, indent, text);
+	put_comment(f, indent, "", text);
 	fprintf(f, "%s%s = ", indent, dot ? dot + 1 : o->name);
 	if (option_is_list(o))
 		put_list(f, o);
@@ -121,7 +132,7 @@ static void put_options(FILE *f)
 			fprintf(f, "\n");
 			for (size_t g = 0; g < sizeof group_help / sizeof *group_help; g++)
 				if (strcmp(group, group_help[g].name) == 0)
-					put_comment(f, "", group_help[g].help);
+					put_comment(f, "", "", group_help[g].help);
 			fprintf(f, "%s: {\n", group);
 		} else if (i) {
 			fprintf(f, "\n");
@@ -201,13 +212,14 @@ void config_write_full(FILE *f)
 	put_options(f);
 	fputs(lists, f);
 	for (size_t i = 0; i < sizeof rule_row / sizeof *rule_row; i++) {
-		char text[512];
+		char lead[32], text[512];
 		if (!rule_row[i].help)
 			continue;
-		snprintf(text, sizeof text, "  %-12s  %s%s%s%s", rule_row[i].name, rule_row[i].help,
+		snprintf(lead, sizeof lead, "  %-12s  ", rule_row[i].name);
+		snprintf(text, sizeof text, "%s%s%s%s", rule_row[i].help,
 			rule_row[i].text[0] ? " (default: " : "", rule_row[i].text,
 			rule_row[i].text[0] ? ")" : "");
-		put_comment(f, "", text);
+		put_comment(f, "", lead, text);
 	}
 	fputs(patterns, f);
 	fputs(rules, f);

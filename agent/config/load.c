@@ -202,7 +202,7 @@ static struct snapshot *snapshot_build(struct loader *l, uint64_t generation)
 
 static void loader_free(struct loader *l)
 {
-	for (unsigned i = 0; l->policy && i < l->policy->rule_n; i++)
+	for (unsigned i = 0; i < l->draft_n; i++)
 		rates_free(&l->draft[i]);
 	free(l->draft);
 	policy_free(l->policy);

@@ -40,7 +40,7 @@ struct loader {
 	char *option_text[OPTION_COUNT];      /* owned; as it counts, secrets redacted */
 	struct lines lines;
 	struct rule_draft *draft; /* owned; for each of policy->rule */
-	unsigned rules_cap;
+	unsigned draft_n, rules_cap;
 };
 
 static inline bool loader_failed(const struct loader *l)

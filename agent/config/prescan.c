@@ -48,112 +48,32 @@ struct cursor {
 
 /* ---- putting the source together ---- */
 
-static bool out_of_memory(struct scan *s)
+/* `kept`: there was memory for it. */
+static bool keep(struct scan *s, bool kept)
 {
+	if (kept)
+		return true;
 	if (!s->stopped)
 		problem_out_of_memory(s->problems);
 	s->failed = s->stopped = true;
 	return false;
 }
 
-/* Room for one more in an array of `size`-byte elements. */
-static bool grow(struct scan *s, void **array, size_t n, size_t *cap, size_t size)
-{
-	if (n < *cap)
-		return true;
-	size_t bigger = *cap ? 2 * *cap : 16;
-	void *grown = realloc(*array, bigger * size);
-	if (!grown)
-		return out_of_memory(s);
-	*array = grown;
-	*cap = bigger;
-	return true;
-}
-
 static void put(struct scan *s, const char *p, size_t n)
 {
-	struct source *o = s->source;
-
-	if (s->stopped)
-		return;
-	if (o->cap - o->n < n + 1) {
-		size_t cap = 2 * o->cap > o->n + n + 1 ? 2 * o->cap : o->n + n + 256;
-		char *grown = realloc(o->text, cap);
-		if (!grown) {
-			out_of_memory(s);
-			return;
-		}
-		o->text = grown;
-		o->cap = cap;
-	}
-	memcpy(o->text + o->n, p, n);
-	o->n += n;
-	o->text[o->n] = '\0';
-}
-
-static void put_newline(struct scan *s)
-{
-	put(s, "\n", 1);
-	s->source->flat_lines++;
+	if (!s->stopped)
+		keep(s, source_put(s->source, p, n));
 }
 
 static void put_segment(struct scan *s, const struct cursor *c)
 {
-	struct source *o = s->source;
-
-	if (!grow(s, (void **)&o->segment, o->segment_n, &o->segment_cap, sizeof *o->segment))
-		return;
-	o->segment[o->segment_n++] = (struct segment){ o->flat_lines, c->line, c->file };
+	struct segment g = { s->source->flat_lines, c->line, c->file };
+	keep(s, source_add_segment(s->source, g));
 }
 
 static struct place here(const struct scan *s, const struct cursor *c)
 {
 	return (struct place){ s->source->file[c->file], c->line };
-}
-
-/* -1: out of memory */
-static int add_file(struct scan *s, const char *name)
-{
-	struct source *o = s->source;
-
-	if (!grow(s, (void **)&o->file, o->file_n, &o->file_cap, sizeof *o->file))
-		return -1;
-	o->file[o->file_n] = strdup(name);
-	if (!o->file[o->file_n]) {
-		out_of_memory(s);
-		return -1;
-	}
-	return (int)o->file_n++;
-}
-
-struct place source_place(const struct source *s, uint32_t flat_line)
-{
-	size_t low = 0, high = s->segment_n;
-
-	if (s->segment_n == 0)
-		return (struct place){ 0 };
-	if (s->flat_lines > 0 && flat_line >= s->flat_lines)
-		flat_line = s->flat_lines - 1;
-	while (high - low > 1) { /* the last one that begins at or before it */
-		size_t middle = low + (high - low) / 2;
-		if (s->segment[middle].flat_line <= flat_line)
-			low = middle;
-		else
-			high = middle;
-	}
-	const struct segment *g = &s->segment[low];
-	return (struct place){ s->file[g->file], g->line + (flat_line - g->flat_line) };
-}
-
-void source_free(struct source *s)
-{
-	for (size_t i = 0; i < s->file_n; i++)
-		free(s->file[i]);
-	free(s->file);
-	free(s->text);
-	free(s->segment);
-	free(s->value_line);
-	*s = (struct source){ 0 };
 }
 
 /* ---- structure: what libconfig will make of it ---- */
@@ -177,9 +97,7 @@ static void value_begins(struct scan *s, const struct cursor *c)
 		stop(s);
 		return;
 	}
-	if (!grow(s, (void **)&o->value_line, o->value_n, &o->value_cap, sizeof *o->value_line))
-		return;
-	o->value_line[o->value_n++] = s->pending ? s->name_line : o->flat_lines;
+	keep(s, source_add_value(o, s->pending ? s->name_line : o->flat_lines));
 	s->pending = false;
 }
 
@@ -262,7 +180,7 @@ static char peek(const struct cursor *c, size_t ahead)
 
 static void newline(struct scan *s, struct cursor *c)
 {
-	put_newline(s);
+	put(s, "\n", 1);
 	c->p++;
 	c->line++;
 	c->line_begins = true;
@@ -404,8 +322,8 @@ static void unexpected(struct scan *s, struct cursor *c)
 		problem_add(s->problems, here(s, c),
 			"unexpected byte 0x%02x (text other than ASCII stands in strings and comments)",
 			(unsigned char)*c->p);
-	s->failed = true;
-	while (c->p < c->end && *c->p != '\n') /* once for each line */
+	s->failed = s->nest_broken = true;
+	while (c->p < c->end && *c->p != '\n') /* once for each line; brackets go with it */
 		c->p++;
 }
 
@@ -450,8 +368,8 @@ static void include(struct scan *s, struct place at, const char *path)
 			file_free(&file);
 			return;
 		}
-	int index = add_file(s, full);
-	if (index >= 0) {
+	int index = source_add_file(o, full);
+	if (keep(s, index >= 0)) {
 		s->chain[s->chain_n].device = file.device;
 		s->chain[s->chain_n++].inode = file.inode;
 		scan_text(s, (unsigned)index, file.bytes, file.n);
@@ -508,7 +426,7 @@ static bool take_include(struct scan *s, struct cursor *c)
 			problem_add(s->problems, here(s, c), "@include: %s", why);
 			s->failed = true;
 		} else {
-			out_of_memory(s);
+			keep(s, false);
 		}
 		free(expanded);
 		put_segment(s, c);
@@ -604,7 +522,7 @@ static void scan_text(struct scan *s, unsigned file, const char *text, size_t n)
 		}
 		scan_token(s, &c);
 	}
-	put_newline(s);
+	put(s, "\n", 1);
 }
 
 /* `file`: what the text was read from; NULL: nothing that could be included again. */
@@ -613,8 +531,8 @@ static bool scan_source(struct source *source, const char *name, const char *tex
 {
 	struct scan s = { .source = source, .problems = problems };
 
-	int index = add_file(&s, name);
-	if (index < 0)
+	int index = source_add_file(source, name);
+	if (!keep(&s, index >= 0))
 		return false;
 	if (file) {
 		s.chain[0].device = file->device;

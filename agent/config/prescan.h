@@ -7,9 +7,7 @@
 #ifndef CONFIG_PRESCAN_H
 #define CONFIG_PRESCAN_H
 
-#include "config/problems.h"
-
-#include <stdint.h>
+#include "config/source.h"
 
 enum {
 	SOURCE_FILE_MAX = 4 << 20,  /* bytes of one file */
@@ -21,33 +19,9 @@ enum {
 	GROUP_SETTINGS_MAX = 5000, /* in one group: libconfig compares each with each */
 };
 
-/* From `flat_line` on, lines are those of `file` from `line` on. */
-struct segment {
-	uint32_t flat_line, line;
-	unsigned file;
-};
-
-struct source {
-	char *text; /* owned; NUL-terminated; for libconfig */
-	size_t n, cap;
-	uint32_t flat_lines;     /* lines in `text` */
-	struct segment *segment; /* owned, by flat_line */
-	size_t segment_n, segment_cap;
-	/* For each value in the order of the text, groups and lists included: the flat line of its
-	 * name, or of itself where it has none. What libconfig does not know of list elements. */
-	uint32_t *value_line; /* owned */
-	size_t value_n, value_cap;
-	char **file; /* owned; names as they go into messages */
-	size_t file_n, file_cap;
-};
-
 /* false: problems were added; `s` is to be freed all the same. */
 bool source_read(struct source *s, const char *path, struct problems *);
 /* The same with `text` for what the file `name` would hold. */
 bool source_scan(struct source *s, const char *name, const char *text, size_t n, struct problems *);
-void source_free(struct source *);
-
-/* Borrowed from `s`. Lines beyond the end are the last one. */
-struct place source_place(const struct source *s, uint32_t flat_line);
 
 #endif

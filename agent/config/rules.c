@@ -402,6 +402,7 @@ void rules_load(struct loader *l, const config_setting_t *setting)
 		p->rule[p->rule_n] = (struct rule){ 0 };
 		l->draft[p->rule_n] = (struct rule_draft){ 0 };
 		p->rule_n++;
+		l->draft_n++;
 		rule_load(l, s, &p->rule[p->rule_n - 1], &l->draft[p->rule_n - 1], i);
 	}
 }
