@@ -104,13 +104,31 @@ static int64_t clamp(int64_t v, int64_t least, int64_t most)
 	return v < least ? least : v > most ? most : v;
 }
 
-/* When the entry is full again and when it opens, from how long either takes. */
-static void set_times(struct entry *e, usec_t now, usec_t full_after, usec_t open_after)
+/* When an entry is full again and when it opens, from how long either takes. */
+struct times {
+	uint32_t full_at, open_at;
+};
+
+static struct times times_after(usec_t now, usec_t full_after, usec_t open_after)
 {
 	full_after = clamp(full_after, 0, LIFE_MAX);
 	open_after = clamp(open_after, 0, full_after);
-	e->full_at = tick_ceil(now + full_after);
-	e->open_at = open_after ? tick_ceil(now + open_after) : tick_floor(now);
+	return (struct times){ tick_ceil(now + full_after),
+		open_after ? tick_ceil(now + open_after) : tick_floor(now) };
+}
+
+static uint32_t later(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) > 0 ? a : b;
+}
+
+/* The heaps rely on times that only move later; they would move back only where a limit was made
+ * faster, and then this entry is kept a little longer than it has to be. */
+static void rewrite(struct entry *e, const struct bucket *state, struct times t)
+{
+	e->bucket = *state;
+	e->full_at = later(e->full_at, t.full_at);
+	e->open_at = later(e->open_at, t.open_at);
 }
 
 /* ---- shards and their locks ---- */
@@ -211,27 +229,11 @@ static void spare(struct spared *spared, const struct shard *s, struct shard *co
 			spared->entry[spared->n++] = found[i];
 }
 
-static struct entry entry_of(const struct take *t, struct now now, struct now lines)
+static struct times times_of(const struct take *t, struct now now, struct now lines)
 {
-	const struct bucket *state = &t->verdict.state;
-	struct entry e = { .key = t->key, .bucket = *state };
-	set_times(&e, line_of(&t->key, lines), limit_keep_for(t->limit, state, now),
-		limit_open_after(t->limit, state, now));
-	return e;
-}
-
-static uint32_t later(uint32_t a, uint32_t b)
-{
-	return (int32_t)(a - b) > 0 ? a : b;
-}
-
-/* The heaps rely on times that only move later; they would move back only where a limit was made
- * faster, and then this entry is kept a little longer than it has to be. */
-static void rewrite(struct entry *e, const struct entry *fresh)
-{
-	e->bucket = fresh->bucket;
-	e->full_at = later(e->full_at, fresh->full_at);
-	e->open_at = later(e->open_at, fresh->open_at);
+	const struct verdict *v = &t->verdict;
+	return times_after(line_of(&t->key, lines), limit_keep_for(t->limit, &v->state, now),
+		v->left >= 1 ? 0 : limit_open_after(t->limit, &v->state, now));
 }
 
 /* Returns its number; ENTRY_NONE: every place in its shard is this plan's own, or to look for one
@@ -255,11 +257,35 @@ static uint32_t add_entry(struct memory_store *m, struct shard *s, const struct 
 	return shard_add(s, e, t);
 }
 
+static void add_newcomers(struct memory_store *m, const struct plan *plan,
+	struct shard *const shard[], uint32_t found[], struct now now, struct now lines)
+{
+	struct ticks ticks = ticks_at(lines);
+	struct spared spared;
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *t = &plan->take[i];
+		if (!t->verdict.charged || found[i] != ENTRY_NONE)
+			continue;
+		struct times times = times_of(t, now, lines);
+		struct entry e = { t->key, t->verdict.state, times.full_at, times.open_at };
+		/* Full already: nothing that an absent one would not say as well. */
+		if (entry_is_full(&e, &ticks))
+			continue;
+		found[i] = shard_find(shard[i], &e.key);
+		if (found[i] != ENTRY_NONE) { /* the plan has this key twice */
+			rewrite(&shard[i]->entry[found[i]], &e.bucket, times);
+			continue;
+		}
+		spare(&spared, shard[i], shard, found, plan->n);
+		found[i] = add_entry(m, shard[i], &e, &spared, &ticks);
+	}
+}
+
 static enum store_rc memory_take(struct store *base, struct plan *plan, struct now now)
 {
 	struct memory_store *m = (struct memory_store *)base;
 	struct shard *shard[PLAN_MAX];
-	uint32_t slot[PLAN_MAX], found[PLAN_MAX];
+	uint32_t found[PLAN_MAX];
 	const struct bucket *stored[PLAN_MAX];
 	uint64_t mask = 0;
 	unsigned n = plan->n;
@@ -267,29 +293,29 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 	if (n == 0)
 		return STORE_DONE;
 
-	/* Three passes, so that what is not in the cache is waited for once, not once for each key:
-	 * slots, then the entries that they point to, then the buckets. */
+	/* Memory is waited for twice, not twice for each key, and before any lock is held: first
+	 * all slots, then all entries that they seem to point to. */
 	for (unsigned i = 0; i < n; i++) {
 		const struct key *k = &plan->take[i].key;
 		unsigned number = shard_number(m, k);
 		shard[i] = &m->shard[number];
-		slot[i] = shard_home(shard[i], k);
-		prefetch(&shard[i]->slot[slot[i]]);
+		prefetch(&shard[i]->slot[shard_home(shard[i], k)]);
+		prefetch(&shard[i]->lock);
 		mask |= 1ull << number;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t hint = shard_hint(shard[i], &plan->take[i].key);
+		if (hint == ENTRY_NONE)
+			continue;
+		const struct entry *e = &shard[i]->entry[hint];
+		prefetch(e);
+		prefetch(&e->open_at); /* may lie on the next cache line */
 	}
 	struct now lines = lines_at(m, now);
 
 	lock_all(m, mask);
 	for (unsigned i = 0; i < n; i++) {
-		found[i] = shard_probe(shard[i], &plan->take[i].key, &slot[i]);
-		if (found[i] == ENTRY_NONE)
-			continue;
-		const struct entry *e = &shard[i]->entry[found[i]];
-		prefetch(e);
-		prefetch(&e->open_at); /* may lie on the next cache line */
-	}
-	for (unsigned i = 0; i < n; i++) {
-		found[i] = shard_confirm(shard[i], &plan->take[i].key, slot[i], found[i]);
+		found[i] = shard_find(shard[i], &plan->take[i].key);
 		stored[i] = found[i] == ENTRY_NONE ? NULL : &shard[i]->entry[found[i]].bucket;
 	}
 	plan_charge(plan, stored, now);
@@ -299,33 +325,16 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 		const struct take *t = &plan->take[i];
 		if (!t->verdict.charged)
 			continue;
-		if (found[i] == ENTRY_NONE) {
+		if (found[i] == ENTRY_NONE)
 			newcomers = true;
-			continue;
-		}
-		struct entry fresh = entry_of(t, now, lines);
-		rewrite(&shard[i]->entry[found[i]], &fresh);
+		else
+			rewrite(&shard[i]->entry[found[i]], &t->verdict.state,
+				times_of(t, now, lines));
 	}
-	if (newcomers) {
-		struct ticks t = ticks_at(lines);
-		struct spared spared;
-		for (unsigned i = 0; i < n; i++) {
-			if (!plan->take[i].verdict.charged || found[i] != ENTRY_NONE)
-				continue;
-			struct entry fresh = entry_of(&plan->take[i], now, lines);
-			/* Full already: nothing that an absent one would not say as well. Or a key
-			 * that the plan has twice. */
-			if (entry_is_full(&fresh, &t))
-				continue;
-			found[i] = shard_find(shard[i], &fresh.key);
-			if (found[i] != ENTRY_NONE) {
-				rewrite(&shard[i]->entry[found[i]], &fresh);
-				continue;
-			}
-			spare(&spared, shard[i], shard, found, n);
-			found[i] = add_entry(m, shard[i], &fresh, &spared, &t);
-		}
-	}
+	/* Last, when nothing points into the table any more: what has to go for them may be
+	 * anywhere. */
+	if (newcomers)
+		add_newcomers(m, plan, shard, found, now, lines);
 	unlock_all(m, mask);
 	return STORE_DONE;
 }
@@ -467,18 +476,18 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 {
 	struct now lines = lines_at(m, now);
 	struct ticks t = ticks_at(lines);
-	struct entry e = { .key = from->key, .bucket = from->bucket };
-	usec_t begin = line_of(&e.key, now);
+	usec_t begin = line_of(&from->key, now);
 	if (from->full_at <= begin)
 		return false;
-	set_times(&e, line_of(&e.key, lines), from->full_at - begin,
-		from->open_at > begin ? from->open_at - begin : 0);
+	struct times times = times_after(
+		line_of(&from->key, lines), from->full_at - begin, from->open_at - begin);
+	struct entry e = { from->key, from->bucket, times.full_at, times.open_at };
 
 	struct shard *s = &m->shard[shard_number(m, &e.key)];
 	pthread_mutex_lock(&s->lock);
 	uint32_t found = shard_find(s, &e.key);
 	if (found != ENTRY_NONE) {
-		rewrite(&s->entry[found], &e);
+		rewrite(&s->entry[found], &e.bucket, times);
 	} else if (room_get(m, s, 1)) {
 		/* One by one: a file brings all of a shard's keys before any of the next's. */
 		shard_add(s, &e, &t);
@@ -545,7 +554,7 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 	struct shard_sizes z = shard_sizes(mean, m->shards > 1);
 	size_t total = 0;
 	size_t shards_at = part(&total, m->shards, sizeof *m->shard);
-	size_t slots_at = part(&total, (uint64_t)z.slot_n * m->shards, sizeof(uint32_t));
+	size_t slots_at = part(&total, (uint64_t)z.slot_n * m->shards, sizeof(_Atomic(uint32_t)));
 	size_t nodes_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct node));
 	size_t entries_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct entry));
 	m->map_bytes = total;
@@ -562,7 +571,7 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 	for (unsigned i = 0; i < m->shards; i++)
 		shard_init(&m->shard[i], z,
 			(struct entry *)(map + entries_at) + (size_t)i * z.entry_max,
-			(uint32_t *)(map + slots_at) + (size_t)i * z.slot_n,
+			(_Atomic(uint32_t) *)(map + slots_at) + (size_t)i * z.slot_n,
 			(struct node *)(map + nodes_at) + (size_t)i * z.entry_max, t);
 	locks_init(m);
 	atomic_init(&m->rooms, (int64_t)max_keys);

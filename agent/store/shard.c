@@ -132,26 +132,22 @@ static uint32_t distance(const struct shard *s, uint32_t from, uint32_t to)
 
 static void unlink_slot(struct shard *s, uint32_t entry)
 {
-	uint32_t i = shard_home(s, &s->entry[entry].key);
-	while ((s->slot[i] & ~s->tag_mask) != entry + 1)
-		if (++i == s->slot_n)
-			i = 0;
+	uint32_t hole = shard_home(s, &s->entry[entry].key);
+	while ((slot_get(s, hole) & ~s->tag_mask) != entry + 1)
+		hole = slot_after(s, hole);
 
-	uint32_t hole = i;
-	for (;;) {
-		if (++i == s->slot_n)
-			i = 0;
-		uint32_t v = s->slot[i];
+	for (uint32_t i = slot_after(s, hole);; i = slot_after(s, i)) {
+		uint32_t v = slot_get(s, i);
 		if (!v)
 			break;
 		/* It may move to the hole unless that lies before its home. */
 		uint32_t home = shard_home(s, &s->entry[(v & ~s->tag_mask) - 1].key);
 		if (distance(s, home, i) < distance(s, hole, i))
 			continue;
-		s->slot[hole] = v;
+		slot_set(s, hole, v);
 		hole = i;
 	}
-	s->slot[hole] = 0;
+	slot_set(s, hole, 0);
 }
 
 static void free_entry(struct shard *s, uint32_t entry)
@@ -179,10 +175,9 @@ uint32_t shard_add(struct shard *s, const struct entry *e, const struct ticks *n
 	s->entry[entry] = *e;
 
 	uint32_t i = shard_home(s, &e->key);
-	while (s->slot[i])
-		if (++i == s->slot_n)
-			i = 0;
-	s->slot[i] = shard_tag(s, &e->key) | (entry + 1);
+	while (slot_get(s, i))
+		i = slot_after(s, i);
+	slot_set(s, i, shard_tag(s, &e->key) | (entry + 1));
 	put_in_heap(s, entry, now);
 	return entry;
 }
@@ -318,7 +313,7 @@ struct shard_sizes shard_sizes(uint64_t mean, bool spread)
 	return (struct shard_sizes){ (uint32_t)most, (uint32_t)slots };
 }
 
-void shard_init(struct shard *s, struct shard_sizes z, struct entry *entry, uint32_t *slot,
+void shard_init(struct shard *s, struct shard_sizes z, struct entry *entry, _Atomic(uint32_t) *slot,
 	struct node *node, struct ticks now)
 {
 	s->entry = entry;

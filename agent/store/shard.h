@@ -17,6 +17,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* Instants of an entry are ticks of 2^15 us of its own time line, modulo 2^32, compared by their
  * signed difference: half the range is 814 days. */
@@ -58,7 +59,7 @@ enum { ENTRY_NONE = UINT32_MAX };
 struct shard {
 	/* set once: readable without the lock */
 	_Alignas(64) struct entry *entry;
-	uint32_t *slot;
+	_Atomic(uint32_t) *slot; /* written under the lock */
 	uint32_t entry_max, slot_n;
 	uint32_t tag_mask; /* the bits of a slot that are its tag */
 
@@ -80,8 +81,8 @@ struct shard_sizes {
 /* For a shard of `mean` keys on average; `spread`: it may come to hold more than that. */
 struct shard_sizes shard_sizes(uint64_t mean, bool spread);
 
-void shard_init(struct shard *, struct shard_sizes, struct entry *, uint32_t *slot, struct node *,
-	struct ticks);
+void shard_init(struct shard *, struct shard_sizes, struct entry *, _Atomic(uint32_t) *slot,
+	struct node *, struct ticks);
 
 static inline uint32_t shard_keys(const struct shard *s)
 {
@@ -120,41 +121,52 @@ static inline uint32_t shard_tag(const struct shard *s, const struct key *k)
 	return (uint32_t)(k->a >> 26) & s->tag_mask;
 }
 
-/* The next entry from slot *i on whose tag is that of `k`, or ENTRY_NONE. Looks at no entry. */
-static inline uint32_t shard_probe(const struct shard *s, const struct key *k, uint32_t *i)
+static inline uint32_t slot_get(const struct shard *s, uint32_t i)
 {
-	uint32_t tag = shard_tag(s, k);
-	for (;;) {
-		uint32_t v = s->slot[*i];
+	return atomic_load_explicit(&s->slot[i], memory_order_relaxed);
+}
+
+static inline void slot_set(struct shard *s, uint32_t i, uint32_t v)
+{
+	atomic_store_explicit(&s->slot[i], v, memory_order_relaxed);
+}
+
+static inline uint32_t slot_after(const struct shard *s, uint32_t i)
+{
+	return i + 1 == s->slot_n ? 0 : i + 1;
+}
+
+/* A guess, without the lock: the entry that is probably this key's, or ENTRY_NONE. It may be
+ * another's by now: good for a prefetch, and for nothing else. */
+static inline uint32_t shard_hint(const struct shard *s, const struct key *k)
+{
+	enum { TRIES = 4 };
+	uint32_t tag = shard_tag(s, k), i = shard_home(s, k);
+	for (unsigned n = 0; n < TRIES; n++, i = slot_after(s, i)) {
+		uint32_t v = slot_get(s, i);
 		if (!v)
-			return ENTRY_NONE;
+			break;
 		if ((v & s->tag_mask) == tag)
 			return (v & ~s->tag_mask) - 1;
-		if (++*i == s->slot_n)
-			*i = 0;
 	}
+	return ENTRY_NONE;
 }
 
-/* Goes on from what shard_probe() found: the entry that really has this key, or ENTRY_NONE. */
-static inline uint32_t shard_confirm(
-	const struct shard *s, const struct key *k, uint32_t i, uint32_t entry)
-{
-	while (entry != ENTRY_NONE) {
-		const struct key *found = &s->entry[entry].key;
-		if (found->a == k->a && found->b == k->b)
-			break;
-		if (++i == s->slot_n)
-			i = 0;
-		entry = shard_probe(s, k, &i);
-	}
-	return entry;
-}
-
+/* The entry of this key, or ENTRY_NONE. */
 static inline uint32_t shard_find(const struct shard *s, const struct key *k)
 {
-	uint32_t i = shard_home(s, k);
-	uint32_t entry = shard_probe(s, k, &i);
-	return shard_confirm(s, k, i, entry);
+	uint32_t tag = shard_tag(s, k);
+	for (uint32_t i = shard_home(s, k);; i = slot_after(s, i)) {
+		uint32_t v = slot_get(s, i);
+		if (!v)
+			return ENTRY_NONE;
+		if ((v & s->tag_mask) != tag)
+			continue;
+		uint32_t entry = (v & ~s->tag_mask) - 1;
+		const struct key *found = &s->entry[entry].key;
+		if (found->a == k->a && found->b == k->b)
+			return entry;
+	}
 }
 
 /* A new entry, whose key must not be there yet and for which there must be room
