@@ -306,14 +306,18 @@ static enum write_rc write_record(struct target *t, const char *bytes)
 	return WRITE_FAILED;
 }
 
-/* Lines that have no writer: before log_open(), after log_close(). */
+/* Lines that have no writer: before log_open(), after log_close(). A stderr that stays full loses
+ * them: a program that is about to end must not hang on its last words. */
 static void write_direct(const char *bytes)
 {
 	const char *p = bytes + sizeof(struct log_record);
+	struct pollfd full = { .fd = STDERR_FILENO, .events = POLLOUT };
 	struct log_record r;
 
 	memcpy(&r, bytes, sizeof r);
 	for (size_t n = r.line_n; n;) {
+		if (poll(&full, 1, BLOCKED_POLL_MS) == 0)
+			return;
 		ssize_t done = write(STDERR_FILENO, p, n);
 		if (done < 0 && errno != EINTR)
 			return; /* nowhere left to say so */

@@ -51,7 +51,8 @@ struct log_field {
 	}
 
 /* Starts the writing thread (signals blocked in it). Before this, and when it fails, lines go to
- * stderr at once. Returns 0, or -1 with `err` saying which target and why. */
+ * stderr at once, from level info on. Returns 0, or -1 with `err` saying which target and why.
+ * log_open, log_change and log_close are the control thread's. */
 int log_open(const struct log_settings *, char *err, size_t err_size);
 
 /* New settings (a reload); the same errors, and then the old settings stay. */
@@ -60,7 +61,8 @@ int log_change(const struct log_settings *, char *err, size_t err_size);
 /* Opens the file of LOG_TARGET_FILE again (after it was renamed). Any thread. */
 void log_reopen(void);
 
-/* Writes what is queued, bounded to about a second, and ends the thread. */
+/* Writes what is queued, bounded to about a second (two where the target blocks inside a call), and
+ * ends the thread. After this lines go to stderr at once again. */
 void log_close(void);
 
 bool log_enabled(enum log_level);

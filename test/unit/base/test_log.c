@@ -668,6 +668,7 @@ static void a_full_pipe_stops_nobody(void **state)
 	open_log(&s);
 	flood();
 	log_close();
+	log_info("last", KV_Z("words", "are lost"));
 	stderr_back();
 	(void)close(fd[0]);
 }
