@@ -216,6 +216,8 @@ class Bench:
 		whole = [self.callgrind_agent(n) for n in (20000, 40000)]
 		self.row("the whole agent in user space: instructions for a request, three rules, depth 32",
 			 f"{(whole[1][0] - whole[0][0]) / 20000:.0f}")
+		if not whole[0][1]:
+			raise Failed("callgrind saw no allocation at all, not even at the start")
 		self.row("allocations of the whole agent for 20,000 requests",
 			 f"{whole[1][1] - whole[0][1]}", "0", whole[1][1] == whole[0][1])
 
@@ -405,7 +407,8 @@ class Bench:
 	def part_tail(self):
 		self.section("Tail latency at a fixed rate: with reloads every 200 ms, sweeps and state file, "
 			     "against without", ("three rules, a million keys", "ratio", "wanted", "met"))
-		env = {"BENCH_STATE": self.new_name(".state"), "BENCH_TIERS": self.tiers()}
+		env = {"BENCH_STATE": self.new_name(".state"), "BENCH_TIERS": self.tiers(),
+		       "BENCH_LOG": "info"}
 		got = {"quiet": [], "busy": []}
 		with self.agent("three", 1) as quiet, \
 				self.agent("short", 1, extra=["tiers"], env=env) as busy:
@@ -422,6 +425,10 @@ class Bench:
 					got["busy"].append(self.paced(busy))
 				quiet.p.send_signal(signal.SIGCONT)
 			slices = self.busy_slices(busy)
+			said = busy.said()
+			reloads = len(re.findall(r" reloaded ", said))
+			if not reloads or "refused" in said or not os.path.exists(env["BENCH_STATE"]):
+				raise Failed(f"{reloads} reloads, or no state file:\n{said[-2000:]}")
 		for name in ("p50", "p99", "p999", "max"):
 			self.ratio_row({"p50": "median", "p99": "99 %", "p999": "99.9 %",
 					"max": "longest"}[name],
@@ -431,6 +438,7 @@ class Bench:
 			self.row(f"{name}, microseconds without and with", ", ".join(
 				f"{median([r[f'{name}_us'] for r in got[who]]):.0f}"
 				for who in ("quiet", "busy")))
+		self.row("reloads meanwhile", f"{reloads}")
 		self.row("CPU time of the worker's loop for one reload, with no request, longest of "
 			 f"{len(slices)}, microseconds", f"{max(slices):.0f}", "at most 1000",
 			 max(slices) <= 1000)
