@@ -93,7 +93,7 @@ static size_t format_ipv6(const uint8_t *bytes, char *out)
 	char *p = out;
 
 	for (unsigned i = 0; i < 8; i++)
-		group[i] = (unsigned)bytes[2 * i] << 8 | bytes[2 * i + 1];
+		group[i] = (unsigned)bytes[(size_t)2 * i] << 8 | bytes[(size_t)2 * i + 1];
 	/* RFC 5952 4.2: the longest run of zero groups is cut, the first of equals, never a
 	 * single group. */
 	for (unsigned i = 0; i < 8; i++) {

@@ -54,7 +54,7 @@ static void put_name(struct text *t, const char *z)
 	size_t n = 0;
 
 	for (; z[n] && n < sizeof name; n++)
-		name[n] = is_name_char(z[n]) ? z[n] : '_';
+		name[n] = (char)(is_name_char(z[n]) ? z[n] : '_');
 	put_piece(t, name, n);
 }
 
@@ -293,7 +293,7 @@ static void put_journal_field(struct text *t, struct log_record *r, const struct
 
 		if (c >= 'a' && c <= 'z')
 			c = (char)(c - 'a' + 'A');
-		name[n] = is_name_char(c) && c != '-' && c != '.' ? c : '_';
+		name[n] = (char)(is_name_char(c) && c != '-' && c != '.' ? c : '_');
 	}
 	name[n] = '\0';
 	for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++) {
