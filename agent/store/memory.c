@@ -18,7 +18,7 @@ enum {
 	SHARD_KEYS_MIN = 1024, /* fewer shards rather than fewer keys in each */
 	ROOMS_BATCH_MAX = 64,  /* entries a shard may have in hand */
 	MAKE_ROOM_STEPS = 512, /* for one new key: some ten microseconds */
-	SWEEP_LOOKS = 64,      /* for each time a lock is held */
+	SWEEP_LOOKS = 32,      /* for each time a lock is held */
 	COPY_LOOKS = 512,      /* ditto: entries passed over, free ones included */
 	STRETCH_LOOKS = 256    /* ditto */
 };

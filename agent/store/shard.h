@@ -54,7 +54,7 @@ struct heap {
 	uint32_t n;
 };
 
-enum { ENTRY_NONE = UINT32_MAX };
+#define ENTRY_NONE UINT32_MAX
 
 struct shard {
 	/* set once: readable without the lock */
