@@ -6,8 +6,9 @@
  *   pauses   a worker decides while another thread reloads, writes the state file, sweeps: the most
  *            CPU time of one decision beside it, and the longest that any lock was held
  *
- * Allocations and locks are counted where they happen: this program defines malloc() and
- * pthread_mutex_lock() and their like over the C library's. */
+ * Allocations and locks are counted where they happen: with COUNT_ALLOCATIONS this program defines
+ * malloc() and its like over the C library's, with COUNT_LOCKS pthread_mutex_lock() and its like.
+ * That is built twice, so that counting locks adds nothing to the instructions of a decision. */
 #include "notify.h"
 
 #include "base/clock.h"
@@ -118,7 +119,7 @@ static _Thread_local struct {
 	uint64_t n;
 } holds;
 
-#ifdef COUNT_ALLOCATIONS
+#ifdef COUNT_LOCKS
 typedef int mutex_fn(pthread_mutex_t *);
 
 static mutex_fn *next_mutex_fn(const char *name)
@@ -420,7 +421,7 @@ static void run_chore(struct bench *b, const struct chore *chore)
 	pthread_join(thread, NULL);
 	qsort(sample, n, sizeof *sample, by_value);
 	printf("%s.turn_ms=%.1f\n", chore->name, (double)k.longest_turn / 1000);
-#ifdef COUNT_ALLOCATIONS
+#ifdef COUNT_LOCKS
 	printf("%s.lock_holds=%" PRIu64 "\n", chore->name, k.holds);
 	printf("%s.lock_hold_max_us=%" PRId64 "\n", chore->name, k.longest_hold);
 #endif

@@ -171,7 +171,7 @@ class Bench:
 		return result
 
 	def decide(self, mode, *files, wrapper=(), timeout=120, env=None, **options):
-		args = [*wrapper, self.program("decide"), mode]
+		args = [*wrapper, self.program("pauses" if mode == "pauses" else "decide"), mode]
 		for name in files:
 			args += ["--file", f"{HERE}/{name}.cfg"]
 		for name, value in options.items():
