@@ -155,13 +155,17 @@ row enterprise 510 "200/minute burst 500" -H "X-API-Key: key-of-emil"
 
 echo
 echo "5. What a client is told while it is within its limit, and after"
+# show PATH [HEADER]: an answer as curl -i has it, without what says nothing here
 show() {
 	echo
-	echo "  $ curl -i $*"
-	curl -s -i "$@" | tr -d '\r' | sed -n '/^connection:/d; /^[A-Za-z{t]/s/^/    /p'
+	header=${2-}
+	echo "  \$ curl -i $web$1 ${header:+-H \"$header\"}"
+	# $a\ ends the last line, where the body has no newline.
+	curl -s -i ${header:+-H "$header"} "$web$1" | tr -d '\r' |
+		sed -e '/^connection:/d' -e 's/^./    &/' -e '$a\'
 }
-show -H "X-API-Key: key-of-tina" $web/api/hello
-show $web/api/hello
+show /api/hello "X-API-Key: key-of-tina"
+show /api/hello
 
 echo
 echo "6. Nobody is refused here: who asks for much is served by a slower backend"
@@ -171,7 +175,7 @@ curl -s "$web/reports/all?[1-13]" | sort | uniq -c | sed 's/^ */    /'
 echo
 echo "7. HAProxy's log of the last requests: who, which rule, what is left"
 echo
-grep -v '/reports/' "$work/haproxy.log" | tail -n 3 | cut -c 1-180 | sed 's/^/    /'
+grep -v '/reports/' "$work/haproxy.log" | tail -n 2 | fold -s -w 92 | sed 's/^/    /'
 
 echo
 echo "The limits are in conf/ratelimit.cfg, HAProxy's side in haproxy/."
