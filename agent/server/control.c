@@ -116,7 +116,7 @@ static void log_started(struct control *c)
 	for (unsigned i = 0; i < policy->rule_n; i++) {
 		char text[1024];
 		size_t n = snapshot_describe_rule(c->snapshot, &policy->rule[i], text, sizeof text);
-		log_info("rule", KV_STR("is", ((struct str){ text, n })));
+		log_info("rule", KV_STR("text", ((struct str){ text, n })));
 	}
 }
 
