@@ -69,16 +69,18 @@ void window_bounds(const struct window *w, usec_t utc, usec_t *start, usec_t *en
 	}
 }
 
+/* The clamp comes before the drain: who owes no more than the capacity now, owes that much from the
+ * last charge on, and what was told of the wait holds. */
 static struct bucket read_tokens(const struct quota *q, const struct bucket *b, usec_t steady)
 {
 	struct bucket now = { .used = b->used, .at = steady };
+	if (now.used > (double)q->capacity + UNIT_SLACK)
+		now.used = (double)q->capacity;
 	if (b->at < steady && now.used > 0) {
 		now.used -= (double)(steady - b->at) * (double)q->units / (double)q->window.length;
 		if (now.used < 0)
 			now.used = 0;
 	}
-	if (now.used > (double)q->capacity + UNIT_SLACK)
-		now.used = (double)q->capacity;
 	return now;
 }
 

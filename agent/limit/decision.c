@@ -52,7 +52,10 @@ static void evaluate(struct take *t, const struct bucket *stored, struct now now
 	v->state = bucket_read(q, stored ? stored : &never_seen, now);
 	v->oversize = cost > q->capacity;
 	v->admits = !v->oversize && bucket_admits(q, &v->state, cost, now);
-	v->charged = false;
+	/* A window of the future, from before the clock was set back, is anchored anew once: were
+	 * it left as it is, every later window would inherit it. */
+	v->charged = t->cost && stored && q->algorithm != ALGORITHM_TOKEN_BUCKET &&
+		     v->state.at < stored->at;
 	v->retry_after = 0;
 }
 
@@ -64,7 +67,7 @@ static void charge(struct take *t, bool denied)
 	if (t->cost == 0)
 		return;
 	if (denied) {
-		v->charged = bucket_charge_denied(q, &v->state, t->cost);
+		v->charged |= bucket_charge_denied(q, &v->state, t->cost);
 	} else {
 		bucket_charge(q, &v->state, t->cost);
 		v->charged = true;

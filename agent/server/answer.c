@@ -2,6 +2,8 @@
 
 #include "spop/value.h"
 
+#include <math.h>
+
 /* What the variables are taken from. */
 struct source {
 	const struct policy *policy;
@@ -47,18 +49,16 @@ static void say_quoted(struct text *t, const char *z)
 /* Seconds from empty to full: capacity / rate, rounded up; of a window its own length. */
 static int64_t seconds_to_fill(const struct quota *q, struct now now)
 {
+	const double noise = 1e-9; /* of a quotient of doubles that ought to be whole */
 	usec_t start, end, length = q->window.length;
 
 	if (q->window.kind == WINDOW_MONTH) {
 		window_bounds(&q->window, now.utc, &start, &end);
 		length = end - start;
-	} else if (q->capacity != q->units) {
-		double seconds = (double)q->capacity * (double)length / (double)q->units /
-				 (double)USEC_PER_SEC;
-		int64_t whole = (int64_t)seconds;
-		return whole + (seconds - (double)whole > 1e-9);
 	}
-	return (length + USEC_PER_SEC - 1) / USEC_PER_SEC;
+	double seconds = (double)q->capacity * (double)length / (double)q->units /
+			 (double)USEC_PER_SEC;
+	return seconds < 1 ? 1 : (int64_t)ceil(seconds * (1 - noise));
 }
 
 /* RateLimit-Policy, draft-ietf-httpapi-ratelimit-headers-11: all limits that apply. */

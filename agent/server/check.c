@@ -150,10 +150,12 @@ static void put_event(
 	}
 	if (view_has(v, FIELD_IP) && !(p->secret >> FIELD_IP & 1))
 		e.ip[addr_format(&v->ip, e.ip)] = '\0';
-	copy_text(e.endpoint, sizeof e.endpoint - 1, method);
-	size_t n = strlen(e.endpoint);
-	e.endpoint[n++] = ':';
-	copy_text(e.endpoint + n, sizeof e.endpoint - n, path);
+	if (method.n || path.n) {
+		copy_text(e.endpoint, sizeof e.endpoint - 1, method);
+		size_t n = strlen(e.endpoint);
+		e.endpoint[n++] = ':';
+		copy_text(e.endpoint + n, sizeof e.endpoint - n, path);
+	}
 	event_ring_put(c->events, &e);
 }
 
