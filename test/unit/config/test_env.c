@@ -1,0 +1,92 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "config/env.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void references(void **state)
+{
+	static const struct {
+		const char *text, *want; /* "!…": what `why` holds */
+	} row[] = {
+		{ "", "" },
+		{ "plain", "plain" },
+		{ "${FULL}", "value" },
+		{ "a${FULL}b${FULL}c", "avaluebvaluec" },
+		{ "${FULL:-other}", "value" },
+		{ "${EMPTY}", "" },
+		{ "${EMPTY:-other}", "other" },
+		{ "${UNSET:-other}", "other" },
+		{ "${UNSET:-}", "" },
+		{ "${UNSET:-a:-b $c}", "a:-b $c" },
+		{ "${UNSET:-a}b}", "ab}" },
+		{ "${_A1}", "one" },
+		{ "${DOLLAR}", "${FULL}" }, /* what comes out is not looked at again */
+		/* any other $ is just that */
+		{ "$", "$" },
+		{ "$$", "$$" },
+		{ "$FULL", "$FULL" },
+		{ "cost $5", "cost $5" },
+		{ "a$", "a$" },
+		{ "$${FULL}", "$value" },
+		{ "{FULL}", "{FULL}" },
+		{ "$ {FULL}", "$ {FULL}" },
+		/* what begins as a reference has to be one */
+		{ "${UNSET}", "!the environment variable UNSET is not set" },
+		{ "${", "!without its" },
+		{ "a${FULL", "!without its" },
+		{ "${}", "!is no reference" },
+		{ "${1A}", "!is no reference" },
+		{ "${A-b}", "!is no reference" },
+		{ "${A:b}", "!is no reference" },
+		{ "${A B}", "!is no reference" },
+		{ "${:-x}", "!is no reference" },
+		{ "${UNSET:-${FULL}}", "!holds another reference" },
+		{ "${FULL:-${FULL}}", "!holds another reference" },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		char why[320], *got = env_expand(row[i].text, why, sizeof why);
+		const char *want = row[i].want;
+		if (want[0] == '!' ? got || !strstr(why, want + 1)
+				   : !got || strcmp(got, want) != 0)
+			fail_msg("\"%s\": %s", row[i].text, got ? got : why);
+		free(got);
+	}
+}
+
+static void bounded(void **state)
+{
+	char *text = malloc(ENV_TEXT_MAX + 8), why[320];
+	(void)state;
+	assert_non_null(text);
+	memset(text, 'x', ENV_TEXT_MAX);
+	text[ENV_TEXT_MAX] = '\0';
+	char *got = env_expand(text, why, sizeof why);
+	assert_non_null(got);
+	free(got);
+	strcat(text, "y");
+	assert_null(env_expand(text, why, sizeof why));
+	assert_non_null(strstr(why, "longer than"));
+	free(text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(references),
+		cmocka_unit_test(bounded),
+	};
+	setenv("FULL", "value", 1);
+	setenv("EMPTY", "", 1);
+	setenv("_A1", "one", 1);
+	setenv("DOLLAR", "${FULL}", 1);
+	unsetenv("UNSET");
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,277 @@
+/* What libconfig 1.5 does wrong, and what files may be: every one of these once ended the process,
+ * lost a setting in silence, or named the wrong line. */
+#include "load_helper.h"
+
+#define SYNTAX "syntax error (here, or at the end of what stands before)\n"
+
+static void texts(void **state)
+{
+	static const struct {
+		const char *title, *text, *want;
+	} row[] = {
+		{ "an empty file is all defaults", "", "" },
+		{ "no newline at the end", "enabled = true;", "" },
+		{ "a comment without a newline at the end", "enabled = true; # yes", "" },
+		{ "lines that end in CR LF", "agent: {\r\n threads = 2;\r\n};\r\n", "" },
+		{ "a byte order mark", "\xef\xbb\xbf"
+				       "enabled = true;",
+			"" },
+		{ "an unclosed comment hides nothing",
+			"enabled = true;\n/* here\nagent: { threads = 2; };\n",
+			"t.cfg:2: the comment that begins here is never closed\n" },
+		{ "a comment within a string is none", "log: { target = \"/a/*b\"; };\n", "" },
+		{ "an include within a comment is none", "/*\n@include \"no\"\n*/\n# @include \"no\"\n",
+			"" },
+		{ "a string ends on its line", "log: {\n target = \"stderr;\n level = \"info\";\n};\n",
+			"t.cfg:2: the string \"stderr; is not closed on its line\n" },
+		{ "and at the end of the file", "log: {\n target = \"stderr", "t.cfg:2: the string \"stderr is not "
+									     "closed on its line\n"
+									     "t.cfg:1: '{' is never closed\n" },
+		{ "an escaped quote closes nothing", "log: { target = \"x\\\"; };\n",
+			"t.cfg:1: the string \"x\\\"; }; is not closed on its line\n"
+			"t.cfg:1: '{' is never closed\n" },
+		{ "a NUL that is written as an escape", "log: {\n target = \"a\\x00b\"; };\n",
+			"t.cfg:2: a string may not hold a NUL (\\x00)\n" },
+		{ "more than 32 bits do not wrap", "store: { max_keys = 4294967297; };\n",
+			"t.cfg:1: store.max_keys = 4294967297: want 1..1000000000\n" },
+		{ "nor in hexadecimal", "store: { max_keys = 0x100000001; };\n",
+			"t.cfg:1: store.max_keys = 4294967297: want 1..1000000000\n" },
+		{ "nor below zero", "store: { max_keys = -4294967297; };\n",
+			"t.cfg:1: store.max_keys = -4294967297: want 1..1000000000\n" },
+		{ "0xffffffff is not -1", "store: { max_keys = 0xffffffff; };\n",
+			"t.cfg:1: store.max_keys = 4294967295: want 1..1000000000\n" },
+		{ "the last of 32 bits", "store: { max_keys = -2147483648; };\n",
+			"t.cfg:1: store.max_keys = -2147483648: want 1..1000000000\n" },
+		{ "the last of 64 bits", "store: { max_keys = -9223372036854775808; };\n",
+			"t.cfg:1: store.max_keys = -9223372036854775808: want 1..1000000000\n" },
+		{ "an L was there already", "store: { max_keys = 4294967297L; };\n",
+			"t.cfg:1: store.max_keys = 4294967297: want 1..1000000000\n" },
+		{ "64 bits are the end", "store: {\n max_keys = 9223372036854775808; };\n",
+			"t.cfg:2: the integer 9223372036854775808 has more than 64 bits\n" },
+		{ "also in hexadecimal", "store: {\n max_keys = 0x8000000000000000; };\n",
+			"t.cfg:2: the integer 0x8000000000000000 has more than 64 bits\n" },
+		{ "and far beyond", "store: {\n max_keys = 99999999999999999999999; };\n",
+			"t.cfg:2: the integer 99999999999999999999999 has more than 64 bits\n" },
+		{ "no binary numbers, whatever the version", "agent: { threads = 0b11; };\n",
+			"t.cfg:1: " SYNTAX },
+		{ "an error names its line", "enabled = true;\n\nagent: { threads 2; };\n",
+			"t.cfg:3: " SYNTAX },
+		{ "also behind comments of many lines", "/*\n\n*/ enabled = true; /*\n*/\nagent: { threads 2; };\n",
+			"t.cfg:5: " SYNTAX },
+		{ "a setting twice", "enabled = true;\nenabled = false;\n",
+			"t.cfg:2: duplicate setting name\n" },
+		{ "a bracket that is never closed", "agent: {\n threads = 2;\n",
+			"t.cfg:1: '{' is never closed\n" },
+		{ "a bracket that closes nothing", "enabled = true;\n};\n", "t.cfg:2: '}' closes nothing\n" },
+		{ "a bracket that closes another", "rules = (\n{ name = \"a\"; );\n",
+			"t.cfg:2: ')' where '{' of t.cfg:2 is still open\n" },
+		{ "characters that mean nothing", "a % 2;\nb $ c;\n\xc3\xa4 = 1;\n",
+			"t.cfg:1: unexpected character '%'\n"
+			"t.cfg:2: unexpected character '$'\n"
+			"t.cfg:3: unexpected byte 0xc3 (text other than ASCII stands in strings and "
+			"comments)\n" },
+		{ "an @ in the middle of a line", "enabled = true; @include \"x\"\n",
+			"t.cfg:1: '@' here: want @include \"FILE\" at the beginning of a line\n" },
+		{ "an include of nothing", "@include\n@include \"\"\n@include \"x\n@include x\n",
+			"t.cfg:1: want @include \"FILE\"\n"
+			"t.cfg:2: want @include \"FILE\"\n"
+			"t.cfg:3: want @include \"FILE\"\n"
+			"t.cfg:4: want @include \"FILE\"\n" },
+		{ "nesting has an end",
+			"a = ((((((((((((((((((((((((((((((((((((((((\n",
+			"t.cfg:1: groups and lists nested too deeply: want at most 32\n" },
+		{ "strings that follow each other are one", "log: { level = \"in\"\n \"fo\"; };\n", "" },
+		{ "a number beside a name with digits", "agent: { thread2 = 1; };\n",
+			"t.cfg:1: unknown setting \"agent.thread2\"; did you mean \"threads\"?\n" },
+		{ "numbers of every shape", "rules = ( { name = \"a\"; per = []; rate = \"1/m\"; warn_at = 1e-1; } );\n",
+			"t.cfg:1: rule \"a\": rate = \"1/m\": unknown window \"m\": want a duration "
+			"like \"5m\", or second, minute, hour, day, week, month\n" },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+		drop(load_text(row[i].title, row[i].text, row[i].want));
+}
+
+static void nul_bytes(void **state)
+{
+	static const char text[] = "enabled = true;\nagent: { threads = 1; };\0 rules = 5;\n";
+	struct problems p = { 0 };
+	(void)state;
+	assert_null(config_load_text("t.cfg", text, sizeof text - 1, &test_key, 1, &p));
+	assert_int_equal(p.n, 1);
+	assert_string_equal(p.message[0], "t.cfg:2: a NUL byte: this is no text file");
+	problems_free(&p);
+}
+
+static void includes(void **state)
+{
+	(void)state;
+	mkdir("sub", 0700);
+	mkdir("sub/deep", 0700);
+	put_file("main.cfg",
+		"enabled = false;\n  @include \"sub/agent.cfg\"   # and on\nstore: { max_keys = 7; };\n");
+	put_file("sub/agent.cfg", "agent: {\n@include \"deep/inner.cfg\"\n drain = \"3s\";\n};");
+	put_file("sub/deep/inner.cfg", "threads = 3;");
+	struct snapshot *s = load_file("main.cfg", "");
+	assert_false(s->policy->enabled);
+	assert_int_equal(s->settings.agent.threads, 3);
+	assert_int_equal(s->settings.agent.drain, 3 * USEC_PER_SEC);
+	assert_int_equal(s->settings.store.max_keys, 7);
+	drop(s);
+
+	/* every problem in the file and line where it stands */
+	put_file("sub/deep/inner.cfg", "\nthreads = 333;\n");
+	put_file("main.cfg",
+		"enabled = 5;\n@include \"sub/agent.cfg\"\nstore: { max_keys = 0; };\n");
+	put_file("sub/agent.cfg", "agent: {\n@include \"deep/inner.cfg\"\n drain = 3;\n};");
+	drop(load_file("main.cfg", "main.cfg:1: enabled = 5: want true or false\n"
+				   "sub/deep/inner.cfg:2: agent.threads = 333: want 0..64\n"
+				   "sub/agent.cfg:3: agent.drain = 3: want a duration with its unit: "
+				   "\"3s\" or \"3ms\"\n"
+				   "main.cfg:3: store.max_keys = 0: want 1..1000000000\n"));
+
+	/* libconfig's own error too */
+	put_file("sub/deep/inner.cfg", "\n\nthreads 3;\n");
+	drop(load_file("main.cfg", "sub/deep/inner.cfg:3: " SYNTAX));
+	put_file("sub/deep/inner.cfg", "# nothing");
+	put_file("main.cfg", "@include \"sub/deep/inner.cfg\" enabled 5;\n");
+	drop(load_file("main.cfg", "main.cfg:1: " SYNTAX));
+	/* what stands behind an include can be no other */
+	put_file("main.cfg", "@include \"sub/deep/inner.cfg\" @include \"sub\"\n");
+	drop(load_file("main.cfg", "main.cfg:1: '@' here: want @include \"FILE\" at the beginning "
+				   "of a line\n"));
+	/* twice is fine, and the environment may choose */
+	put_file("main.cfg", "@include \"sub/deep/inner.cfg\"\n@include "
+			     "\"${NO_SUCH_FOLDER:-sub}/deep/inner.cfg\"\n");
+	drop(load_file("main.cfg", ""));
+	put_file("main.cfg", "\n@include \"${NO_SUCH_FOLDER}/inner.cfg\"\n");
+	drop(load_file("main.cfg", "main.cfg:2: @include: the environment variable NO_SUCH_FOLDER "
+				   "is not set (${NO_SUCH_FOLDER:-default} gives a default)\n"));
+}
+
+static void includes_that_end_a_process(void **state)
+{
+	(void)state;
+	mkdir("folder", 0700);
+	mkfifo("fifo", 0600);
+	put_file("a.cfg", "enabled = true;\n@include \"folder\"\n@include \"none.cfg\"\n@include "
+			  "\"fifo\"\n@include \"/dev/zero\"\n");
+	drop(load_file("a.cfg",
+		"a.cfg:2: @include \"folder\": folder is a folder: want a file\n"
+		"a.cfg:3: @include \"none.cfg\": none.cfg cannot be opened: No such file or directory\n"
+		"a.cfg:4: @include \"fifo\": fifo is not a regular file (a pipe, socket or device)\n"
+		"a.cfg:5: @include \"/dev/zero\": /dev/zero is not a regular file (a pipe, socket or "
+		"device)\n"));
+	put_file("self.cfg", "\n@include \"self.cfg\"\n");
+	drop(load_file("self.cfg", "self.cfg:2: @include \"self.cfg\": self.cfg includes itself\n"));
+	put_file("x.cfg", "@include \"y.cfg\"\n");
+	put_file("y.cfg", "\n\n@include \"./x.cfg\"\n");
+	drop(load_file("x.cfg", "y.cfg:3: @include \"./x.cfg\": ./x.cfg includes itself\n"));
+	for (int i = 0; i < 11; i++) {
+		char name[32], text[64];
+		snprintf(name, sizeof name, "deep%d.cfg", i);
+		snprintf(text, sizeof text, "@include \"deep%d.cfg\"\n", i + 1);
+		put_file(name, i == 10 ? "enabled = false;\n" : text);
+	}
+	drop(load_file("deep0.cfg", ""));
+	put_file("deep10.cfg", "@include \"deep11.cfg\"\n");
+	put_file("deep11.cfg", "enabled = false;\n");
+	drop(load_file("deep0.cfg",
+		"deep10.cfg:1: @include \"deep11.cfg\": more than 10 files within each other\n"));
+
+	/* an unclosed comment in an included file ends with it: named at its beginning */
+	put_file("open.cfg", "\n/* for ever\n");
+	put_file("a.cfg", "@include \"open.cfg\"\nenabled = false; */\n");
+	drop(load_file("a.cfg", "open.cfg:2: the comment that begins here is never closed\n"));
+}
+
+static void files(void **state)
+{
+	char *big = malloc((4 << 20) + 2);
+	(void)state;
+	mkdir("folder", 0700);
+	mkfifo("fifo2", 0600);
+	drop(load_file("none.cfg", "none.cfg:1: this file cannot be opened: No such file or directory\n"));
+	drop(load_file("folder", "folder:1: this file is a folder: want a file\n"));
+	drop(load_file("fifo2", "fifo2:1: this file is not a regular file (a pipe, socket or device)\n"));
+	assert_non_null(big);
+	memset(big, '\n', (4 << 20) + 1);
+	put_bytes("big.cfg", big, (4 << 20) + 1);
+	drop(load_file("big.cfg", "big.cfg:1: this file is too large: want at most 4194304 bytes\n"));
+	put_bytes("big.cfg", big, 4 << 20);
+	drop(load_file("big.cfg", ""));
+	put_file("thrice.cfg", "@include \"big.cfg\"\n@include \"big.cfg\"\n");
+	drop(load_file("thrice.cfg", "big.cfg:1: too much text: want at most 4194304 bytes in a file, "
+				     "8388608 in all\n"));
+	free(big);
+	if (geteuid() != 0) {
+		put_file("secret.cfg", "");
+		chmod("secret.cfg", 0);
+		drop(load_file("secret.cfg",
+			"secret.cfg:1: this file cannot be opened: Permission denied\n"));
+	}
+}
+
+/* Every cut of a good configuration is read to its end, without a crash, and a bad one is told. */
+static void every_cut(void **state)
+{
+	static const char text[] =
+		"/* c */ enabled = \"${X:-true}\"; agent: { threads = 0x2; drain = \"2s\"; };\n"
+		"rules = ( { name = \"a\\\"b\"; match = { path = [ \"/a\", \"!/b\" ]; }; per = [ \"key|ip\" ];\n"
+		" rate = ( { tier = \"x\"; rate = [ \"1/minute\", \"2/hour\" ]; } ); warn_at = 1e-1; } );\n";
+	(void)state;
+	for (size_t cut = 0; cut < sizeof text; cut++) {
+		struct problems p = { 0 };
+		char *copy = malloc(cut ? cut : 1); /* exactly so long: no byte behind it is read */
+		assert_non_null(copy);
+		memcpy(copy, text, cut);
+		struct snapshot *s = config_load_text("t.cfg", copy, cut, &test_key, 1, &p);
+		assert_true((s != NULL) == (p.n == p.warnings));
+		drop(s);
+		problems_free(&p);
+		free(copy);
+	}
+}
+
+static void many(void **state)
+{
+	enum { N = 300000 };
+	char *text = malloc(N * 8);
+	struct problems p = { 0 };
+	size_t n = 0;
+	(void)state;
+	assert_non_null(text);
+	/* more settings than can be shown as problems: the last message says so */
+	for (int i = 0; i < 4999; i++)
+		n += (size_t)sprintf(text + n, "a%d=1;\n", i);
+	assert_null(config_load_text("t.cfg", text, n, &test_key, 1, &p));
+	assert_int_equal(p.n, 4097);
+	assert_string_equal(p.message[4096], "there are more problems than can be shown");
+	problems_free(&p);
+	for (n = 0; n < 5001 * 5; n += 5)
+		memcpy(text + n, "a=1;\n", 5);
+	assert_null(config_load_text("t.cfg", text, n, &test_key, 1, &p));
+	assert_string_equal(p.message[0], "t.cfg:5001: more than 5000 settings in one group");
+	problems_free(&p);
+	n = (size_t)sprintf(text, "a = [");
+	for (int i = 0; i < N; i++)
+		n += (size_t)sprintf(text + n, "%s1", i ? "," : "");
+	assert_null(config_load_text("t.cfg", text, n, &test_key, 1, &p));
+	assert_string_equal(p.message[0], "t.cfg:1: more than 200000 settings");
+	problems_free(&p);
+	free(text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(texts),
+		cmocka_unit_test(nul_bytes),
+		cmocka_unit_test(includes),
+		cmocka_unit_test(includes_that_end_a_process),
+		cmocka_unit_test(files),
+		cmocka_unit_test(every_cut),
+		cmocka_unit_test(many),
+	};
+	return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
