@@ -40,7 +40,7 @@ static bool host_parse(struct str host, bool bracketed, char *why, size_t size)
 		name = name || !(host.p[i] == '.' || (host.p[i] >= '0' && host.p[i] <= '9'));
 	}
 	if (!name && !addr_parse(host, &addr))
-		return refuse(why, size, "that is no IPv4 address");
+		return refuse(why, size, "want an IPv4 address or a host's name");
 	return true;
 }
 

@@ -71,8 +71,10 @@ static bool set_integer(const struct set *s, char *out)
 	char want[64];
 	int64_t v;
 
-	if (!given_integer(s->one, &v) || v < s->o->min || v > s->o->max) {
-		snprintf(want, sizeof want, "%" PRId64 "..%" PRId64, s->o->min, s->o->max);
+	bool integer = given_integer(s->one, &v);
+	if (!integer || v < s->o->min || v > s->o->max) {
+		snprintf(want, sizeof want, "%s%" PRId64 "..%" PRId64, integer ? "" : "an integer ",
+			s->o->min, s->o->max);
 		return refuse(s, s->one, want);
 	}
 	*(int64_t *)s->member = v;

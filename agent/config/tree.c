@@ -129,7 +129,8 @@ static bool given_load(const struct tree *t, const config_setting_t *s, const ch
 		return out->text != NULL;
 	}
 	default:
-		problem_add(problems, out->at, "%s: found %s", what, tree_type_name(s));
+		problem_add(problems, out->at, "%s: found %s, want a string, a number or a boolean",
+			what, tree_type_name(s));
 		return false;
 	}
 	out->text = strdup(text);

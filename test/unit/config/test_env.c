@@ -54,8 +54,7 @@ static void references(void **state)
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
 		char why[320], *got = env_expand(row[i].text, why, sizeof why);
 		const char *want = row[i].want;
-		if (want[0] == '!' ? got || !strstr(why, want + 1)
-				   : !got || strcmp(got, want) != 0)
+		if (want[0] == '!' ? got || !strstr(why, want + 1) : !got || strcmp(got, want) != 0)
 			fail_msg("\"%s\": %s", row[i].text, got ? got : why);
 		free(got);
 	}

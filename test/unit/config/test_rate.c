@@ -179,8 +179,8 @@ static void integers(void **state)
 
 static void what_was_meant(void **state)
 {
-	static const char *const names[] = { "threads", "listen", "max_connections", "drain",
-		"per", "rate" };
+	static const char *const names[] = { "threads", "listen", "max_connections", "drain", "per",
+		"rate" };
 	static const struct {
 		const char *word, *want;
 	} row[] = {
@@ -200,8 +200,7 @@ static void what_was_meant(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
 		const char *got = nearest(row[i].word, names, sizeof names / sizeof *names);
-		if (got != row[i].want &&
-			(!got || !row[i].want || strcmp(got, row[i].want) != 0))
+		if (got != row[i].want && (!got || !row[i].want || strcmp(got, row[i].want) != 0))
 			fail_msg("\"%s\" is near \"%s\"", row[i].word, got ? got : "nothing");
 	}
 }

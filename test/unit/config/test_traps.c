@@ -13,20 +13,23 @@ static void texts(void **state)
 		{ "no newline at the end", "enabled = true;", "" },
 		{ "a comment without a newline at the end", "enabled = true; # yes", "" },
 		{ "lines that end in CR LF", "agent: {\r\n threads = 2;\r\n};\r\n", "" },
-		{ "a byte order mark", "\xef\xbb\xbf"
-				       "enabled = true;",
+		{ "a byte order mark",
+			"\xef\xbb\xbf"
+			"enabled = true;",
 			"" },
 		{ "an unclosed comment hides nothing",
 			"enabled = true;\n/* here\nagent: { threads = 2; };\n",
 			"t.cfg:2: the comment that begins here is never closed\n" },
 		{ "a comment within a string is none", "log: { target = \"/a/*b\"; };\n", "" },
-		{ "an include within a comment is none", "/*\n@include \"no\"\n*/\n# @include \"no\"\n",
-			"" },
-		{ "a string ends on its line", "log: {\n target = \"stderr;\n level = \"info\";\n};\n",
+		{ "an include within a comment is none",
+			"/*\n@include \"no\"\n*/\n# @include \"no\"\n", "" },
+		{ "a string ends on its line",
+			"log: {\n target = \"stderr;\n level = \"info\";\n};\n",
 			"t.cfg:2: the string \"stderr; is not closed on its line\n" },
-		{ "and at the end of the file", "log: {\n target = \"stderr", "t.cfg:2: the string \"stderr is not "
-									     "closed on its line\n"
-									     "t.cfg:1: '{' is never closed\n" },
+		{ "and at the end of the file", "log: {\n target = \"stderr",
+			"t.cfg:2: the string \"stderr is not "
+			"closed on its line\n"
+			"t.cfg:1: '{' is never closed\n" },
 		{ "an escaped quote closes nothing", "log: { target = \"x\\\"; };\n",
 			"t.cfg:1: the string \"x\\\"; }; is not closed on its line\n"
 			"t.cfg:1: '{' is never closed\n" },
@@ -56,13 +59,15 @@ static void texts(void **state)
 			"t.cfg:1: " SYNTAX },
 		{ "an error names its line", "enabled = true;\n\nagent: { threads 2; };\n",
 			"t.cfg:3: " SYNTAX },
-		{ "also behind comments of many lines", "/*\n\n*/ enabled = true; /*\n*/\nagent: { threads 2; };\n",
+		{ "also behind comments of many lines",
+			"/*\n\n*/ enabled = true; /*\n*/\nagent: { threads 2; };\n",
 			"t.cfg:5: " SYNTAX },
 		{ "a setting twice", "enabled = true;\nenabled = false;\n",
 			"t.cfg:2: duplicate setting name\n" },
 		{ "a bracket that is never closed", "agent: {\n threads = 2;\n",
 			"t.cfg:1: '{' is never closed\n" },
-		{ "a bracket that closes nothing", "enabled = true;\n};\n", "t.cfg:2: '}' closes nothing\n" },
+		{ "a bracket that closes nothing", "enabled = true;\n};\n",
+			"t.cfg:2: '}' closes nothing\n" },
 		{ "a bracket that closes another", "rules = (\n{ name = \"a\"; );\n",
 			"t.cfg:2: ')' where '{' of t.cfg:2 is still open\n" },
 		{ "characters that mean nothing", "a % 2;\nb $ c;\n\xc3\xa4 = 1;\n",
@@ -77,13 +82,14 @@ static void texts(void **state)
 			"t.cfg:2: want @include \"FILE\"\n"
 			"t.cfg:3: want @include \"FILE\"\n"
 			"t.cfg:4: want @include \"FILE\"\n" },
-		{ "nesting has an end",
-			"a = ((((((((((((((((((((((((((((((((((((((((\n",
+		{ "nesting has an end", "a = ((((((((((((((((((((((((((((((((((((((((\n",
 			"t.cfg:1: groups and lists nested too deeply: want at most 32\n" },
-		{ "strings that follow each other are one", "log: { level = \"in\"\n \"fo\"; };\n", "" },
+		{ "strings that follow each other are one", "log: { level = \"in\"\n \"fo\"; };\n",
+			"" },
 		{ "a number beside a name with digits", "agent: { thread2 = 1; };\n",
 			"t.cfg:1: unknown setting \"agent.thread2\"; did you mean \"threads\"?\n" },
-		{ "numbers of every shape", "rules = ( { name = \"a\"; per = []; rate = \"1/m\"; warn_at = 1e-1; } );\n",
+		{ "numbers of every shape",
+			"rules = ( { name = \"a\"; per = []; rate = \"1/m\"; warn_at = 1e-1; } );\n",
 			"t.cfg:1: rule \"a\": rate = \"1/m\": unknown window \"m\": want a duration "
 			"like \"5m\", or second, minute, hour, day, week, month\n" },
 	};
@@ -124,11 +130,12 @@ static void includes(void **state)
 	put_file("main.cfg",
 		"enabled = 5;\n@include \"sub/agent.cfg\"\nstore: { max_keys = 0; };\n");
 	put_file("sub/agent.cfg", "agent: {\n@include \"deep/inner.cfg\"\n drain = 3;\n};");
-	drop(load_file("main.cfg", "main.cfg:1: enabled = 5: want true or false\n"
-				   "sub/deep/inner.cfg:2: agent.threads = 333: want 0..64\n"
-				   "sub/agent.cfg:3: agent.drain = 3: want a duration with its unit: "
-				   "\"3s\" or \"3ms\"\n"
-				   "main.cfg:3: store.max_keys = 0: want 1..1000000000\n"));
+	drop(load_file("main.cfg",
+		"main.cfg:1: enabled = 5: want true or false\n"
+		"sub/deep/inner.cfg:2: agent.threads = 333: want 0..64\n"
+		"sub/agent.cfg:3: agent.drain = 3: want a duration with its unit: "
+		"\"3s\" or \"3ms\"\n"
+		"main.cfg:3: store.max_keys = 0: want 1..1000000000\n"));
 
 	/* libconfig's own error too */
 	put_file("sub/deep/inner.cfg", "\n\nthreads 3;\n");
@@ -163,7 +170,8 @@ static void includes_that_end_a_process(void **state)
 		"a.cfg:5: @include \"/dev/zero\": /dev/zero is not a regular file (a pipe, socket or "
 		"device)\n"));
 	put_file("self.cfg", "\n@include \"self.cfg\"\n");
-	drop(load_file("self.cfg", "self.cfg:2: @include \"self.cfg\": self.cfg includes itself\n"));
+	drop(load_file(
+		"self.cfg", "self.cfg:2: @include \"self.cfg\": self.cfg includes itself\n"));
 	put_file("x.cfg", "@include \"y.cfg\"\n");
 	put_file("y.cfg", "\n\n@include \"./x.cfg\"\n");
 	drop(load_file("x.cfg", "y.cfg:3: @include \"./x.cfg\": ./x.cfg includes itself\n"));
@@ -191,18 +199,22 @@ static void files(void **state)
 	(void)state;
 	mkdir("folder", 0700);
 	mkfifo("fifo2", 0600);
-	drop(load_file("none.cfg", "none.cfg:1: this file cannot be opened: No such file or directory\n"));
+	drop(load_file(
+		"none.cfg", "none.cfg:1: this file cannot be opened: No such file or directory\n"));
 	drop(load_file("folder", "folder:1: this file is a folder: want a file\n"));
-	drop(load_file("fifo2", "fifo2:1: this file is not a regular file (a pipe, socket or device)\n"));
+	drop(load_file(
+		"fifo2", "fifo2:1: this file is not a regular file (a pipe, socket or device)\n"));
 	assert_non_null(big);
 	memset(big, '\n', (4 << 20) + 1);
 	put_bytes("big.cfg", big, (4 << 20) + 1);
-	drop(load_file("big.cfg", "big.cfg:1: this file is too large: want at most 4194304 bytes\n"));
+	drop(load_file(
+		"big.cfg", "big.cfg:1: this file is too large: want at most 4194304 bytes\n"));
 	put_bytes("big.cfg", big, 4 << 20);
 	drop(load_file("big.cfg", ""));
 	put_file("thrice.cfg", "@include \"big.cfg\"\n@include \"big.cfg\"\n");
-	drop(load_file("thrice.cfg", "big.cfg:1: too much text: want at most 4194304 bytes in a file, "
-				     "8388608 in all\n"));
+	drop(load_file("thrice.cfg",
+		"big.cfg:1: too much text: want at most 4194304 bytes in a file, "
+		"8388608 in all\n"));
 	free(big);
 	if (geteuid() != 0) {
 		put_file("secret.cfg", "");

@@ -1,0 +1,383 @@
+/* Every message names its place, the setting, what was found and what is wanted. */
+#include "load_helper.h"
+
+#include "config/address.h"
+#include "limit/answer.h"
+
+static void settings(void **state)
+{
+	static const struct {
+		const char *title, *text, *want;
+	} row[] = {
+		/* ---- names ---- */
+		{ "unknown at the top", "\nrule = ();\n",
+			"t.cfg:2: unknown setting \"rule\"; did you mean \"rules\"?\n" },
+		{ "unknown, and like nothing", "zzzzz = 1;\n",
+			"t.cfg:1: unknown setting \"zzzzz\"\n" },
+		{ "unknown in a group", "agent: {\n\n thread = 1; };\n",
+			"t.cfg:3: unknown setting \"agent.thread\"; did you mean \"threads\"?\n" },
+		{ "one that lives elsewhere", "threads = 1;\n",
+			"t.cfg:1: unknown setting \"threads\"; did you mean \"agent.threads\"?\n" },
+		{ "one of another group", "agent: { max_keys = 1; };\n",
+			"t.cfg:1: unknown setting \"agent.max_keys\"; did you mean "
+			"\"store.max_keys\"?\n" },
+		{ "unknown in redis, which is not used", "redis: { server = [ \"a:1\" ]; };\n",
+			"t.cfg:1: unknown setting \"redis.server\"; did you mean \"servers\"?\n" },
+		{ "admin is reserved", "admin: { listen = \"127.0.0.1:9601\"; };\n",
+			"t.cfg:1: admin is reserved for a later version: this one has no admin "
+			"interface\n" },
+		/* ---- types ---- */
+		{ "a scalar for a group", "agent = 5;\n",
+			"t.cfg:1: agent: found an integer, want a group: agent: { … };\n" },
+		{ "a group for a scalar", "agent: { threads = { a = 1; }; };\n",
+			"t.cfg:1: agent.threads: found a group { }, want a string, a number or a boolean\n" },
+		{ "a list for a scalar", "agent: { threads = [ 1, 2 ]; };\n",
+			"t.cfg:1: agent.threads: found a list, want a single value\n" },
+		{ "text for a number", "agent: { threads = \"many\"; };\n",
+			"t.cfg:1: agent.threads = \"many\": want an integer 0..64\n" },
+		{ "a fraction for an integer", "agent: { threads = 1.5; };\n",
+			"t.cfg:1: agent.threads = 1.5: want an integer 0..64\n" },
+		{ "a boolean for a number", "agent: { threads = true; };\n",
+			"t.cfg:1: agent.threads = true: want an integer 0..64\n" },
+		{ "a number for a boolean", "enabled = 1;\n",
+			"t.cfg:1: enabled = 1: want true or false\n" },
+		{ "an integer for a string", "redis: { prefix = 5; };\n",
+			"t.cfg:1: redis.prefix = 5: want a string of 0 to 63 bytes without control "
+			"characters\n" },
+		{ "numbers and booleans as strings",
+			"enabled = \"false\"; agent: { threads = \"8\"; };\n", "" },
+		{ "what people put into the environment",
+			"enabled = \"${NO_SUCH_VARIABLE:-off}\";\n", "" },
+		{ "an empty string is no boolean", "enabled = \"${NO_SUCH_VARIABLE:-}\";\n",
+			"t.cfg:1: enabled = \"\": want true or false\n" },
+		{ "a variable that is not set", "\nenabled = \"${NO_SUCH_VARIABLE}\";\n",
+			"t.cfg:2: enabled: the environment variable NO_SUCH_VARIABLE is not set "
+			"(${NO_SUCH_VARIABLE:-default} gives a default)\n" },
+		/* ---- ranges ---- */
+		{ "below", "agent: { threads = -1; };\n",
+			"t.cfg:1: agent.threads = -1: want 0..64\n" },
+		{ "above", "agent: { threads = 500; };\n",
+			"t.cfg:1: agent.threads = 500: want 0..64\n" },
+		{ "connections", "agent: { max_connections = 0; };\n",
+			"t.cfg:1: agent.max_connections = 0: want 1..1000000\n" },
+		{ "frame size", "agent: { max_frame_size = 255; };\n",
+			"t.cfg:1: agent.max_frame_size = 255: want 256..1048576\n" },
+		{ "prefixes of addresses", "identity: { ipv4_prefix = 0; ipv6_prefix = 129; };\n",
+			"t.cfg:1: identity.ipv4_prefix = 0: want 1..32\n"
+			"t.cfg:1: identity.ipv6_prefix = 129: want 1..128\n" },
+		{ "the ends of ranges",
+			"agent: { threads = 64; max_connections = 1000000; max_frame_size = 256; drain = "
+			"\"1h\"; };\n"
+			"store: { max_keys = 1; state_interval = \"0s\"; };\n"
+			"identity: { ipv4_prefix = 1; ipv6_prefix = 128; };\n",
+			"" },
+		/* ---- durations ---- */
+		{ "a bare number says nothing", "agent: { drain = 2; };\n",
+			"t.cfg:1: agent.drain = 2: want a duration with its unit: \"2s\" or \"2ms\"\n" },
+		{ "in a string neither", "agent: { drain = \"2\"; };\n",
+			"t.cfg:1: agent.drain = \"2\": want a duration from \"0s\" to \"1h\" (units: "
+			"ms, s, m, h, d)\n" },
+		{ "too long",
+			"agent: { drain = \"61m\"; }; store: { state_interval = \"25h\"; };\n",
+			"t.cfg:1: agent.drain = \"61m\": want a duration from \"0s\" to \"1h\" (units: "
+			"ms, s, m, h, d)\n"
+			"t.cfg:1: store.state_interval = \"25h\": want a duration from \"0s\" to \"1d\" "
+			"(units: ms, s, m, h, d)\n" },
+		/* ---- words ---- */
+		{ "a word that is near another", "log: { level = \"warn\"; format = \"jsn\"; };\n",
+			"t.cfg:1: log.level = \"warn\": want \"debug\", \"info\", \"warning\" or "
+			"\"error\"; did you mean \"warning\"?\n"
+			"t.cfg:1: log.format = \"jsn\": want \"text\" or \"json\"; did you mean "
+			"\"json\"?\n" },
+		{ "a backend to come", "store: { backend = \"redis\"; };\n",
+			"t.cfg:1: store.backend = \"redis\" is reserved for a later version: this one "
+			"does not know it\n" },
+		{ "a backend that nobody knows", "store: { backend = \"memcached\"; };\n",
+			"t.cfg:1: store.backend = \"memcached\": want \"memory\"\n" },
+		{ "a draft that nobody knows", "agent: { header_format = \"ietf-10\"; };\n",
+			"t.cfg:1: agent.header_format = \"ietf-10\": want \"ietf-11\"; did you mean "
+			"\"ietf-11\"?\n" },
+		{ "a log target", "log: { target = \"stdout\"; };\n",
+			"t.cfg:1: log.target = \"stdout\": want \"stderr\", \"syslog\", \"journal\" or "
+			"an absolute path of at most 255 bytes\n" },
+		/* ---- lists ---- */
+		{ "variables", "agent: { variables = [ \"deny\",\n \"resaon\", \"token\" ]; };\n",
+			"t.cfg:2: agent.variables: unknown variable \"resaon\"; did you mean "
+			"\"reason\"?\n"
+			"t.cfg:2: agent.variables: \"token\" is reserved for a later version: it cannot "
+			"be chosen yet\n" },
+		{ "no variables", "agent: { variables = []; };\n",
+			"t.cfg:1: agent.variables: 0 elements: want 1..64\n" },
+		{ "a variable twice does no harm",
+			"agent: { variables = [ \"deny\", \"deny\" ]; };\n", "" },
+		{ "prefixes that may connect",
+			"agent: { allow_from = [ \"10.0.0.0/8\", \"::1\", \"10.0.0.0/33\", \"x\" ]; };\n",
+			"*t.cfg:1: agent.allow_from = \"10.0.0.0/33\": want an address or a prefix like "
+			"\"10.0.0.0/8\"" },
+		{ "secret fields", "identity: { secret = [ \"\" ]; };\n",
+			"t.cfg:1: identity.secret = \"\": want a string of 1 to 63 bytes without control "
+			"characters\n" },
+		{ "a mode as an integer is ambiguous", "agent: { socket_mode = 0660; };\n",
+			"t.cfg:1: agent.socket_mode = 660: want an octal mode as a string, like "
+			"\"0660\"\n" },
+		{ "a mode that is none", "agent: { socket_mode = \"0680\"; };\n",
+			"t.cfg:1: agent.socket_mode = \"0680\": want an octal mode as a string, like "
+			"\"0660\"\n" },
+		{ "a mode with more than permissions", "agent: { socket_mode = \"4755\"; };\n",
+			"t.cfg:1: agent.socket_mode = \"4755\": want an octal mode as a string, like "
+			"\"0660\"\n" },
+		/* ---- listen ---- */
+		{ "nowhere to listen", "agent: { listen = []; };\n",
+			"t.cfg:1: agent.listen: 0 elements: want 1..16\n" },
+		{ "an address twice", "agent: { listen = [ \":9600\",\n\":9600\" ]; };\n",
+			"t.cfg:2: agent.listen = \":9600\": want each address once\n" },
+		{ "one address needs no list", "agent: { listen = \"127.0.0.1:9600\"; };\n", "" },
+		{ "several wrong ones, each named",
+			"agent: { listen = [ \"x\", \"1.2.3:80\" ]; };\n",
+			"t.cfg:1: agent.listen = \"x\": want host:port, [v6]:port, or an absolute path "
+			"for a UNIX socket\n"
+			"t.cfg:1: agent.listen = \"1.2.3:80\": want an IPv4 address or a host's name\n" },
+		/* ---- secrets ---- */
+		{ "a password is never shown", "redis: { password = 12345; };\n",
+			"t.cfg:1: redis.password: want a string of 0 to 255 bytes without control "
+			"characters\n" },
+		/* ---- all of them, not only the first ---- */
+		{ "all problems in one run",
+			"enabled = 3;\nagent: {\n threads = 99;\n thread = 1;\n drain = 5;\n};\nfoo = 1;\n"
+			"rules = ( { name = \"a\"; per = []; },\n { per = []; rate = \"1/minute\"; } );\n",
+			"t.cfg:1: enabled = 3: want true or false\n"
+			"t.cfg:3: agent.threads = 99: want 0..64\n"
+			"t.cfg:4: unknown setting \"agent.thread\"; did you mean \"threads\"?\n"
+			"t.cfg:5: agent.drain = 5: want a duration with its unit: \"5s\" or \"5ms\"\n"
+			"t.cfg:7: unknown setting \"foo\"\n"
+			"t.cfg:8: rule \"a\": has no rate: want rate = \"10/minute\", or \"unlimited\"\n"
+			"t.cfg:9: rule 2: has no name: want name = \"…\"\n" },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		if (row[i].want[0] != '*') {
+			drop(load_text(row[i].title, row[i].text, row[i].want));
+			continue;
+		}
+		struct problems p = { 0 };
+		assert_null(config_load_text(
+			"t.cfg", row[i].text, strlen(row[i].text), &test_key, 1, &p));
+		char *got = problems_text(&p);
+		if (strncmp(got, row[i].want + 1, strlen(row[i].want + 1)) != 0)
+			fail_msg("%s: %s", row[i].title, got);
+		assert_int_equal(p.n, 2);
+		free(got);
+		problems_free(&p);
+	}
+}
+
+static void addresses(void **state)
+{
+	char path[160] = "/";
+	const struct {
+		const char *text, *host, *port; /* host NULL: refused, port: how `why` begins */
+	} row[] = {
+		{ "127.0.0.1:9600", "127.0.0.1", "9600" },
+		{ "[::1]:9600", "::1", "9600" },
+		{ "[fe80::1%eth0]:9600", "fe80::1%eth0", "9600" },
+		{ ":9600", "", "9600" },
+		{ "*:9600", "", "9600" },
+		{ "[::]:80", "::", "80" },
+		{ "localhost:09600", "localhost", "9600" },
+		{ "agent-1.example_x:1", "agent-1.example_x", "1" },
+		{ "127.0.0.1:0", "127.0.0.1", "0" },
+		{ "127.0.0.1:65535", "127.0.0.1", "65535" },
+		{ "", NULL, "want host:port" },
+		{ "9600", NULL, "want host:port" },
+		{ "localhost", NULL, "want host:port" },
+		{ "relative/path", NULL, "want host:port" },
+		{ "a b:80", NULL, "want host:port" },
+		{ "::1:9600", NULL, "want an IPv6 address in brackets" },
+		{ "::1", NULL, "want an IPv6 address in brackets" },
+		{ "[::1]", NULL, "want host:port" },
+		{ "[::1", NULL, "want host:port" },
+		{ "[]:1", NULL, "want an IPv6 address between" },
+		{ "[127.0.0.1]:1", NULL, "want an IPv6 address between" },
+		{ "[x]:1", NULL, "want an IPv6 address between" },
+		{ "1.2.3.400:1", NULL, "want an IPv4 address" },
+		{ "127.0.0.1:", NULL, "want a port" },
+		{ "127.0.0.1:65536", NULL, "want a port" },
+		{ "127.0.0.1:-1", NULL, "want a port" },
+		{ "127.0.0.1:+1", NULL, "want a port" },
+		{ "127.0.0.1:80x", NULL, "want a port" },
+		{ "127.0.0.1:http", NULL, "want a port" },
+		{ path, NULL, "the path is too long" },
+	};
+	(void)state;
+	memset(path + 1, 'x', 107); /* one more than sun_path holds with its NUL */
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct listen_address a;
+		char why[160] = "";
+		bool good = listen_parse(row[i].text, &a, why, sizeof why);
+		if (row[i].host ? !good || strcmp(a.host, row[i].host) != 0 ||
+					  strcmp(a.port, row[i].port) != 0 || a.is_unix
+				: good || strncmp(why, row[i].port, strlen(row[i].port)) != 0)
+			fail_msg("\"%s\": %s %s %s", row[i].text, a.host, a.port, why);
+	}
+	path[107] = '\0';
+	struct listen_address a;
+	char why[160];
+	assert_true(listen_parse(path, &a, why, sizeof why));
+	assert_true(a.is_unix);
+	assert_string_equal(a.text, path);
+}
+
+static void defaults(void **state)
+{
+	(void)state;
+	unsetenv("REDIS_PASSWORD");
+	struct snapshot *s = load_text("nothing", "", "");
+	const struct settings *v = &s->settings;
+	uint32_t variables = 0;
+#define X(name, type, by_default, meaning) variables |= (by_default ? 1u : 0u) << ANSWER_##name;
+	ANSWER_VARS(X)
+#undef X
+	assert_int_equal(v->agent.listen_n, 1);
+	assert_string_equal(v->agent.listen[0].text, "127.0.0.1:9600");
+	assert_string_equal(v->agent.listen[0].host, "127.0.0.1");
+	assert_string_equal(v->agent.listen[0].port, "9600");
+	assert_int_equal(v->agent.threads, 0);
+	assert_int_equal(v->agent.max_connections, 1024);
+	assert_int_equal(v->agent.max_frame_size, 16380);
+	assert_null(v->agent.allow_from);
+	assert_int_equal(v->agent.socket_mode, 0660);
+	assert_string_equal(v->agent.socket_owner, "");
+	assert_int_equal(v->agent.drain, 2 * USEC_PER_SEC);
+	assert_int_equal(v->agent.variables, variables);
+	assert_int_equal(v->store.backend, BACKEND_MEMORY);
+	assert_int_equal(v->store.max_keys, 1000000);
+	assert_string_equal(v->store.state_file, "");
+	assert_int_equal(v->store.state_interval, 60 * USEC_PER_SEC);
+	assert_int_equal(v->log.target, LOG_TARGET_STDERR);
+	assert_int_equal(v->log.format, LOG_FORMAT_TEXT);
+	assert_int_equal(v->log.level, LOG_LEVEL_INFO);
+	assert_true(s->policy->enabled);
+	assert_int_equal(s->policy->ipv4_prefix, 32);
+	assert_int_equal(s->policy->ipv6_prefix, 64);
+	assert_int_equal(s->policy->secret, 1ull << FIELD_KEY);
+	assert_int_equal(s->policy->rule_n, 0);
+	assert_int_equal(s->policy->tier_n, 1);
+	assert_string_equal(s->policy->tier[s->policy->default_tier].name, "anonymous");
+	assert_null(s->policy->tier_map);
+	assert_int_equal(s->generation, 7);
+	assert_string_equal(value_of(s, "redis.password"), "(not set)");
+	drop(s);
+}
+
+static void values(void **state)
+{
+	(void)state;
+	setenv("REDIS_PASSWORD", "hunter2", 1);
+	struct snapshot *s = load_text("many values",
+		"agent: { listen = [ \"[::1]:1\", \"/run/x.sock\", \"*:2\" ]; allow_from = [ "
+		"\"10.0.0.0/8\" ];\n"
+		" socket_mode = \"0600\"; socket_owner = \"haproxy\"; variables = [ \"deny\", "
+		"\"ratelimit\" ]; };\n"
+		"store: { state_file = \"/s\"; };\n"
+		"log: { target = \"/var/log/x\"; format = \"json\"; level = \"debug\"; };\n"
+		"identity: { secret = [ \"user\", \"token_x\" ]; default_tier = \"free\"; };\n"
+		"redis: { hash_secret = \"topsecret\"; timeout = \"100ms\"; servers = [ \"/r.sock\" ]; };\n",
+		"");
+	const struct settings *v = &s->settings;
+	struct addr in, out;
+	assert_int_equal(v->agent.listen_n, 3);
+	assert_string_equal(v->agent.listen[0].host, "::1");
+	assert_true(v->agent.listen[1].is_unix);
+	assert_string_equal(v->agent.listen[2].host, "");
+	assert_true(addr_parse(STR("10.1.2.3"), &in) && addr_parse(STR("11.1.2.3"), &out));
+	assert_true(cidr_set_has(v->agent.allow_from, &in));
+	assert_false(cidr_set_has(v->agent.allow_from, &out));
+	assert_int_equal(v->agent.socket_mode, 0600);
+	assert_string_equal(v->agent.socket_owner, "haproxy");
+	assert_int_equal(v->agent.variables, 1u << ANSWER_deny | 1u << ANSWER_ratelimit);
+	assert_string_equal(v->store.state_file, "/s");
+	assert_int_equal(v->log.target, LOG_TARGET_FILE);
+	assert_string_equal(v->log.path, "/var/log/x");
+	assert_int_equal(v->log.format, LOG_FORMAT_JSON);
+	assert_int_equal(v->log.level, LOG_LEVEL_DEBUG);
+	int slot = layout_find_arg(&s->policy->layout, STR("token_x"));
+	assert_true(slot >= 0);
+	assert_int_equal(s->policy->secret, 1ull << FIELD_KEY | 1ull << FIELD_USER | 1ull << slot);
+	assert_string_equal(s->policy->tier[s->policy->default_tier].name, "free");
+	assert_string_equal(value_of(s, "redis.password"), "(set)");
+	assert_string_equal(value_of(s, "redis.hash_secret"), "(set)");
+	assert_string_equal(value_of(s, "redis.timeout"), "100ms");
+	for (size_t i = 0; i < s->line_n; i++) {
+		assert_null(strstr(s->line[i], "hunter2"));
+		assert_null(strstr(s->line[i], "topsecret"));
+		if (i)
+			assert_true(strcmp(s->line[i - 1], s->line[i]) <= 0);
+	}
+	drop(s);
+	unsetenv("REDIS_PASSWORD");
+}
+
+static void relative_paths(void **state)
+{
+	(void)state;
+	mkdir("conf", 0700);
+	mkdir("conf/parts", 0700);
+	put_file("conf/main.cfg",
+		"store: { state_file = \"state\"; };\n@include \"parts/identity.cfg\"\n");
+	put_file("conf/parts/identity.cfg", "identity: { tiers_file = \"../tiers.map\"; };\n");
+	put_file("conf/tiers.map", "");
+	struct snapshot *s = load_file("conf/main.cfg", "");
+	assert_string_equal(s->settings.store.state_file, "conf/state");
+	drop(s);
+	unlink("conf/tiers.map");
+	drop(load_file("conf/main.cfg",
+		"conf/parts/identity.cfg:1: identity.tiers_file: conf/parts/../tiers.map cannot be "
+		"opened: No such file or directory\n"));
+}
+
+static void several_files(void **state)
+{
+	static const char *const files[] = { "one.cfg", "two.cfg" };
+	(void)state;
+	put_file("one.cfg", "agent: { threads = 1; };\nallow = ( { user = \"a\"; } );\n"
+			    "rules = ( { name = \"r1\"; per = []; rate = \"1/minute\"; } );\n");
+	put_file("two.cfg", "agent: { drain = \"3s\"; };\nallow = ( { user = \"b\"; } );\n"
+			    "block = { ip = \"192.0.2.1\"; };\n"
+			    "rules = ( { name = \"r2\"; per = []; rate = \"2/minute\"; } );\n");
+	struct snapshot *s = load_files(files, 2, "");
+	assert_int_equal(s->settings.agent.threads, 1);
+	assert_int_equal(s->settings.agent.drain, 3 * USEC_PER_SEC);
+	assert_int_equal(s->policy->allow_n, 2);
+	assert_int_equal(s->policy->block_n, 1);
+	assert_int_equal(s->policy->rule_n, 2);
+	assert_string_equal(s->policy->rule[0].name, "r1");
+	assert_string_equal(s->policy->rule[1].name, "r2");
+	assert_string_equal(value_of(s, "allow.2.user"), "b");
+	drop(s);
+
+	put_file("two.cfg", "enabled = true;\nagent: {\n threads = 2; };\n"
+			    "rules = ( { name = \"r1\"; per = []; rate = \"2/minute\"; } );\n");
+	drop(load_files(files, 2,
+		"two.cfg:3: agent.threads is set twice: first in one.cfg:1\n"
+		"two.cfg:4: rule \"r1\": there is a rule of this name in one.cfg:3\n"));
+
+	/* the grammar of one file does not hide what is wrong in another */
+	put_file("one.cfg", "agent: { threads 1; };\n");
+	put_file("two.cfg", "agent: {\n threads = 200; };\n");
+	drop(load_files(files, 2,
+		"one.cfg:1: syntax error (here, or at the end of what stands before)\n"
+		"two.cfg:2: agent.threads = 200: want 0..64\n"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(settings),
+		cmocka_unit_test(addresses),
+		cmocka_unit_test(defaults),
+		cmocka_unit_test(values),
+		cmocka_unit_test(relative_paths),
+		cmocka_unit_test(several_files),
+	};
+	return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
