@@ -161,6 +161,7 @@ show() {
 	header=${2-}
 	echo "  \$ curl -i $web$1 ${header:+-H \"$header\"}"
 	# $a\ ends the last line, where the body has no newline.
+	# shellcheck disable=SC1003
 	curl -s -i ${header:+-H "$header"} "$web$1" | tr -d '\r' |
 		sed -e '/^connection:/d' -e 's/^./    &/' -e '$a\'
 }
