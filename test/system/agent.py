@@ -54,9 +54,10 @@ def has_ipv6():
 
 def environment(more=None):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RATELIMIT", "REDIS"))}
-    env["ASAN_OPTIONS"] = "exitcode=99:detect_leaks=1"
-    env["UBSAN_OPTIONS"] = "exitcode=99:print_stacktrace=1"
-    env["TSAN_OPTIONS"] = "exitcode=99"
+    # What the caller's own options say comes last, and so counts.
+    for name, ours in (("ASAN_OPTIONS", "exitcode=99"), ("TSAN_OPTIONS", "exitcode=99"),
+                       ("UBSAN_OPTIONS", "exitcode=99:print_stacktrace=1")):
+        env[name] = ours + ":" + os.environ.get(name, "")
     env.update(more or {})
     return env
 
@@ -71,10 +72,12 @@ class Process:
         self.env = env
         self.preexec = preexec
         self.child = None
+        self.killed = False     # by ourselves
         self.out_path = self.directory / f"{name}.out"
         self.err_path = self.directory / f"{name}.err"
 
     def start(self):
+        self.killed = False
         # Appended: what a run before this one said is still there to be judged at the end.
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self.child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out,
@@ -111,6 +114,7 @@ class Process:
 
     def kill(self):
         if self.running:
+            self.killed = True
             os.kill(self.pid, signal.SIGKILL)
             self.child.wait()
 
@@ -205,7 +209,11 @@ class Agent(Process):
     def reload(self, changed, what="the new configuration"):
         """SIGHUP, and wait until changed() is true."""
         self.send_signal(signal.SIGHUP)
-        return until(changed, what)
+
+        def done():
+            assert self.running, f"{self.name} ended with {self.child.returncode}:\n{self.stderr}"
+            return changed()
+        return until(done, what)
 
     def lines(self):
         return self.stderr.splitlines()
@@ -221,8 +229,9 @@ class Agent(Process):
                 assert status == 0, f"{self.name} ended with {status}:\n{self.stderr}"
             else:
                 self.sane()
-                # A test that ends the agent itself has looked at its status.
-                assert self.child.returncode != 99, self.stderr
+                # A test that ends the agent has looked at its status; nothing else may end it.
+                status = self.child.returncode
+                assert self.killed or 0 <= status != 99, f"{self.name} died: {status}\n{self.stderr}"
         finally:
             self.forget()
             self.kill()

@@ -475,6 +475,17 @@ class Connection:
     def ask(self, messages, bound=None):
         return self.wait(self.notify(messages), bound)
 
+    def batch(self, several, window=50):
+        """The answers to many NOTIFYs, pipelined, with no more under way than an agent must take
+        from a peer that does not read."""
+        keys, answers = [], []
+        for messages in several:
+            keys.append(self.notify(messages))
+            if len(keys) >= window:
+                answers += map(self.wait, keys)
+                keys = []
+        return answers + [self.wait(key) for key in keys]
+
     def check(self, args=(), name="check", bound=None, **more):
         return self.ask(message(name, pairs(args) + pairs(more)), bound)
 

@@ -119,7 +119,7 @@ def test_quiet_and_debug(run):
         assert a.stop() == 0
     assert not quiet.stderr.strip()
     assert plain.stderr.strip()
-    assert re.search("debug", loud.stderr, re.I) and not re.search("debug", plain.stderr, re.I)
+    assert " debug " in loud.stderr and " debug " not in plain.stderr
 
 
 def test_quiet_still_tells_errors(tmp_path):
@@ -200,7 +200,7 @@ def test_reload_keeps_connections(run):
 
 
 @pytest.mark.parametrize("broken, word", [
-    (GOOD.replace("5/day", "5/dya"), "dya"), (GOOD.replace(");", ""), "syntax"),
+    (GOOD.replace("5/day", "5/dya"), "dya"), (GOOD.replace(");", ""), ""),
     (GOOD + "thredas = 4;\n", "thredas"), ("", ""), (b"\0\xff\xfe", ""),
     ('@include "nothing.cfg"\n', "nothing.cfg"), ('@include "/"\n', "/"), (GOOD + "/* open", ""),
     (GOOD.replace("5/day", "${NOT_SET_ANYWHERE}"), "NOT_SET_ANYWHERE"),
@@ -451,6 +451,18 @@ def test_an_idle_agent_stops(run, number):
     assert a.stop(number) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_count_from_the_first_accept_on(run, number):
+    """Whoever can connect can also signal: nothing is lost, and nothing kills, while it starts."""
+    for n in range(30):
+        a = run(rules=RULES, name=f"early-{n}")
+        a.rewrite(RULES.replace("5/day", "6/day"))
+        a.send_signal(number)
+        if number == signal.SIGHUP:
+            until(lambda a=a: not a.running or a.check(user="u", cost=0)["limit"] == 6)
+        assert a.running and a.stop() == 0 or number == signal.SIGTERM and a.wait() == 0
+
+
 def test_drain(run):
     """First health checks fail, then, while what is asked is answered, DISCONNECT 0; then exit."""
     port = free_port()
@@ -587,15 +599,12 @@ def test_relative_state_files_start_from_the_configuration(run, tmp_path):
 
 def test_many_counters_survive(run, tmp_path):
     a = run(rules=RULES, top=state_top(tmp_path / "state"))
-    c = a.connect()
-    keys = [c.notify(message("check", {"user": f"m{i}"})) for i in range(20000)]
-    for key in keys:
-        c.wait(key)
-    c.close()
+    with a.connect() as c:
+        c.batch(message("check", {"user": f"m{i}"}) for i in range(20000))
     a.restart()
     with a.connect() as c:
-        keys = [c.notify(message("check", {"user": f"m{i}", "cost": 0})) for i in range(20000)]
-        assert all(c.wait(key)["remaining"] == 4 for key in keys)
+        answers = c.batch(message("check", {"user": f"m{i}", "cost": 0}) for i in range(20000))
+        assert all(answer["remaining"] == 4 for answer in answers)
 
 
 def damage(data, how):
