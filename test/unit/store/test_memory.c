@@ -278,6 +278,8 @@ static void check_take(struct memory_store *m, struct watch *w, const struct rig
 	if (!v.charged) {
 		assert_int_equal(w->after_n, w->before_n);
 		assert_true(!was == !is);
+		if (was) /* not even brought up to date */
+			assert_memory_equal(was, is, sizeof *was);
 	} else {
 		usec_t keep = limit_keep_for(&r->limit, &v.state, now);
 		assert_non_null(is);
