@@ -11,6 +11,8 @@ enum {
 	ACCEPT_FRAME_MAX = 65536, /* accepted whatever is configured: HAProxy 3.1.0 ignores what was
 				   * negotiated and sends up to its own size */
 	PEER_MAX = 128,
+	RECV_MAX = 16384, /* of one turn: a peer that sends without end gets its share, not more;
+			   * far more than all that HAProxy asks at a time */
 	LINGER_BYTES_MAX = 1 << 20, /* unread input that is still drained after a DISCONNECT */
 };
 
@@ -432,7 +434,8 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 		conn_end(c, "no memory");
 		return;
 	}
-	ssize_t n = recv(c->fd, in->bytes + in->end, in->size - in->end, 0);
+	size_t room = in->size - in->end;
+	ssize_t n = recv(c->fd, in->bytes + in->end, room < RECV_MAX ? room : RECV_MAX, 0);
 	if (n > 0) {
 		in->end += (size_t)n;
 		serve(c, clock_read());
