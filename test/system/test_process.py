@@ -250,6 +250,55 @@ def test_what_cannot_change_refuses_the_whole_reload(run, change):
     a.reload(lambda: a.check(user="u", cost=0)["limit"] == 50)
 
 
+def test_what_else_can_change(run, tmp_path):
+    """Only listeners, threads, store and admin cannot."""
+    port = free_port()
+    log = tmp_path / "new.log"
+    a = run(rules=RULES, listen=f"127.0.0.1:{port}", top='log: { level = "warning"; };')
+    kept = a.connect()
+    kept.check(user="u")
+    a.rewrite(RULES.replace("5/day", "6/day"),
+              top=f'log: {{ target = "{log}"; format = "json"; level = "debug"; }};'
+                  'identity: { default_tier = "free"; }; block = ( { user = "bad"; } );',
+              agent='variables = [ "deny", "reason", "limit", "remaining", "tier" ]; drain = "20ms"; '
+                    'allow_from = [ "127.0.0.2" ]; max_frame_size = 2000; max_connections = 50; ')
+    a.reload(lambda: kept.check(user="u", cost=0).get("limit") == 6)
+    assert kept.check(user="u") == {"deny": False, "reason": "ok", "limit": 6, "remaining": 4,
+                                    "tier": "free"}
+    assert kept.check(user="bad")["reason"] == "blocked"
+    with Connection(a.address, source=("127.0.0.2", 0)) as c:
+        assert c.greeting["size"] == 2000
+        assert c.check(user="u")["remaining"] == 3
+    with pytest.raises((Closed, Disconnected, ConnectionError)):
+        Connection(a.address, source=("127.0.0.1", 0))
+    until(lambda: log.exists() and log.read_text().strip(), "the new log file")
+    for line in log.read_text().splitlines():
+        json.loads(line)
+    kept.close()
+
+
+def test_a_broken_tiers_file_refuses_the_reload(run, tmp_path):
+    tiers = put(tmp_path, "alice gold\n", "tiers.map")
+    rules = '{ name = "r"; per = [ "user" ]; rate = { gold = "9/day"; default = "3/day"; }; }'
+    a = run(rules=rules, top=f'identity: {{ tiers_file = "{tiers}"; }};')
+    for broken in ("alice gold\nbob\n", None):
+        before = len(a.stderr)
+        tiers.unlink() if broken is None else tiers.write_text(broken)
+        a.reload(lambda before=before: str(tiers) in a.stderr[before:])
+        assert a.check(user="alice", cost=0)["limit"] == 9
+
+
+def test_a_storm_of_signals(run):
+    a = run(rules=RULES)
+    until(lambda: "listening" in a.stderr)
+    for n in range(60):
+        a.send_signal((signal.SIGHUP, signal.SIGUSR1)[n % 2])
+        if n % 10 == 0:
+            a.check(user=f"u{n}")
+    a.send_signal(signal.SIGHUP)
+    assert a.stop() == 0
+
+
 def test_reload_under_load(run):
     a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1000000/day"; }')
     stop = threading.Event()
@@ -589,6 +638,20 @@ def test_counters_survive_a_restart(run, tmp_path):
     assert remaining(a, user="u5") == 15
 
 
+def test_what_is_asked_during_the_drain_counts(run, tmp_path):
+    a = run(rules=RULES, top=state_top(tmp_path / "state"), agent='drain = "10m";')
+    with a.connect() as c:
+        assert c.check(user="u")["remaining"] == 4
+        a.send_signal(signal.SIGTERM)
+        until(lambda: not spop.health_check(a.address, bound=5))
+        assert c.check(user="u")["remaining"] == 3
+        a.send_signal(signal.SIGTERM)
+        assert a.wait() == 0
+    a.rewrite(RULES, top=state_top(tmp_path / "state"), agent="")
+    a.start()
+    assert remaining(a, user="u") == 3
+
+
 def test_relative_state_files_start_from_the_configuration(run, tmp_path):
     a = run(rules=RULES, top=state_top("here.state"))
     a.check(user="u")
@@ -600,10 +663,10 @@ def test_relative_state_files_start_from_the_configuration(run, tmp_path):
 def test_many_counters_survive(run, tmp_path):
     a = run(rules=RULES, top=state_top(tmp_path / "state"))
     with a.connect() as c:
-        c.batch(message("check", {"user": f"m{i}"}) for i in range(20000))
+        c.batch(message("check", {"user": f"m{i}"}) for i in range(8000))
     a.restart()
     with a.connect() as c:
-        answers = c.batch(message("check", {"user": f"m{i}", "cost": 0}) for i in range(20000))
+        answers = c.batch(message("check", {"user": f"m{i}", "cost": 0}) for i in range(8000))
         assert all(answer["remaining"] == 4 for answer in answers)
 
 
