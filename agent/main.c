@@ -258,6 +258,7 @@ static int run(const struct options *o)
 {
 	struct agent a = { .options = o };
 	int status = EXIT_CONFIG;
+	control_hold_signals();
 	if (!load_configuration(&a))
 		goto end;
 	status = EXIT_START;

@@ -11,8 +11,8 @@ enum {
 	ACCEPT_FRAME_MAX = 65536, /* accepted whatever is configured: HAProxy 3.1.0 ignores what was
 				   * negotiated and sends up to its own size */
 	PEER_MAX = 128,
-	RECV_MAX = 16384, /* of one turn: a peer that sends without end gets its share, not more;
-			   * far more than all that HAProxy asks at a time */
+	RECV_MAX = 8192, /* of one turn: a peer that sends without end gets its share, not more;
+			  * about what HAProxy asks at a time (20 NOTIFYs) */
 	LINGER_BYTES_MAX = 1 << 20, /* unread input that is still drained after a DISCONNECT */
 };
 

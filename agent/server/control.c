@@ -433,6 +433,22 @@ static bool start_workers(struct control *c)
 	return true;
 }
 
+static void mask_signals(int how)
+{
+	sigset_t set;
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGHUP);
+	(void)sigaddset(&set, SIGUSR1);
+	(void)pthread_sigmask(how, &set, NULL);
+}
+
+void control_hold_signals(void)
+{
+	mask_signals(SIG_BLOCK);
+}
+
 static void watch_signal(struct control *c, ev_signal *watcher, int number,
 	void (*callback)(struct ev_loop *, ev_signal *, int))
 {
@@ -517,6 +533,7 @@ void control_run(struct control *c)
 {
 	log_started(c);
 	service_ready("serving");
+	mask_signals(SIG_UNBLOCK);
 	ev_run(c->loop, 0);
 	read_events(c);
 	sum_up_denials(c);

@@ -10,6 +10,10 @@ enum verbosity { VERBOSITY_CONFIGURED, VERBOSITY_QUIET, VERBOSITY_DEBUG };
 /* What the configuration says of the log, and what the command line says against it. */
 struct log_settings log_settings_for(const struct settings *, enum verbosity);
 
+/* Signals wait from now on until control_run() looks at them: none is lost, and none ends the
+ * process, while it starts. Main thread, before there is any other. */
+void control_hold_signals(void);
+
 struct control_args {
 	const char *const *files; /* read again at a reload */
 	size_t files_n;
