@@ -1,9 +1,10 @@
-/* A tokenizer for libconfig's grammar, as far as needed to keep its traps away. Knows nothing of
- * what settings mean. */
+/* A tokenizer for libconfig's files that keeps its traps away. Knows nothing of what settings
+ * mean. */
 #include "config/prescan.h"
 
 #include "config/env.h"
 #include "config/file.h"
+#include "config/grammar.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -12,24 +13,14 @@
 
 enum { PATH_TEXT_MAX = 4096 };
 
-struct nest {
-	char open;
-	struct place at;
-	unsigned settings;
-};
-
 struct scan {
 	struct source *source;
 	struct problems *problems;
 	bool failed;
 	bool stopped; /* what follows would only repeat what was said */
-	struct nest nest[NESTING_MAX];
-	unsigned depth;
-	unsigned top_settings;
-	bool nest_broken;
-	bool pending;       /* `=` was read: a value follows */
-	bool after_string;  /* strings that follow each other are one */
-	uint32_t name_line; /* of the last name read */
+	struct grammar grammar;
+	bool comma;         /* of a list, held back: it is dropped where no element follows */
+	uint32_t name_line; /* of the last name */
 	struct {
 		dev_t device;
 		ino_t inode;
@@ -76,73 +67,33 @@ static struct place here(const struct scan *s, const struct cursor *c)
 	return (struct place){ s->source->file[c->file], c->line };
 }
 
-/* ---- structure: what libconfig will make of it ---- */
-
-static bool in_group(const struct scan *s)
-{
-	return s->depth == 0 || s->nest[s->depth - 1].open == '{';
-}
-
 static void stop(struct scan *s)
 {
 	s->failed = s->stopped = true;
 }
 
-static void value_begins(struct scan *s, const struct cursor *c)
+/* A token of n bytes at `p`, for the grammar: before it is put. */
+static void token(struct scan *s, const struct cursor *c, enum token t, const char *p, size_t n)
 {
 	struct source *o = s->source;
+	bool begins = grammar_take(&s->grammar, t, (struct str){ p, n }, here(s, c));
 
+	s->failed = s->failed || s->grammar.broken;
+	if (t == TOKEN_NAME)
+		s->name_line = o->flat_lines;
+	if (t == TOKEN_CLOSE)
+		s->comma = false;
+	if (!begins)
+		return;
+	if (s->comma)
+		put(s, ",", 1);
+	s->comma = false;
 	if (o->value_n == SETTINGS_MAX) {
 		problem_add(s->problems, here(s, c), "more than %d settings", SETTINGS_MAX);
 		stop(s);
 		return;
 	}
-	keep(s, source_add_value(o, s->pending ? s->name_line : o->flat_lines));
-	s->pending = false;
-}
-
-static void assignment(struct scan *s, const struct cursor *c)
-{
-	unsigned *n = s->depth ? &s->nest[s->depth - 1].settings : &s->top_settings;
-
-	s->pending = true;
-	if (++*n > GROUP_SETTINGS_MAX) {
-		problem_add(s->problems, here(s, c), "more than %d settings in one group",
-			GROUP_SETTINGS_MAX);
-		stop(s);
-	}
-}
-
-static void opened(struct scan *s, const struct cursor *c, char open)
-{
-	value_begins(s, c);
-	if (s->depth == NESTING_MAX) {
-		problem_add(s->problems, here(s, c),
-			"groups and lists nested too deeply: want at most %d", NESTING_MAX);
-		stop(s);
-		return;
-	}
-	s->nest[s->depth++] = (struct nest){ .open = open, .at = here(s, c) };
-}
-
-static void closed(struct scan *s, const struct cursor *c, char close)
-{
-	char open = close == '}' ? '{' : close == ')' ? '(' : '[';
-
-	s->pending = false;
-	if (s->nest_broken)
-		return;
-	if (s->depth == 0) {
-		problem_add(s->problems, here(s, c), "'%c' closes nothing", close);
-	} else if (s->nest[s->depth - 1].open != open) {
-		const struct nest *n = &s->nest[s->depth - 1];
-		problem_add(s->problems, here(s, c), "'%c' where '%c' of %s:%u is still open",
-			close, n->open, n->at.file, n->at.line);
-	} else {
-		s->depth--;
-		return;
-	}
-	s->failed = s->nest_broken = true;
+	keep(s, source_add_value(o, s->grammar.value_named ? s->name_line : o->flat_lines));
 }
 
 /* ---- tokens ---- */
@@ -211,9 +162,6 @@ static void take_string(struct scan *s, struct cursor *c)
 {
 	const char *begin = c->p;
 
-	if (!s->after_string)
-		value_begins(s, c);
-	s->after_string = true;
 	c->p++;
 	while (c->p < c->end && *c->p != '"' && *c->p != '\n') {
 		if (*c->p == '\\' && (peek(c, 1) == 'x' || peek(c, 1) == 'X') &&
@@ -227,10 +175,11 @@ static void take_string(struct scan *s, struct cursor *c)
 		problem_add(s->problems, here(s, c), "the string %.*s is not closed on its line",
 			c->p - begin < 40 ? (int)(c->p - begin) : 40, begin);
 		s->failed = true;
-		put(s, "\"\"", 2); /* so that what follows is read as usual */
-		return;
+		token(s, c, TOKEN_STRING, begin, (size_t)(c->p - begin));
+		return; /* what follows is read as usual */
 	}
 	c->p++;
+	token(s, c, TOKEN_STRING, begin, (size_t)(c->p - begin));
 	put(s, begin, (size_t)(c->p - begin));
 }
 
@@ -250,6 +199,45 @@ static bool magnitude_of(const char *p, const char *end, unsigned base, uint64_t
 	return true;
 }
 
+/* What goes on behind a number makes it none: 2s, 1.2.3, 0b101 (which newer versions know). */
+static bool number_ends(struct scan *s, struct cursor *c, const char *begin, bool good)
+{
+	if (good && !is_name_char(peek(c, 0)) && peek(c, 0) != '.')
+		return true;
+	while (is_name_char(peek(c, 0)) || peek(c, 0) == '.')
+		c->p++;
+	size_t n = (size_t)(c->p - begin);
+	problem_add(s->problems, here(s, c), "%.*s is no number (a string stands in quotes)",
+		(int)(n < 60 ? n : 60), begin);
+	s->failed = true;
+	return false;
+}
+
+/* digits, with a point or an exponent or both; `c` is behind the digits before these. */
+static void take_float(struct scan *s, struct cursor *c, const char *begin)
+{
+	const char *after = c->p;
+	bool dot = peek(c, 0) == '.', digits = is_digit(c->p[-1]), good = true;
+
+	if (dot)
+		for (c->p++; is_digit(peek(c, 0)); c->p++)
+			digits = true;
+	if ((peek(c, 0) | 0x20) == 'e') {
+		c->p += peek(c, 1) == '+' || peek(c, 1) == '-' ? 2 : 1;
+		good = is_digit(peek(c, 0));
+		while (is_digit(peek(c, 0)))
+			c->p++;
+	}
+	token(s, c, TOKEN_NUMBER, begin, (size_t)(c->p - begin));
+	if (!number_ends(s, c, begin, digits && good))
+		return;
+	put(s, begin, (size_t)(after - begin));
+	if (!dot)
+		put(s, ".0", 2); /* 1.5 knows no exponent without a point */
+	put(s, after, (size_t)(c->p - after));
+	put(s, " ", 1);
+}
+
 /* Integers go out in decimal and with an L where they need more than 32 bits: 1.5 wraps them
  * otherwise, and takes hexadecimal ones for unsigned. */
 static void take_number(struct scan *s, struct cursor *c)
@@ -259,7 +247,6 @@ static void take_number(struct scan *s, struct cursor *c)
 	uint64_t v = 0;
 	char text[32];
 
-	value_begins(s, c);
 	c->p += negative || *c->p == '+';
 	hex = c->p == begin && *c->p == '0' && (peek(c, 1) | 0x20) == 'x' && is_hex(peek(c, 2));
 	c->p += hex ? 2 : 0;
@@ -268,28 +255,22 @@ static void take_number(struct scan *s, struct cursor *c)
 		c->p++;
 	after = c->p;
 	if (!hex && (peek(c, 0) == '.' || (peek(c, 0) | 0x20) == 'e')) {
-		bool dot = *c->p == '.';
-		while (c->p < c->end && (is_name_char(*c->p) || *c->p == '.' ||
-						(*c->p == '+' && (c->p[-1] | 0x20) == 'e')))
-			c->p++;
-		put(s, begin, (size_t)(after - begin));
-		if (!dot)
-			put(s, ".0", 2); /* 1.5 knows no exponent without a point */
-		put(s, after, (size_t)(c->p - after));
+		take_float(s, c, begin);
 		return;
 	}
 	for (int i = 0; i < 2 && peek(c, 0) == 'L'; i++)
 		c->p++;
+	token(s, c, TOKEN_NUMBER, begin, (size_t)(c->p - begin));
+	if (!number_ends(s, c, begin, true))
+		return;
 	uint64_t limit = (uint64_t)INT64_MAX + negative;
 	if (!magnitude_of(digits, after, hex ? 16 : 10, &v) || v > limit) {
 		problem_add(s->problems, here(s, c), "the integer %.*s has more than 64 bits",
 			after - begin < 60 ? (int)(after - begin) : 60, begin);
 		s->failed = true;
-		put(s, "0", 1);
 		return;
 	}
 	bool small = v <= (uint64_t)INT32_MAX + negative;
-	/* The blank: 0b101 must not become a number where libconfig is new enough. */
 	int n = snprintf(
 		text, sizeof text, "%s%" PRIu64 "%s ", negative ? "-" : "", v, small ? "" : "L");
 	put(s, text, (size_t)n);
@@ -304,10 +285,7 @@ static void take_name(struct scan *s, struct cursor *c)
 	size_t n = (size_t)(c->p - begin);
 	bool boolean = (n == 4 && strncasecmp(begin, "true", 4) == 0) ||
 		       (n == 5 && strncasecmp(begin, "false", 5) == 0);
-	if (boolean && (s->pending || !in_group(s)))
-		value_begins(s, c);
-	else if (!s->pending)
-		s->name_line = s->source->flat_lines;
+	token(s, c, boolean ? TOKEN_BOOLEAN : TOKEN_NAME, begin, n);
 	put(s, begin, n);
 }
 
@@ -322,7 +300,7 @@ static void unexpected(struct scan *s, struct cursor *c)
 		problem_add(s->problems, here(s, c),
 			"unexpected byte 0x%02x (text other than ASCII stands in strings and comments)",
 			(unsigned char)*c->p);
-	s->failed = s->nest_broken = true;
+	s->failed = s->grammar.broken = true;
 	while (c->p < c->end && *c->p != '\n') /* once for each line; brackets go with it */
 		c->p++;
 }
@@ -412,7 +390,6 @@ static bool take_include(struct scan *s, struct cursor *c)
 	if (!begins(&at, "@include"))
 		return false;
 	at.p += strlen("@include");
-	s->after_string = false;
 	if (!include_path(&at, path, sizeof path)) {
 		problem_add(s->problems, here(s, c), "want @include \"FILE\"");
 		s->failed = true;
@@ -437,6 +414,29 @@ static bool take_include(struct scan *s, struct cursor *c)
 }
 
 /* ---- the scan ---- */
+
+static void scan_sign(struct scan *s, struct cursor *c)
+{
+	static const struct {
+		char sign;
+		enum token token;
+	} table[] = { { '=', TOKEN_EQUALS }, { ':', TOKEN_EQUALS }, { ';', TOKEN_SEMICOLON },
+		{ ',', TOKEN_COMMA }, { '{', TOKEN_OPEN }, { '[', TOKEN_OPEN }, { '(', TOKEN_OPEN },
+		{ '}', TOKEN_CLOSE }, { ']', TOKEN_CLOSE }, { ')', TOKEN_CLOSE } };
+
+	for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+		if (table[i].sign != *c->p)
+			continue;
+		token(s, c, table[i].token, c->p, 1);
+		if (*c->p == ',' && grammar_in_list(&s->grammar))
+			s->comma = true;
+		else
+			put(s, c->p, 1);
+		c->p++;
+		return;
+	}
+	unexpected(s, c);
+}
 
 static void scan_token(struct scan *s, struct cursor *c)
 {
@@ -464,7 +464,6 @@ static void scan_token(struct scan *s, struct cursor *c)
 		take_string(s, c);
 		return;
 	}
-	s->after_string = false;
 	if (is_digit(t) ||
 		((t == '-' || t == '+') && (is_digit(peek(c, 1)) || peek(c, 1) == '.')) ||
 		(t == '.' && is_digit(peek(c, 1)))) {
@@ -475,20 +474,7 @@ static void scan_token(struct scan *s, struct cursor *c)
 		take_name(s, c);
 		return;
 	}
-	if (!memchr("{}[]()=:;,", t, 10)) {
-		unexpected(s, c);
-		return;
-	}
-	put(s, c->p, 1);
-	c->p++;
-	if (t == '=' || t == ':')
-		assignment(s, c);
-	else if (t == '{' || t == '[' || t == '(')
-		opened(s, c, t);
-	else if (t == '}' || t == ']' || t == ')')
-		closed(s, c, t);
-	else
-		s->pending = false;
+	scan_sign(s, c);
 }
 
 static void scan_text(struct scan *s, unsigned file, const char *text, size_t n)
@@ -531,6 +517,7 @@ static bool scan_source(struct source *source, const char *name, const char *tex
 {
 	struct scan s = { .source = source, .problems = problems };
 
+	grammar_init(&s.grammar, problems);
 	int index = source_add_file(source, name);
 	if (!keep(&s, index >= 0))
 		return false;
@@ -541,10 +528,9 @@ static bool scan_source(struct source *source, const char *name, const char *tex
 	}
 	put(&s, "", 0);
 	scan_text(&s, (unsigned)index, text, n);
-	for (unsigned i = 0; i < s.depth && !s.nest_broken && !s.stopped; i++) {
-		problem_add(problems, s.nest[i].at, "'%c' is never closed", s.nest[i].open);
-		s.failed = true;
-	}
+	if (!s.stopped)
+		grammar_end(&s.grammar, source_place(source, source->flat_lines));
+	s.failed = s.failed || s.grammar.broken;
 	return !s.failed;
 }
 

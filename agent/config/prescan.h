@@ -14,9 +14,7 @@ enum {
 	SOURCE_TOTAL_MAX = 8 << 20, /* of all of them, as often as they are included */
 	SOURCE_FILES_MAX = 256,
 	INCLUDE_DEPTH_MAX = 10,
-	NESTING_MAX = 32,          /* groups and lists within each other */
-	SETTINGS_MAX = 200000,     /* values of any kind */
-	GROUP_SETTINGS_MAX = 5000, /* in one group: libconfig compares each with each */
+	SETTINGS_MAX = 200000, /* values of any kind */
 };
 
 /* false: problems were added; `s` is to be freed all the same. */

@@ -49,9 +49,10 @@ static bool take_digits(struct str *s, int64_t *out)
 	size_t n = 0;
 
 	for (; n < s->n && is_digit(s->p[n]); n++) {
-		if (v > (INT64_MAX - 9) / 10)
+		int64_t digit = s->p[n] - '0';
+		if (v > (INT64_MAX - digit) / 10)
 			return false;
-		v = 10 * v + (s->p[n] - '0');
+		v = 10 * v + digit;
 	}
 	if (n == 0)
 		return false;
@@ -65,6 +66,10 @@ bool integer_parse(struct str s, int64_t *out)
 	bool negative = s.n > 0 && s.p[0] == '-';
 	int64_t v;
 
+	if (str_eq(s, STR("-9223372036854775808"))) { /* its digits alone do not fit */
+		*out = INT64_MIN;
+		return true;
+	}
 	if (negative || (s.n > 0 && s.p[0] == '+'))
 		s = (struct str){ s.p + 1, s.n - 1 };
 	if (!take_digits(&s, &v) || s.n != 0)

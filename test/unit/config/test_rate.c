@@ -171,6 +171,8 @@ static void integers(void **state)
 	assert_true(integer_parse(STR("-12"), &v) && v == -12);
 	assert_true(integer_parse(STR("+12"), &v) && v == 12);
 	assert_true(integer_parse(STR("007"), &v) && v == 7);
+	assert_true(integer_parse(STR("9223372036854775807"), &v) && v == INT64_MAX);
+	assert_true(integer_parse(STR("-9223372036854775808"), &v) && v == INT64_MIN);
 	static const char *const bad[] = { "", "-", "1 ", " 1", "1x", "0x1", "--1", "1.0",
 		"9223372036854775808", "99999999999999999999999" };
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)

@@ -365,7 +365,7 @@ static void several_files(void **state)
 	put_file("one.cfg", "agent: { threads 1; };\n");
 	put_file("two.cfg", "agent: {\n threads = 200; };\n");
 	drop(load_files(files, 2,
-		"one.cfg:1: syntax error (here, or at the end of what stands before)\n"
+		"one.cfg:1: want '=' after threads, found 1\n"
 		"two.cfg:2: agent.threads = 200: want 0..64\n"));
 }
 
