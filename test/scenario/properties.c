@@ -5,6 +5,7 @@
 #include "config/snapshot.h"
 #include "limit/decision.h"
 #include "store/memory.h"
+#include "store/state.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -12,6 +13,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 /* A millionth of a unit: what rounding may admit early (CONTRACT's and ARCHITECTURE's bound). */
 #define EARLY 1e-6
@@ -933,6 +935,93 @@ static void prop_tag(struct chance *c)
 	unenforced(c, false);
 }
 
+/* A store that is swept, and one that is saved and read back, decide as if nothing had been. */
+static void world_restart(struct world *w, struct now now)
+{
+	char folder[] = "/tmp/properties-XXXXXX", path[64], err[256] = "";
+	struct memory_store *store = NULL;
+	if (!mkdtemp(folder))
+		must(NULL);
+	snprintf(path, sizeof path, "%s/state", folder);
+	hold(state_save(w->store, path, now, err, sizeof err) == 0, "state_save: %s", err);
+	enum state_rc rc = state_load(path, 10000, now, &store, err, sizeof err);
+	hold(rc == STATE_LOADED && store, "state_load: %d: %s", rc, err);
+	unlink(path);
+	rmdir(folder);
+	if (!store)
+		return;
+	store_close(memory_store_base(w->store));
+	w->store = store;
+}
+
+static void random_rules(struct chance *c, struct text *rules)
+{
+	unsigned n = (unsigned)between(c, 1, RULES);
+	for (unsigned i = 0; i < n; i++)
+		add_rule(c, rules, i, (struct kind){ one_in(c, 5), one_in(c, 5), one_in(c, 4) });
+}
+
+static void prop_keep(struct chance *c)
+{
+	struct text rules = { .n = 0 }, config;
+	random_rules(c, &rules);
+	whole(&config, &rules, NULL);
+	struct clocks clocks = clocks_start(c);
+	struct world a = world_new(config.bytes, clocks_read(&clocks));
+	struct world b = world_new(config.bytes, clocks_read(&clocks));
+	struct plan plan_a, plan_b;
+	bool restarts = one_in(c, 4);
+	for (unsigned i = 0; i < 60 && !failures; i++) {
+		clocks_pass(&clocks, random_gap(c));
+		struct now now = clocks_read(&clocks);
+		if (restarts && one_in(c, 10))
+			world_restart(&b, now);
+		for (int64_t k = between(c, 0, 3); k > 0; k--)
+			memory_store_sweep(b.store, now, (size_t)between(c, 1, 64));
+		struct request r = random_request(c);
+		struct decision da = ask(&a, &r, now, &plan_a), db = ask(&b, &r, now, &plan_b);
+		same_decision(&da, &db, true, i);
+	}
+	world_free(&a);
+	world_free(&b);
+}
+
+/* The order of rules in the file decides which limit is reported, and nothing else; a reload that
+ * changes only the order changes no counter. */
+static void prop_order(struct chance *c)
+{
+	struct text one = { .n = 0 }, two = { .n = 0 }, config[2];
+	unsigned n = (unsigned)between(c, 1, 3);
+	for (unsigned i = 0; i < n; i++)
+		add_rule(c, &one, i, (struct kind){ .count_denied = one_in(c, 4) });
+	for (unsigned i = 0; i < n; i++)
+		add_rule(c, &two, n + i, (struct kind){ one_in(c, 4), one_in(c, 4), one_in(c, 4) });
+	whole(&config[0], &one, &two);
+	whole(&config[1], &two, &one);
+	struct clocks clocks = clocks_start(c);
+	struct world a = world_new(config[0].bytes, clocks_read(&clocks));
+	struct world b = world_new(config[1].bytes, clocks_read(&clocks));
+	struct plan plan_a, plan_b;
+	for (unsigned i = 0; i < 60 && !failures; i++) {
+		clocks_pass(&clocks, random_gap(c));
+		struct now now = clocks_read(&clocks);
+		if (one_in(c, 8)) {
+			struct snapshot *swapped = a.snapshot;
+			a.snapshot = b.snapshot;
+			b.snapshot = swapped;
+		}
+		struct request r = random_request(c);
+		struct decision da = ask(&a, &r, now, &plan_a), db = ask(&b, &r, now, &plan_b);
+		hold(da.deny == db.deny && da.reason == db.reason && da.warn == db.warn &&
+				(!da.deny || da.retry_after == db.retry_after) &&
+				!da.shadow == !db.shadow && !da.tag == !db.tag,
+			"request %u: deny %d or %d, retry_after %" PRId64 " or %" PRId64, i,
+			da.deny, db.deny, da.retry_after, db.retry_after);
+	}
+	world_free(&a);
+	world_free(&b);
+}
+
 /* --- Several threads on one store --- */
 
 enum { THREADS = 4, THREAD_TAKES = 1500 };
@@ -1027,6 +1116,8 @@ static const struct {
 	{ "plan", prop_plan, 600 },
 	{ "shadow", prop_shadow, 400 },
 	{ "tag", prop_tag, 400 },
+	{ "keep", prop_keep, 400 },
+	{ "order", prop_order, 400 },
 	{ "threads", prop_threads, 20 },
 };
 

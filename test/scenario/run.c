@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -469,14 +470,23 @@ static void check_messages(
 	r->line = here;
 }
 
+/* `config` is the text, or where `is_file` the paths, each ended by a newline. */
 static struct snapshot *load(
 	struct runner *r, const char *config, bool is_file, struct problems *problems)
 {
 	r->generation++;
-	if (is_file)
-		return config_load(&config, 1, &r->hash_key, r->generation, problems);
-	return config_load_text(
-		r->path, config, strlen(config), &r->hash_key, r->generation, problems);
+	if (!is_file)
+		return config_load_text(
+			r->path, config, strlen(config), &r->hash_key, r->generation, problems);
+	char *paths = copy(str_of(config)), *save = NULL;
+	const char *file[CONFIG_FILES_MAX];
+	size_t n = 0;
+	for (char *p = strtok_r(paths, "\n", &save); p && n < CONFIG_FILES_MAX;
+		p = strtok_r(NULL, "\n", &save))
+		file[n++] = p;
+	struct snapshot *s = config_load(file, n, &r->hash_key, r->generation, problems);
+	free(paths);
+	return s;
 }
 
 /* `config` or `reload`: the rest of its line, and its block. */
@@ -492,14 +502,20 @@ struct configuration {
 static void configuration_read(struct runner *r, struct configuration *c)
 {
 	*c = (struct configuration){ .line = r->line };
-	const struct token *t = peek(r);
-	if (t && !t->op && !t->quoted && !is_word(t, "refused") && !is_word(t, "warns")) {
-		char path[1024];
+	char paths[4096];
+	size_t n = 0;
+	for (const struct token *t = peek(r);
+		t && !t->op && !t->quoted && !is_word(t, "refused") && !is_word(t, "warns");
+		t = peek(r)) {
 		r->at++;
-		snprintf(path, sizeof path, "%s/%.*s", r->folder, (int)t->name.n, t->name.p);
-		c->text = copy(str_of(path));
+		n += (size_t)snprintf(paths + n, sizeof paths - n, "%s/%.*s\n", r->folder,
+			(int)t->name.n, t->name.p);
+		if (n >= sizeof paths)
+			refuse(r, "too many files");
 		c->is_file = true;
 	}
+	if (c->is_file)
+		c->text = copy((struct str){ paths, n });
 	c->wanted = read_wanted(r);
 	no_more(r);
 	if (!c->is_file)
@@ -587,22 +603,49 @@ static void on_reload(struct runner *r)
 	configuration_done(r, &c, good);
 }
 
-/* `restart [after DURATION] [config]`: the process ends and starts again. */
+static void flip_byte(struct runner *r, const char *path)
+{
+	FILE *f = fopen(path, "r+b");
+	long size;
+	int c;
+	if (!f || fseek(f, 0, SEEK_END) != 0 || (size = ftell(f)) <= 0 ||
+		fseek(f, size / 2, SEEK_SET) != 0 || (c = fgetc(f)) == EOF ||
+		fseek(f, size / 2, SEEK_SET) != 0 || fputc(c ^ 1, f) == EOF)
+		refuse(r, "no state file to break");
+	fclose(f);
+}
+
+/* Removes a folder of files; returns how many there were. */
+static unsigned remove_folder(const char *path)
+{
+	DIR *d = opendir(path);
+	unsigned n = 0;
+	for (struct dirent *e; d && (e = readdir(d)) != NULL;)
+		if (*e->d_name != '.')
+			n += unlinkat(dirfd(d), e->d_name, 0) == 0;
+	if (d)
+		closedir(d);
+	rmdir(path);
+	return n;
+}
+
+/* `restart [after DURATION] [broken] [config]`: the process ends and starts again. */
 static void on_restart(struct runner *r)
 {
 	need_world(r);
 	usec_t pause = 0;
 	if (take_word(r, "after") && !parse_duration(take_any(r, "a duration")->name, &pause))
 		refuse(r, "after what?");
-	bool fresh = take_word(r, "config");
+	bool broken = take_word(r, "broken"), fresh = take_word(r, "config");
 	struct configuration c = { 0 };
-	char path[] = "/tmp/scenario-state-XXXXXX", err[512] = "";
-	int fd = mkstemp(path);
-	if (fd < 0)
-		refuse(r, "no temporary file: %s", strerror(errno));
-	close(fd);
+	char folder[] = "/tmp/scenario-XXXXXX", path[64], err[512] = "";
+	if (!mkdtemp(folder))
+		refuse(r, "no temporary folder: %s", strerror(errno));
+	snprintf(path, sizeof path, "%s/state", folder);
 	if (state_save(r->store, path, now_of(r), err, sizeof err) != 0)
 		fail(r, "state_save: %s", err);
+	if (broken)
+		flip_byte(r, path);
 	world_close(r);
 
 	r->elapsed += pause;
@@ -620,11 +663,15 @@ static void on_restart(struct runner *r)
 	struct memory_store *store = NULL;
 	uint64_t max_keys = (uint64_t)r->snapshot->settings.store.max_keys;
 	enum state_rc rc = state_load(path, max_keys, now_of(r), &store, err, sizeof err);
-	unlink(path);
-	if (rc != STATE_LOADED || !store) {
-		fail(r, "state_load: expected %d, got %d: %s", STATE_LOADED, rc, err);
+	enum state_rc want = broken ? STATE_SET_ASIDE : STATE_LOADED;
+	if (rc != want || !store) {
+		fail(r, "state_load: expected %d, got %d: %s", want, rc, err);
 		exit(1);
 	}
+	if (broken && (access(path, F_OK) == 0 || !*err))
+		fail(r, "a broken state file was not set aside under another name, with a message");
+	if (remove_folder(folder) != 1)
+		fail(r, "expected one file to be left of the state");
 	r->hash_key = *memory_store_key(store);
 	struct problems problems = { 0 };
 	struct snapshot *s = load(r, r->config, r->config_is_file, &problems);
@@ -658,6 +705,21 @@ static struct str read_hex(struct runner *r, struct str digits)
 			refuse(r, "no hex digit");
 		keep_byte(r, (char)(a * 16 + b));
 	}
+	return (struct str){ r->memory + start, r->memory_n - start };
+}
+
+/* "N:TEXT" is TEXT N times. */
+static struct str read_repeated(struct runner *r, struct str s)
+{
+	const char *colon = memchr(s.p, ':', s.n);
+	int64_t times;
+	if (!colon || !whole_number((struct str){ s.p, (size_t)(colon - s.p) }, &times))
+		refuse(r, "want rep:N:TEXT");
+	struct str text = { colon + 1, s.n - (size_t)(colon + 1 - s.p) };
+	size_t start = r->memory_n;
+	while (times-- > 0)
+		for (size_t i = 0; i < text.n; i++)
+			keep_byte(r, text.p[i]);
 	return (struct str){ r->memory + start, r->memory_n - start };
 }
 
@@ -710,6 +772,8 @@ static struct value read_value(struct runner *r, const struct token *t)
 		return address_value(r, VALUE_IPV4, rest);
 	if (typed(v, "ipv6:", &rest))
 		return address_value(r, VALUE_IPV6, rest);
+	if (typed(v, "rep:", &rest))
+		return (struct value){ .type = VALUE_STRING, .bytes = read_repeated(r, rest) };
 	if (typed(v, "hex:", &rest))
 		return (struct value){ .type = VALUE_BINARY, .bytes = read_hex(r, rest) };
 	return (struct value){ .type = VALUE_STRING, .bytes = v };
@@ -1127,6 +1191,16 @@ static void on_utc(struct runner *r)
 		refuse(r, "want an instant as 2026-01-05T00:00:00Z");
 }
 
+/* `env NAME=value` sets a variable of the environment, `env NAME` takes it away. */
+static void on_env(struct runner *r)
+{
+	const struct token *t = take_any(r, "NAME=value");
+	char *name = copy(t->name);
+	if (t->op ? setenv(name, t->value.p, 1) : unsetenv(name))
+		refuse(r, "no environment: %s", strerror(errno));
+	free(name);
+}
+
 static void on_step(struct runner *r)
 {
 	usec_t by;
@@ -1255,6 +1329,7 @@ static const struct {
 	{ "config", on_config },
 	{ "reload", on_reload },
 	{ "restart", on_restart },
+	{ "env", on_env },
 	{ "step", on_step },
 	{ "at", on_at },
 	{ "frame_size", on_frame_size },
