@@ -1,6 +1,7 @@
 #include "base/hash.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <sodium.h>
 
 static_assert(sizeof(struct hash_key) == crypto_shorthash_siphashx24_KEYBYTES, "the hash's key");
@@ -16,14 +17,13 @@ void hash_key_random(struct hash_key *k)
 	randombytes_buf(k->bytes, sizeof k->bytes);
 }
 
-/* Byte by byte, so that a state file means the same on every machine. */
+/* In one byte order, so that a state file means the same on every machine. */
 static uint64_t load_le64(const uint8_t *p)
 {
-	uint64_t v = 0;
+	uint64_t v;
 
-	for (int i = 7; i >= 0; i--)
-		v = v << 8 | p[i];
-	return v;
+	memcpy(&v, p, sizeof v);
+	return le64toh(v);
 }
 
 struct key hash_keyed(const struct hash_key *k, const void *p, size_t n)

@@ -47,18 +47,6 @@ void wire_put_u32(struct wire_writer *w, uint32_t v)
 void wire_put_varint_long(struct wire_writer *w, uint64_t v)
 {
 	uint8_t bytes[VARINT_MAX_BYTES];
-	size_t n = 0;
 
-	if (v < 240) {
-		bytes[n++] = (uint8_t)v;
-	} else {
-		bytes[n++] = (uint8_t)(v | 240);
-		v = (v - 240) >> FIRST_SHIFT;
-		while (v >= 128) {
-			bytes[n++] = (uint8_t)(v | 128);
-			v = (v - 128) >> NEXT_SHIFT;
-		}
-		bytes[n++] = (uint8_t)v;
-	}
-	wire_put_bytes(w, bytes, n);
+	wire_put_bytes(w, bytes, (size_t)(varint_put(bytes, v) - bytes));
 }

@@ -112,6 +112,30 @@ static inline void wire_put_varint(struct wire_writer *w, uint64_t v)
 		wire_put_varint_long(w, v);
 }
 
+/* For who knows that there is room: returns where it ends. */
+static inline uint8_t *varint_put(uint8_t *p, uint64_t v)
+{
+	if (v < 240) {
+		*p++ = (uint8_t)v;
+		return p;
+	}
+	*p++ = (uint8_t)(v | 240);
+	for (v = (v - 240) >> 4; v >= 128; v = (v - 128) >> 7)
+		*p++ = (uint8_t)(v | 128);
+	*p++ = (uint8_t)v;
+	return p;
+}
+
+static inline size_t varint_size(uint64_t v)
+{
+	size_t n = 1;
+	if (v < 240)
+		return n;
+	for (v = (v - 240) >> 4; v >= 128; v = (v - 128) >> 7)
+		n++;
+	return n + 1;
+}
+
 static inline void wire_put_str(struct wire_writer *w, struct str s)
 {
 	wire_put_varint(w, s.n);

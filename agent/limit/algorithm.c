@@ -96,7 +96,10 @@ static struct bucket read_window(const struct quota *q, const struct bucket *b, 
 
 	if (b->at > utc && b->at - utc <= WINDOW_AHEAD_MAX)
 		utc = b->at;
-	window_bounds(&q->window, utc, &start, &end);
+	if (q->window.kind != WINDOW_MONTH && utc >= b->at && utc - b->at < q->window.length)
+		start = b->at; /* most of the time: still the same, and no division */
+	else
+		window_bounds(&q->window, utc, &start, &end);
 	if (b->at < start) {
 		bool adjoins = b->at + q->window.length == start;
 		now.previous = q->algorithm == ALGORITHM_SLIDING_WINDOW && adjoins ? b->current : 0;
@@ -195,6 +198,8 @@ static usec_t at_least_one(usec_t wait)
 static usec_t end_of(const struct quota *q, const struct bucket *b)
 {
 	usec_t start, end;
+	if (q->window.kind != WINDOW_MONTH)
+		return b->at + q->window.length;
 	window_bounds(&q->window, b->at, &start, &end);
 	return end;
 }

@@ -3,27 +3,28 @@
 #ifndef LIMIT_ANSWER_H
 #define LIMIT_ANSWER_H
 
-/* X(name, type, by default, meaning). In the order in which they go into an ACK: when one would
- * exceed the frame size, variables are dropped from the end, so the decision comes first. */
+/* X(name, type, by default, meaning); the type is that of action_put_TYPE (spop/value.h). In the
+ * order in which they go into an ACK: when one would exceed the frame size, variables are dropped
+ * from the end, so the decision comes first. */
 #define ANSWER_VARS(X) \
-	X(deny, BOOL, true, "true: this request must be refused") \
-	X(reason, STRING, true, \
+	X(deny, bool, true, "true: this request must be refused") \
+	X(reason, str, true, \
 		"ok, limited, oversize, blocked, banned, bypassed, disabled, degraded") \
-	X(retry_after, INTEGER, true, \
+	X(retry_after, int, true, \
 		"seconds until the same request would pass; 0: not denied, or waiting does not help") \
-	X(limit, INTEGER, true, "the most that the reported limit can give at once") \
-	X(remaining, INTEGER, true, "what is left of it") \
-	X(reset, INTEGER, true, "seconds until it is full again, or its window ends") \
-	X(rule, STRING, true, "name of the rule that the reported limit belongs to") \
-	X(tier, STRING, true, "the client's tier") \
-	X(scope, STRING, true, "the fields that it counts by, joined by +; global for none") \
-	X(warn, BOOL, true, "more than warn_at of some limit is used") \
-	X(shadow, STRING, true, "a rule in shadow mode that would have denied") \
-	X(tag, STRING, true, "the tag of a rule that was exceeded with action = \"tag\"") \
-	X(reset_at, INTEGER, false, "reset as Unix time") \
-	X(algorithm, STRING, false, "token-bucket, sliding-window, fixed-window") \
-	X(policy, STRING, false, "ready value of the field RateLimit-Policy (IETF draft 11)") \
-	X(ratelimit, STRING, false, "ready value of the field RateLimit (IETF draft 11)")
+	X(limit, int, true, "the most that the reported limit can give at once") \
+	X(remaining, int, true, "what is left of it") \
+	X(reset, int, true, "seconds until it is full again, or its window ends") \
+	X(rule, str, true, "name of the rule that the reported limit belongs to") \
+	X(tier, str, true, "the client's tier") \
+	X(scope, str, true, "the fields that it counts by, joined by +; global for none") \
+	X(warn, bool, true, "more than warn_at of some limit is used") \
+	X(shadow, str, true, "a rule in shadow mode that would have denied") \
+	X(tag, str, true, "the tag of a rule that was exceeded with action = \"tag\"") \
+	X(reset_at, int, false, "reset as Unix time") \
+	X(algorithm, str, false, "token-bucket, sliding-window, fixed-window") \
+	X(policy, str, false, "ready value of the field RateLimit-Policy (IETF draft 11)") \
+	X(ratelimit, str, false, "ready value of the field RateLimit (IETF draft 11)")
 
 enum answer_var {
 #define X(name, type, by_default, meaning) ANSWER_##name,

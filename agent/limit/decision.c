@@ -5,14 +5,9 @@
 const char *reason_name(enum reason reason)
 {
 	static const char *const name[] = {
-		[REASON_OK] = "ok",
-		[REASON_LIMITED] = "limited",
-		[REASON_OVERSIZE] = "oversize",
-		[REASON_BLOCKED] = "blocked",
-		[REASON_BANNED] = "banned",
-		[REASON_BYPASSED] = "bypassed",
-		[REASON_DISABLED] = "disabled",
-		[REASON_DEGRADED] = "degraded",
+#define X(name, text) [REASON_##name] = text,
+		REASONS(X)
+#undef X
 	};
 	return name[reason];
 }

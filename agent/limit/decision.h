@@ -5,15 +5,20 @@
 
 #include "limit/policy.h"
 
+#define REASONS(X) \
+	X(OK, "ok") \
+	X(LIMITED, "limited") \
+	X(OVERSIZE, "oversize") \
+	X(BLOCKED, "blocked") \
+	X(BANNED, "banned") \
+	X(BYPASSED, "bypassed") \
+	X(DISABLED, "disabled") \
+	X(DEGRADED, "degraded")
+
 enum reason {
-	REASON_OK,
-	REASON_LIMITED,
-	REASON_OVERSIZE,
-	REASON_BLOCKED,
-	REASON_BANNED,
-	REASON_BYPASSED,
-	REASON_DISABLED,
-	REASON_DEGRADED,
+#define X(name, text) REASON_##name,
+	REASONS(X)
+#undef X
 };
 
 const char *reason_name(enum reason);

@@ -45,25 +45,61 @@ static struct str cut_authority(struct str s)
 	return (struct str){ s.p + i, s.n - i };
 }
 
-static struct str cut_query(struct str s)
-{
-	size_t i = 0;
-	while (i < s.n && s.p[i] != '?' && s.p[i] != '#')
-		i++;
-	return (struct str){ s.p, i };
-}
+/* Characters that a normal path or host does not have everywhere; most have none of them. */
+enum { SLASH = 1, DOT = 2, ESCAPE = 4, QUERY = 8, UPPER = 16, COLON = 32 };
 
-/* No escape, no empty segment, no segment that begins with a dot: most paths. */
-static bool is_plain(struct str s)
+static const uint8_t class_of[256] = {
+	['/'] = SLASH,
+	['.'] = DOT,
+	['%'] = ESCAPE,
+	['?'] = QUERY,
+	['#'] = QUERY,
+	[':'] = COLON,
+	['A'] = UPPER,
+	['B'] = UPPER,
+	['C'] = UPPER,
+	['D'] = UPPER,
+	['E'] = UPPER,
+	['F'] = UPPER,
+	['G'] = UPPER,
+	['H'] = UPPER,
+	['I'] = UPPER,
+	['J'] = UPPER,
+	['K'] = UPPER,
+	['L'] = UPPER,
+	['M'] = UPPER,
+	['N'] = UPPER,
+	['O'] = UPPER,
+	['P'] = UPPER,
+	['Q'] = UPPER,
+	['R'] = UPPER,
+	['S'] = UPPER,
+	['T'] = UPPER,
+	['U'] = UPPER,
+	['V'] = UPPER,
+	['W'] = UPPER,
+	['X'] = UPPER,
+	['Y'] = UPPER,
+	['Z'] = UPPER,
+};
+
+/* Cuts query and fragment. *plain: no escape, no empty segment, none that begins with a dot. */
+static struct str cut_query(struct str s, bool *plain)
 {
-	char last = 0;
+	uint8_t last = 0;
+
+	*plain = true;
 	for (size_t i = 0; i < s.n; i++) {
-		char c = s.p[i];
-		if (c == '%' || (last == '/' && (c == '/' || c == '.')))
-			return false;
-		last = c;
+		uint8_t class = class_of[(uint8_t)s.p[i]] & (SLASH | DOT | ESCAPE | QUERY);
+		if (class) {
+			if (class == QUERY)
+				return (struct str){ s.p, i };
+			if (class == ESCAPE || last == SLASH)
+				*plain = false;
+		}
+		last = class;
 	}
-	return true;
+	return s;
 }
 
 static size_t decode(struct str s, char *out)
@@ -130,10 +166,11 @@ static size_t resolve(char *s, size_t n)
 
 struct str path_normalise(struct str raw, char *out)
 {
-	struct str s = cut_query(cut_authority(raw));
+	bool plain;
+	struct str s = cut_query(cut_authority(raw), &plain);
 	if (s.n == 0)
 		return STR("/");
-	if (is_plain(s))
+	if (plain)
 		return s;
 	size_t n = decode(s, out);
 	if (out[0] == '/')
@@ -141,9 +178,8 @@ struct str path_normalise(struct str raw, char *out)
 	return (struct str){ out, n };
 }
 
-struct str host_normalise(struct str raw, char *out)
+static struct str cut_port(struct str s)
 {
-	struct str s = raw;
 	size_t colon = s.n, colons = 0;
 
 	for (size_t i = 0; i < s.n; i++) {
@@ -158,14 +194,23 @@ struct str host_normalise(struct str raw, char *out)
 	/* More than one colon outside brackets: an IPv6 address without them, not a port. */
 	if (colons == 1)
 		s.n = colon;
+	return s;
+}
+
+struct str host_normalise(struct str raw, char *out)
+{
+	struct str s = raw;
+	uint8_t seen = 0;
+
+	for (size_t i = 0; i < s.n; i++)
+		seen |= class_of[(uint8_t)s.p[i]];
+	if (seen & COLON)
+		s = cut_port(s);
 	if (s.n && s.p[s.n - 1] == '.')
 		s.n--;
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] < 'A' || s.p[i] > 'Z')
-			continue;
-		for (size_t j = 0; j < s.n; j++)
-			out[j] = s.p[j] >= 'A' && s.p[j] <= 'Z' ? (char)(s.p[j] | 0x20) : s.p[j];
-		return (struct str){ out, s.n };
-	}
-	return s;
+	if (!(seen & UPPER))
+		return s;
+	for (size_t i = 0; i < s.n; i++)
+		out[i] = class_of[(uint8_t)s.p[i]] == UPPER ? (char)(s.p[i] | 0x20) : s.p[i];
+	return (struct str){ out, s.n };
 }

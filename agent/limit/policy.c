@@ -82,8 +82,10 @@ int policy_tier_add(struct policy *p, struct str name)
 	if (!grown)
 		return -1;
 	p->tier = grown;
+	p->tier[p->tier_n] = (struct tier){ 0 };
 	memcpy(p->tier[p->tier_n].name, name.p, name.n);
 	p->tier[p->tier_n].name[name.n] = '\0';
+	p->tier[p->tier_n].length = (uint8_t)name.n;
 	if (!names_add(p->tier_names, name, p->tier_n))
 		return -1;
 	return (int)p->tier_n++;
@@ -234,15 +236,19 @@ static bool seal_slowest(struct rule *r, unsigned tiers)
 	return true;
 }
 
-static bool same_per(const struct rule *a, const struct rule *b)
+/* A descriptor's names are hashed here, once; its values with each request. */
+static void seal_per(const struct policy *p, struct rule *r)
 {
-	if (a->per_n != b->per_n)
-		return false;
-	for (unsigned i = 0; i < a->per_n; i++)
-		if (a->per[i].n != b->per[i].n ||
-			memcmp(a->per[i].slot, b->per[i].slot, a->per[i].n) != 0)
-			return false;
-	return true;
+	char text[FIELD_NAME_MAX + 32];
+
+	for (unsigned i = 0; i < r->per_n; i++) {
+		for (unsigned a = 0; a < r->per[i].n; a++) {
+			unsigned slot = r->per[i].slot[a];
+			int n = snprintf(
+				text, sizeof text, "per %u %s", i, p->layout.field[slot].name);
+			r->per[i].salt[a] = hash_keyed(&p->hash_key, text, (size_t)n);
+		}
+	}
 }
 
 static uint64_t matches_slots(struct match *const *list, unsigned n)
@@ -282,13 +288,8 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 		for (unsigned e = 0; e < r->per_n; e++)
 			for (unsigned a = 0; a < r->per[e].n; a++)
 				p->layout.text_wanted |= 1ull << r->per[e].slot[a];
-		r->per_id = (uint16_t)i;
-		for (unsigned j = 0; j < i; j++) {
-			if (same_per(r, &p->rule[j])) {
-				r->per_id = p->rule[j].per_id;
-				break;
-			}
-		}
+		r->name_length = (uint8_t)strlen(r->name);
+		seal_per(p, r);
 	}
 	return true;
 }
@@ -303,149 +304,196 @@ static bool one_matches(struct match *const *list, unsigned n, const struct view
 	return false;
 }
 
+static int64_t tier_of_client(const struct policy *p, const struct view *v)
+{
+	static const uint8_t by[] = { FIELD_KEY, FIELD_USER };
+	int64_t tier = -1;
+
+	for (unsigned i = 0; i < 2 && tier < 0; i++)
+		if (view_has(v, by[i]))
+			tier = tier_map_find(p->tier_map, v->text[by[i]], p->secret >> by[i] & 1);
+	return tier;
+}
+
+/* A name that a client may have had a say in: cut, and clean of what would split a header. */
+static void copy_tier(struct plan *plan, struct str name)
+{
+	size_t n = name.n < TIER_NAME_MAX ? name.n : TIER_NAME_MAX;
+
+	for (size_t i = 0; i < n; i++) {
+		bool control = (unsigned char)name.p[i] < ' ' || name.p[i] == 127;
+		plan->tier[i] = control ? '_' : name.p[i];
+	}
+	plan->tier[n] = '\0';
+	plan->tier_length = (uint8_t)n;
+}
+
 /* The message's tier, else by key, else by user, else the default. Returns its number, or -1 for a
  * name that no rule knows. */
 static int find_tier(const struct policy *p, const struct view *v, struct plan *plan)
 {
-	static const uint8_t by[] = { FIELD_KEY, FIELD_USER };
-	struct str name = { 0 };
 	int64_t tier = -1;
 
 	if (view_has(v, FIELD_TIER)) {
-		name = v->text[FIELD_TIER];
-		tier = policy_tier_find(p, name);
-	} else {
-		for (unsigned i = 0; i < 2 && tier < 0 && p->tier_map; i++)
-			if (view_has(v, by[i]))
-				tier = tier_map_find(
-					p->tier_map, v->text[by[i]], p->secret >> by[i] & 1);
-		if (tier < 0)
-			tier = p->default_tier;
-		name = str_of(p->tier[tier].name);
+		tier = policy_tier_find(p, v->text[FIELD_TIER]);
+		if (tier < 0) {
+			copy_tier(plan, v->text[FIELD_TIER]);
+			return -1;
+		}
+	} else if (p->tier_map) {
+		tier = tier_of_client(p, v);
 	}
-	plan->tier_length = (uint8_t)(name.n < TIER_NAME_MAX ? name.n : TIER_NAME_MAX);
-	memcpy(plan->tier, name.p, plan->tier_length);
-	plan->tier[plan->tier_length] = '\0';
+	if (tier < 0)
+		tier = p->default_tier;
+	memcpy(plan->tier, p->tier[tier].name, sizeof plan->tier);
+	plan->tier_length = p->tier[tier].length;
 	return (int)tier;
 }
 
 /* Which alternative of each `per` is there: 4 bits each. false: one has none. */
-static bool find_per(const struct rule *r, const struct view *v, uint32_t *found)
+static inline bool find_per(const struct rule *r, const struct view *v, uint32_t *found)
 {
 	*found = 0;
 	for (unsigned i = 0; i < r->per_n; i++) {
 		unsigned a = 0;
-		while (a < r->per[i].n && !view_has(v, r->per[i].slot[a]))
-			a++;
-		if (a == r->per[i].n)
-			return false;
+		while (!view_has(v, r->per[i].slot[a]))
+			if (++a == r->per[i].n)
+				return false;
 		*found |= a << 4 * i;
 	}
 	return true;
 }
 
-static unsigned slot_found(const struct rule *r, unsigned i, uint32_t found)
+static inline unsigned alternative(uint32_t found, unsigned i)
 {
-	return r->per[i].slot[found >> 4 * i & 15];
+	return found >> 4 * i & 15;
 }
 
-struct gather {
-	char bytes[1024];
-	size_t n;
-};
-
-static void gather_put(struct gather *g, const void *p, size_t n)
+static inline unsigned slot_found(const struct rule *r, unsigned i, uint32_t found)
 {
-	memcpy(g->bytes + g->n, p, n);
-	g->n += n;
+	return r->per[i].slot[alternative(found, i)];
+}
+
+/* The bytes by which a field counts; an address in its canonical form after the prefix. */
+static struct str value_of(
+	const struct policy *p, const struct view *v, unsigned slot, struct addr *room)
+{
+	if (slot != FIELD_IP)
+		return v->text[slot];
+	if (v->ip.len == 4 && p->ipv4_prefix == 32)
+		return (struct str){ (const char *)v->ip.bytes, 4 };
+	*room = addr_mask(&v->ip, p->ipv4_prefix, p->ipv6_prefix);
+	return (struct str){ (const char *)room->bytes, room->len };
 }
 
 /* Long values go in as their own hash, so that the buffer is bounded; a value of one length always
  * goes in the same way, so no two descriptors look alike. */
-enum { VALUE_INLINE_MAX = 48 };
-static_assert(PER_MAX * (1 + FIELD_NAME_MAX + 1 + VALUE_INLINE_MAX) + 1 <=
-		      sizeof(((struct gather *)0)->bytes),
-	"a descriptor fits");
+enum { VALUE_INLINE_MAX = 48, VALUE_LONG = 255 };
 
-static void gather_value(const struct policy *p, struct gather *g, const void *value, size_t n)
-{
-	uint8_t length = n <= VALUE_INLINE_MAX ? (uint8_t)n : 255;
-	gather_put(g, &length, 1);
-	if (n <= VALUE_INLINE_MAX) {
-		gather_put(g, value, n);
-	} else {
-		struct key h = hash_keyed(&p->hash_key, value, n);
-		gather_put(g, &h, sizeof h);
-	}
-}
-
-static struct key descriptor_hash(
+static struct key hash_several(
 	const struct policy *p, const struct rule *r, const struct view *v, uint32_t found)
 {
-	struct gather g = { .n = 0 };
+	uint8_t bytes[PER_MAX * (1 + VALUE_INLINE_MAX)], *w = bytes;
+	struct addr room;
 
-	gather_put(&g, "d", 1); /* never the hash of a salt */
 	for (unsigned i = 0; i < r->per_n; i++) {
-		unsigned slot = slot_found(r, i, found);
-		uint8_t length = p->layout.field[slot].length;
-		gather_put(&g, &length, 1);
-		gather_put(&g, p->layout.field[slot].name, length);
-		if (slot == FIELD_IP) {
-			struct addr a = addr_mask(&v->ip, p->ipv4_prefix, p->ipv6_prefix);
-			gather_value(p, &g, a.bytes, a.len);
+		struct str s = value_of(p, v, slot_found(r, i, found), &room);
+		if (s.n <= VALUE_INLINE_MAX) {
+			*w++ = (uint8_t)s.n;
+			memcpy(w, s.p, s.n);
+			w += s.n;
 		} else {
-			gather_value(p, &g, v->text[slot].p, v->text[slot].n);
+			struct key h = hash_keyed(&p->hash_key, s.p, s.n);
+			*w++ = VALUE_LONG;
+			memcpy(w, &h, sizeof h);
+			w += sizeof h;
 		}
 	}
-	return hash_keyed(&p->hash_key, g.bytes, g.n);
+	return hash_keyed(&p->hash_key, bytes, (size_t)(w - bytes));
 }
 
-/* Rules that count by the same fields share the descriptor, and its hash. */
+/* Rules that count by the same fields share the hash of their values. */
 struct memo {
-	uint64_t have;
+	unsigned n;
 	struct {
+		uint64_t slots; /* + 1, a byte each */
 		struct key hash;
-		uint32_t found;
-		bool absent;
-	} per[64];
+	} seen[8];
 };
 
-static bool descriptor_of(const struct policy *p, const struct rule *r, const struct view *v,
-	struct memo *memo, uint32_t *found, struct key *hash)
+static struct key hash_values(const struct policy *p, const struct rule *r, const struct view *v,
+	uint32_t found, struct memo *memo)
 {
-	unsigned id = r->per_id;
-	if (id < 64 && memo->have >> id & 1) {
-		*found = memo->per[id].found;
-		*hash = memo->per[id].hash;
-		return !memo->per[id].absent;
+	uint64_t slots = 0;
+	struct addr room;
+	struct key hash = { 0, 0 };
+
+	for (unsigned i = 0; i < r->per_n; i++)
+		slots = slots << 8 | (slot_found(r, i, found) + 1);
+	for (unsigned i = 0; i < memo->n; i++)
+		if (memo->seen[i].slots == slots)
+			return memo->seen[i].hash;
+	if (r->per_n == 1) {
+		struct str s = value_of(p, v, slot_found(r, 0, found), &room);
+		hash = hash_keyed(&p->hash_key, s.p, s.n);
+	} else if (r->per_n > 1) {
+		hash = hash_several(p, r, v, found);
 	}
-	bool there = find_per(r, v, found);
-	if (there)
-		*hash = descriptor_hash(p, r, v, *found);
-	if (id < 64) {
-		memo->have |= 1ull << id;
-		memo->per[id].absent = !there;
-		memo->per[id].found = *found;
-		if (there)
-			memo->per[id].hash = *hash;
+	if (memo->n < sizeof memo->seen / sizeof *memo->seen) {
+		memo->seen[memo->n].slots = slots;
+		memo->seen[memo->n++].hash = hash;
 	}
-	return there;
+	return hash;
 }
 
-static struct key limit_key(const struct limit *l, struct key descriptor)
+/* The descriptor: what its names and its values hash to. Each part is a keyed hash of a text of its
+ * own kind, so that their sum is as hard to steer as any of them; a name is hashed with its place,
+ * so `user` and `key` of one value differ, and so does the order. */
+static struct key descriptor_of(const struct policy *p, const struct rule *r, const struct view *v,
+	uint32_t found, struct memo *memo)
 {
-	/* Both are keyed hashes, of texts that never coincide: their sum is as hard to steer as
-	 * either. The lowest bit tells a store which time line the bucket lives on. */
+	struct key k = hash_values(p, r, v, found, memo);
+
+	for (unsigned i = 0; i < r->per_n; i++) {
+		const struct key *salt = &r->per[i].salt[alternative(found, i)];
+		k.a ^= salt->a;
+		k.b ^= salt->b;
+	}
+	return k;
+}
+
+/* The lowest bit tells a store which time line the bucket lives on. */
+static inline struct key limit_key(const struct limit *l, struct key descriptor)
+{
 	struct key k = { descriptor.a ^ l->salt.a, descriptor.b ^ l->salt.b };
 	k.b = (k.b & ~1ull) | (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET);
 	return k;
+}
+
+static void plan_rule(const struct policy *p, const struct rule *r, const struct limits *limits,
+	const struct view *v, struct memo *memo, struct plan *plan)
+{
+	uint32_t found;
+
+	if ((r->match && !match_holds(r->match, v)) || !find_per(r, v, &found))
+		return;
+	struct key descriptor = descriptor_of(p, r, v, found, memo);
+	int64_t cost = view_cost(v, r->cost_slot);
+	for (unsigned i = 0; i < limits->n; i++) {
+		assert(plan->n < PLAN_MAX); /* config counts them */
+		struct take *t = &plan->take[plan->n++];
+		t->limit = &limits->limit[i];
+		t->key = limit_key(t->limit, descriptor);
+		t->cost = cost;
+		t->per_found = found;
+	}
 }
 
 void policy_plan(const struct policy *p, const struct view *v, struct plan *plan)
 {
 	struct memo memo;
 
-	memo.have = 0;
+	memo.n = 0;
 	plan->n = 0;
 	plan->done = NULL;
 	int tier = find_tier(p, v, plan);
@@ -465,23 +513,8 @@ void policy_plan(const struct policy *p, const struct view *v, struct plan *plan
 	for (unsigned i = 0; i < p->rule_n; i++) {
 		const struct rule *r = &p->rule[i];
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
-		struct key hash;
-		uint32_t found;
-
-		if (r->mode == MODE_OFF || limits->n == 0 ||
-			(r->match && !match_holds(r->match, v)))
-			continue;
-		if (!descriptor_of(p, r, v, &memo, &found, &hash))
-			continue;
-		int64_t cost = view_cost(v, r->cost_slot);
-		for (unsigned l = 0; l < limits->n; l++) {
-			assert(plan->n < PLAN_MAX); /* config counts them */
-			struct take *t = &plan->take[plan->n++];
-			t->limit = &limits->limit[l];
-			t->key = limit_key(t->limit, hash);
-			t->cost = cost;
-			t->per_found = found;
-		}
+		if (r->mode != MODE_OFF && limits->n)
+			plan_rule(p, r, limits, v, &memo, plan);
 	}
 }
 

@@ -41,14 +41,15 @@ struct limits {
 struct per {
 	uint8_t slot[PER_ALT_MAX];
 	uint8_t n;
+	struct key salt[PER_ALT_MAX]; /* hashes of place and name; by policy_seal() */
 };
 
 struct rule {
 	char name[RULE_NAME_MAX + 1];
+	uint8_t name_length; /* by policy_seal(), as that of tiers */
 	struct match *match; /* owned; NULL: every request */
 	struct per per[PER_MAX];
-	uint8_t per_n;   /* 0: one global counter */
-	uint16_t per_id; /* equal for rules that count by the same fields; by policy_seal() */
+	uint8_t per_n; /* 0: one global counter */
 	enum algorithm algorithm;
 	enum rule_mode mode;
 	enum rule_action action;
@@ -58,6 +59,11 @@ struct rule {
 	uint8_t cost_slot;
 	struct limits *tier; /* owned; policy->tier_n of them, by tier */
 	struct limits other; /* `default`, or the only rate: for every tier not listed */
+};
+
+struct tier {
+	char name[TIER_NAME_MAX + 1];
+	uint8_t length;
 };
 
 struct tier_map; /* KEY-OR-USER -> tier, from the tiers file; may hold sha256:HEX of keys */
@@ -75,9 +81,7 @@ struct policy {
 	uint8_t ipv4_prefix, ipv6_prefix;
 	struct rule *rule; /* owned */
 	unsigned rule_n;
-	struct {
-		char name[TIER_NAME_MAX + 1];
-	} * tier; /* owned; every tier that a rule, the tiers file or default_tier names */
+	struct tier *tier; /* owned; every tier that a rule, the tiers file or default_tier names */
 	unsigned tier_n;
 	struct names *tier_names; /* owned; the same, for looking up */
 	unsigned default_tier;

@@ -29,16 +29,23 @@ static unsigned bucket_of(struct str name)
 	       BUCKETS;
 }
 
+/* Names are a few bytes long: a call would take longer than the comparison. */
+static inline bool is_name(const struct layout *l, unsigned slot, struct str name)
+{
+	if (l->field[slot].length != name.n)
+		return false;
+	for (size_t i = 0; i < name.n; i++)
+		if (l->field[slot].name[i] != name.p[i])
+			return false;
+	return true;
+}
+
 /* Where the name is, or the empty bucket where it belongs. */
-static unsigned find(const struct layout *l, struct str name)
+static inline unsigned find(const struct layout *l, struct str name)
 {
 	unsigned b = bucket_of(name);
-	while (l->bucket[b]) {
-		unsigned slot = l->bucket[b] - 1u;
-		if (str_eq((struct str){ l->field[slot].name, l->field[slot].length }, name))
-			break;
+	while (l->bucket[b] && !is_name(l, l->bucket[b] - 1u, name))
 		b = (b + 1) % BUCKETS;
-	}
 	return b;
 }
 

@@ -31,7 +31,7 @@ enum field_slot {
 
 struct layout {
 	struct {
-		char name[FIELD_NAME_MAX + 1];
+		char name[FIELD_NAME_MAX + 1]; /* padded with zeros */
 		uint8_t length;
 	} field[FIELDS_MAX];
 	unsigned n;

@@ -17,6 +17,8 @@ struct text {
 	size_t n;
 };
 
+enum { TAG_BYTES_MAX = 255 };
+
 static void say(struct text *t, const char *p, size_t n)
 {
 	if (n > sizeof t->bytes - t->n)
@@ -103,92 +105,130 @@ static struct str algorithm_text(enum algorithm a)
 	return STR("");
 }
 
-static struct str scope_text(const struct source *s, struct text *t)
+static struct str reason_text(enum reason reason)
+{
+	static const struct str text[] = {
+#define X(name, text) [REASON_##name] = { text, sizeof text - 1 },
+		REASONS(X)
+#undef X
+	};
+	return text[reason];
+}
+
+static struct str rule_name(const struct rule *r)
+{
+	return (struct str){ r->name, r->name_length };
+}
+
+/* One function for each variable of the table. What ends in a header was cleaned where it came in:
+ * names by the configuration, a tier by policy_plan(). */
+
+static bool value_of_deny(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->deny;
+}
+
+static bool value_of_warn(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->warn;
+}
+
+static int64_t value_of_retry_after(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->retry_after;
+}
+
+static int64_t value_of_limit(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->limit;
+}
+
+static int64_t value_of_remaining(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->remaining;
+}
+
+static int64_t value_of_reset(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->reset;
+}
+
+static int64_t value_of_reset_at(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->reset_at;
+}
+
+static struct str value_of_reason(const struct source *s, struct text *t)
+{
+	(void)t;
+	return reason_text(s->d->reason);
+}
+
+static struct str value_of_rule(const struct source *s, struct text *t)
+{
+	(void)t;
+	return rule_name(s->d->reported->limit->rule);
+}
+
+static struct str value_of_tier(const struct source *s, struct text *t)
+{
+	(void)t;
+	return (struct str){ s->plan->tier, s->plan->tier_length };
+}
+
+static struct str value_of_shadow(const struct source *s, struct text *t)
+{
+	(void)t;
+	return s->d->shadow ? rule_name(s->d->shadow) : STR("");
+}
+
+static struct str value_of_algorithm(const struct source *s, struct text *t)
+{
+	(void)t;
+	return algorithm_text(s->d->reported->limit->quota.algorithm);
+}
+
+static struct str value_of_tag(const struct source *s, struct text *t)
+{
+	(void)t;
+	struct str tag = s->d->tag ? str_of(s->d->tag->tag) : STR("");
+	return (struct str){ tag.p, tag.n < TAG_BYTES_MAX ? tag.n : TAG_BYTES_MAX };
+}
+
+static struct str value_of_scope(const struct source *s, struct text *t)
 {
 	t->n = take_scope(s->policy, s->d->reported, t->bytes, sizeof t->bytes);
 	return (struct str){ t->bytes, t->n };
 }
 
-/* Is there something to say? Without a reported limit only the decision itself, and what a rule in
- * the shadows or a warning adds. */
-static bool has_var(const struct source *s, enum answer_var var)
+static struct str value_of_policy(const struct source *s, struct text *t)
 {
-	switch (var) {
-	case ANSWER_deny:
-	case ANSWER_reason:
-	case ANSWER_tier:
-		return true;
-	case ANSWER_warn:
-		return s->d->reported || s->d->warn;
-	case ANSWER_shadow:
-		return s->d->reported || s->d->shadow;
-	case ANSWER_tag:
-		return s->d->reported || s->d->tag;
-	default:
-		return s->d->reported;
-	}
+	t->n = 0;
+	return policy_text(s, t);
 }
 
-static void put_var(struct wire_writer *w, const struct source *s, enum answer_var var)
+static struct str value_of_ratelimit(const struct source *s, struct text *t)
 {
-	const struct decision *d = s->d;
-	struct text t;
+	t->n = 0;
+	return ratelimit_text(s, t);
+}
 
-	t.n = 0;
-#define PUT(kind, name, value) action_set_##kind(w, SCOPE_TXN, STR(#name), value)
-	switch (var) {
-	case ANSWER_deny:
-		PUT(bool, deny, d->deny);
-		return;
-	case ANSWER_reason:
-		PUT(str, reason, str_of(reason_name(d->reason)));
-		return;
-	case ANSWER_retry_after:
-		PUT(int, retry_after, d->retry_after);
-		return;
-	case ANSWER_limit:
-		PUT(int, limit, d->limit);
-		return;
-	case ANSWER_remaining:
-		PUT(int, remaining, d->remaining);
-		return;
-	case ANSWER_reset:
-		PUT(int, reset, d->reset);
-		return;
-	case ANSWER_rule:
-		PUT(str, rule, str_of(d->reported->limit->rule->name));
-		return;
-	case ANSWER_tier:
-		PUT(str, tier, ((struct str){ s->plan->tier, s->plan->tier_length }));
-		return;
-	case ANSWER_scope:
-		PUT(str, scope, scope_text(s, &t));
-		return;
-	case ANSWER_warn:
-		PUT(bool, warn, d->warn);
-		return;
-	case ANSWER_shadow:
-		PUT(str, shadow, d->shadow ? str_of(d->shadow->name) : STR(""));
-		return;
-	case ANSWER_tag:
-		PUT(str, tag, d->tag ? str_of(d->tag->tag) : STR(""));
-		return;
-	case ANSWER_reset_at:
-		PUT(int, reset_at, d->reset_at);
-		return;
-	case ANSWER_algorithm:
-		PUT(str, algorithm, algorithm_text(d->reported->limit->quota.algorithm));
-		return;
-	case ANSWER_policy:
-		PUT(str, policy, policy_text(s, &t));
-		return;
-	case ANSWER_ratelimit:
-		PUT(str, ratelimit, ratelimit_text(s, &t));
-		return;
-	case ANSWER_COUNT:
-		return;
-	}
-#undef PUT
+/* Which there is something to say of. Without a reported limit only the decision itself, and what
+ * a rule in the shadows or a warning adds. */
+static uint32_t there_are(const struct decision *d)
+{
+	if (d->reported)
+		return ~0u;
+	return 1u << ANSWER_deny | 1u << ANSWER_reason | 1u << ANSWER_tier |
+	       (uint32_t)d->warn << ANSWER_warn | (uint32_t)(d->shadow != NULL) << ANSWER_shadow |
+	       (uint32_t)(d->tag != NULL) << ANSWER_tag;
 }
 
 void answer_put_ack(struct wire_writer *w)
@@ -196,24 +236,42 @@ void answer_put_ack(struct wire_writer *w)
 	action_set_bool(w, SCOPE_TXN, STR("ack"), true);
 }
 
+/* Straight through the table, without looking at the end: `p` has room for all of it. What has come
+ * to lie beyond `room` is counted, and not part of what is returned. */
+static uint8_t *put_vars(
+	uint8_t *p, size_t room, uint32_t vars, const struct source *s, unsigned *dropped)
+{
+	uint8_t *begin = p, *end = p;
+	struct text t;
+
+#define X(name, type, by_default, meaning) \
+	if (vars >> ANSWER_##name & 1) { \
+		p = action_put_##type(p, SCOPE_TXN, STR(#name), value_of_##name(s, &t)); \
+		if ((size_t)(p - begin) > room) \
+			++*dropped; \
+		else \
+			end = p; \
+	}
+	ANSWER_VARS(X)
+#undef X
+	return end;
+}
+
 unsigned answer_put(struct wire_writer *w, uint32_t wanted, const struct policy *policy,
 	const struct plan *plan, const struct decision *d, struct now now)
 {
-	struct source s = { policy, plan, d, now };
+	const struct source s = { policy, plan, d, now };
+	const size_t room = wire_room(w);
 	const uint8_t *begin = w->p;
+	uint32_t vars = wanted & there_are(d);
 	unsigned dropped = 0;
 
-	for (unsigned var = 0; var < ANSWER_COUNT; var++) {
-		if (!(wanted >> var & 1) || !has_var(&s, var))
-			continue;
-		uint8_t *back = w->p;
-		if (!dropped)
-			put_var(w, &s, var);
-		if (dropped || w->bad) {
-			w->p = back;
-			w->bad = false;
-			dropped++;
-		}
+	if (room >= ANSWER_BYTES_MAX) {
+		w->p = put_vars(w->p, room, vars, &s, &dropped);
+	} else {
+		uint8_t bytes[ANSWER_BYTES_MAX];
+		const uint8_t *end = put_vars(bytes, room, vars, &s, &dropped);
+		wire_put_bytes(w, bytes, (size_t)(end - bytes));
 	}
 	if (w->p == begin)
 		answer_put_ack(w);

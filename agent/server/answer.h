@@ -6,6 +6,9 @@
 #include "limit/answer.h"
 #include "limit/decision.h"
 
+/* All variables at their longest take less than this. */
+enum { ANSWER_BYTES_MAX = 12288 };
+
 /* Writes the actions of an ACK: the variables of `wanted` (bits by enum answer_var) that the
  * decision has, in the table's order; where there are none, `ack`. Those that do not fit are left
  * out from the end. Returns how many were left out. */

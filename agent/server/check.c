@@ -208,8 +208,8 @@ static void decide_check(
 		put_event(c, p, &d, now);
 }
 
-/* All variables at their longest need less, so that a large frame size costs no room. */
-enum { ACK_BYTES_MAX = 12288 };
+/* No ACK is longer, so that a large frame size costs no room. */
+enum { ACK_BYTES_MAX = FRAME_HEAD_MAX + ANSWER_BYTES_MAX };
 
 size_t check_room(uint32_t send_max)
 {

@@ -1,7 +1,6 @@
 #include "spop/value.h"
 
-enum { TYPE_BITS = 0x0f, FLAG_TRUE = 0x10 }; /* of the byte that begins a value */
-enum { ACTION_SET_VAR = 1, SET_VAR_ARGS = 3 };
+enum { TYPE_BITS = 0x0f }; /* of the byte that begins a value */
 
 struct value value_get(struct wire_reader *r)
 {
@@ -12,7 +11,7 @@ struct value value_get(struct wire_reader *r)
 	case VALUE_NULL:
 		break;
 	case VALUE_BOOL:
-		v.number = (head & FLAG_TRUE) != 0;
+		v.number = (head & VALUE_FLAG_TRUE) != 0;
 		break;
 	case VALUE_INT32:
 	case VALUE_UINT32:
@@ -50,7 +49,7 @@ bool message_next(struct wire_reader *r, struct message *m)
 	return true;
 }
 
-bool arg_next(struct wire_reader *r, struct str *name, struct value *v)
+bool arg_next_slow(struct wire_reader *r, struct str *name, struct value *v)
 {
 	*name = wire_get_str(r);
 	*v = value_get(r);
@@ -59,53 +58,40 @@ bool arg_next(struct wire_reader *r, struct str *name, struct value *v)
 	return !r->bad;
 }
 
-static uint8_t *action_begin(struct wire_writer *w, enum scope scope, struct str name)
+static bool has_room(struct wire_writer *w, size_t n)
 {
-	uint8_t *start = w->p;
-
-	wire_put_u8(w, ACTION_SET_VAR);
-	wire_put_u8(w, SET_VAR_ARGS);
-	wire_put_u8(w, (uint8_t)scope);
-	wire_put_str(w, name);
-	return start;
-}
-
-/* HAProxy stops at an action that it cannot read: half of one must not stay. */
-static void action_end(struct wire_writer *w, uint8_t *start)
-{
-	if (w->bad)
-		w->p = start;
+	if (n > wire_room(w))
+		w->bad = true;
+	return !w->bad;
 }
 
 void action_set_bool(struct wire_writer *w, enum scope scope, struct str name, bool v)
 {
-	uint8_t *start = action_begin(w, scope, name);
-
-	wire_put_u8(w, VALUE_BOOL | (v ? FLAG_TRUE : 0));
-	action_end(w, start);
+	if (has_room(w, action_size_head(name)))
+		w->p = action_put_bool(w->p, scope, name, v);
 }
 
 void action_set_int(struct wire_writer *w, enum scope scope, struct str name, int64_t v)
 {
-	uint8_t *start = action_begin(w, scope, name);
-
-	wire_put_u8(w, VALUE_INT64);
-	wire_put_varint(w, (uint64_t)v);
-	action_end(w, start);
+	if (has_room(w, action_size_head(name) + varint_size((uint64_t)v)))
+		w->p = action_put_int(w->p, scope, name, v);
 }
 
 void action_set_str(struct wire_writer *w, enum scope scope, struct str name, struct str v)
 {
-	uint8_t *start = action_begin(w, scope, name);
-
-	wire_put_u8(w, VALUE_STRING); /* with flags HAProxy would take it for binary */
-	wire_put_str(w, v);
-	if (!w->bad) {
-		/* It may end in a header: what would split one is replaced where it now lies. */
-		for (uint8_t *p = w->p - v.n; p < w->p; p++) {
-			if (*p == '\r' || *p == '\n' || *p == '\0')
-				*p = '_';
-		}
+	/* A peer's length may be anything: what has no room is not added to anything. */
+	if (v.n > wire_room(w) || !has_room(w, action_size_head(name) + varint_size(v.n) + v.n)) {
+		w->bad = true;
+		return;
 	}
-	action_end(w, start);
+	w->p = action_put_str(w->p, scope, name, v);
+	text_clean(w->p - v.n, v.n);
+}
+
+void text_clean(void *text, size_t n)
+{
+	char *c = text;
+	for (size_t i = 0; i < n; i++)
+		if (c[i] == '\r' || c[i] == '\n' || c[i] == '\0')
+			c[i] = '_';
 }
