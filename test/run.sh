@@ -150,7 +150,9 @@ run() {
 
 show() {
 	say "FAILED: $1; the end of build/log/$2.txt:"
-	tail -n "${3:-60}" "build/log/$2.txt" | sed 's/^/        /'
+	# Of what ctest says, only the tests that failed.
+	grep -vE '^ +Start +[0-9]+: |^ *[0-9]+/[0-9]+ Test .* Passed ' "build/log/$2.txt" |
+		tail -n "${3:-60}" | sed 's/^/        /'
 }
 
 # judge NAME LOG STATUS: one step that passes or fails
