@@ -104,7 +104,7 @@ static void conn_free(struct conn *c)
 
 void conns_fini(struct conns *all)
 {
-	while (all->head) /* which conn_free() moves on, through c->link */
+	while (all->head)             /* which conn_free() moves on, through c->link */
 		conn_free(all->head); /* NOLINT(clang-analyzer-unix.Malloc) */
 	checker_fini(&all->checker);
 	buffer_pool_fini(&all->pool);
