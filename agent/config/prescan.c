@@ -217,7 +217,7 @@ static bool number_ends(struct scan *s, struct cursor *c, const char *begin, boo
 static void take_float(struct scan *s, struct cursor *c, const char *begin)
 {
 	const char *after = c->p;
-	bool dot = peek(c, 0) == '.', digits = is_digit(c->p[-1]), good = true;
+	bool dot = peek(c, 0) == '.', digits = c->p > begin && is_digit(c->p[-1]), good = true;
 
 	if (dot)
 		for (c->p++; is_digit(peek(c, 0)); c->p++)

@@ -42,7 +42,12 @@ static inline void drop(struct snapshot *s)
 static inline struct snapshot *load_text(const char *title, const char *text, const char *want)
 {
 	struct problems p = { 0 };
-	struct snapshot *s = config_load_text("t.cfg", text, strlen(text), &test_key, 7, &p);
+	size_t n = strlen(text);
+	char *copy = malloc(n ? n : 1); /* exactly so long: nothing around it may be read */
+	assert_non_null(copy);
+	memcpy(copy, text, n);
+	struct snapshot *s = config_load_text("t.cfg", copy, n, &test_key, 7, &p);
+	free(copy);
 	char *got = problems_text(&p);
 	if (strcmp(got, want) != 0)
 		fail_msg("%s:\n--- text\n%s\n--- got\n%s--- want\n%s", title, text, got, want);

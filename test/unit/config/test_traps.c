@@ -126,6 +126,8 @@ static void texts(void **state)
 			"enabled = true, agent: { threads = 1, drain = \"1s\", },\n", "" },
 		{ "an array of different types", "agent: { listen = [ \":1\", 2 ]; };\n",
 			"t.cfg:1: mismatched element type in array\n" },
+		{ "a point at the very beginning", ".5",
+			"t.cfg:1: want the name of a setting, found .5\n" },
 		{ "numbers that are none", "a = 1.2.3; b = 1e; c = -.; d = 1.5x;\n",
 			"t.cfg:1: 1.2.3 is no number (a string stands in quotes)\n"
 			"t.cfg:1: 1e is no number (a string stands in quotes)\n"
