@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A millionth of a unit: what rounding may admit early (CONTRACT's and ARCHITECTURE's bound). */
+/* A millionth of a unit: rounding may admit that much early, and no more. */
 #define EARLY 1e-6
 
 /* Mon 2026-01-05T00:00:00Z */
