@@ -1,7 +1,5 @@
 #include "limit/algorithm.h"
 
-#include <math.h>
-
 /* Workers read their clocks a moment apart: a window that began this little "ahead" is now's. */
 #define WINDOW_AHEAD_MAX USEC_PER_SEC
 
@@ -180,14 +178,19 @@ bool bucket_charge_denied(const struct quota *q, struct bucket *b, int64_t cost)
 	return true;
 }
 
-/* `units` of something of which `per` microseconds make one, rounded up to whole ones. */
+/* `units` of something of which `per` microseconds make one, rounded up to whole ones. By casts:
+ * ceil() is a call where the compiler may not assume a newer processor. */
 static usec_t wait_for(double units, double per)
 {
 	double noise = per * (UNIT_SLACK / 2);
-	double wait = ceil(units * per - (noise < WAIT_NOISE ? noise : WAIT_NOISE));
+	double wait = units * per - (noise < WAIT_NOISE ? noise : WAIT_NOISE);
+
+	if (!(wait > 0))
+		return 0;
 	if (wait > WAIT_MAX)
 		return (usec_t)WAIT_MAX;
-	return wait > 0 ? (usec_t)wait : 0;
+	usec_t whole = (usec_t)wait;
+	return whole + ((double)whole < wait);
 }
 
 static usec_t at_least_one(usec_t wait)

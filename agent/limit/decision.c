@@ -1,7 +1,5 @@
 #include "limit/decision.h"
 
-#include <math.h>
-
 const char *reason_name(enum reason reason)
 {
 	static const char *const name[] = {
@@ -69,29 +67,42 @@ static void charge(struct take *t, bool denied)
 	}
 }
 
-void plan_charge(struct plan *plan, const struct bucket *const stored[], struct now now)
+/* A rule is charged whole or not at all: of an admitted request if it admits it itself (of those
+ * that enforce, all do), of a denied one if it counts those. */
+static void charge_by_rule(struct plan *plan)
 {
-	bool denied = false;
-
-	for (unsigned i = 0; i < plan->n; i++) {
-		evaluate(&plan->take[i], stored[i], now);
-		denied |= denies(&plan->take[i]);
-	}
-	/* A rule is charged whole or not at all: of an admitted request if it admits it itself (of
-	 * those that enforce, all do), of a denied one if it counts those. */
 	for (unsigned first = 0, end; first < plan->n; first = end) {
 		bool admits = true;
 		end = rule_end(plan, first);
 		for (unsigned i = first; i < end; i++)
 			admits &= plan->take[i].verdict.admits;
-		if (denied ? !plan->take[first].limit->rule->count_denied : !admits)
+		if (plan->denied ? !plan->take[first].limit->rule->count_denied : !admits)
 			continue;
 		for (unsigned i = first; i < end; i++)
-			charge(&plan->take[i], denied);
+			charge(&plan->take[i], plan->denied);
 	}
+}
+
+void plan_charge(struct plan *plan, const struct bucket *const stored[], struct now now)
+{
+	bool all = true;
+
+	plan->denied = false;
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct take *t = &plan->take[i];
+		evaluate(t, stored[i], now);
+		if (!t->verdict.admits) {
+			all = false;
+			plan->denied |= enforces(t->limit->rule);
+		}
+	}
+	if (!all)
+		charge_by_rule(plan);
 	for (unsigned i = 0; i < plan->n; i++) {
 		struct take *t = &plan->take[i];
 		struct verdict *v = &t->verdict;
+		if (all)
+			charge(t, false);
 		v->left = bucket_left(&t->limit->quota, &v->state, now);
 		if (!v->admits && !v->oversize)
 			v->retry_after = bucket_retry_after(
@@ -138,7 +149,7 @@ static void report(struct decision *d, const struct take *t, struct now now)
 
 	d->reported = t;
 	d->limit = t->limit->quota.capacity;
-	d->remaining = (int64_t)floor(v->left + UNIT_SLACK);
+	d->remaining = (int64_t)(v->left + UNIT_SLACK); /* never negative: a cast is floor */
 	d->reset = whole_seconds(reset);
 	d->reset_at = whole_seconds(now.utc + reset);
 	if (!d->deny)
@@ -150,11 +161,9 @@ static void report(struct decision *d, const struct take *t, struct now now)
 
 static struct decision decide_limits(const struct plan *plan, struct now now)
 {
-	struct decision d = { .reason = REASON_OK };
+	struct decision d = { .reason = REASON_OK, .deny = plan->n && plan->denied };
 	const struct take *best = NULL;
 
-	for (unsigned i = 0; i < plan->n; i++)
-		d.deny |= denies(&plan->take[i]);
 	for (unsigned i = 0; i < plan->n; i++) {
 		const struct take *t = &plan->take[i];
 		const struct rule *r = t->limit->rule;

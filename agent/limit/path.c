@@ -45,12 +45,11 @@ static struct str cut_authority(struct str s)
 	return (struct str){ s.p + i, s.n - i };
 }
 
-/* Characters that a normal path or host does not have everywhere; most have none of them. */
-enum { SLASH = 1, DOT = 2, ESCAPE = 4, QUERY = 8, UPPER = 16, COLON = 32 };
+/* What asks for a closer look; most characters do not. */
+enum { SLASH = 1, ESCAPE = 2, QUERY = 4, UPPER = 8, COLON = 16 };
 
 static const uint8_t class_of[256] = {
 	['/'] = SLASH,
-	['.'] = DOT,
 	['%'] = ESCAPE,
 	['?'] = QUERY,
 	['#'] = QUERY,
@@ -83,21 +82,23 @@ static const uint8_t class_of[256] = {
 	['Z'] = UPPER,
 };
 
+static inline uint8_t class_at(struct str s, size_t i)
+{
+	return class_of[(uint8_t)s.p[i]];
+}
+
 /* Cuts query and fragment. *plain: no escape, no empty segment, none that begins with a dot. */
 static struct str cut_query(struct str s, bool *plain)
 {
-	uint8_t last = 0;
-
 	*plain = true;
 	for (size_t i = 0; i < s.n; i++) {
-		uint8_t class = class_of[(uint8_t)s.p[i]] & (SLASH | DOT | ESCAPE | QUERY);
-		if (class) {
-			if (class == QUERY)
-				return (struct str){ s.p, i };
-			if (class == ESCAPE || last == SLASH)
-				*plain = false;
-		}
-		last = class;
+		uint8_t class = class_at(s, i) & (SLASH | ESCAPE | QUERY);
+		if (!class)
+			continue;
+		if (class == QUERY)
+			return (struct str){ s.p, i };
+		if (class == ESCAPE || (i + 1 < s.n && (s.p[i + 1] == '/' || s.p[i + 1] == '.')))
+			*plain = false;
 	}
 	return s;
 }
@@ -203,7 +204,7 @@ struct str host_normalise(struct str raw, char *out)
 	uint8_t seen = 0;
 
 	for (size_t i = 0; i < s.n; i++)
-		seen |= class_of[(uint8_t)s.p[i]];
+		seen |= class_at(s, i);
 	if (seen & COLON)
 		s = cut_port(s);
 	if (s.n && s.p[s.n - 1] == '.')
@@ -211,6 +212,6 @@ struct str host_normalise(struct str raw, char *out)
 	if (!(seen & UPPER))
 		return s;
 	for (size_t i = 0; i < s.n; i++)
-		out[i] = class_of[(uint8_t)s.p[i]] == UPPER ? (char)(s.p[i] | 0x20) : s.p[i];
+		out[i] = class_at(s, i) == UPPER ? (char)(s.p[i] | 0x20) : s.p[i];
 	return (struct str){ out, s.n };
 }

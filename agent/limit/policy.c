@@ -229,6 +229,9 @@ static bool seal_slowest(struct rule *r, unsigned tiers)
 		for (unsigned i = 0; i < limits->n; i++) {
 			struct limit *l = &limits->limit[i];
 			const struct slowest *s = slowest_of(list, &n, &l->quota.window);
+			l->has_slower = l->quota.algorithm == ALGORITHM_TOKEN_BUCKET &&
+					s->interval * (double)l->quota.units >
+						(double)l->quota.window.length * (1 + 1e-12);
 			l->slowest_refill = s->refill;
 			l->slowest_interval = s->interval;
 		}
@@ -241,12 +244,50 @@ static void seal_per(const struct policy *p, struct rule *r)
 {
 	char text[FIELD_NAME_MAX + 32];
 
+	r->per_all = 0;
+	r->per_salt = (struct key){ 0, 0 };
+	r->per_is_plain = true;
 	for (unsigned i = 0; i < r->per_n; i++) {
 		for (unsigned a = 0; a < r->per[i].n; a++) {
 			unsigned slot = r->per[i].slot[a];
 			int n = snprintf(
 				text, sizeof text, "per %u %s", i, p->layout.field[slot].name);
 			r->per[i].salt[a] = hash_keyed(&p->hash_key, text, (size_t)n);
+		}
+		r->per_is_plain &= r->per[i].n == 1;
+		r->per_all |= 1ull << r->per[i].slot[0];
+		r->per_salt.a ^= r->per[i].salt[0].a;
+		r->per_salt.b ^= r->per[i].salt[0].b;
+	}
+}
+
+static bool same_per(const struct rule *a, const struct rule *b)
+{
+	if (a->per_n != b->per_n)
+		return false;
+	for (unsigned i = 0; i < a->per_n; i++)
+		if (a->per[i].n != b->per[i].n ||
+			memcmp(a->per[i].slot, b->per[i].slot, a->per[i].n) != 0)
+			return false;
+	return true;
+}
+
+/* Rules that count by the same fields share the hash of their values: a number for each such
+ * group, 0 for who has nobody to share with. */
+static void seal_shared(struct policy *p)
+{
+	uint8_t groups = 0;
+
+	for (unsigned i = 0; i < p->rule_n; i++) {
+		struct rule *r = &p->rule[i];
+		r->per_shared = 0;
+		for (unsigned j = 0; j < i && !r->per_shared; j++) {
+			struct rule *other = &p->rule[j];
+			if (!same_per(r, other))
+				continue;
+			if (!other->per_shared && groups < PER_SHARED_MAX)
+				other->per_shared = ++groups;
+			r->per_shared = other->per_shared;
 		}
 	}
 }
@@ -291,6 +332,7 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 		r->name_length = (uint8_t)strlen(r->name);
 		seal_per(p, r);
 	}
+	seal_shared(p);
 	return true;
 }
 
@@ -354,6 +396,8 @@ static int find_tier(const struct policy *p, const struct view *v, struct plan *
 static inline bool find_per(const struct rule *r, const struct view *v, uint32_t *found)
 {
 	*found = 0;
+	if (r->per_is_plain)
+		return (v->present & r->per_all) == r->per_all;
 	for (unsigned i = 0; i < r->per_n; i++) {
 		unsigned a = 0;
 		while (!view_has(v, r->per[i].slot[a]))
@@ -412,48 +456,44 @@ static struct key hash_several(
 	return hash_keyed(&p->hash_key, bytes, (size_t)(w - bytes));
 }
 
-/* Rules that count by the same fields share the hash of their values. */
-struct memo {
-	unsigned n;
-	struct {
-		uint64_t slots; /* + 1, a byte each */
-		struct key hash;
-	} seen[8];
-};
-
-static struct key hash_values(const struct policy *p, const struct rule *r, const struct view *v,
-	uint32_t found, struct memo *memo)
+static struct key hash_values(
+	const struct policy *p, const struct rule *r, const struct view *v, uint32_t found)
 {
-	uint64_t slots = 0;
 	struct addr room;
-	struct key hash = { 0, 0 };
 
-	for (unsigned i = 0; i < r->per_n; i++)
-		slots = slots << 8 | (slot_found(r, i, found) + 1);
-	for (unsigned i = 0; i < memo->n; i++)
-		if (memo->seen[i].slots == slots)
-			return memo->seen[i].hash;
-	if (r->per_n == 1) {
-		struct str s = value_of(p, v, slot_found(r, 0, found), &room);
-		hash = hash_keyed(&p->hash_key, s.p, s.n);
-	} else if (r->per_n > 1) {
-		hash = hash_several(p, r, v, found);
-	}
-	if (memo->n < sizeof memo->seen / sizeof *memo->seen) {
-		memo->seen[memo->n].slots = slots;
-		memo->seen[memo->n++].hash = hash;
-	}
-	return hash;
+	if (r->per_n == 0)
+		return (struct key){ 0, 0 };
+	if (r->per_n > 1)
+		return hash_several(p, r, v, found);
+	struct str s = value_of(p, v, slot_found(r, 0, found), &room);
+	return hash_keyed(&p->hash_key, s.p, s.n);
 }
+
+/* What has been hashed for this request, by rule->per_shared. */
+struct memo {
+	uint64_t have;
+	struct key hash[PER_SHARED_MAX + 1];
+};
 
 /* The descriptor: what its names and its values hash to. Each part is a keyed hash of a text of its
  * own kind, so that their sum is as hard to steer as any of them; a name is hashed with its place,
  * so `user` and `key` of one value differ, and so does the order. */
-static struct key descriptor_of(const struct policy *p, const struct rule *r, const struct view *v,
-	uint32_t found, struct memo *memo)
+static inline struct key descriptor_of(const struct policy *p, const struct rule *r,
+	const struct view *v, uint32_t found, struct memo *memo)
 {
-	struct key k = hash_values(p, r, v, found, memo);
+	struct key k;
 
+	if (!r->per_shared) {
+		k = hash_values(p, r, v, found);
+	} else {
+		if (!(memo->have >> r->per_shared & 1)) {
+			memo->have |= 1ull << r->per_shared;
+			memo->hash[r->per_shared] = hash_values(p, r, v, found);
+		}
+		k = memo->hash[r->per_shared];
+	}
+	if (!found)
+		return (struct key){ k.a ^ r->per_salt.a, k.b ^ r->per_salt.b };
 	for (unsigned i = 0; i < r->per_n; i++) {
 		const struct key *salt = &r->per[i].salt[alternative(found, i)];
 		k.a ^= salt->a;
@@ -493,7 +533,7 @@ void policy_plan(const struct policy *p, const struct view *v, struct plan *plan
 {
 	struct memo memo;
 
-	memo.n = 0;
+	memo.have = 0;
 	plan->n = 0;
 	plan->done = NULL;
 	int tier = find_tier(p, v, plan);
@@ -525,10 +565,19 @@ void policy_plan(const struct policy *p, const struct view *v, struct plan *plan
 
 usec_t limit_keep_for(const struct limit *l, const struct bucket *state, struct now now)
 {
-	double keep = (double)bucket_full_after(&l->quota, state, now);
-	if (l->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
-		keep = fmax(keep, fmin(state->used * l->slowest_interval, l->slowest_refill));
-	return keep < (double)KEEP_MAX ? (usec_t)ceil(keep) : KEEP_MAX;
+	usec_t keep = bucket_full_after(&l->quota, state, now);
+
+	if (l->has_slower) {
+		double slower = state->used * l->slowest_interval;
+		if (slower > l->slowest_refill)
+			slower = l->slowest_refill;
+		if (slower > (double)KEEP_MAX)
+			return KEEP_MAX;
+		usec_t whole = (usec_t)slower;
+		whole += (double)whole < slower;
+		keep = keep > whole ? keep : whole;
+	}
+	return keep < KEEP_MAX ? keep : KEEP_MAX;
 }
 
 usec_t limit_open_after(const struct limit *l, const struct bucket *state, struct now now)

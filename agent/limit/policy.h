@@ -12,7 +12,8 @@ enum {
 	PLAN_MAX = 32, /* limits for one request: config refuses more for one tier */
 	RULES_MAX = 1024,
 	TIERS_MAX = 4096,
-	PER_MAX = 8,     /* fields a rule counts by */
+	PER_MAX = 8, /* fields a rule counts by */
+	PER_SHARED_MAX = 31,
 	PER_ALT_MAX = 8, /* alternatives of one field */
 	TIER_NAME_MAX = 63,
 	RULE_NAME_MAX = 63,
@@ -25,6 +26,7 @@ struct limit {
 	const struct rule *rule;
 	struct quota quota;
 	struct key salt;         /* hash of rule name, algorithm and window */
+	bool has_slower;         /* some other tier refills the same counter more slowly */
 	double slowest_refill;   /* microseconds from empty to full, and */
 	double slowest_interval; /* for one unit: the longest of all tiers that share this counter
 				  */
@@ -50,6 +52,12 @@ struct rule {
 	struct match *match; /* owned; NULL: every request */
 	struct per per[PER_MAX];
 	uint8_t per_n; /* 0: one global counter */
+	/* by policy_seal(): without alternatives, its fields are `per_all` and its names hash to
+	 * `per_salt` (the salt of all first alternatives) */
+	bool per_is_plain;
+	uint8_t per_shared; /* a number that is not 0: rules that count by the same fields */
+	uint64_t per_all;
+	struct key per_salt;
 	enum algorithm algorithm;
 	enum rule_mode mode;
 	enum rule_action action;
@@ -126,6 +134,7 @@ struct plan {
 	struct take take[PLAN_MAX];
 	unsigned n;
 	enum outcome outcome;
+	bool denied; /* by plan_charge(): some rule that enforces does not admit it */
 	char tier[TIER_NAME_MAX + 1]; /* copied: the view dies before an asynchronous answer */
 	uint8_t tier_length;
 	void (*done)(struct plan *); /* after STORE_PENDING */

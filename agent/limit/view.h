@@ -47,6 +47,35 @@ int layout_add(struct layout *, struct str name);
 /* -1: no rule knows this name. `endpoint` and `message` are never filled by an arg: -1 too. */
 int layout_find_arg(const struct layout *, struct str name);
 
+/* The same for an arg in a frame, of which `readable` bytes from its name on may be read: short
+ * names are compared in one step. */
+static inline unsigned layout_bucket(struct str name)
+{
+	/* Names differ in length or at an end more often than not; the rest is a probe away. */
+	return (unsigned)(name.n * 7 + (uint8_t)name.p[0] * 3 + (uint8_t)name.p[name.n - 1]) % 128;
+}
+
+static inline int layout_slot_of(const struct layout *l, struct str name, size_t readable)
+{
+	uint64_t word, known;
+
+	if (name.n == 0 || name.n > sizeof word || readable < sizeof word)
+		return layout_find_arg(l, name);
+	unsigned slot = l->bucket[layout_bucket(name)];
+	if (!slot--)
+		return -1;
+	memcpy(&word, name.p, sizeof word);
+	memcpy(&known, l->field[slot].name, sizeof known);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	word &= UINT64_MAX >> (64 - 8 * name.n);
+#else
+	word &= UINT64_MAX << (64 - 8 * name.n);
+#endif
+	if (word != known || slot == FIELD_MESSAGE || slot == FIELD_ENDPOINT)
+		return layout_find_arg(l, name);
+	return (int)slot;
+}
+
 struct view {
 	const struct layout *layout;
 	uint64_t seen; /* slots that an arg has named, whatever it held: the first one counts */
@@ -64,9 +93,26 @@ struct view {
 void view_init(
 	struct view *, const struct layout *, struct str message, char *scratch, size_t size);
 
+/* Slots whose text is not taken as it is. */
+#define FIELDS_NORMALISED (1ull << FIELD_IP | 1ull << FIELD_PATH | 1ull << FIELD_HOST)
+
 /* One for each type of value. The slot must not be FIELD_MESSAGE or FIELD_ENDPOINT. */
 void view_set_null(struct view *, unsigned slot);
-void view_set_text(struct view *, unsigned slot, struct str);
+void view_set_normalised(struct view *, unsigned slot, struct str);
+
+static inline void view_set_text(struct view *v, unsigned slot, struct str s)
+{
+	uint64_t bit = 1ull << slot;
+
+	if (bit & FIELDS_NORMALISED) {
+		view_set_normalised(v, slot, s);
+	} else if (!(v->seen & bit)) {
+		v->seen |= bit;
+		v->text[slot] = s;
+		v->present |= s.n ? bit : 0;
+	}
+}
+
 void view_set_binary(struct view *, unsigned slot, struct str); /* `ip`: 4 or 16 are an address */
 void view_set_integer(struct view *, unsigned slot, int64_t);
 void view_set_unsigned(

@@ -83,7 +83,8 @@ static void load_args(
 	for (unsigned i = 0; i < m->args; i++) {
 		if (!arg_next(r, &name, &value))
 			return;
-		int slot = layout_find_arg(layout, name);
+		size_t readable = (size_t)(r->end - (const uint8_t *)name.p);
+		int slot = layout_slot_of(layout, name, readable);
 		if (slot >= 0)
 			load_value(v, (unsigned)slot, &value);
 	}

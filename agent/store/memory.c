@@ -143,13 +143,13 @@ static unsigned shard_number(const struct memory_store *m, const struct key *k)
 static void lock_all(struct memory_store *m, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		pthread_mutex_lock(&m->shard[ffsll((long long)mask) - 1].lock);
+		pthread_mutex_lock(&m->shard[__builtin_ctzll(mask)].lock);
 }
 
 static void unlock_all(struct memory_store *m, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		pthread_mutex_unlock(&m->shard[ffsll((long long)mask) - 1].lock);
+		pthread_mutex_unlock(&m->shard[__builtin_ctzll(mask)].lock);
 }
 
 /* How many entries a shard may have in hand. It gets less as fewer are left, far below what the
