@@ -96,6 +96,12 @@ else
 	echo "$packages" | sed 's/^/    /'
 fi
 
+for port in 8080 9600; do
+	if curl -s -o /dev/null --max-time 2 http://127.0.0.1:$port/ || [ $? != 7 ]; then
+		fail "something listens on 127.0.0.1:$port already; stop it, and start this again"
+	fi
+done
+
 echo "2. The agent"
 # This tree may have been built in another place before: a cache of cmake's knows only its own.
 if ! grep -qsx "CMAKE_HOME_DIRECTORY:INTERNAL=$(pwd -P)" $build/CMakeCache.txt; then
@@ -103,12 +109,6 @@ if ! grep -qsx "CMAKE_HOME_DIRECTORY:INTERNAL=$(pwd -P)" $build/CMakeCache.txt; 
 fi
 step "configure" cmake --preset release -DTESTS=OFF
 step "build" cmake --build $build --target spoa-ratelimit
-
-for port in 8080 9600; do
-	if curl -s -o /dev/null --max-time 2 http://127.0.0.1:$port/ || [ $? != 7 ]; then
-		fail "something listens on 127.0.0.1:$port already; stop it, and start this again"
-	fi
-done
 
 echo "3. Agent and HAProxy, on loopback"
 $agent -f conf/ratelimit.cfg >"$work/agent.log" 2>&1 &
@@ -130,8 +130,8 @@ ready() {
 }
 ready "the agent" $agent_pid "$work/agent.log" http://127.0.0.1:9600/
 ready HAProxy $haproxy_pid "$work/haproxy.log" $web/
-echo "  $agent -f conf/ratelimit.cfg          pid $agent_pid"
-echo "  haproxy -C haproxy -f haproxy.cfg                         pid $haproxy_pid"
+printf '  %-56s pid %s\n' "$agent -f conf/ratelimit.cfg" $agent_pid
+printf '  %-56s pid %s\n' "haproxy -C haproxy -f haproxy.cfg" $haproxy_pid
 
 echo "4. Requests, one after another, to $web/api/hello"
 echo
