@@ -116,17 +116,20 @@ agent_pid=$!
 haproxy -db -C haproxy -f haproxy.cfg >"$work/haproxy.log" 2>&1 &
 haproxy_pid=$!
 
-# ready NAME PID LOG URL: 7 is curl's "nobody listens".
+# ready NAME PID LOG URL: 7 is curl's "nobody listens"; whoever answers has to be ours
 ready() {
 	tries=0
 	until curl -s -o /dev/null --max-time 2 "$4" || [ $? != 7 ]; do
 		tries=$((tries + 1))
-		if ! kill -0 "$2" 2>/dev/null || [ $tries -gt 100 ]; then
-			cat "$3" >&2
-			fail "$1 did not start, see above"
+		if [ $tries -gt 100 ] || ! kill -0 "$2" 2>/dev/null; then
+			break
 		fi
 		sleep 0.1
 	done
+	if [ $tries -gt 100 ] || ! kill -0 "$2" 2>/dev/null; then
+		cat "$3" >&2
+		fail "$1 did not start, see above"
+	fi
 }
 ready "the agent" $agent_pid "$work/agent.log" http://127.0.0.1:9600/
 ready HAProxy $haproxy_pid "$work/haproxy.log" $web/
