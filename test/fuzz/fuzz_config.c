@@ -38,14 +38,13 @@ static void clean(void)
 		snapshot_free(plain);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+/* Once, before the first input. */
+static void prepare(void)
 {
 	static const char text[] = "rules = ( { name = \"api\"; per = [ \"ip\" ]; rate = { gold = "
 				   "\"10/minute\"; default = \"1/hour\"; }; } );\n";
 	struct problems problems = { 0 };
 
-	(void)argc;
-	(void)argv;
 	if (!hash_init() || !mkdtemp(folder))
 		abort();
 	for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
@@ -65,13 +64,15 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		abort();
 	problems_free(&problems);
 	atexit(clean);
-	return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct problems problems = { 0 }, others = { 0 };
 	char text[300];
+
+	if (!plain)
+		prepare();
 	struct snapshot *s = config_load_text(
 		config_name, (const char *)data, size, &key, 2, &problems);
 
