@@ -110,7 +110,8 @@ class Process:
             return self.child.wait(bound)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.name} did not end within {bound} s:\n{self.stderr}") from None
+            raise AssertionError(
+                f"{self.name} did not end within {bound} s:\n{self.stderr}") from None
 
     def kill(self):
         if self.running:
@@ -231,7 +232,8 @@ class Agent(Process):
                 self.sane()
                 # A test that ends the agent has looked at its status; nothing else may end it.
                 status = self.child.returncode
-                assert self.killed or 0 <= status != 99, f"{self.name} died: {status}\n{self.stderr}"
+                assert self.killed or 0 <= status != 99, (
+                    f"{self.name} died: {status}\n{self.stderr}")
         finally:
             self.forget()
             self.kill()

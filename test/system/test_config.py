@@ -241,7 +241,8 @@ def test_rates(tmp_path, rate):
     "5/minute burst 1000000001", "5/minute burst -1", "5/minute bust 7", "5/minute 7",
     "5/minuteburst 7", "99999999999999999999/minute", "5/18446744073709551617s", "0x5/minute",
     "5/minutes and more", "five/minute", "5//minute", "5/m", "5/-1s", "5/1s5", "5/1h30", "5 minute",
-    "5/month", "unlimited burst 5", "5/minute burst 10 burst 20", "5/1.5h", "5/9223372036854775807d",
+    "5/month", "unlimited burst 5", "5/minute burst 10 burst 20", "5/1.5h",
+    "5/9223372036854775807d",
 ])
 def test_bad_rates(tmp_path, rate):
     r = is_refused(put(tmp_path, rules(rule(rate=None)[:-1] + f'\nrate = "{rate}"; }}')), 4)
@@ -481,7 +482,7 @@ def sha(text):
 
 def test_tiers_file(run, tmp_path):
     put(tmp_path, "# comment\n\n  alice   gold  \nbob\tsilver\r\n"
-        f"k-plain iron\n{sha('k-hashed')} gold\n{sha('K-UPPER').replace('sha256:', 'SHA256:')} iron\n"
+        f"k-plain iron\n{sha('k-hashed')} gold\n"
         "weird#name gold\nlast silver", "maps/tiers.map")
     a = run(rules=TIERED, top='identity: { tiers_file = "maps/tiers.map"; };')
 

@@ -126,7 +126,7 @@ backend agents
         self.kill()
 
 
-Reply = collections.namedtuple("Reply", "status headers show seconds")
+Reply = collections.namedtuple("Reply", "status headers show")
 
 
 class Client:
@@ -134,13 +134,12 @@ class Client:
         self.connection = http.client.HTTPConnection(host, port, timeout=30)
 
     def get(self, path="/", **headers):
-        began = time.monotonic()
         self.connection.request("GET", path, headers={k.replace("_", "-"): v
                                                       for k, v in headers.items()})
         r = self.connection.getresponse()
         r.read()
         show = dict(re.findall(r"(\w+)=(\S*)", r.getheader("X-Show") or ""))
-        return Reply(r.status, r.headers, show, time.monotonic() - began)
+        return Reply(r.status, r.headers, show)
 
     def close(self):
         self.connection.close()

@@ -104,7 +104,8 @@ def test_when_no_limit_is_reported(run, top, args, expected):
 
 
 def test_ietf_fields(run):
-    a = run(rules=rules(rule("api", rate='[ "100/minute", "500/hour" ]', algorithm='"sliding-window"'),
+    a = run(rules=rules(rule("api", rate='[ "100/minute", "500/hour" ]',
+                             algorithm='"sliding-window"'),
                         rule("day", rate='"1000/day"', algorithm='"fixed-window"'),
                         rule("never", match='{ x = "zero"; }', per='[ "x" ]', rate="0/minute"),
                         rule("sh", rate='"7/day"', mode='"shadow"'),
@@ -119,7 +120,8 @@ def test_ietf_fields(run):
     assert '"never"' not in a.check(user="u", x="zero")["policy"]
 
 
-@pytest.mark.parametrize("name", ['a\\"b', "a\\\\b", "a;b=c,d", "a b", "é", "a\\nb", "a\\r\\nb", "\\x01"])
+@pytest.mark.parametrize("name", ['a\\"b', "a\\\\b", "a;b=c,d", "a b", "é",
+                                  "a\\nb", "a\\r\\nb", "\\x01"])
 def test_ietf_fields_are_well_formed_whatever_a_rule_is_called(run, tmp_path, name):
     """Refused by -c, or a structured-field string as RFC 9651 has it."""
     text = config(str(tmp_path / "c.sock"), rule(name, tag='"x"'), EVERY)
@@ -132,7 +134,8 @@ def test_ietf_fields_are_well_formed_whatever_a_rule_is_called(run, tmp_path, na
     a = run(rules=rule(name, tag='"x"'), agent=EVERY)
     answer = a.check(user="u")
     for field in ("policy", "ratelimit"):
-        assert re.fullmatch(r'"([ !#-\[\]-~]|\\["\\])*"(;[a-z]+=[0-9]+)+', answer[field]), answer[field]
+        assert re.fullmatch(r'"([ !#-\[\]-~]|\\["\\])*"(;[a-z]+=[0-9]+)+', answer[field]), (
+            answer[field])
 
 
 def test_reset_of_windows(run):
@@ -599,7 +602,8 @@ def test_several_fields(run):
 
 def test_lengths_are_part_of_a_descriptor(run):
     a = run(rules=rule(per='[ "a", "b" ]'))
-    for pair in (("ab", "c"), ("a", "bc"), ("a\0b", "c"), ("a", "b\0c"), ("ab+c", "d"), ("ab", "c+d")):
+    for pair in (("ab", "c"), ("a", "bc"), ("a\0b", "c"), ("a", "b\0c"),
+                 ("ab+c", "d"), ("ab", "c+d")):
         assert a.check(a=pair[0], b=pair[1])["remaining"] == 4, pair
 
 
@@ -636,7 +640,8 @@ def test_endpoint(run):
     ("/auth/login#top", "/auth/login"), ("http://example.org/auth/login", "/auth/login"),
     ("https://example.org:8443/auth/login?x", "/auth/login"), ("/../../auth/login", "/auth/login"),
     ("/auth/x/../login", "/auth/login"), ("/%2e%2e/auth/login", "/auth/login"),
-    ("/auth/%2E/login", "/auth/login"), ("/auth//../login", "/login"), ("/a/..", "/"), ("/a/.", "/a/"),
+    ("/auth/%2E/login", "/auth/login"), ("/auth//../login", "/login"), ("/a/..", "/"),
+    ("/a/.", "/a/"),
     ("http://example.org", "/"), ("?x", "/"), ("/a%2fb", "/a%2Fb"), ("/a%2Fb", "/a%2Fb"),
     ("/a%zz", "/a%zz"), ("/a%", "/a%"), ("/a%4", "/a%4"), ("/%7Ea", "/~a"), ("/a%2e", "/a."),
     ("/%41", "/A"), ("/a%20b", "/a%20b"), ("/..", "/"), ("/.", "/"), ("/a/b/../..", "/"),
@@ -736,7 +741,8 @@ def test_ip_text_that_is_no_address(run):
     ('{ ip = "!10.0.0.0/8"; }', {"ip": "192.0.2.1"}, True), ('{ ip = "!10.0.0.0/8"; }', {}, True),
     ('{ ip = "2001:db8::/32"; }', {"ip": "2001:db8:1::1"}, True),
     ('{ ip = "2001:db8::/33"; }', {"ip": "2001:db8:8000::1"}, False),
-    ('{ ip = "::/0"; }', {"ip": "192.0.2.1"}, False), ('{ ip = "0.0.0.0/0"; }', {"ip": "::1"}, False),
+    ('{ ip = "::/0"; }', {"ip": "192.0.2.1"}, False),
+    ('{ ip = "0.0.0.0/0"; }', {"ip": "::1"}, False),
     ('{ ip = "192.0.2.1"; }', {"ip": bytes([192, 0, 2, 1])}, True),
     ('{ endpoint = "POST:/auth/*"; }', {"method": "POST", "path": "/auth/x"}, True),
     ('{ endpoint = "POST:/auth/*"; }', {"method": "GET", "path": "/auth/x"}, False),
@@ -761,7 +767,8 @@ def test_lists_and_their_order(run):
     a = run(rules=rule(per='[ "ip|user" ]', rate="1/day"), top=top)
     for args, reason in (({"ip": "192.0.2.1"}, "blocked"), ({"user": "bad-but-known"}, "blocked"),
                          ({"user": "badly"}, "ok"), ({"ip": "10.1.1.1"}, "bypassed"),
-                         ({"ip": spop.ip("::1")}, "bypassed"), ({"ip": "::ffff:10.1.1.1"}, "bypassed"),
+                         ({"ip": spop.ip("::1")}, "bypassed"),
+                         ({"ip": "::ffff:10.1.1.1"}, "bypassed"),
                          ({"user": "monitor", "path": "/health"}, "bypassed")):
         for _ in range(3):
             answer = a.check(args)
@@ -789,7 +796,8 @@ def test_disabled_comes_first(run):
 # --- what stays the same counter -------------------------------------------------------------
 
 def test_counters_through_changes_of_the_rule(run):
-    a = run(rules=rule("r", rate="10/day"), agent="variables = [ \"limit\", \"remaining\", \"rule\" ];")
+    a = run(rules=rule("r", rate="10/day"),
+            agent='variables = [ "limit", "remaining", "rule" ];')
     a.check(user="u", cost=10)
 
     def becomes(limit, remaining, *several):

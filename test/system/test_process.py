@@ -130,7 +130,8 @@ def test_quiet_still_tells_errors(tmp_path):
 def test_the_status_line_at_start(run):
     a = run(rules=RULES, listen=f"127.0.0.1:{free_port()}")
     until(lambda: a.listen in a.stderr, "where it listens")
-    assert re.search(r"\b1\b.*rule|rules?\D{0,3}1\b", a.stderr), a.stderr
+    until(lambda: "per-user" in a.stderr and re.search(r"rules?\D{0,3}1\b", a.stderr),
+          "which limits are active")
 
 
 def test_could_not_start(tmp_path):
@@ -185,8 +186,7 @@ def test_the_log_says_what_changed(run):
     a = run(rules=RULES)
     before = len(a.stderr)
     a.rewrite(RULES + ', { name = "newcomer"; per = [ "ip" ]; rate = "1/day"; }')
-    a.reload(lambda: "reload" in a.stderr[before:].lower(), "a word in the log")
-    assert re.search("newcomer|rules", a.stderr[before:]), a.stderr[before:]
+    a.reload(lambda: re.search("reload.*newcomer", a.stderr[before:]), "what changed")
 
 
 def test_reload_keeps_connections(run):
@@ -260,8 +260,8 @@ def test_what_else_can_change(run, tmp_path):
     a.rewrite(RULES.replace("5/day", "6/day"),
               top=f'log: {{ target = "{log}"; format = "json"; level = "debug"; }};'
                   'identity: { default_tier = "free"; }; block = ( { user = "bad"; } );',
-              agent='variables = [ "deny", "reason", "limit", "remaining", "tier" ]; drain = "20ms"; '
-                    'allow_from = [ "127.0.0.2" ]; max_frame_size = 2000; max_connections = 50; ')
+              agent='variables = [ "deny", "reason", "limit", "remaining", "tier" ]; '
+                    'drain = "20ms"; allow_from = [ "127.0.0.2" ]; max_frame_size = 2000; max_connections = 50; ')
     a.reload(lambda: kept.check(user="u", cost=0).get("limit") == 6)
     assert kept.check(user="u") == {"deny": False, "reason": "ok", "limit": 6, "remaining": 4,
                                     "tier": "free"}
@@ -271,8 +271,8 @@ def test_what_else_can_change(run, tmp_path):
         assert c.check(user="u")["remaining"] == 3
     with pytest.raises((Closed, Disconnected, ConnectionError)):
         Connection(a.address, source=("127.0.0.1", 0))
-    until(lambda: log.exists() and log.read_text().strip(), "the new log file")
-    for line in log.read_text().splitlines():
+    until(lambda: log.exists() and "\n" in log.read_text(), "the new log file")
+    for line in log.read_text().split("\n")[:-1]:
         json.loads(line)
     kept.close()
 
@@ -539,7 +539,8 @@ def test_drain(run):
 
 
 def test_every_notify_before_the_end_is_answered(run):
-    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1000000/day"; }', agent='drain = "300ms";')
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "1000000/day"; }',
+            agent='drain = "300ms";')
     with a.connect() as c:
         a.send_signal(signal.SIGTERM)
         sent = []
@@ -702,7 +703,8 @@ def test_a_damaged_state_file_is_set_aside(run, tmp_path, how):
     assert remaining(a, user="u1") == 5, "it starts empty"
     aside = [p for p in folder.iterdir() if p != state and p.read_bytes() == bad]
     assert aside, list(folder.iterdir())
-    assert str(state) in a.stderr[before:] and aside[0].name in a.stderr[before:], a.stderr[before:]
+    until(lambda: str(state) in a.stderr[before:] and aside[0].name in a.stderr[before:],
+          "a word of it in the log")
     a.check(user="u1")
     a.restart()
     assert remaining(a, user="u1") == 4
@@ -717,7 +719,7 @@ def test_a_state_file_that_cannot_be_written(tmp_path, where):
     assert r.status == 2 and where in r.stderr, r
 
 
-def test_two_agents_and_a_kill(run, tmp_path):
+def test_a_kill_does_not_cost_the_state_file(run, tmp_path):
     """kill -9 may lose the latest counts, never the file."""
     state = tmp_path / "state"
     a = run(rules=RULES, top=state_top(state))
@@ -725,10 +727,9 @@ def test_two_agents_and_a_kill(run, tmp_path):
     a.restart()
     a.forget()
     a.kill()
-    before = len(a.stderr)
     a.start()
     assert remaining(a, user="u") == 4
-    assert "aside" not in a.stderr[before:]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("state")] == ["state"]
 
 
 # --- systemd ---------------------------------------------------------------------------------

@@ -388,7 +388,8 @@ BAD_NOTIFIES = [
      b"\x08" + spop.varint(2**64 - 1) + b"u"),
     ("a name of 2^64 - 1 bytes", spop.varint(2**64 - 1) + b"check"),
     ("a torn IPv4 address", spop.string("check") + b"\x01" + spop.string("ip") + b"\x06\1\2\3"),
-    ("a torn IPv6 address", spop.string("check") + b"\x01" + spop.string("ip") + b"\x07" + bytes(15)),
+    ("a torn IPv6 address", spop.string("check") + b"\x01" + spop.string("ip") + b"\x07" +
+     bytes(15)),
     ("a torn varint", spop.string("check") + b"\x01" + spop.string("cost") + b"\x04\xff\xff"),
     ("a varint without an end", spop.string("check") + b"\x01" + spop.string("cost") + b"\x04" +
      b"\xff" * 30),
@@ -918,7 +919,8 @@ def test_line_breaks_never_go_out(run):
 def test_the_same_address_in_every_type(run):
     a = run(rules="""{ name = "r"; per = [ "ip" ]; rate = "20/day"; }""")
     same = [spop.ip("192.0.2.1"), "192.0.2.1", spop.ip("::ffff:192.0.2.1"), "::ffff:192.0.2.1",
-            "::ffff:c000:201", bytes([192, 0, 2, 1]), ipaddress.ip_address("::ffff:192.0.2.1").packed,
+            "::ffff:c000:201", bytes([192, 0, 2, 1]),
+            ipaddress.ip_address("::ffff:192.0.2.1").packed,
             "::FFFF:192.0.2.1"]
     for left, v in zip(range(19, 0, -1), same):
         assert a.check(ip=v)["remaining"] == left, v
