@@ -168,7 +168,8 @@ static size_t resolve(char *s, size_t n)
 struct str path_normalise(struct str raw, char *out)
 {
 	bool plain;
-	struct str s = cut_query(cut_authority(raw), &plain);
+	bool absolute = raw.n && raw.p[0] != '/';
+	struct str s = cut_query(absolute ? cut_authority(raw) : raw, &plain);
 	if (s.n == 0)
 		return STR("/");
 	if (plain)

@@ -2,6 +2,7 @@
 
 #include "spop/value.h"
 
+#include <assert.h>
 #include <math.h>
 
 /* What the variables are taken from. */
@@ -105,19 +106,30 @@ static struct str algorithm_text(enum algorithm a)
 	return STR("");
 }
 
-static struct str reason_text(enum reason reason)
+/* A short text in memory that may be read beyond its end, up to NAME_BLOCK: it is copied whole. */
+struct name {
+	const char *p;
+	size_t n;
+};
+
+enum { NAME_BLOCK = 16 };
+
+static struct name reason_text(enum reason reason)
 {
-	static const struct str text[] = {
+	static const struct {
+		char text[NAME_BLOCK];
+		size_t n;
+	} list[] = {
 #define X(name, text) [REASON_##name] = { text, sizeof text - 1 },
 		REASONS(X)
 #undef X
 	};
-	return text[reason];
+	return (struct name){ list[reason].text, list[reason].n };
 }
 
-static struct str rule_name(const struct rule *r)
+static struct name rule_name(const struct rule *r)
 {
-	return (struct str){ r->name, r->name_length };
+	return (struct name){ r->name, r->name_length };
 }
 
 /* One function for each variable of the table. What ends in a header was cleaned where it came in:
@@ -165,28 +177,28 @@ static int64_t value_of_reset_at(const struct source *s, struct text *t)
 	return s->d->reset_at;
 }
 
-static struct str value_of_reason(const struct source *s, struct text *t)
+static struct name value_of_reason(const struct source *s, struct text *t)
 {
 	(void)t;
 	return reason_text(s->d->reason);
 }
 
-static struct str value_of_rule(const struct source *s, struct text *t)
+static struct name value_of_rule(const struct source *s, struct text *t)
 {
 	(void)t;
 	return rule_name(s->d->reported->limit->rule);
 }
 
-static struct str value_of_tier(const struct source *s, struct text *t)
+static struct name value_of_tier(const struct source *s, struct text *t)
 {
 	(void)t;
-	return (struct str){ s->plan->tier, s->plan->tier_length };
+	return (struct name){ s->plan->tier, s->plan->tier_length };
 }
 
-static struct str value_of_shadow(const struct source *s, struct text *t)
+static struct name value_of_shadow(const struct source *s, struct text *t)
 {
 	(void)t;
-	return s->d->shadow ? rule_name(s->d->shadow) : STR("");
+	return s->d->shadow ? rule_name(s->d->shadow) : (struct name){ 0 };
 }
 
 static struct str value_of_algorithm(const struct source *s, struct text *t)
@@ -236,6 +248,24 @@ void answer_put_ack(struct wire_writer *w)
 	action_set_bool(w, SCOPE_TXN, STR("ack"), true);
 }
 
+#define put_bool(p, name, v) action_put_bool(p, SCOPE_TXN, name, v)
+#define put_int(p, name, v)  action_put_int(p, SCOPE_TXN, name, v)
+#define put_str(p, name, v)  action_put_str(p, SCOPE_TXN, name, v)
+
+/* A call of memcpy() for a few bytes takes longer than sixteen of them. */
+static inline uint8_t *put_name(uint8_t *p, struct str name, struct name v)
+{
+	static_assert(RULE_NAME_MAX < 240 && TIER_NAME_MAX < 240, "a varint of one byte");
+
+	p = action_put_head(p, SCOPE_TXN, name, VALUE_STRING);
+	*p++ = (uint8_t)v.n;
+	if (v.n > NAME_BLOCK)
+		memcpy(p, v.p, v.n);
+	else if (v.n)
+		memcpy(p, v.p, NAME_BLOCK);
+	return p + v.n;
+}
+
 /* Straight through the table, without looking at the end: `p` has room for all of it. What has come
  * to lie beyond `room` is counted, and not part of what is returned. */
 static uint8_t *put_vars(
@@ -246,7 +276,7 @@ static uint8_t *put_vars(
 
 #define X(name, type, by_default, meaning) \
 	if (vars >> ANSWER_##name & 1) { \
-		p = action_put_##type(p, SCOPE_TXN, STR(#name), value_of_##name(s, &t)); \
+		p = put_##type(p, STR(#name), value_of_##name(s, &t)); \
 		if ((size_t)(p - begin) > room) \
 			++*dropped; \
 		else \
