@@ -12,7 +12,8 @@ import time
 import spop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("AGENT") or str(ROOT / "build/dev/agent/spoa-ratelimit")
+# Processes start in folders of their own: a relative AGENT is from where the tests start.
+BINARY = os.path.abspath(os.environ.get("AGENT") or ROOT / "build/dev/agent/spoa-ratelimit")
 BOUND = 20      # seconds within which a condition must come true; a bound, never a measure
 
 SANITIZER = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error:")

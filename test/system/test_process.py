@@ -261,7 +261,8 @@ def test_what_else_can_change(run, tmp_path):
               top=f'log: {{ target = "{log}"; format = "json"; level = "debug"; }};'
                   'identity: { default_tier = "free"; }; block = ( { user = "bad"; } );',
               agent='variables = [ "deny", "reason", "limit", "remaining", "tier" ]; '
-                    'drain = "20ms"; allow_from = [ "127.0.0.2" ]; max_frame_size = 2000; max_connections = 50; ')
+                    'drain = "20ms"; allow_from = [ "127.0.0.2" ]; max_frame_size = 2000; '
+                    'max_connections = 50; ')
     a.reload(lambda: kept.check(user="u", cost=0).get("limit") == 6)
     assert kept.check(user="u") == {"deny": False, "reason": "ok", "limit": 6, "remaining": 4,
                                     "tier": "free"}
