@@ -80,9 +80,11 @@ static struct range lines_with(const struct snapshot *s, const char *prefix)
 /* The value of "KEY = …"; NULL: there is no such line. */
 static const char *value_of(const struct snapshot *s, const char *key)
 {
-	char prefix[KEY_NAME_MAX + 64];
+	char prefix[KEY_NAME_MAX + 128];
+	int n = snprintf(prefix, sizeof prefix, "%s = ", key);
 
-	snprintf(prefix, sizeof prefix, "%s = ", key);
+	if (n < 0 || (size_t)n >= sizeof prefix)
+		return NULL; /* keys are shorter */
 	struct range r = lines_with(s, prefix);
 	return r.n ? r.line[0] + strlen(prefix) : NULL;
 }
