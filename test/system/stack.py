@@ -19,6 +19,14 @@ BOUND = 60      # seconds within which an answer must come; a bound, never a mea
 Answer = collections.namedtuple("Answer", "status headers body")
 
 
+def answer_vars():
+    """Name -> whether it is sent by default, from the agent's own table."""
+    text = (ROOT / "agent/limit/answer.h").read_text()
+    found = re.findall(r"X\((\w+), \w+, (true|false),", text)
+    assert len(found) > 10
+    return {name: default == "true" for name, default in found}
+
+
 def accepts(port):
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()

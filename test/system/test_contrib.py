@@ -50,8 +50,7 @@ def test_the_manual_pages_are_well_formed(page):
 
 def test_the_manual_names_every_variable():
     text = PAGES[0].read_text()
-    for name in re.findall(r"X\((\w+), (?:BOOL|STRING|INTEGER)",
-                           (ROOT / "agent/limit/answer.h").read_text()):
+    for name in stack.answer_vars():
         assert re.search(rf"(?m)^\.It Ic (.* , )?{name}( ,|$)", text), name
 
 

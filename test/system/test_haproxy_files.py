@@ -26,14 +26,6 @@ def without_comments(text):
     return re.sub(r"(?m)(^|\s)#.*", "", text)
 
 
-def answer_vars():
-    """Name -> whether it is sent by default, from the agent's own table."""
-    text = (ROOT / "agent/limit/answer.h").read_text()
-    found = re.findall(r"X\((\w+), (?:BOOL|STRING|INTEGER), (true|false),", text)
-    assert len(found) > 10
-    return {name: default == "true" for name, default in found}
-
-
 # --- files -------------------------------------------------------------------------------------
 
 @folders
@@ -56,7 +48,7 @@ def test_the_agent_accepts_it_without_a_warning(cfg):
 @folders
 def test_every_variable_is_one_that_the_agent_sends(folder):
     """HAProxy ignores an unknown variable in silence: a typo would let everything through."""
-    known = answer_vars()
+    known = stack.answer_vars()
     text = without_comments((folder / "haproxy.cfg").read_text())
     used = set(re.findall(r"txn\.rl\.([\w.-]+)", text))
     assert {"deny", "retry_after", "err"} <= used
