@@ -372,7 +372,7 @@ static void copy_tier(struct plan *plan, struct str name)
 
 /* The message's tier, else by key, else by user, else the default. Returns its number, or -1 for a
  * name that no rule knows. */
-static int find_tier(const struct policy *p, const struct view *v, struct plan *plan)
+static int find_tier(const struct policy *p, struct view *v, struct plan *plan)
 {
 	int64_t tier = -1;
 
@@ -389,6 +389,8 @@ static int find_tier(const struct policy *p, const struct view *v, struct plan *
 		tier = p->default_tier;
 	memcpy(plan->tier, p->tier[tier].name, sizeof plan->tier);
 	plan->tier_length = p->tier[tier].length;
+	v->text[FIELD_TIER] = (struct str){ p->tier[tier].name, p->tier[tier].length };
+	v->present |= 1ull << FIELD_TIER;
 	return (int)tier;
 }
 
@@ -529,7 +531,7 @@ static void plan_rule(const struct policy *p, const struct rule *r, const struct
 	}
 }
 
-void policy_plan(const struct policy *p, const struct view *v, struct plan *plan)
+void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 {
 	struct memo memo;
 

@@ -140,8 +140,10 @@ struct plan {
 	void (*done)(struct plan *); /* after STORE_PENDING */
 };
 
-/* What `view` is to be charged. Copies all that the plan keeps: the view may die after. */
-void policy_plan(const struct policy *, const struct view *, struct plan *);
+/* What `view` is to be charged. Copies all that the plan keeps: the view may die after. A client
+ * whose message brings no tier gets his from the tiers file, or the default one: rules see it as
+ * the field `tier` then. */
+void policy_plan(const struct policy *, struct view *, struct plan *);
 
 /* How long a store has to keep `state` (as it is after the request): until it equals one never
  * seen for every tier that shares the counter, whatever its rate. At most two years. */

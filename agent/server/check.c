@@ -272,7 +272,8 @@ static void decide_check(
 	if (answer_put(out, snap->settings.agent.variables, p, &c->plan, &d, now))
 		count(c, METRIC_actions_dropped);
 	count_decision(c, &d);
-	if (d.deny)
+	/* Cost 0 only asks: nobody was refused. */
+	if (d.deny && !(d.reported && d.reported->cost == 0))
 		put_event(c, p, &d, now);
 }
 

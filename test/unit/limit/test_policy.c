@@ -257,6 +257,21 @@ static void test_tiers(void **state)
 	policy_free(p);
 }
 
+static void test_rules_see_the_tier_that_was_found(void **state)
+{
+	struct policy *p = policy_of("all", NULL, 0);
+	struct match *m = match_new();
+	char why[256];
+
+	(void)state;
+	assert_true(match_add(m, FIELD_TIER, STR("anonymous"), why, sizeof why));
+	assert_true(match_seal(m));
+	p->rule->match = m;
+	assert_int_equal(plan_of(p, "user=alice").n, 1);
+	assert_int_equal(plan_of(p, "user=alice tier=gold").n, 0);
+	policy_free(p);
+}
+
 static void test_order(void **state)
 {
 	struct policy *p = policy_of("all", NULL, 0);
@@ -312,6 +327,7 @@ int main(void)
 		cmocka_unit_test(test_absent_fields_and_scopes),
 		cmocka_unit_test(test_secrets_are_shown_hashed),
 		cmocka_unit_test(test_tiers),
+		cmocka_unit_test(test_rules_see_the_tier_that_was_found),
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_the_slowest_refill_of_all_tiers),
 	};
