@@ -54,6 +54,17 @@ def test_the_manual_names_every_variable():
         assert re.search(rf"(?m)^\.It Ic (.* , )?{name}( ,|$)", text), name
 
 
+def test_the_manual_names_every_setting():
+    text = PAGES[1].read_text()
+    full = say(stack.agents.BINARY, "--full-config").stdout
+    full = re.sub(r"(?ms)^redis: \{.*?^\};", "", full)     # reserved
+    # In groups, and of rules, which the full configuration has in a comment.
+    names = set(re.findall(r"(?m)^\t?(\w+) = ", full)) | set(re.findall(r"(?m)^#   (\w+)  +", full))
+    assert len(names) > 30
+    for name in names:
+        assert re.search(rf"(?m)^\.It Ic (.* , )?{name}( ,|$)", text), name
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_the_scripts_are_posix_shell(script):
     sh = shutil.which("dash") or "sh"
