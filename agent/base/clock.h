@@ -19,8 +19,9 @@ typedef int64_t usec_t;
 struct now {
 	usec_t steady;
 	usec_t utc;
-	usec_t held; /* windows are read at utc + held: after a small step back the windows' clock
-	              * stands still until UTC has caught up (timeline.h); else 0 */
+	/* Windows are read at utc + held: after a small step back their clock stands still until
+	 * UTC has caught up (base/timeline.h). Else 0. */
+	usec_t held;
 };
 
 /* Both clocks, by vDSO: no system call. Any thread. */

@@ -147,6 +147,16 @@ double bucket_left(const struct quota *q, const struct bucket *b, struct now now
 	return left > 0 ? left : 0;
 }
 
+int64_t bucket_remaining(const struct quota *q, const struct bucket *b, struct now now)
+{
+	double left = bucket_left(q, b, now) + UNIT_SLACK;
+	int64_t whole = (int64_t)left;
+
+	if (q->algorithm == ALGORITHM_SLIDING_WINDOW && whole > 0)
+		whole += left - (double)whole > 2 * UNIT_SLACK;
+	return whole;
+}
+
 bool bucket_admits(const struct quota *q, const struct bucket *b, int64_t cost, struct now now)
 {
 	if (cost > q->capacity)

@@ -51,7 +51,9 @@ struct bucket {
 void window_bounds(const struct window *, usec_t utc, usec_t *start, usec_t *end);
 
 /* `b` as it stands now: drained, rotated, clamped to the capacity, read by CONTRACT.md's rules for
- * clocks that stepped back and for instants in the future. `at` becomes now / this window. */
+ * clocks that stepped back and for instants in the future. `at` becomes now / this window. Where
+ * that is earlier than it was, a window of the future has been anchored anew: whoever keeps `b` has
+ * to store that even for a request that is denied, or every later window would inherit it. */
 struct bucket bucket_read(const struct quota *, const struct bucket *b, struct now now);
 
 /* The rest take a bucket as bucket_read() returned it, for the same `now`. */
@@ -59,6 +61,10 @@ struct bucket bucket_read(const struct quota *, const struct bucket *b, struct n
 double bucket_used(const struct quota *, const struct bucket *, struct now);
 /* Units left: capacity - used, at least 0; may have a fraction. */
 double bucket_left(const struct quota *, const struct bucket *, struct now);
+/* What is left as a whole number, as it is told. Of a sliding window what the previous one still
+ * weighs is rounded down first, as others publish it (VECTORS: 125 s, 3 left); above 0 only if one
+ * unit would pass. */
+int64_t bucket_remaining(const struct quota *, const struct bucket *, struct now);
 /* Would a take of `cost` >= 1 pass? false also when it could never. */
 bool bucket_admits(const struct quota *, const struct bucket *, int64_t cost, struct now);
 /* Charges `cost` (which must be admitted). */

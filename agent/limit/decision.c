@@ -104,7 +104,9 @@ void plan_charge(struct plan *plan, const struct bucket *const stored[], struct 
 		if (all)
 			charge(t, false);
 		v->left = bucket_left(&t->limit->quota, &v->state, now);
-		if (!v->admits && !v->oversize)
+		/* Also of one that admitted, but was charged for what another denied: the same
+		 * request would have to wait for it, too. */
+		if (!v->oversize && (!v->admits || plan->denied))
 			v->retry_after = bucket_retry_after(
 				&t->limit->quota, &v->state, cost_asked(t), now);
 	}
@@ -149,14 +151,25 @@ static void report(struct decision *d, const struct take *t, struct now now)
 
 	d->reported = t;
 	d->limit = t->limit->quota.capacity;
-	d->remaining = (int64_t)(v->left + UNIT_SLACK); /* never negative: a cast is floor */
+	d->remaining = bucket_remaining(&t->limit->quota, &v->state, now);
 	d->reset = whole_seconds(reset);
 	d->reset_at = whole_seconds(now.utc + reset);
-	if (!d->deny)
-		return;
-	d->reason = v->oversize ? REASON_OVERSIZE : REASON_LIMITED;
-	if (!v->oversize)
-		d->retry_after = v->retry_after > 0 ? whole_seconds(v->retry_after) : 1;
+	if (d->deny)
+		d->reason = v->oversize ? REASON_OVERSIZE : REASON_LIMITED;
+}
+
+/* Until the same request would pass every limit, also one that admitted it but was charged for what
+ * another denied. */
+static int64_t seconds_to_wait(const struct plan *plan)
+{
+	usec_t longest = 1; /* never 0 for who is denied */
+
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *t = &plan->take[i];
+		if (enforces(t->limit->rule) && t->verdict.retry_after > longest)
+			longest = t->verdict.retry_after;
+	}
+	return whole_seconds(longest);
 }
 
 static struct decision decide_limits(const struct plan *plan, struct now now)
@@ -181,6 +194,8 @@ static struct decision decide_limits(const struct plan *plan, struct now now)
 	}
 	if (best)
 		report(&d, best, now);
+	if (d.reason == REASON_LIMITED)
+		d.retry_after = seconds_to_wait(plan);
 	return d;
 }
 

@@ -119,7 +119,8 @@ struct verdict {
 	bool charged;        /* `state` differs from what was stored and has to be kept */
 	struct bucket state; /* as it is after the request */
 	double left;
-	usec_t retry_after; /* of a take that does not admit and is not oversize */
+	usec_t retry_after; /* until the cost would pass, as things are after the request; 0: now,
+			     * or never (oversize) */
 };
 
 struct take {

@@ -266,25 +266,22 @@ static inline uint8_t *put_name(uint8_t *p, struct str name, struct name v)
 	return p + v.n;
 }
 
-/* Straight through the table, without looking at the end: `p` has room for all of it. What has come
- * to lie beyond `room` is counted, and not part of what is returned. */
-static uint8_t *put_vars(
-	uint8_t *p, size_t room, uint32_t vars, const struct source *s, unsigned *dropped)
+/* Straight through the table, without looking at the end: `p` has room for all of it. ends[i] is
+ * where the i-th that was put ends; returns how many were. */
+static unsigned put_vars(
+	uint8_t *p, uint32_t vars, const struct source *s, uint8_t *ends[ANSWER_COUNT])
 {
-	uint8_t *begin = p, *end = p;
 	struct text t;
+	unsigned n = 0;
 
 #define X(name, type, by_default, meaning) \
-	if (vars >> ANSWER_##name & 1) { \
+	if (vars & 1u << ANSWER_##name) { \
 		p = put_##type(p, STR(#name), value_of_##name(s, &t)); \
-		if ((size_t)(p - begin) > room) \
-			++*dropped; \
-		else \
-			end = p; \
+		ends[n++] = p; \
 	}
 	ANSWER_VARS(X)
 #undef X
-	return end;
+	return n;
 }
 
 unsigned answer_put(struct wire_writer *w, uint32_t wanted, const struct policy *policy,
@@ -292,18 +289,27 @@ unsigned answer_put(struct wire_writer *w, uint32_t wanted, const struct policy 
 {
 	const struct source s = { policy, plan, d, now };
 	const size_t room = wire_room(w);
-	const uint8_t *begin = w->p;
 	uint32_t vars = wanted & there_are(d);
+	uint8_t *ends[ANSWER_COUNT];
 	unsigned dropped = 0;
 
 	if (room >= ANSWER_BYTES_MAX) {
-		w->p = put_vars(w->p, room, vars, &s, &dropped);
-	} else {
-		uint8_t bytes[ANSWER_BYTES_MAX];
-		const uint8_t *end = put_vars(bytes, room, vars, &s, &dropped);
-		wire_put_bytes(w, bytes, (size_t)(end - bytes));
+		unsigned n = put_vars(w->p, vars, &s, ends);
+		if (n)
+			w->p = ends[n - 1];
+		else
+			answer_put_ack(w);
+		return 0;
 	}
-	if (w->p == begin)
+	uint8_t bytes[ANSWER_BYTES_MAX];
+	unsigned n = put_vars(bytes, vars, &s, ends);
+	while (n && (size_t)(ends[n - 1] - bytes) > room) {
+		n--;
+		dropped++;
+	}
+	if (n)
+		wire_put_bytes(w, bytes, (size_t)(ends[n - 1] - bytes));
+	else
 		answer_put_ack(w);
 	return dropped;
 }

@@ -109,7 +109,7 @@ struct times {
 	uint32_t full_at, open_at;
 };
 
-static struct times times_after(usec_t now, usec_t full_after, usec_t open_after)
+static inline struct times times_after(usec_t now, usec_t full_after, usec_t open_after)
 {
 	full_after = clamp(full_after, 0, LIFE_MAX);
 	open_after = clamp(open_after, 0, full_after);
@@ -229,7 +229,7 @@ static void spare(struct spared *spared, const struct shard *s, struct shard *co
 			spared->entry[spared->n++] = found[i];
 }
 
-static struct times times_of(const struct take *t, struct now now, struct now lines)
+static inline struct times times_of(const struct take *t, struct now now, struct now lines)
 {
 	const struct verdict *v = &t->verdict;
 	return times_after(line_of(&t->key, lines), limit_keep_for(t->limit, &v->state, now),
@@ -281,6 +281,32 @@ static void add_newcomers(struct memory_store *m, const struct plan *plan,
 	}
 }
 
+/* A small table is in the cache anyway. */
+static inline bool fits_cache(const struct memory_store *m)
+{
+	enum { CACHED_KEYS = 8192 };
+	int64_t left = atomic_load_explicit(&m->rooms, memory_order_relaxed);
+	return (int64_t)m->keys_max - left < CACHED_KEYS;
+}
+
+/* Memory is waited for twice, not twice for each key, and before any lock is held: first all slots,
+ * then all entries that they seem to point to. */
+static void prefetch_all(const struct plan *plan, struct shard *const shard[])
+{
+	for (unsigned i = 0; i < plan->n; i++) {
+		prefetch(&shard[i]->slot[shard_home(shard[i], &plan->take[i].key)]);
+		prefetch(&shard[i]->lock);
+	}
+	for (unsigned i = 0; i < plan->n; i++) {
+		uint32_t hint = shard_hint(shard[i], &plan->take[i].key);
+		if (hint == ENTRY_NONE)
+			continue;
+		const struct entry *e = &shard[i]->entry[hint];
+		prefetch(e);
+		prefetch(&e->open_at); /* may lie on the next cache line */
+	}
+}
+
 static enum store_rc memory_take(struct store *base, struct plan *plan, struct now now)
 {
 	struct memory_store *m = (struct memory_store *)base;
@@ -293,24 +319,13 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 	if (n == 0)
 		return STORE_DONE;
 
-	/* Memory is waited for twice, not twice for each key, and before any lock is held: first
-	 * all slots, then all entries that they seem to point to. */
 	for (unsigned i = 0; i < n; i++) {
-		const struct key *k = &plan->take[i].key;
-		unsigned number = shard_number(m, k);
+		unsigned number = shard_number(m, &plan->take[i].key);
 		shard[i] = &m->shard[number];
-		prefetch(&shard[i]->slot[shard_home(shard[i], k)]);
-		prefetch(&shard[i]->lock);
 		mask |= 1ull << number;
 	}
-	for (unsigned i = 0; i < n; i++) {
-		uint32_t hint = shard_hint(shard[i], &plan->take[i].key);
-		if (hint == ENTRY_NONE)
-			continue;
-		const struct entry *e = &shard[i]->entry[hint];
-		prefetch(e);
-		prefetch(&e->open_at); /* may lie on the next cache line */
-	}
+	if (!fits_cache(m))
+		prefetch_all(plan, shard);
 	struct now lines = lines_at(m, now);
 
 	lock_all(m, mask);

@@ -784,8 +784,11 @@ static void check_reported(const struct plan *plan, const struct decision *d, st
 	hold(r->limit->rule->mode == MODE_ENFORCE, "a rule in shadow mode is reported");
 	hold(d->limit == capacity && d->remaining >= 0 && d->remaining <= capacity,
 		"remaining %" PRId64, d->remaining);
-	hold((double)d->remaining <= r->verdict.left + EARLY &&
-			(double)d->remaining + 1 > r->verdict.left - EARLY,
+	/* Rounded down; of a sliding window up, but to 0 where not even one unit would pass. */
+	double up = r->limit->quota.algorithm == ALGORITHM_SLIDING_WINDOW ? 1 : 0;
+	hold((double)d->remaining <= r->verdict.left + up + EARLY &&
+			(double)d->remaining + 1 > r->verdict.left - EARLY &&
+			(d->remaining > 0) == (r->verdict.left >= 1 - EARLY),
 		"remaining %" PRId64 ", %.9g are left", d->remaining, r->verdict.left);
 	hold(d->reset >= 0 && d->reset_at * USEC_PER_SEC >= now.utc,
 		"reset %" PRId64 " at %" PRId64, d->reset, d->reset_at);
@@ -812,19 +815,6 @@ static void check_reported(const struct plan *plan, const struct decision *d, st
 				"%s is reported, %s waits longer", r->limit->label,
 				t->limit->label);
 	}
-}
-
-/* Did a denial, by count_denied, take from a limit that admitted what it would need again? Then
- * the wait that the denying limit tells is not the whole of it. */
-static bool exhausts(const struct plan *plan)
-{
-	bool found = false;
-	for (unsigned i = 0; i < plan->n; i++) {
-		const struct take *t = &plan->take[i];
-		found |= enforced(t) && t->limit->rule->count_denied && t->verdict.admits &&
-			 t->verdict.left < (double)t->cost;
-	}
-	return found;
 }
 
 static void prop_plan(struct chance *c)
@@ -865,7 +855,7 @@ static void prop_plan(struct chance *c)
 			dump(&w, now, &after);
 			check_unchanged(&before, &after, now, "a denied request");
 		}
-		if (d.deny && d.reason == REASON_LIMITED && !exhausts(&plan) && one_in(c, 2)) {
+		if (d.deny && d.reason == REASON_LIMITED && one_in(c, 2)) {
 			int64_t wait = d.retry_after;
 			clocks_pass(&clocks, wait * USEC_PER_SEC);
 			d = ask(&w, &r, clocks_read(&clocks), &plan);
