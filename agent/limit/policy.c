@@ -305,8 +305,7 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 	p->hash_key = *key;
 	p->layout.text_wanted = matches_slots(p->allow, p->allow_n) |
 				matches_slots(p->block, p->block_n) | 1ull << FIELD_TIER |
-				1ull << FIELD_USER | 1ull << FIELD_KEY | 1ull << FIELD_METHOD |
-				1ull << FIELD_PATH;
+				1ull << FIELD_USER | 1ull << FIELD_KEY;
 	for (unsigned i = 0; i < p->rule_n; i++) {
 		struct rule *r = &p->rule[i];
 		for (unsigned t = 0; t <= p->tier_n; t++) {
@@ -332,6 +331,8 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 		r->name_length = (uint8_t)strlen(r->name);
 		seal_per(p, r);
 	}
+	if (p->layout.text_wanted >> FIELD_ENDPOINT & 1)
+		p->layout.text_wanted |= 1ull << FIELD_METHOD | 1ull << FIELD_PATH;
 	seal_shared(p);
 	return true;
 }

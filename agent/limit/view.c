@@ -132,6 +132,10 @@ void view_set_normalised(struct view *v, unsigned slot, struct str s)
 
 	if (!claim(v, slot))
 		return;
+	if (slot != FIELD_IP && !wants_text(v, slot)) {
+		put(v, slot, s); /* no rule looks at it: at most the log will */
+		return;
+	}
 	switch (slot) {
 	case FIELD_IP: {
 		struct addr a;

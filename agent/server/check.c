@@ -1,5 +1,6 @@
 #include "server/check.h"
 
+#include "limit/path.h"
 #include "server/answer.h"
 #include "spop/value.h"
 
@@ -200,12 +201,23 @@ static struct str visible(const struct policy *p, const struct view *v, unsigned
 	return v->text[slot];
 }
 
+/* A path that no rule looks at is still as it came. */
+static struct str visible_path(const struct policy *p, const struct view *v)
+{
+	struct str path = visible(p, v, FIELD_PATH);
+	size_t room = (size_t)(v->scratch_end - v->scratch);
+
+	if (p->layout.text_wanted >> FIELD_PATH & 1 || path.n >= room)
+		return path;
+	return path.n ? path_normalise(path, v->scratch) : path;
+}
+
 static void put_event(
 	struct checker *c, const struct policy *p, const struct decision *d, struct now now)
 {
 	const struct view *v = &c->view;
 	struct event e = { .utc = now.utc, .reason = d->reason };
-	struct str method = visible(p, v, FIELD_METHOD), path = visible(p, v, FIELD_PATH);
+	struct str method = visible(p, v, FIELD_METHOD), path = visible_path(p, v);
 
 	if (!c->events || !event_ring_has_room(c->events))
 		return;
