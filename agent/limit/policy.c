@@ -229,9 +229,6 @@ static bool seal_slowest(struct rule *r, unsigned tiers)
 		for (unsigned i = 0; i < limits->n; i++) {
 			struct limit *l = &limits->limit[i];
 			const struct slowest *s = slowest_of(list, &n, &l->quota.window);
-			l->has_slower = l->quota.algorithm == ALGORITHM_TOKEN_BUCKET &&
-					s->interval * (double)l->quota.units >
-						(double)l->quota.window.length * (1 + 1e-12);
 			l->slowest_refill = s->refill;
 			l->slowest_interval = s->interval;
 		}
@@ -568,19 +565,16 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 
 usec_t limit_keep_for(const struct limit *l, const struct bucket *state, struct now now)
 {
-	usec_t keep = bucket_full_after(&l->quota, state, now);
-
-	if (l->has_slower) {
-		double slower = state->used * l->slowest_interval;
-		if (slower > l->slowest_refill)
-			slower = l->slowest_refill;
-		if (slower > (double)KEEP_MAX)
-			return KEEP_MAX;
-		usec_t whole = (usec_t)slower;
-		whole += (double)whole < slower;
-		keep = keep > whole ? keep : whole;
-	}
-	return keep < KEEP_MAX ? keep : KEEP_MAX;
+	if (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET)
+		return bucket_full_after(&l->quota, state, now);
+	/* The slowest of all tiers, this one among them. */
+	double slowest = state->used * l->slowest_interval;
+	if (slowest > l->slowest_refill)
+		slowest = l->slowest_refill;
+	if (slowest > (double)KEEP_MAX)
+		return KEEP_MAX;
+	usec_t keep = (usec_t)slowest;
+	return keep + ((double)keep < slowest);
 }
 
 usec_t limit_open_after(const struct limit *l, const struct bucket *state, struct now now)

@@ -26,7 +26,6 @@ struct limit {
 	const struct rule *rule;
 	struct quota quota;
 	struct key salt;         /* hash of rule name, algorithm and window */
-	bool has_slower;         /* some other tier refills the same counter more slowly */
 	double slowest_refill;   /* microseconds from empty to full, and */
 	double slowest_interval; /* for one unit: the longest of all tiers that share this counter
 				  */
