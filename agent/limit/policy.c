@@ -147,6 +147,14 @@ static bool same_window(const struct window *a, const struct window *b)
 	return a->kind == b->kind && a->length == b->length;
 }
 
+/* Hashed twice: what a client sends as a value is hashed once, so that none can be made to cancel
+ * a name out, not even one that reads like it. */
+static struct key hash_name(const struct policy *p, const char *text, int n)
+{
+	struct key once = hash_keyed(&p->hash_key, text, (size_t)n);
+	return hash_keyed(&p->hash_key, &once, sizeof once);
+}
+
 /* What makes a counter the same (CONTRACT.md): the rule's name, algorithm and window here, the
  * descriptor in descriptor_hash(); position, mode, action and quota are no part of it. */
 static struct key limit_salt(const struct policy *p, const struct limit *l)
@@ -154,7 +162,7 @@ static struct key limit_salt(const struct policy *p, const struct limit *l)
 	char text[RULE_NAME_MAX + 64];
 	int n = snprintf(text, sizeof text, "limit %d %d %lld %s", l->quota.algorithm,
 		l->quota.window.kind, (long long)l->quota.window.length, l->rule->name);
-	return hash_keyed(&p->hash_key, text, (size_t)n);
+	return hash_name(p, text, n);
 }
 
 static long long whole_seconds(usec_t t)
@@ -249,7 +257,7 @@ static void seal_per(const struct policy *p, struct rule *r)
 			unsigned slot = r->per[i].slot[a];
 			int n = snprintf(
 				text, sizeof text, "per %u %s", i, p->layout.field[slot].name);
-			r->per[i].salt[a] = hash_keyed(&p->hash_key, text, (size_t)n);
+			r->per[i].salt[a] = hash_name(p, text, n);
 		}
 		r->per_is_plain &= r->per[i].n == 1;
 		r->per_all |= 1ull << r->per[i].slot[0];
@@ -299,6 +307,12 @@ static uint64_t matches_slots(struct match *const *list, unsigned n)
 
 bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t size)
 {
+	/* What one of them hides, none of the others may show. */
+	const uint64_t told_together = 1ull << FIELD_METHOD | 1ull << FIELD_PATH |
+				       1ull << FIELD_ENDPOINT;
+
+	if (p->secret & told_together)
+		p->secret |= told_together;
 	p->hash_key = *key;
 	p->layout.text_wanted = matches_slots(p->allow, p->allow_n) |
 				matches_slots(p->block, p->block_n) | 1ull << FIELD_TIER |

@@ -113,6 +113,33 @@ static void test_what_makes_a_counter_the_same(void **state)
 	policy_free(p);
 }
 
+/* A client chooses values: one that reads like what the names are hashed by must not cancel them
+ * out. */
+static void test_a_value_that_looks_like_a_name(void **state)
+{
+	static const char *const per[] = { "key|user" };
+	struct policy *p = policy_of("api", per, 1);
+	static const struct {
+		const char *key, *user;
+	} rows[] = {
+		{ "per 0 key", "per 0 user" },
+		{ "per 0 user", "per 0 key" },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct view v;
+		struct plan a, b;
+		view_init(&v, &p->layout, STR("check"), scratch, sizeof scratch);
+		view_set_text(&v, FIELD_KEY, str_of(rows[i].key));
+		policy_plan(p, &v, &a);
+		view_init(&v, &p->layout, STR("check"), scratch, sizeof scratch);
+		view_set_text(&v, FIELD_USER, str_of(rows[i].user));
+		policy_plan(p, &v, &b);
+		assert_false(same_key(&a, &b));
+	}
+	policy_free(p);
+}
+
 static void test_name_algorithm_and_window_are_part_of_it(void **state)
 {
 	static const char *const per[] = { "ip" };
@@ -322,6 +349,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_makes_a_counter_the_same),
+		cmocka_unit_test(test_a_value_that_looks_like_a_name),
 		cmocka_unit_test(test_name_algorithm_and_window_are_part_of_it),
 		cmocka_unit_test(test_long_values_are_told_apart),
 		cmocka_unit_test(test_absent_fields_and_scopes),
