@@ -52,7 +52,9 @@ static void say_quoted(struct text *t, const char *z)
 /* Seconds from empty to full: capacity / rate, rounded up; of a window its own length. */
 static int64_t seconds_to_fill(const struct quota *q, struct now now)
 {
-	const double noise = 1e-9; /* of a quotient of doubles that ought to be whole */
+	/* Of a quotient of doubles that ought to be whole; more than a millisecond is no noise. */
+	const double noise = 1e-9, noise_max = 1e-3;
+	const double longest = 999999999999999; /* RFC 9651: what an Integer can hold */
 	usec_t start, end, length = q->window.length;
 
 	if (q->window.kind == WINDOW_MONTH) {
@@ -61,7 +63,9 @@ static int64_t seconds_to_fill(const struct quota *q, struct now now)
 	}
 	double seconds = (double)q->capacity * (double)length / (double)q->units /
 			 (double)USEC_PER_SEC;
-	return seconds < 1 ? 1 : (int64_t)ceil(seconds * (1 - noise));
+	if (seconds > longest)
+		return (int64_t)longest;
+	return seconds < 1 ? 1 : (int64_t)ceil(seconds - fmin(seconds * noise, noise_max));
 }
 
 /* RateLimit-Policy, draft-ietf-httpapi-ratelimit-headers-11: all limits that apply. */

@@ -223,7 +223,8 @@ static void put_event(
 		return;
 	e.limit = d->limit;
 	e.retry_after = d->retry_after;
-	copy_text(e.tier, sizeof e.tier, (struct str){ c->plan.tier, c->plan.tier_length });
+	if (!(p->secret >> FIELD_TIER & 1))
+		copy_text(e.tier, sizeof e.tier, (struct str){ c->plan.tier, c->plan.tier_length });
 	if (d->reported) {
 		copy_text(e.rule, sizeof e.rule, str_of(d->reported->limit->rule->name));
 		e.client[take_describe(p, d->reported, v, e.client, sizeof e.client - 1)] = '\0';
