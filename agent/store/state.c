@@ -38,7 +38,7 @@ static_assert(sizeof(struct memory_entry) == 48, "no padding: these are bytes of
 static_assert(sizeof(struct trailer) == 40, "no padding: these are bytes of a file");
 static_assert(sizeof(((struct trailer *)0)->sum) == crypto_generichash_BYTES, "the checksum");
 
-static const char magic[8] = "RLSTATE\n";
+static const char magic[8] = { 'R', 'L', 'S', 'T', 'A', 'T', 'E', '\n' };
 enum { ORDER = 0x01020304, ORDER_OTHER = 0x04030201, VERSION = 1 };
 
 enum {
