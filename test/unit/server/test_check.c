@@ -482,7 +482,7 @@ static void test_the_longest_answer_has_room(void **state)
 			policy.p[i + 3 + digits] <= '9')
 			digits++;
 		/* RFC 9651 section 3.3.1: an Integer that is longer spoils the whole field. */
-		assert_in_range(digits, 1, 15);
+		assert_true(digits >= 1 && digits <= 15);
 	}
 	assert_int_equal(limits, LONG_LIMITS);
 
