@@ -36,7 +36,8 @@ static struct str cut_authority(struct str s)
 	size_t i = 0;
 	if (s.n == 0 || !is_alpha(s.p[0]))
 		return s;
-	while (i < s.n && (is_alpha(s.p[i]) || is_digit(s.p[i]) || strchr("+-.", s.p[i])))
+	while (i < s.n && (is_alpha(s.p[i]) || is_digit(s.p[i]) || s.p[i] == '+' || s.p[i] == '-' ||
+				  s.p[i] == '.'))
 		i++;
 	if (s.n - i < 3 || memcmp(s.p + i, "://", 3) != 0)
 		return s;

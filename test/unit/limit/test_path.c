@@ -121,11 +121,23 @@ static void test_normal_form_is_stable(void **state)
 	}
 }
 
+/* A NUL is no letter of a scheme. */
+static void test_nul_bytes(void **state)
+{
+	static const char raw[] = "a\0://h/x";
+	char out[sizeof raw];
+	struct str s = path_normalise((struct str){ raw, sizeof raw - 1 }, out);
+
+	(void)state;
+	assert_true(str_eq(s, (struct str){ raw, sizeof raw - 1 }));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_nul_bytes),
 		cmocka_unit_test(test_normal_form_is_stable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
