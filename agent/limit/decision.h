@@ -3,7 +3,7 @@
 #ifndef LIMIT_DECISION_H
 #define LIMIT_DECISION_H
 
-#include "limit/policy.h"
+#include "limit/plan.h"
 
 #define REASONS(X) \
 	X(OK, "ok") \

@@ -20,6 +20,15 @@ static const char *const builtin[FIELD_BUILTINS] = {
 enum { BUCKETS = sizeof(((struct layout *)0)->bucket) };
 static_assert(BUCKETS >= 2 * FIELDS_MAX, "at most half full");
 
+/* Names differ in length or at an end more often than not; the rest is a probe away. */
+static unsigned bucket_of(struct str name)
+{
+	if (name.n == 0)
+		return 0;
+	return (unsigned)(name.n * 7 + (uint8_t)name.p[0] * 3 + (uint8_t)name.p[name.n - 1]) %
+	       BUCKETS;
+}
+
 /* Names are a few bytes long: a call would take longer than the comparison. */
 static inline bool is_name(const struct layout *l, unsigned slot, struct str name)
 {
@@ -34,7 +43,7 @@ static inline bool is_name(const struct layout *l, unsigned slot, struct str nam
 /* Where the name is, or the empty bucket where it belongs. */
 static inline unsigned find(const struct layout *l, struct str name)
 {
-	unsigned b = name.n ? layout_bucket(name) : 0;
+	unsigned b = bucket_of(name);
 	while (l->bucket[b] && !is_name(l, l->bucket[b] - 1u, name))
 		b = (b + 1) % BUCKETS;
 	return b;

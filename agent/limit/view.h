@@ -47,35 +47,6 @@ int layout_add(struct layout *, struct str name);
 /* -1: no rule knows this name. `endpoint` and `message` are never filled by an arg: -1 too. */
 int layout_find_arg(const struct layout *, struct str name);
 
-/* The same for an arg in a frame, of which `readable` bytes from its name on may be read: short
- * names are compared in one step. */
-static inline unsigned layout_bucket(struct str name)
-{
-	/* Names differ in length or at an end more often than not; the rest is a probe away. */
-	return (unsigned)(name.n * 7 + (uint8_t)name.p[0] * 3 + (uint8_t)name.p[name.n - 1]) % 128;
-}
-
-static inline int layout_slot_of(const struct layout *l, struct str name, size_t readable)
-{
-	uint64_t word, known;
-
-	if (name.n == 0 || name.n > sizeof word || readable < sizeof word)
-		return layout_find_arg(l, name);
-	unsigned slot = l->bucket[layout_bucket(name)];
-	if (!slot--)
-		return -1;
-	memcpy(&word, name.p, sizeof word);
-	memcpy(&known, l->field[slot].name, sizeof known);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	word &= UINT64_MAX >> (64 - 8 * name.n);
-#else
-	word &= UINT64_MAX << (64 - 8 * name.n);
-#endif
-	if (word != known || slot == FIELD_MESSAGE || slot == FIELD_ENDPOINT)
-		return layout_find_arg(l, name);
-	return (int)slot;
-}
-
 struct view {
 	const struct layout *layout;
 	uint64_t seen; /* slots that an arg has named, whatever it held: the first one counts */

@@ -1,6 +1,8 @@
 /* Rules, lists and tiers: what is refused and how it is told, and what comes out. */
 #include "load_helper.h"
 
+#include "limit/plan.h"
+
 static void mistakes(void **state)
 {
 	static const struct {

@@ -1,5 +1,5 @@
 /* What a request is charged by: tiers, descriptors, keys. Policies are built by hand. */
-#include "limit/policy.h"
+#include "limit/plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,0 +1,319 @@
+#include "limit/plan.h"
+
+#include <assert.h>
+
+static bool one_matches(struct match *const *list, unsigned n, const struct view *v)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (match_holds(list[i], v))
+			return true;
+	return false;
+}
+
+static int64_t tier_of_client(const struct policy *p, const struct view *v)
+{
+	static const uint8_t by[] = { FIELD_KEY, FIELD_USER };
+	int64_t tier = -1;
+
+	for (unsigned i = 0; i < 2 && tier < 0; i++)
+		if (view_has(v, by[i]))
+			tier = tier_map_find(p->tier_map, v->text[by[i]], p->secret >> by[i] & 1);
+	return tier;
+}
+
+/* A name that a client may have had a say in: cut, and clean of what would split a header. */
+static void copy_tier(struct plan *plan, struct str name)
+{
+	size_t n = name.n < TIER_NAME_MAX ? name.n : TIER_NAME_MAX;
+
+	for (size_t i = 0; i < n; i++) {
+		bool control = (unsigned char)name.p[i] < ' ' || name.p[i] == 127;
+		plan->tier[i] = control ? '_' : name.p[i];
+	}
+	plan->tier[n] = '\0';
+	plan->tier_length = (uint8_t)n;
+}
+
+/* The message's tier, else by key, else by user, else the default. Returns its number, or -1 for a
+ * name that no rule knows. */
+static int find_tier(const struct policy *p, struct view *v, struct plan *plan)
+{
+	int64_t tier = -1;
+
+	if (view_has(v, FIELD_TIER)) {
+		tier = policy_tier_find(p, v->text[FIELD_TIER]);
+		if (tier < 0) {
+			copy_tier(plan, v->text[FIELD_TIER]);
+			return -1;
+		}
+	} else if (p->tier_map) {
+		tier = tier_of_client(p, v);
+	}
+	if (tier < 0)
+		tier = p->default_tier;
+	memcpy(plan->tier, p->tier[tier].name, sizeof plan->tier);
+	plan->tier_length = p->tier[tier].length;
+	v->text[FIELD_TIER] = (struct str){ p->tier[tier].name, p->tier[tier].length };
+	v->present |= 1ull << FIELD_TIER;
+	return (int)tier;
+}
+
+/* Which alternative of each `per` is there: 4 bits each. false: one has none. */
+static inline bool find_per(const struct rule *r, const struct view *v, uint32_t *found)
+{
+	*found = 0;
+	if (r->per_is_plain)
+		return (v->present & r->per_all) == r->per_all;
+	for (unsigned i = 0; i < r->per_n; i++) {
+		unsigned a = 0;
+		while (!view_has(v, r->per[i].slot[a]))
+			if (++a == r->per[i].n)
+				return false;
+		*found |= a << 4 * i;
+	}
+	return true;
+}
+
+static inline unsigned alternative(uint32_t found, unsigned i)
+{
+	return found >> 4 * i & 15;
+}
+
+static inline unsigned slot_found(const struct rule *r, unsigned i, uint32_t found)
+{
+	return r->per[i].slot[alternative(found, i)];
+}
+
+/* The bytes by which a field counts; an address in its canonical form after the prefix. */
+static struct str value_of(
+	const struct policy *p, const struct view *v, unsigned slot, struct addr *room)
+{
+	if (slot != FIELD_IP)
+		return v->text[slot];
+	if (v->ip.len == 4 && p->ipv4_prefix == 32)
+		return (struct str){ (const char *)v->ip.bytes, 4 };
+	*room = addr_mask(&v->ip, p->ipv4_prefix, p->ipv6_prefix);
+	return (struct str){ (const char *)room->bytes, room->len };
+}
+
+/* Long values go in as their own hash, so that the buffer is bounded; a value of one length always
+ * goes in the same way, so no two descriptors look alike. */
+enum { VALUE_INLINE_MAX = 48, VALUE_LONG = 255 };
+
+static struct key hash_several(
+	const struct policy *p, const struct rule *r, const struct view *v, uint32_t found)
+{
+	uint8_t bytes[PER_MAX * (1 + VALUE_INLINE_MAX)], *w = bytes;
+	struct addr room;
+
+	for (unsigned i = 0; i < r->per_n; i++) {
+		struct str s = value_of(p, v, slot_found(r, i, found), &room);
+		if (s.n <= VALUE_INLINE_MAX) {
+			*w++ = (uint8_t)s.n;
+			memcpy(w, s.p, s.n);
+			w += s.n;
+		} else {
+			struct key h = hash_keyed(&p->hash_key, s.p, s.n);
+			*w++ = VALUE_LONG;
+			memcpy(w, &h, sizeof h);
+			w += sizeof h;
+		}
+	}
+	return hash_keyed(&p->hash_key, bytes, (size_t)(w - bytes));
+}
+
+static struct key hash_values(
+	const struct policy *p, const struct rule *r, const struct view *v, uint32_t found)
+{
+	struct addr room;
+
+	if (r->per_n == 0)
+		return (struct key){ 0, 0 };
+	if (r->per_n > 1)
+		return hash_several(p, r, v, found);
+	struct str s = value_of(p, v, slot_found(r, 0, found), &room);
+	return hash_keyed(&p->hash_key, s.p, s.n);
+}
+
+/* What has been hashed for this request, by rule->per_shared. */
+struct memo {
+	uint64_t have;
+	struct key hash[PER_SHARED_MAX + 1];
+};
+
+/* The descriptor: what its names and its values hash to. Each part is a keyed hash of a text of its
+ * own kind, so that their sum is as hard to steer as any of them; a name is hashed with its place,
+ * so `user` and `key` of one value differ, and so does the order. */
+static inline struct key descriptor_of(const struct policy *p, const struct rule *r,
+	const struct view *v, uint32_t found, struct memo *memo)
+{
+	struct key k;
+
+	if (!r->per_shared) {
+		k = hash_values(p, r, v, found);
+	} else {
+		if (!(memo->have >> r->per_shared & 1)) {
+			memo->have |= 1ull << r->per_shared;
+			memo->hash[r->per_shared] = hash_values(p, r, v, found);
+		}
+		k = memo->hash[r->per_shared];
+	}
+	if (!found)
+		return (struct key){ k.a ^ r->per_salt.a, k.b ^ r->per_salt.b };
+	for (unsigned i = 0; i < r->per_n; i++) {
+		const struct key *salt = &r->per[i].salt[alternative(found, i)];
+		k.a ^= salt->a;
+		k.b ^= salt->b;
+	}
+	return k;
+}
+
+/* The lowest bit tells a store which time line the bucket lives on. */
+static inline struct key limit_key(const struct limit *l, struct key descriptor)
+{
+	struct key k = { descriptor.a ^ l->salt.a, descriptor.b ^ l->salt.b };
+	k.b = (k.b & ~1ull) | (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET);
+	return k;
+}
+
+static void plan_rule(const struct policy *p, const struct rule *r, const struct limits *limits,
+	const struct view *v, struct memo *memo, struct plan *plan)
+{
+	uint32_t found;
+
+	if ((r->match && !match_holds(r->match, v)) || !find_per(r, v, &found))
+		return;
+	struct key descriptor = descriptor_of(p, r, v, found, memo);
+	int64_t cost = view_cost(v, r->cost_slot);
+	for (unsigned i = 0; i < limits->n; i++) {
+		assert(plan->n < PLAN_MAX); /* config counts them */
+		struct take *t = &plan->take[plan->n++];
+		t->limit = &limits->limit[i];
+		t->key = limit_key(t->limit, descriptor);
+		t->cost = cost;
+		t->per_found = found;
+	}
+}
+
+void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
+{
+	struct memo memo;
+
+	memo.have = 0;
+	plan->n = 0;
+	plan->done = NULL;
+	int tier = find_tier(p, v, plan);
+	if (!p->enabled) {
+		plan->outcome = OUTCOME_DISABLED;
+		return;
+	}
+	if (one_matches(p->block, p->block_n, v)) {
+		plan->outcome = OUTCOME_BLOCKED;
+		return;
+	}
+	if (one_matches(p->allow, p->allow_n, v)) {
+		plan->outcome = OUTCOME_BYPASSED;
+		return;
+	}
+	plan->outcome = OUTCOME_LIMITS;
+	for (unsigned i = 0; i < p->rule_n; i++) {
+		const struct rule *r = &p->rule[i];
+		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
+		if (r->mode != MODE_OFF && limits->n)
+			plan_rule(p, r, limits, v, &memo, plan);
+	}
+}
+
+/* ---- what a store asks ---- */
+
+/* "1/366d burst 1000000" takes a million years to refill: who is not seen for two is forgotten. */
+#define KEEP_MAX (2 * 365 * USEC_PER_DAY)
+
+usec_t limit_keep_for(const struct limit *l, const struct bucket *state, struct now now)
+{
+	if (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET)
+		return bucket_full_after(&l->quota, state, now);
+	/* The slowest of all tiers, this one among them. */
+	double slowest = state->used * l->slowest_interval;
+	if (slowest > l->slowest_refill)
+		slowest = l->slowest_refill;
+	if (slowest > (double)KEEP_MAX)
+		return KEEP_MAX;
+	usec_t keep = (usec_t)slowest;
+	return keep + ((double)keep < slowest);
+}
+
+usec_t limit_open_after(const struct limit *l, const struct bucket *state, struct now now)
+{
+	usec_t open = l->quota.capacity ? bucket_retry_after(&l->quota, state, 1, now) : 0;
+	return open < KEEP_MAX ? open : KEEP_MAX;
+}
+
+/* ---- in words ---- */
+
+struct text {
+	char *p;
+	size_t n, size;
+};
+
+static void say(struct text *t, const void *p, size_t n)
+{
+	if (n > t->size - t->n)
+		n = t->size - t->n;
+	if (n)
+		memcpy(t->p + t->n, p, n);
+	t->n += n;
+}
+
+/* Of a secret only so much of its hash that two can be told apart. */
+enum { SECRET_HEX_SHOWN = 12 };
+
+static void say_value(struct text *t, const struct policy *p, const struct view *v, unsigned slot)
+{
+	char hex[SHA256_HEX_BYTES], ip[ADDR_TEXT_MAX];
+	struct str s = v->text[slot];
+
+	if (slot == FIELD_IP) {
+		struct addr a = addr_mask(&v->ip, p->ipv4_prefix, p->ipv6_prefix);
+		s = (struct str){ ip, addr_format(&a, ip) };
+	}
+	if (p->secret >> slot & 1) {
+		hash_sha256_hex(s, hex);
+		say(t, "sha256:", 7);
+		s = (struct str){ hex, SECRET_HEX_SHOWN };
+	}
+	say(t, s.p, s.n);
+}
+
+/* The fields that a take counts by, joined by +; with their values where there is a view. */
+static size_t say_fields(const struct policy *p, const struct take *take, const struct view *v,
+	char *out, size_t size)
+{
+	const struct rule *r = take->limit->rule;
+	struct text t = { out, 0, size };
+
+	if (r->per_n == 0)
+		say(&t, "global", 6);
+	for (unsigned i = 0; i < r->per_n; i++) {
+		unsigned slot = slot_found(r, i, take->per_found);
+		if (i)
+			say(&t, "+", 1);
+		say(&t, p->layout.field[slot].name, p->layout.field[slot].length);
+		if (!v)
+			continue;
+		say(&t, "=", 1);
+		say_value(&t, p, v, slot);
+	}
+	return t.n;
+}
+
+size_t take_scope(const struct policy *p, const struct take *take, char *out, size_t size)
+{
+	return say_fields(p, take, NULL, out, size);
+}
+
+size_t take_describe(const struct policy *p, const struct take *take, const struct view *v,
+	char *out, size_t size)
+{
+	return say_fields(p, take, v, out, size);
+}

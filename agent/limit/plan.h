@@ -1,0 +1,59 @@
+/* The plan: what one request is to be charged by a policy. Pure: (policy, view) -> plan. A store
+ * fills in the verdicts (limit/decision.h). */
+#ifndef LIMIT_PLAN_H
+#define LIMIT_PLAN_H
+
+#include "limit/policy.h"
+
+enum outcome { OUTCOME_LIMITS, OUTCOME_DISABLED, OUTCOME_BLOCKED, OUTCOME_BYPASSED };
+
+/* A store's word on one take. */
+struct verdict {
+	bool admits;
+	bool oversize;
+	bool charged;        /* `state` differs from what was stored and has to be kept */
+	struct bucket state; /* as it is after the request */
+	double left;
+	usec_t retry_after; /* until the cost would pass, as things are after the request; 0: now,
+			     * or never (oversize) */
+};
+
+struct take {
+	const struct limit *limit;
+	struct key key;
+	int64_t cost;       /* as asked; 0 asks without consuming */
+	uint32_t per_found; /* which alternative each `per` found, 4 bits each: for the scope */
+	struct verdict verdict;
+};
+
+struct plan {
+	struct take take[PLAN_MAX];
+	unsigned n;
+	enum outcome outcome;
+	bool denied; /* by plan_charge(): some rule that enforces does not admit it */
+	char tier[TIER_NAME_MAX + 1]; /* copied: the view dies before an asynchronous answer */
+	uint8_t tier_length;
+	void (*done)(struct plan *); /* after STORE_PENDING */
+};
+
+/* What `view` is to be charged. Copies all that the plan keeps: the view may die after. A client
+ * whose message brings no tier gets his from the tiers file, or the default one: rules see it as
+ * the field `tier` then. */
+void policy_plan(const struct policy *, struct view *, struct plan *);
+
+/* How long a store has to keep `state` (as it is after the request): until it equals one never
+ * seen for every tier that shares the counter, whatever its rate. At most two years. */
+usec_t limit_keep_for(const struct limit *, const struct bucket *state, struct now);
+
+/* How long until one unit passes again; 0: now. A counter for which this is not 0 is "at its
+ * limit": what a full table lets go last. */
+usec_t limit_open_after(const struct limit *, const struct bucket *state, struct now);
+
+/* The scope of a take ("ip", "ip+endpoint", "global"), and its descriptor for people
+ * ("ip=10.0.0.1", secret fields as sha256:… cut short). Both return the length written, cut at
+ * `size`. */
+size_t take_scope(const struct policy *, const struct take *, char *out, size_t size);
+size_t take_describe(
+	const struct policy *, const struct take *, const struct view *, char *out, size_t size);
+
+#endif

@@ -1,0 +1,63 @@
+#include "limit/tiers.h"
+
+#include "base/hash.h"
+#include "limit/names.h"
+
+#include <stdlib.h>
+
+/* Two tables, so that a client who has learnt of a hash in the file cannot send it as if it were
+ * the key. */
+struct tier_map {
+	struct names *plain, *hashed; /* owned; hashed: by the hex after "sha256:" */
+	size_t hashed_n;
+};
+
+static const struct str sha256_prefix = { "sha256:", 7 };
+
+static bool has_prefix(struct str s, struct str prefix)
+{
+	return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0;
+}
+
+struct tier_map *tier_map_new(size_t lines)
+{
+	struct tier_map *m = calloc(1, sizeof *m);
+	(void)lines;
+	if (!m)
+		return NULL;
+	m->plain = names_new();
+	m->hashed = names_new();
+	if (!m->plain || !m->hashed) {
+		tier_map_free(m);
+		return NULL;
+	}
+	return m;
+}
+
+void tier_map_free(struct tier_map *m)
+{
+	if (!m)
+		return;
+	names_free(m->plain);
+	names_free(m->hashed);
+	free(m);
+}
+
+bool tier_map_add(struct tier_map *m, struct str name, unsigned tier)
+{
+	if (!has_prefix(name, sha256_prefix))
+		return names_add(m->plain, name, tier);
+	m->hashed_n++;
+	return names_add(m->hashed,
+		(struct str){ name.p + sha256_prefix.n, name.n - sha256_prefix.n }, tier);
+}
+
+int64_t tier_map_find(const struct tier_map *m, struct str name, bool secret)
+{
+	int64_t tier = names_find(m->plain, name);
+	if (tier >= 0 || !secret || m->hashed_n == 0)
+		return tier;
+	char hex[SHA256_HEX_BYTES];
+	hash_sha256_hex(name, hex);
+	return names_find(m->hashed, (struct str){ hex, sizeof hex });
+}
