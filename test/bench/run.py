@@ -570,6 +570,30 @@ def smoke(bench):
 	say("good")
 
 
+# What a reader of the README wants to know first; the rest stands in RESULTS.md.
+README_PARTS = ("Through HAProxy", "Raw SPOP, 4 connections", "A decision", "Memory",
+	"A million keys")
+
+
+def show_in_readme(table):
+	"""Puts the head and these parts of the table between the README's marks."""
+	head, *parts = table.split("\n**")
+	chosen = [head.strip()]
+	for name in README_PARTS:
+		chosen += ["**" + part.strip() for part in parts if part.startswith(name)]
+	chosen.append("All of it: [`test/bench/RESULTS.md`](test/bench/RESULTS.md); how to read it, and to "
+		"measure it yourself: [`test/bench`](test/bench).")
+	path = f"{ROOT}/README.md"
+	with open(path) as f:
+		text = f.read()
+	begin, end = "<!-- bench:begin -->\n", "<!-- bench:end -->"
+	before, rest = text.split(begin)
+	after = rest.split(end)[1]
+	with open(path, "w") as f:
+		f.write(before + begin + "\n\n".join(chosen) + "\n" + end + after)
+	say("wrote its main parts into README.md")
+
+
 def main():
 	parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 	parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
@@ -605,6 +629,7 @@ def main():
 		with open(f"{HERE}/RESULTS.md", "w") as f:
 			f.write(table)
 		say(f"wrote {os.path.relpath(HERE, ROOT)}/RESULTS.md")
+		show_in_readme(table)
 	return 0
 
 
