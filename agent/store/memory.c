@@ -17,7 +17,6 @@ enum {
 	SHARDS_MAX = 64,       /* one bit each in a mask */
 	SHARD_KEYS_MIN = 1024, /* fewer shards rather than fewer keys in each */
 	ROOMS_BATCH_MAX = 64,  /* entries a shard may have in hand */
-	MAKE_ROOM_STEPS = 512, /* for one new key: some ten microseconds */
 	SWEEP_LOOKS = 32,      /* for each time a lock is held */
 	COPY_LOOKS = 512,      /* ditto: entries passed over, free ones included */
 	STRETCH_LOOKS = 256    /* ditto */
@@ -205,7 +204,6 @@ static void count_room(struct shard *s, enum room room, bool newcomer_limited)
 		s->evicted++;
 		break;
 	case ROOM_NONE: /* the newcomer itself is who had to go */
-	case ROOM_LATER:
 		s->evicted_limited += newcomer_limited;
 		s->evicted++;
 		break;
@@ -236,22 +234,16 @@ static inline struct times times_of(const struct take *t, struct now now, struct
 		v->left >= 1 ? 0 : limit_open_after(t->limit, &v->state, now));
 }
 
-/* Returns its number; ENTRY_NONE: every place in its shard is this plan's own, or to look for one
- * would take too long. Then the newcomer goes uncounted this once: never a limited one in its
- * stead, and what was mended on the way stays so for the next. */
+/* Returns its number; ENTRY_NONE: every place in its shard is this plan's own, and the newcomer
+ * goes uncounted this once. */
 static uint32_t add_entry(struct memory_store *m, struct shard *s, const struct entry *e,
 	const struct spared *spared, const struct ticks *t)
 {
 	s->inserted++;
 	if (!room_get(m, s, ROOMS_BATCH_MAX)) {
-		bool limited = entry_is_limited(e, t);
-		enum room room;
-		do
-			room = shard_make_room(
-				s, t, spared->entry, spared->n, NULL, MAKE_ROOM_STEPS);
-		while (room == ROOM_LATER && limited);
-		count_room(s, room, limited);
-		if (room == ROOM_NONE || room == ROOM_LATER)
+		enum room room = shard_make_room(s, t, spared->entry, spared->n, NULL);
+		count_room(s, room, entry_is_limited(e, t));
+		if (room == ROOM_NONE)
 			return ENTRY_NONE;
 	}
 	return shard_add(s, e, t);
@@ -507,7 +499,7 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 		/* One by one: a file brings all of a shard's keys before any of the next's. */
 		shard_add(s, &e, &t);
 	} else {
-		enum room room = shard_make_room(s, &t, NULL, 0, &e, UINT32_MAX);
+		enum room room = shard_make_room(s, &t, NULL, 0, &e);
 		if (room != ROOM_NONE)
 			shard_add(s, &e, &t);
 	}

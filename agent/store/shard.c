@@ -217,23 +217,21 @@ static bool has_less_to_lose(
 }
 
 enum room shard_make_room(struct shard *s, const struct ticks *now, const uint32_t *spared,
-	unsigned spared_n, const struct entry *rival, unsigned steps)
+	unsigned spared_n, const struct entry *rival)
 {
 	assert(spared_n <= PLAN_MAX);
 	uint32_t aside[PLAN_MAX];
 	unsigned aside_n = 0;
-	enum room room = ROOM_LATER;
+	enum room room = ROOM_NONE;
 
 	follow_clock(s, now);
-	for (; room == ROOM_LATER && steps; steps--) {
+	for (;;) {
 		if (reopen_one(s, now))
 			continue;
 
 		struct heap *h = s->open.n ? &s->open : &s->limited;
-		if (!h->n) {
-			room = ROOM_NONE;
+		if (!h->n)
 			break;
-		}
 		bool limited = h == &s->limited;
 		uint32_t entry = top_entry(h);
 		const struct entry *e = &s->entry[entry];
@@ -254,13 +252,13 @@ enum room shard_make_room(struct shard *s, const struct ticks *now, const uint32
 			   (limited > entry_is_limited(rival, now) ||
 				   (limited == entry_is_limited(rival, now) &&
 					   has_less_to_lose(s, rival, limited, h->base)))) {
-			room = ROOM_NONE;
 			break;
 		} else {
 			room = limited ? ROOM_EVICTED_LIMITED : ROOM_EVICTED;
 		}
 		heap_pop(h);
 		free_entry(s, entry);
+		break;
 	}
 	while (aside_n)
 		put_in_heap(s, aside[--aside_n], now);

@@ -178,14 +178,15 @@ enum room {
 	ROOM_EVICTED, /* one that was not full again had to go, the one with least to lose */
 	ROOM_EVICTED_LIMITED, /* all were at their limit: the one that would open first has gone */
 	ROOM_NONE,            /* every one is spared, or has more to lose than `rival` */
-	ROOM_LATER,           /* `steps` are used up: call again to go on */
 };
 
 /* Lets one entry go. `spared` are numbers of entries that must stay (at most PLAN_MAX). `rival`, if
  * not NULL, is who wants the place, and gets it only from one with less to lose. Amortised
- * O(log n): a step either ends the search, or does what no later call will have to do again. */
+ * O(log n): a step either ends the search, or does what no later call will have to do again; where
+ * nothing was mended for long, one search may look at every entry of the shard (some hundred
+ * microseconds, and the sweep of a table that is nearly full sees to it that it does not). */
 enum room shard_make_room(struct shard *, const struct ticks *now, const uint32_t *spared,
-	unsigned spared_n, const struct entry *rival, unsigned steps);
+	unsigned spared_n, const struct entry *rival);
 
 /* Frees what is full again, looking at no more than *looks entries, which it counts down: what is
  * left of them says that it came to an end. `tidy`: also mends what make_room() would have to.
