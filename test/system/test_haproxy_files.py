@@ -45,6 +45,38 @@ def test_the_agent_accepts_it_without_a_warning(cfg):
     assert "warning" not in said.stderr, said
 
 
+def readme_block(first):
+    """The lines of the README's indented example that begins with `first`."""
+    text = (ROOT / "README.md").read_text()
+    block = text[text.index(f"\n        {first}\n") + 1:]
+    lines = []
+    for line in block.splitlines():
+        if line and not line.startswith("        "):
+            break
+        lines.append(line[8:])
+    return "\n".join(lines) + "\n"
+
+
+def test_haproxy_accepts_what_the_readme_shows(tmp_path):
+    spoe = ROOT / "haproxy/spoe-ratelimit.conf"
+    shown = readme_block("frontend web").replace("/etc/haproxy/spoe-ratelimit.conf", str(spoe))
+    assert str(spoe) in shown
+    (tmp_path / "haproxy.cfg").write_text(
+        "defaults\n mode http\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n"
+        + shown.replace("frontend web\n", "frontend web\n    bind 127.0.0.1:1\n    default_backend app\n")
+        + "\nbackend app\n    http-request return status 200\n")
+    done = subprocess.run([stack.HAPROXY, "-c", "-f", tmp_path / "haproxy.cfg"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stdout + done.stderr, done.stderr
+
+
+def test_the_agent_accepts_what_the_readme_shows(tmp_path):
+    (tmp_path / "ratelimit.cfg").write_text(readme_block("rules = ("))
+    said = agents.check_file(tmp_path / "ratelimit.cfg")
+    assert said.status == 0, said
+
+
 @folders
 def test_every_variable_is_one_that_the_agent_sends(folder):
     """HAProxy ignores an unknown variable in silence: a typo would let everything through."""
