@@ -164,7 +164,7 @@ void tiers_file_load(struct loader *l)
 		return;
 	}
 	t.listed = calloc(TIERS_MAX, sizeof *t.listed);
-	l->policy->tier_map = tier_map_new(file.n / 32);
+	l->policy->tier_map = tier_map_new();
 	if (t.listed && l->policy->tier_map) {
 		mark_listed(l, t.listed);
 		lines_read(&t, &file);

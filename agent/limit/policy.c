@@ -99,7 +99,7 @@ static struct key hash_name(const struct policy *p, const char *text, int n)
 }
 
 /* What makes a counter the same (CONTRACT.md): the rule's name, algorithm and window here, the
- * descriptor in descriptor_hash(); position, mode, action and quota are no part of it. */
+ * descriptor in plan.c; position, mode, action and quota are no part of it. */
 static struct key limit_salt(const struct policy *p, const struct limit *l)
 {
 	char text[RULE_NAME_MAX + 64];
@@ -118,9 +118,9 @@ static void seal_limits(const struct policy *p, struct rule *r, struct limits *l
 	for (unsigned i = 0; i < limits->n; i++) {
 		struct limit *l = &limits->limit[i];
 		l->rule = r;
+		/* What never refills lets nothing pass, burst or not. */
 		if (l->quota.units == 0)
-			l->quota.capacity =
-				0; /* what never refills lets nothing pass, burst or not */
+			l->quota.capacity = 0;
 		l->salt = limit_salt(p, l);
 		l->slowest_refill = 0;
 		l->slowest_interval = 0;

@@ -1,5 +1,5 @@
-/* The policy: all rules of a snapshot, and what a request is to be charged by them. Pure:
- * (policy, view) -> plan. Built by config/, then immutable and shared by all threads. */
+/* The policy: all rules of a snapshot. Built by config/, sealed, then immutable and shared by all
+ * threads. What a request is charged by it: limit/plan.h. */
 #ifndef LIMIT_POLICY_H
 #define LIMIT_POLICY_H
 
@@ -13,9 +13,9 @@ enum {
 	PLAN_MAX = 32, /* limits for one request: config refuses more for one tier */
 	RULES_MAX = 1024,
 	TIERS_MAX = 4096,
-	PER_MAX = 8, /* fields a rule counts by */
-	PER_SHARED_MAX = 31,
-	PER_ALT_MAX = 8, /* alternatives of one field */
+	PER_MAX = 8,         /* fields a rule counts by */
+	PER_SHARED_MAX = 31, /* groups of rules that share the hash of their values */
+	PER_ALT_MAX = 8,     /* alternatives of one field */
 	TIER_NAME_MAX = 63,
 	RULE_NAME_MAX = 63,
 };

@@ -19,10 +19,9 @@ static bool has_prefix(struct str s, struct str prefix)
 	return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0;
 }
 
-struct tier_map *tier_map_new(size_t lines)
+struct tier_map *tier_map_new(void)
 {
 	struct tier_map *m = calloc(1, sizeof *m);
-	(void)lines;
 	if (!m)
 		return NULL;
 	m->plain = names_new();

@@ -8,7 +8,7 @@
 
 struct tier_map; /* KEY-OR-USER -> tier, from the tiers file; may hold sha256:HEX of keys */
 
-struct tier_map *tier_map_new(size_t lines);
+struct tier_map *tier_map_new(void); /* NULL: out of memory */
 /* `name` is KEY, USER or sha256:HEX. Of equal names the first counts (as HAProxy's maps have it).
  * false: out of memory. */
 bool tier_map_add(struct tier_map *, struct str name, unsigned tier);

@@ -22,8 +22,8 @@ enum field_slot {
 	FIELD_KEY,
 	FIELD_TIER,
 	FIELD_METHOD,
-	FIELD_PATH, /* normalised */
-	FIELD_HOST, /* lower case, without port and final dot */
+	FIELD_PATH, /* normalised, where some rule looks at it (text_wanted) */
+	FIELD_HOST, /* lower case, without port and final dot; likewise */
 	FIELD_COST,
 	FIELD_ENDPOINT, /* derived: METHOD:/path; an arg of that name is ignored */
 	FIELD_BUILTINS
@@ -49,9 +49,8 @@ int layout_find_arg(const struct layout *, struct str name);
 
 struct view {
 	const struct layout *layout;
-	uint64_t seen; /* slots that an arg has named, whatever it held: the first one counts */
-	uint64_t
-		present; /* slots that hold something: neither NULL nor "" nor an invalid address */
+	uint64_t seen;    /* slots that an arg has named, whatever it held: the first one counts */
+	uint64_t present; /* slots that hold something: not NULL, not "", not a wrong address */
 	uint64_t integer; /* slots whose `number` counts */
 	struct str text[FIELDS_MAX];
 	int64_t number[FIELDS_MAX];
@@ -69,7 +68,7 @@ void view_init(
 
 /* One for each type of value. The slot must not be FIELD_MESSAGE or FIELD_ENDPOINT. */
 void view_set_null(struct view *, unsigned slot);
-void view_set_normalised(struct view *, unsigned slot, struct str);
+void view_set_normalised(struct view *, unsigned slot, struct str); /* of FIELDS_NORMALISED */
 
 static inline void view_set_text(struct view *v, unsigned slot, struct str s)
 {
@@ -86,8 +85,7 @@ static inline void view_set_text(struct view *v, unsigned slot, struct str s)
 
 void view_set_binary(struct view *, unsigned slot, struct str); /* `ip`: 4 or 16 are an address */
 void view_set_integer(struct view *, unsigned slot, int64_t);
-void view_set_unsigned(
-	struct view *, unsigned slot, uint64_t); /* above INT64_MAX: as cost INT64_MAX */
+void view_set_unsigned(struct view *, unsigned slot, uint64_t); /* as a cost at most INT64_MAX */
 void view_set_boolean(struct view *, unsigned slot, bool);
 void view_set_addr(struct view *, unsigned slot, const uint8_t *bytes, size_t n);
 

@@ -215,12 +215,14 @@ static struct str visible_path(const struct policy *p, const struct view *v)
 static void put_event(
 	struct checker *c, const struct policy *p, const struct decision *d, struct now now)
 {
+	/* First of all: a flood of denials must not compose what nobody will read. */
+	if (!c->events || !event_ring_has_room(c->events))
+		return;
+
 	const struct view *v = &c->view;
 	struct event e = { .utc = now.utc, .reason = d->reason };
 	struct str method = visible(p, v, FIELD_METHOD), path = visible_path(p, v);
 
-	if (!c->events || !event_ring_has_room(c->events))
-		return;
 	e.limit = d->limit;
 	e.retry_after = d->retry_after;
 	if (!(p->secret >> FIELD_TIER & 1))

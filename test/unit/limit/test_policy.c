@@ -267,7 +267,7 @@ static void test_tiers(void **state)
 	unsigned bronze = (unsigned)policy_tier_add(p, STR("bronze"));
 	assert_int_equal(policy_tier_add(p, STR("gold")), gold);
 	p->rule->tier = calloc(p->tier_n, sizeof *p->rule->tier);
-	p->tier_map = tier_map_new(4);
+	p->tier_map = tier_map_new();
 	assert_true(tier_map_add(p->tier_map, STR("k1"), silver));
 	assert_true(tier_map_add(p->tier_map, STR("k1"), gold)); /* the first counts */
 	assert_true(tier_map_add(p->tier_map, STR("alice"), bronze));
