@@ -22,14 +22,17 @@ enum {
 
 enum rule_mode { MODE_ENFORCE, MODE_SHADOW, MODE_OFF };
 enum rule_action { ACTION_DENY, ACTION_TAG };
+enum on_failure { ON_FAILURE_LOCAL, ON_FAILURE_OPEN, ON_FAILURE_CLOSED };
 
 struct limit {
 	const struct rule *rule;
 	struct quota quota;
-	struct key salt;         /* hash of rule name, algorithm and window */
-	double slowest_refill;   /* microseconds from empty to full, and */
-	double slowest_interval; /* for one unit: the longest of all tiers that share this counter
-				  */
+	const struct limit *local; /* this agent's share of it while the store is away; may be
+				    * itself */
+	struct key salt;           /* hash of rule name, algorithm and window */
+	double slowest_refill;     /* microseconds from empty to full, and */
+	double slowest_interval;   /* for one unit: the longest of all tiers that share this counter
+				    */
 	char label[RULE_NAME_MAX + 16]; /* "api", or "api:3600" where the rule has several */
 };
 
@@ -61,6 +64,7 @@ struct rule {
 	enum algorithm algorithm;
 	enum rule_mode mode;
 	enum rule_action action;
+	enum on_failure on_failure;
 	char *tag; /* owned; never NULL when action is ACTION_TAG */
 	bool count_denied;
 	double warn_at; /* 1.0: never */

@@ -308,6 +308,7 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 	uint64_t mask = 0;
 	unsigned n = plan->n;
 	assert(n <= PLAN_MAX);
+	plan->now = now;
 	if (n == 0)
 		return STORE_DONE;
 
