@@ -32,8 +32,8 @@ while [ $# -gt 0 ]; do
 done
 
 packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libsodium-dev
-libsystemd-dev libcmocka-dev clang libclang-rt-dev llvm clang-format clang-tidy haproxy curl mandoc
-systemd python3 python3-pytest"
+libsystemd-dev libhiredis-dev libcmocka-dev clang libclang-rt-dev llvm clang-format clang-tidy haproxy
+redis-server curl mandoc systemd python3 python3-pytest"
 
 missing() {
 	for p; do
