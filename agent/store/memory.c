@@ -46,14 +46,14 @@ struct memory_store {
 	 * cannot bear. `seen`: the latest instant on it that a sweep has seen. */
 	_Alignas(64) _Atomic(usec_t) shift;
 	_Atomic(usec_t) seen;
-	pthread_mutex_t line_lock;
+	struct lock line_lock;
 };
 
 /* ---- time ---- */
 
 static usec_t line_is_mended(struct memory_store *m, usec_t utc)
 {
-	pthread_mutex_lock(&m->line_lock);
+	lock_get(&m->line_lock);
 	usec_t seen = atomic_load_explicit(&m->seen, memory_order_relaxed);
 	usec_t w = utc + atomic_load_explicit(&m->shift, memory_order_relaxed);
 	if (w < seen - STEP_BACK_MAX)
@@ -63,7 +63,7 @@ static usec_t line_is_mended(struct memory_store *m, usec_t utc)
 	if (w > seen)
 		atomic_store_explicit(&m->seen, w, memory_order_relaxed);
 	atomic_store_explicit(&m->shift, w - utc, memory_order_relaxed);
-	pthread_mutex_unlock(&m->line_lock);
+	lock_put(&m->line_lock);
 	return w;
 }
 
@@ -142,13 +142,13 @@ static unsigned shard_number(const struct memory_store *m, const struct key *k)
 static void lock_all(struct memory_store *m, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		pthread_mutex_lock(&m->shard[__builtin_ctzll(mask)].lock);
+		lock_get(&m->shard[__builtin_ctzll(mask)].lock);
 }
 
 static void unlock_all(struct memory_store *m, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		pthread_mutex_unlock(&m->shard[__builtin_ctzll(mask)].lock);
+		lock_put(&m->shard[__builtin_ctzll(mask)].lock);
 }
 
 /* How many entries a shard may have in hand. It gets less as fewer are left, far below what the
@@ -370,11 +370,11 @@ size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
 				continue;
 			struct shard *s = &m->shard[i];
 			unsigned looks = most;
-			pthread_mutex_lock(&s->lock);
+			lock_get(&s->lock);
 			uint32_t n = shard_sweep(s, &t, &looks, tidy);
 			if (n)
 				rooms_put(m, s, n);
-			pthread_mutex_unlock(&s->lock);
+			lock_put(&s->lock);
 			freed += n;
 			if (looks)
 				busy &= ~(1ull << i);
@@ -405,7 +405,7 @@ void memory_store_stretch(struct memory_store *m, double factor, struct now now)
 		struct shard *s = &m->shard[i];
 		uint32_t next = 0, end;
 		do {
-			pthread_mutex_lock(&s->lock);
+			lock_get(&s->lock);
 			end = s->fresh;
 			for (unsigned looks = STRETCH_LOOKS; looks && next < end; looks--, next++) {
 				struct entry *e = &s->entry[next];
@@ -415,7 +415,7 @@ void memory_store_stretch(struct memory_store *m, double factor, struct now now)
 				e->full_at = stretched(e->full_at, steady, factor);
 				e->open_at = stretched(e->open_at, steady, factor);
 			}
-			pthread_mutex_unlock(&s->lock);
+			lock_put(&s->lock);
 		} while (next < end);
 	}
 }
@@ -425,13 +425,13 @@ struct memory_stats memory_store_stats(const struct memory_store *m)
 	struct memory_stats sum = { .keys_max = m->keys_max };
 	for (unsigned i = 0; i < m->shards; i++) {
 		struct shard *s = &m->shard[i];
-		pthread_mutex_lock(&s->lock);
+		lock_get(&s->lock);
 		sum.keys += shard_keys(s);
 		sum.inserted += s->inserted;
 		sum.expired += s->expired;
 		sum.evicted += s->evicted;
 		sum.evicted_limited += s->evicted_limited;
-		pthread_mutex_unlock(&s->lock);
+		lock_put(&s->lock);
 	}
 	return sum;
 }
@@ -454,7 +454,7 @@ size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory
 	size_t got = 0;
 	while (!got && n && number < m->shards) {
 		struct shard *s = &m->shard[number];
-		pthread_mutex_lock(&s->lock);
+		lock_get(&s->lock);
 		unsigned looks = COPY_LOOKS;
 		for (; looks && got < n && next < s->fresh; looks--, next++) {
 			const struct entry *e = &s->entry[next];
@@ -470,7 +470,7 @@ size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory
 			};
 		}
 		bool end = next >= s->fresh;
-		pthread_mutex_unlock(&s->lock);
+		lock_put(&s->lock);
 		if (end) {
 			number++;
 			next = 0;
@@ -492,7 +492,7 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 	struct entry e = { from->key, from->bucket, times.full_at, times.open_at };
 
 	struct shard *s = &m->shard[shard_number(m, &e.key)];
-	pthread_mutex_lock(&s->lock);
+	lock_get(&s->lock);
 	uint32_t found = shard_find(s, &e.key);
 	if (found != ENTRY_NONE) {
 		rewrite(&s->entry[found], &e.bucket, times);
@@ -504,7 +504,7 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 		if (room != ROOM_NONE)
 			shard_add(s, &e, &t);
 	}
-	pthread_mutex_unlock(&s->lock);
+	lock_put(&s->lock);
 	return true;
 }
 
@@ -513,9 +513,6 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 static void memory_close(struct store *base)
 {
 	struct memory_store *m = (struct memory_store *)base;
-	for (unsigned i = 0; i < m->shards; i++)
-		pthread_mutex_destroy(&m->shard[i].lock);
-	pthread_mutex_destroy(&m->line_lock);
 	munmap(m->map, m->map_bytes);
 	free(m);
 }
@@ -528,20 +525,6 @@ static size_t part(size_t *total, uint64_t n, size_t size)
 	size_t at = *total;
 	*total += (n * size + 63) / 64 * 64;
 	return at;
-}
-
-static void locks_init(struct memory_store *m)
-{
-	pthread_mutexattr_t attr;
-	pthread_mutexattr_init(&attr);
-#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP
-	/* A lock is held for less than it takes to fall asleep: try again a few times first. */
-	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
-#endif
-	for (unsigned i = 0; i < m->shards; i++)
-		pthread_mutex_init(&m->shard[i].lock, &attr);
-	pthread_mutex_init(&m->line_lock, NULL);
-	pthread_mutexattr_destroy(&attr);
 }
 
 struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *key, struct now now)
@@ -581,7 +564,6 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 			(struct entry *)(map + entries_at) + (size_t)i * z.entry_max,
 			(_Atomic(uint32_t) *)(map + slots_at) + (size_t)i * z.slot_n,
 			(struct node *)(map + nodes_at) + (size_t)i * z.entry_max, t);
-	locks_init(m);
 	atomic_init(&m->rooms, (int64_t)max_keys);
 	atomic_init(&m->shift, 0);
 	atomic_init(&m->seen, now.utc);

@@ -13,10 +13,10 @@
 #define STORE_SHARD_H
 
 #include "base/hash.h"
+#include "base/lock.h"
 #include "limit/algorithm.h"
 
 #include <assert.h>
-#include <pthread.h>
 #include <stdatomic.h>
 
 /* Instants of an entry are ticks of 2^15 us of its own time line, modulo 2^32, compared by their
@@ -64,7 +64,7 @@ struct shard {
 	uint32_t tag_mask; /* the bits of a slot that are its tag */
 
 	/* under the lock */
-	_Alignas(64) pthread_mutex_t lock;
+	_Alignas(64) struct lock lock;
 	uint32_t fresh;     /* entries from here on were never used: their memory is untouched */
 	uint32_t free_next; /* the first of the free ones before that, + 1; 0: none */
 	uint32_t rooms;     /* how many entries it may add before it has to ask for more */

@@ -7,18 +7,18 @@
  *            CPU time of one decision beside it, and the longest that any lock was held
  *
  * Allocations and locks are counted where they happen: with COUNT_ALLOCATIONS this program defines
- * malloc() and its like over the C library's, with COUNT_LOCKS pthread_mutex_lock() and its like.
- * That is built twice, so that counting locks adds nothing to the instructions of a decision. */
+ * malloc() and its like over the C library's, with LOCK_WATCH the hooks of base/lock.h. That is
+ * built twice, so that counting locks adds nothing to the instructions of a decision. */
 #include "notify.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/lock.h"
 #include "config/snapshot.h"
 #include "server/check.h"
 #include "store/memory.h"
 #include "store/state.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -110,7 +110,7 @@ void free(void *p)
 }
 #endif
 
-/* --- every lock, of threads that ask for it --- */
+/* --- every lock of the store, of threads that ask for it --- */
 
 static _Thread_local struct {
 	bool watching;
@@ -119,64 +119,21 @@ static _Thread_local struct {
 	uint64_t n;
 } holds;
 
-#ifdef COUNT_LOCKS
-typedef int mutex_fn(pthread_mutex_t *);
-
-static mutex_fn *next_mutex_fn(const char *name)
-{
-	/* ISO C has no conversion from void * to a function pointer; POSIX promises this one. */
-	union {
-		void *object;
-		mutex_fn *fn;
-	} u = { .object = dlsym(RTLD_NEXT, name) };
-	return u.fn;
-}
-
-static void hold_begins(void)
+#ifdef LOCK_WATCH
+void lock_watch_got(void)
 {
 	if (holds.watching && !holds.depth++)
 		holds.since = clock_thread_cpu();
 }
 
-static void hold_ends(void)
+void lock_watch_puts(void)
 {
-	if (!holds.watching || !holds.depth || --holds.depth)
+	if (!holds.watching || --holds.depth)
 		return;
 	usec_t t = clock_thread_cpu() - holds.since;
 	holds.n++;
 	if (t > holds.longest)
 		holds.longest = t;
-}
-
-int pthread_mutex_lock(pthread_mutex_t *m)
-{
-	static mutex_fn *_Atomic next;
-	if (!next)
-		next = next_mutex_fn("pthread_mutex_lock");
-	int rc = next(m);
-	if (!rc)
-		hold_begins();
-	return rc;
-}
-
-int pthread_mutex_trylock(pthread_mutex_t *m)
-{
-	static mutex_fn *_Atomic next;
-	if (!next)
-		next = next_mutex_fn("pthread_mutex_trylock");
-	int rc = next(m);
-	if (!rc)
-		hold_begins();
-	return rc;
-}
-
-int pthread_mutex_unlock(pthread_mutex_t *m)
-{
-	static mutex_fn *_Atomic next;
-	if (!next)
-		next = next_mutex_fn("pthread_mutex_unlock");
-	hold_ends();
-	return next(m);
 }
 #endif
 
@@ -421,7 +378,7 @@ static void run_chore(struct bench *b, const struct chore *chore)
 	pthread_join(thread, NULL);
 	qsort(sample, n, sizeof *sample, by_value);
 	printf("%s.turn_ms=%.1f\n", chore->name, (double)k.longest_turn / 1000);
-#ifdef COUNT_LOCKS
+#ifdef LOCK_WATCH
 	printf("%s.lock_holds=%" PRIu64 "\n", chore->name, k.holds);
 	printf("%s.lock_hold_max_us=%" PRId64 "\n", chore->name, k.longest_hold);
 #endif

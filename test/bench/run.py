@@ -212,12 +212,12 @@ class Bench:
 		if not shutil.which("valgrind"):
 			say("  no valgrind: left out")
 			return
-		for rules in ("one", "three"):
+		for rules, what in (("one", "one rule"), ("plain", "three plain rules (ip, user, global)"),
+				    ("three", "three rules of three algorithms")):
 			counts = [self.callgrind(rules, n) for n in (10000, 20000)]
 			each = (counts[1][0] - counts[0][0]) / 10000
 			wanted, met = ("", None) if rules == "one" else ("at most 3000", each <= 3000)
-			self.row(f"instructions for a decision, {rules} rule{'s'[:rules != 'one']}",
-				 f"{each:.0f}", wanted, met)
+			self.row(f"instructions for a decision, {what}", f"{each:.0f}", wanted, met)
 		got = self.decide("count", "three", requests=200000)
 		self.row("allocations for 200,000 decisions", f"{got['allocations']:.0f}", "0",
 			 got["allocations"] == 0)
