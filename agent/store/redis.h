@@ -2,8 +2,23 @@
  * (redis_script.lua) with the server's clock. What it brings back are the buckets as they were and
  * the instant; plan_charge() then finds here what the script found there, bit for bit.
  *
- * A worker has one of these, on its own loop: all functions on that loop's thread, except where it
- * is said. What all workers share (addresses, tiers) is in redis_hub.h. */
+ * A worker has one of these, on its own loop, with one connection. What all workers share (where
+ * Redis is, the log lines of its absence) is in redis_hub.h.
+ *
+ *   take      gathers: what comes in one turn of the loop travels in one call, sent before the
+ *             loop sleeps, so nothing is waited for. Behind a bounded number of calls under way
+ *             the next one gathers for longer.
+ *   answer    within redis_settings.timeout of store_take(), whatever happens: from Redis, or by
+ *             the failure policy (limit/fallback.h). A call that met an error, a lost connection
+ *             or its deadline is never sent again: it may have been charged. (NOSCRIPT alone says
+ *             that it was not.)
+ *   breaker   after some failures in a row nobody waits any more: checks are answered by the
+ *             failure policy inside store_take(), until a call of the store's own comes back in
+ *             time.
+ *
+ * Lifetimes: redis_store_new() before the worker's thread runs its loop, store_close() after the
+ * loop has ended and before it is destroyed; in between all functions on that loop's thread, but
+ * for redis_store_stats(). The hub, the memory store and the loop are borrowed, and outlive it. */
 #ifndef STORE_REDIS_H
 #define STORE_REDIS_H
 
@@ -15,9 +30,9 @@
 /* What a store needs to know of the configuration; copied. */
 struct redis_settings {
 	char prefix[64];
-	char username[128], password[256];
+	char username[128], password[256]; /* "": none */
 	int db;
-	usec_t timeout; /* of a check, from store_take() to plan->done() */
+	usec_t timeout; /* of a check, from store_take() to plan->done(); 1 ms at least */
 };
 
 /* Counters of one store; one writer, read by anyone. */
@@ -44,11 +59,24 @@ struct redis_stats {
 struct redis_store;
 struct redis_hub;
 
-/* `local` answers while Redis is away (on_failure "local") and is kept warm; borrowed, as is the
- * hub. NULL: out of memory. */
+/* Begins to connect as soon as the loop runs and the hub knows where to. `local` answers while
+ * Redis is away (on_failure "local") and is kept warm. NULL: out of memory. */
 struct redis_store *redis_store_new(const struct redis_settings *, struct redis_hub *,
 	struct memory_store *local, struct ev_loop *);
+
+/* Its take() answers STORE_DONE by the failure policy where nobody is to be asked, else
+ * STORE_PENDING, and never calls plan->done from inside itself. Its fall_back() asks nobody. Its
+ * close() ends what waits as redis_store_settle() does, and frees the store. */
 struct store *redis_store_base(struct redis_store *);
+
+/* How many checks wait for an answer. In a drain the loop goes on until it is 0: redis.timeout at
+ * most. */
+unsigned redis_store_waiting(const struct redis_store *);
+
+/* For a stop that does not wait: every check that waits gets the failure policy's answer, its
+ * plan->done called before this returns. Not from inside a plan->done. */
+void redis_store_settle(struct redis_store *);
+
 const struct redis_stats *redis_store_stats(const struct redis_store *); /* any thread */
 
 #endif

@@ -1,0 +1,87 @@
+/* Where Redis is: what all workers share. Resolves names on a thread of its own (nothing else has a
+ * resolver that does not block), asks the sentinels who is master, and tells every store that
+ * listens. It also keeps the log lines of Redis' absence to one when it begins and one when it
+ * ends, however many workers there are.
+ *
+ * One for each process, on the control loop. redis_hub_new() and _free() are the control
+ * thread's; what workers call is safe on any thread. It outlives the stores. */
+#ifndef STORE_REDIS_HUB_H
+#define STORE_REDIS_HUB_H
+
+#include "base/clock.h"
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum redis_mode { REDIS_SINGLE, REDIS_SENTINEL };
+
+enum { REDIS_SERVERS_MAX = 64, REDIS_ADDRESSES_MAX = 8 };
+
+/* As configured: a name, a numeric address (without brackets), or an absolute path with port 0. */
+struct redis_server {
+	char host[256];
+	uint16_t port;
+};
+
+struct redis_hub_settings {
+	enum redis_mode mode;
+	const struct redis_server *server; /* copied. REDIS_SINGLE: exactly one; REDIS_SENTINEL: the
+					    * sentinels */
+	unsigned server_n;                 /* 1..REDIS_SERVERS_MAX */
+	char master[64];                   /* REDIS_SENTINEL: its name */
+	/* For sentinels that ask for it. */
+	char username[128], password[256];
+};
+
+/* Where to connect, without any name left to look up: never blocks. */
+struct redis_address {
+	char host[108]; /* numeric, or an absolute path */
+	uint16_t port;  /* 0: a path */
+};
+
+/* In the order to try them. A store stays with the one it has while that is in the list. */
+struct redis_addresses {
+	struct redis_address address[REDIS_ADDRESSES_MAX];
+	unsigned n;          /* 0: not known yet, or not any more */
+	uint64_t generation; /* rises with every change */
+	bool master_only;    /* a server that says it is a replica is not the one (sentinel) */
+};
+
+struct redis_hub;
+
+/* Starts looking; returns at once. NULL: out of memory, no descriptors or no thread, or settings
+ * that cannot be (`err` says which). */
+struct redis_hub *redis_hub_new(
+	const struct redis_hub_settings *, struct ev_loop *, char *err, size_t err_size);
+/* After the last store was closed; the loop must still be there. NULL is fine. Never waits for a
+ * resolver that hangs. */
+void redis_hub_free(struct redis_hub *);
+
+/* ---- what stores call: any thread ---- */
+
+/* A store that wants to know: `bell` is sent with every change, on its own loop. */
+struct redis_listener {
+	struct ev_loop *loop;
+	ev_async *bell;
+	struct redis_listener *next, **link; /* the hub's */
+	bool away;                           /* the hub's */
+};
+
+void redis_hub_listen(struct redis_hub *, struct redis_listener *);
+void redis_hub_leave(struct redis_hub *, struct redis_listener *);
+
+struct redis_addresses redis_hub_addresses(struct redis_hub *);
+
+/* What the hub said leads nowhere (refused, timed out, a replica): it looks again, at most once a
+ * second. */
+void redis_hub_ask_again(struct redis_hub *);
+
+/* This store's checks get the failure policy from now on / Redis answers again. Logged once for
+ * all: `store_degraded why=… server=…` when the first one goes, `store_recovered away_s=…` when the
+ * last one has been back for a second. `hint` (may be NULL): what to do about it. */
+void redis_hub_away(struct redis_hub *, struct redis_listener *, const char *why, const char *hint,
+	const struct redis_address *);
+void redis_hub_back(struct redis_hub *, struct redis_listener *);
+
+#endif
