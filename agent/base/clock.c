@@ -56,6 +56,12 @@ struct now clock_read(void)
 	return now;
 }
 
+usec_t clock_steady(void)
+{
+	(void)pthread_once(&once, anchor);
+	return read_usec(CLOCK_MONOTONIC) + steady_zero;
+}
+
 usec_t clock_thread_cpu(void)
 {
 	return read_usec(CLOCK_THREAD_CPUTIME_ID);

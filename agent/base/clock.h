@@ -27,6 +27,9 @@ struct now {
 /* Both clocks, by vDSO: no system call. Any thread. */
 struct now clock_read(void);
 
+/* The same `steady`, alone. By vDSO as well; any thread. */
+usec_t clock_steady(void);
+
 /* CPU time of the calling thread, for benchmarks and watchdogs of pauses. */
 usec_t clock_thread_cpu(void);
 

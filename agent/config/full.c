@@ -150,10 +150,10 @@ static const char head[] =
 	"# Any string may hold ${NAME} or ${NAME:-default} from the environment (the default also\n"
 	"# stands where NAME is empty; any other $ is just that), and a number or a boolean may be\n"
 	"# written as such a string: threads = \"${THREADS:-0}\";\n"
-	"# Durations are \"500ms\", \"10s\", \"5m\", \"1h\", \"1d\". Relative paths start from the folder of\n"
-	"# the file that names them. @include \"FILE\" at the beginning of a line reads another file\n"
-	"# there. With several -f, rules, allow and block are appended in order; any other setting\n"
-	"# may be given once.\n"
+	"# Durations are \"30us\", \"500ms\", \"10s\", \"5m\", \"1h\", \"1d\". Relative paths start from the\n"
+	"# folder of the file that names them. @include \"FILE\" at the beginning of a line reads\n"
+	"# another file there. With several -f, rules, allow and block are appended in order; any\n"
+	"# other setting may be given once.\n"
 	"\n";
 
 static const char lists[] =

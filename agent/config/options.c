@@ -95,7 +95,7 @@ static bool set_duration(const struct set *s, char *out)
 	if (s->one->type != GIVEN_STRING || !duration_parse(str_of(s->one->text), &v) ||
 		v < s->o->min || v > s->o->max) {
 		snprintf(want, sizeof want,
-			"a duration from \"%s\" to \"%s\" (units: ms, s, m, h, d)",
+			"a duration from \"%s\" to \"%s\" (units: us, ms, s, m, h, d)",
 			duration_format(s->o->min, a), duration_format(s->o->max, b));
 		return refuse(s, s->one, want);
 	}

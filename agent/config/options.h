@@ -81,6 +81,10 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(agent_drain, "agent.drain", DURATION, "2s", 0, OPTION_HOUR, RELOAD, "", \
 		settings.agent.drain, \
 		"how long health checks fail before a stop closes what is left") \
+	X(agent_busy_poll, "agent.busy_poll", DURATION, "30us", 0, 1000, RELOAD, "", \
+		settings.agent.busy_poll, \
+		"after requests a thread asks for more, so long at most, before it sleeps: less " \
+		"delay for more CPU time; only where there are more cores than threads") \
 	X(agent_header_format, "agent.header_format", WORD, "ietf-11", 0, 0, RELOAD, "ietf-11", \
 		header_format, \
 		"which draft of the RateLimit fields the variables policy and ratelimit follow") \

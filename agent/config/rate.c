@@ -18,6 +18,7 @@ static const struct {
 	{ "m", 60 * USEC_PER_SEC },
 	{ "s", USEC_PER_SEC },
 	{ "ms", USEC_PER_MSEC },
+	{ "us", 1 },
 };
 
 static const struct {

@@ -201,6 +201,7 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 
 	memo.have = 0;
 	plan->n = 0;
+	plan->degraded = plan->closed = false;
 	plan->done = NULL;
 	int tier = find_tier(p, v, plan);
 	if (!p->enabled) {

@@ -16,11 +16,24 @@ bool checker_init(struct checker *c, size_t notify_max, struct store *store,
 		.events = events,
 	};
 	c->scratch = malloc(c->scratch_n);
+	check_pool_init(&c->pool);
 	return c->scratch != NULL;
+}
+
+bool checker_grow(struct checker *c, size_t notify_max)
+{
+	struct checker larger;
+	if (!checker_init(&larger, notify_max, c->store, c->metrics, c->events))
+		return false;
+	free(c->scratch);
+	c->scratch = larger.scratch;
+	c->scratch_n = larger.scratch_n;
+	return true;
 }
 
 void checker_fini(struct checker *c)
 {
+	check_pool_fini(&c->pool);
 	free(c->scratch);
 	c->scratch = NULL;
 }
@@ -212,21 +225,17 @@ static struct str visible_path(const struct policy *p, const struct view *v)
 	return path.n ? path_normalise(path, v->scratch) : path;
 }
 
-static void put_event(
-	struct checker *c, const struct policy *p, const struct decision *d, struct now now)
+static void put_event(struct checker *c, const struct policy *p, const struct plan *plan,
+	const struct decision *d)
 {
-	/* First of all: a flood of denials must not compose what nobody will read. */
-	if (!c->events || !event_ring_has_room(c->events))
-		return;
-
 	const struct view *v = &c->view;
-	struct event e = { .utc = now.utc, .reason = d->reason };
+	struct event e = { .utc = plan->now.utc, .reason = d->reason };
 	struct str method = visible(p, v, FIELD_METHOD), path = visible_path(p, v);
 
 	e.limit = d->limit;
 	e.retry_after = d->retry_after;
 	if (!(p->secret >> FIELD_TIER & 1))
-		copy_text(e.tier, sizeof e.tier, (struct str){ c->plan.tier, c->plan.tier_length });
+		copy_text(e.tier, sizeof e.tier, (struct str){ plan->tier, plan->tier_length });
 	if (d->reported) {
 		copy_text(e.rule, sizeof e.rule, str_of(d->reported->limit->rule->name));
 		e.client[take_describe(p, d->reported, v, e.client, sizeof e.client - 1)] = '\0';
@@ -261,9 +270,11 @@ static void count_decision(struct checker *c, const struct decision *d)
 	case REASON_DISABLED:
 		count(c, METRIC_checks_disabled);
 		break;
+	case REASON_DEGRADED:
+		count(c, METRIC_checks_degraded);
+		break;
 	case REASON_OK:
 	case REASON_BANNED:
-	case REASON_DEGRADED:
 		break;
 	}
 	if (d->shadow)
@@ -274,24 +285,6 @@ static void count_decision(struct checker *c, const struct decision *d)
 		count(c, METRIC_checks_warned);
 }
 
-static void decide_check(
-	struct checker *c, const struct snapshot *snap, struct now now, struct wire_writer *out)
-{
-	const struct policy *p = snap->policy;
-
-	policy_plan(p, &c->view, &c->plan);
-	/* No store here answers later yet: with the memory store a plan is done when taken. */
-	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n)
-		(void)store_take(c->store, &c->plan, now);
-	struct decision d = decide(&c->plan, now);
-	if (answer_put(out, snap->settings.agent.variables, p, &c->plan, &d, now))
-		count(c, METRIC_actions_dropped);
-	count_decision(c, &d);
-	/* Cost 0 only asks: nobody was refused. */
-	if (d.deny && !(d.reported && d.reported->cost == 0))
-		put_event(c, p, &d, now);
-}
-
 /* No ACK is longer, so that a large frame size costs no room. */
 enum { ACK_BYTES_MAX = FRAME_HEAD_MAX + ANSWER_BYTES_MAX };
 
@@ -300,8 +293,153 @@ size_t check_room(uint32_t send_max)
 	return FRAME_LENGTH_BYTES + (send_max < ACK_BYTES_MAX ? send_max : ACK_BYTES_MAX);
 }
 
-enum check_rc check_answer(struct checker *c, const struct snapshot *snap, const struct notify *n,
-	uint32_t send_max, struct now now, struct wire_writer *out)
+/* Is there a line to be written? Asked first of all: a flood of denials must not compose what
+ * nobody will read. Cost 0 only asks: nobody was refused. */
+static bool wants_event(struct checker *c, const struct decision *d)
+{
+	return d->deny && !(d->reported && d->reported->cost == 0) && c->events &&
+	       event_ring_has_room(c->events);
+}
+
+struct ids {
+	uint64_t stream, frame;
+};
+
+/* The frame's bound is the writer's end: variables that do not fit are left out. */
+static void write_ack(struct checker *c, const struct snapshot *snap, const struct plan *plan,
+	const struct decision *d, struct ids ids, uint32_t send_max, struct wire_writer *out)
+{
+	struct wire_writer w = { out->p, out->p + check_room(send_max), false };
+	uint8_t *length_word = frame_begin(&w, FRAME_ACK, ids.stream, ids.frame);
+	if (!plan)
+		answer_put_ack(&w);
+	else if (answer_put(&w, snap->settings.agent.variables, snap->policy, plan, d, plan->now))
+		count(c, METRIC_actions_dropped);
+	frame_end(&w, length_word);
+	out->p = w.p;
+	count(c, METRIC_notifies);
+}
+
+static void answer_now(struct checker *c, const struct snapshot *snap, const struct plan *plan,
+	const struct notify *n, uint32_t send_max, struct wire_writer *out)
+{
+	struct decision d = decide(plan, plan->now);
+	write_ack(c, snap, plan, &d, (struct ids){ n->stream_id, n->frame_id }, send_max, out);
+	count_decision(c, &d);
+	if (wants_event(c, &d))
+		put_event(c, snap->policy, plan, &d);
+}
+
+/* ---- checks whose store answers later ---- */
+
+static void check_end(struct check *check)
+{
+	struct checker *c = check->checker;
+
+	(void)snapshot_unref(check->snapshot); /* never the last: worker_publish() */
+	metric_add(c->metrics, METRIC_checks_waiting, (uint64_t)-1);
+	check_put_back(&c->pool, check);
+}
+
+/* The view died long ago: what its line needs is read once more. */
+static void put_late_event(struct check *check)
+{
+	struct checker *c = check->checker;
+	const struct notify again = {
+		.payload = check->payload, .payload_n = check->payload_n, .truncated = true
+	};
+	if (load_view(c, check->snapshot, &again) == LOAD_CHECK)
+		put_event(c, check->snapshot->policy, &check->plan, &check->decision);
+}
+
+static void on_taken(struct plan *plan)
+{
+	struct check *check = (struct check *)plan;
+	struct checker *c = check->checker;
+
+	check->state = CHECK_DECIDED;
+	check->decision = decide(plan, plan->now);
+	count_decision(c, &check->decision);
+	if (wants_event(c, &check->decision))
+		put_late_event(check);
+	if (check->owner)
+		c->decided(check);
+	else
+		check_end(check);
+}
+
+bool check_write(struct check *check, struct wire_writer *out)
+{
+	if (out->bad || wire_room(out) < check_room(check->send_max))
+		return false;
+	write_ack(check->checker, check->snapshot, &check->plan, &check->decision,
+		(struct ids){ check->stream_id, check->frame_id }, check->send_max, out);
+	check_end(check);
+	return true;
+}
+
+void check_abandon(struct check *check)
+{
+	count(check->checker, METRIC_checks_abandoned);
+	check->owner = NULL;
+	if (check->state == CHECK_DECIDED)
+		check_end(check);
+}
+
+/* true: it waits; false: its plan is done. */
+static bool is_kept_waiting(struct check *check, struct checker *c, struct snapshot *snap,
+	const struct notify *n, uint32_t send_max, struct now now)
+{
+	struct plan *plan = &check->plan;
+	size_t kept = n->payload_n < CHECK_PAYLOAD_MAX ? n->payload_n : CHECK_PAYLOAD_MAX;
+
+	policy_plan(snap->policy, &c->view, plan);
+	plan->now = now;
+	if (plan->outcome != OUTCOME_LIMITS || !plan->n)
+		return false;
+	plan->done = on_taken;
+	if (store_take(c->store, plan, now) == STORE_DONE)
+		return false;
+	check->checker = c;
+	check->snapshot = snapshot_ref(snap);
+	check->owner = NULL;
+	check->state = CHECK_ASKED;
+	check->stream_id = n->stream_id;
+	check->frame_id = n->frame_id;
+	check->send_max = send_max;
+	check->payload_n = (uint16_t)kept;
+	memcpy(check->payload, n->payload, kept);
+	metric_add(c->metrics, METRIC_checks_waiting, 1);
+	return true;
+}
+
+static enum check_rc ask_store(struct checker *c, struct snapshot *snap, const struct notify *n,
+	uint32_t send_max, struct now now, struct wire_writer *out, struct check **pending)
+{
+	struct check *check = check_get(&c->pool);
+	if (!check) {
+		policy_plan(snap->policy, &c->view, &c->plan);
+		c->plan.now = now;
+		if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n) {
+			count(c, METRIC_checks_unpooled);
+			c->store->ops->fall_back(c->store, &c->plan, now);
+		}
+		answer_now(c, snap, &c->plan, n, send_max, out);
+		return CHECK_ANSWERED;
+	}
+	if (is_kept_waiting(check, c, snap, n, send_max, now)) {
+		*pending = check;
+		return CHECK_PENDING;
+	}
+	answer_now(c, snap, &check->plan, n, send_max, out);
+	check_put_back(&c->pool, check);
+	return CHECK_ANSWERED;
+}
+
+/* ---- the way of every NOTIFY ---- */
+
+enum check_rc check_answer(struct checker *c, struct snapshot *snap, const struct notify *n,
+	uint32_t send_max, struct now now, struct wire_writer *out, struct check **pending)
 {
 	if (out->bad || wire_room(out) < check_room(send_max))
 		return CHECK_NO_ROOM;
@@ -309,16 +447,18 @@ enum check_rc check_answer(struct checker *c, const struct snapshot *snap, const
 	enum load_rc rc = load_view(c, snap, n);
 	if (rc == LOAD_MALFORMED)
 		return CHECK_MALFORMED;
+	if (rc == LOAD_NOTHING) {
+		write_ack(c, snap, NULL, NULL, (struct ids){ n->stream_id, n->frame_id }, send_max,
+			out);
+		return CHECK_ANSWERED;
+	}
+	if (store_may_be_pending(c->store))
+		return ask_store(c, snap, n, send_max, now, out, pending);
 
-	/* The frame's bound is the writer's end: variables that do not fit are left out. */
-	struct wire_writer w = { out->p, out->p + check_room(send_max), false };
-	uint8_t *length_word = frame_begin(&w, FRAME_ACK, n->stream_id, n->frame_id);
-	if (rc == LOAD_CHECK)
-		decide_check(c, snap, now, &w);
-	else
-		answer_put_ack(&w);
-	frame_end(&w, length_word);
-	out->p = w.p;
-	count(c, METRIC_notifies);
+	policy_plan(snap->policy, &c->view, &c->plan);
+	c->plan.now = now;
+	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n)
+		(void)store_take(c->store, &c->plan, now);
+	answer_now(c, snap, &c->plan, n, send_max, out);
 	return CHECK_ANSWERED;
 }

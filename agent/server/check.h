@@ -4,6 +4,7 @@
 #define SERVER_CHECK_H
 
 #include "config/snapshot.h"
+#include "server/check_pool.h"
 #include "server/metrics.h"
 #include "spop/session.h"
 #include "store/store.h"
@@ -50,21 +51,35 @@ struct checker {
 	struct store *store;
 	struct metrics *metrics;   /* the worker's own */
 	struct event_ring *events; /* NULL: denials are not logged */
+	struct check_pool pool;    /* of checks whose store answers later */
+	/* Such a check is decided, and its owner is still there: check_write() it, now or later.
+	 * Called from the loop, never from within check_answer(). */
+	void (*decided)(struct check *);
 };
 
 /* `notify_max`: the longest NOTIFY (reassembled ones included). false: out of memory. */
 bool checker_init(
 	struct checker *, size_t notify_max, struct store *, struct metrics *, struct event_ring *);
+/* No check may be waiting any more: close the store first. */
 void checker_fini(struct checker *);
+/* Longer NOTIFYs from now on. false: out of memory, and nothing has changed. */
+bool checker_grow(struct checker *, size_t notify_max);
 
-enum check_rc { CHECK_ANSWERED, CHECK_MALFORMED, CHECK_NO_ROOM };
+enum check_rc { CHECK_ANSWERED, CHECK_PENDING, CHECK_MALFORMED, CHECK_NO_ROOM };
 
 /* Decides on `notify` by `snapshot` and writes one whole ACK frame (never empty, at most `send_max`
- * bytes after its length word) to `out`. CHECK_MALFORMED: nothing written; disconnect with
- * SPOP_INVALID. CHECK_NO_ROOM: nothing written and nothing charged: `out` had less than
- * check_room(send_max) bytes. */
-enum check_rc check_answer(struct checker *, const struct snapshot *, const struct notify *,
-	uint32_t send_max, struct now, struct wire_writer *out);
+ * bytes after its length word) to `out`. CHECK_PENDING: nothing written yet; `*pending` is the
+ * caller's to own (set its owner) until it has written or abandoned it. CHECK_MALFORMED: nothing
+ * written; disconnect with SPOP_INVALID. CHECK_NO_ROOM: nothing written and nothing charged: `out`
+ * had less than check_room(send_max) bytes. */
+enum check_rc check_answer(struct checker *, struct snapshot *, const struct notify *,
+	uint32_t send_max, struct now, struct wire_writer *out, struct check **pending);
+
+/* Writes the ACK of a check that is decided, and ends it. false: `out` has less than
+ * check_room(check->send_max) bytes; nothing has happened. */
+bool check_write(struct check *, struct wire_writer *out);
+/* Nobody wants its answer any more; its owner may go. */
+void check_abandon(struct check *);
 
 /* The room an ACK may need. */
 size_t check_room(uint32_t send_max);

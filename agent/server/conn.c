@@ -13,6 +13,7 @@ enum {
 	PEER_MAX = 128,
 	RECV_MAX = 8192, /* of one turn: a peer that sends without end gets its share, not more;
 			  * about what HAProxy asks at a time (20 NOTIFYs) */
+	CHECKS_EACH_MAX = CHECKS_MAX / 4, /* of one connection: it must not take everyone's */
 	LINGER_BYTES_MAX = 1 << 20, /* unread input that is still drained after a DISCONNECT */
 };
 
@@ -44,11 +45,20 @@ struct conn {
 	usec_t write_deadline; /* steady; 0: nothing waits to be sent */
 	usec_t answered_at;    /* steady; the last bytes that were sent */
 	size_t lingered;       /* bytes thrown away */
+	/* Checks whose answer comes later (check_pool.h). */
+	struct check *asked;                  /* the store has them */
+	struct check *decided, **decided_end; /* to be written, in the order they were decided */
+	unsigned checks_n;                    /* both */
+	bool paused; /* too many of them: nothing is read until there are fewer */
+	bool is_dirty;
+	struct conn *next_dirty;
 	char peer[PEER_MAX];
 };
 
 static void on_readable(struct ev_loop *, ev_io *, int revents);
 static void on_writable(struct ev_loop *, ev_io *, int revents);
+static void on_decided(struct check *);
+static void on_prepare(struct ev_loop *, ev_prepare *, int revents);
 
 /* Creation and end. */
 
@@ -75,18 +85,100 @@ static size_t buffer_size_for(const struct session_settings *s)
 	       SESSION_OUT_MAX;
 }
 
-bool conns_init(struct conns *all, struct ev_loop *loop, const struct snapshot *snapshot,
+bool conns_init(struct conns *all, struct ev_loop *loop, struct snapshot *snapshot,
 	struct store *store, struct metrics *metrics, struct event_ring *events)
 {
 	*all = (struct conns){ .loop = loop, .snapshot = snapshot, .metrics = metrics };
 	all->settings = session_settings_of(&snapshot->settings);
 	buffer_pool_init(&all->pool, buffer_size_for(&all->settings));
-	return checker_init(&all->checker, all->settings.accept_max, store, metrics, events);
+	busy_poll_init(&all->busy_poll, loop);
+	ev_prepare_init(&all->flusher, on_prepare);
+	all->flusher.data = all;
+	if (!checker_init(&all->checker, all->settings.accept_max, store, metrics, events))
+		return false;
+	all->checker.decided = on_decided;
+	return true;
+}
+
+/* ---- checks whose answer comes later ---- */
+
+static void check_link(struct check *check, struct check **list)
+{
+	check->next = *list;
+	check->link = list;
+	if (check->next)
+		check->next->link = &check->next;
+	*list = check;
+}
+
+static void check_unlink(struct check *check)
+{
+	*check->link = check->next;
+	if (check->next)
+		check->next->link = check->link;
+}
+
+static void keep_asked(struct conn *c, struct check *check)
+{
+	check->owner = c;
+	check_link(check, &c->asked);
+	c->checks_n++;
+}
+
+static void mark_dirty(struct conn *c)
+{
+	if (c->is_dirty)
+		return;
+	c->is_dirty = true;
+	c->next_dirty = c->all->dirty;
+	c->all->dirty = c;
+	ev_prepare_start(c->all->loop, &c->all->flusher);
+}
+
+/* From the store: many at once, as a rule; so all that they say to one peer goes in one send. */
+static void on_decided(struct check *check)
+{
+	struct conn *c = check->owner;
+
+	check_unlink(check);
+	check->next = NULL;
+	*c->decided_end = check;
+	c->decided_end = &check->next;
+	mark_dirty(c);
+}
+
+static void abandon_checks(struct conn *c)
+{
+	while (c->asked) {
+		struct check *check = c->asked;
+		check_unlink(check);
+		check_abandon(check);
+	}
+	while (c->decided) {
+		struct check *check = c->decided;
+		c->decided = check->next;
+		check_abandon(check);
+	}
+	c->decided_end = &c->decided;
+	c->checks_n = 0;
+}
+
+static void forget_dirty(struct conn *c)
+{
+	if (!c->is_dirty)
+		return;
+	struct conn **link = &c->all->dirty;
+	while (*link != c)
+		link = &(*link)->next_dirty;
+	*link = c->next_dirty;
+	c->is_dirty = false;
 }
 
 static void conn_free(struct conn *c)
 {
 	struct conns *all = c->all;
+	abandon_checks(c);
+	forget_dirty(c);
 	ev_io_stop(all->loop, &c->reader);
 	ev_io_stop(all->loop, &c->writer);
 	(void)close(c->fd);
@@ -102,30 +194,47 @@ static void conn_free(struct conn *c)
 	metric_add(all->metrics, METRIC_connections_open, (uint64_t)-1);
 }
 
-void conns_fini(struct conns *all)
+void conns_close(struct conns *all)
 {
 	while (all->head)             /* which conn_free() moves on, through c->link */
 		conn_free(all->head); /* NOLINT(clang-analyzer-unix.Malloc) */
+	ev_prepare_stop(all->loop, &all->flusher);
+}
+
+void conns_fini(struct conns *all)
+{
+	conns_close(all);
+	busy_poll_stop(&all->busy_poll);
 	checker_fini(&all->checker);
 	buffer_pool_fini(&all->pool);
 }
 
-void conns_use(struct conns *all, const struct snapshot *snapshot)
+static void set_busy_poll(struct conns *all)
+{
+	busy_poll_set(
+		&all->busy_poll, all->may_busy_poll ? all->snapshot->settings.agent.busy_poll : 0);
+}
+
+void conns_allow_busy_poll(struct conns *all)
+{
+	all->may_busy_poll = true;
+	set_busy_poll(all);
+}
+
+void conns_use(struct conns *all, struct snapshot *snapshot)
 {
 	all->snapshot = snapshot;
+	set_busy_poll(all);
 	struct session_settings fresh = session_settings_of(&snapshot->settings);
 	struct checker *c = &all->checker;
 	if (fresh.accept_max > all->settings.accept_max) {
 		/* A frame may be longer now than the view's memory was made for. Without the new
 		 * memory a value that does not fit counts as absent, so sizes stay as they were. */
-		struct checker larger;
-		if (!checker_init(&larger, fresh.accept_max, c->store, c->metrics, c->events)) {
+		if (!checker_grow(c, fresh.accept_max)) {
 			log_error("no_memory", KV_Z("for", "a larger agent.max_frame_size"),
 				KV_Z("hint", "the sizes from before the reload are kept"));
 			return;
 		}
-		checker_fini(c);
-		*c = larger;
 	}
 	/* What was made large stays large: there may be connections that still need it. */
 	all->settings.max_frame_size = fresh.max_frame_size;
@@ -150,6 +259,7 @@ void conns_add(struct conns *all, int fd, const char *peer, struct now now)
 	session_init(&c->session, &c->settings);
 	c->session.draining = all->draining;
 	c->room = SESSION_OUT_MAX;
+	c->decided_end = &c->decided;
 	c->deadline = now.steady + CONN_HELLO_TIMEOUT;
 	c->answered_at = now.steady;
 	ev_io_init(&c->reader, on_readable, fd, EV_READ);
@@ -228,6 +338,7 @@ static void close_after_flush(struct conn *c, struct now now)
 {
 	c->state = CONN_FLUSHING;
 	c->deadline = 0;
+	abandon_checks(c);
 	switch (flush(c, now)) {
 	case FLUSH_DONE:
 		linger(c, now);
@@ -310,8 +421,13 @@ static enum session_rc on_frame(
 		return rc;
 	if (s->notify.truncated)
 		metric_add(all->metrics, METRIC_fragments_truncated, 1);
-	switch (check_answer(&all->checker, all->snapshot, &s->notify, s->send_max, now, w)) {
+	struct check *pending;
+	switch (check_answer(
+		&all->checker, all->snapshot, &s->notify, s->send_max, now, w, &pending)) {
 	case CHECK_ANSWERED:
+		return SESSION_REPLIED;
+	case CHECK_PENDING:
+		keep_asked(c, pending);
 		return SESSION_REPLIED;
 	case CHECK_MALFORMED:
 		return session_disconnect(s, SPOP_INVALID, w);
@@ -322,7 +438,7 @@ static enum session_rc on_frame(
 	return session_disconnect(s, SPOP_NO_RESOURCE, w);
 }
 
-enum frames_rc { FRAMES_ALL, FRAMES_NO_ROOM, FRAMES_CLOSE };
+enum frames_rc { FRAMES_ALL, FRAMES_NO_ROOM, FRAMES_PAUSE, FRAMES_CLOSE };
 
 /* Handles the frames of [*p, end) while `out` has room for an answer. */
 static enum frames_rc handle_frames(
@@ -333,6 +449,10 @@ static enum frames_rc handle_frames(
 	for (;;) {
 		if (wire_room(&w) < c->room) {
 			result = FRAMES_NO_ROOM;
+			break;
+		}
+		if (c->checks_n >= CHECKS_EACH_MAX) {
+			result = FRAMES_PAUSE;
 			break;
 		}
 		struct frame frame;
@@ -394,6 +514,13 @@ static void serve(struct conn *c, struct now now)
 			wait_for_peer(c);
 			return;
 		}
+		if (rc == FRAMES_PAUSE) {
+			buffer_pack(c->in);
+			c->deadline = 0; /* the store's own watches now */
+			c->paused = true;
+			ev_io_stop(c->all->loop, &c->reader);
+			return;
+		}
 		if (rc == FRAMES_ALL)
 			break;
 	}
@@ -404,6 +531,52 @@ static void serve(struct conn *c, struct now now)
 		buffer_pack(c->in);
 	}
 	set_deadline(c, moved, now);
+}
+
+/* Writes what has been decided since, by one send as long as it fits into one. false: not all of it
+ * went yet, or `c` was freed. */
+static bool send_decided(struct conn *c, struct now now)
+{
+	while (c->decided) {
+		struct buffer *out = c->out;
+		if (!out && !(out = c->out = buffer_get(&c->all->pool))) {
+			conn_end(c, "no memory");
+			return false;
+		}
+		struct wire_writer w = { out->bytes + out->end, out->bytes + out->size, false };
+		while (c->decided) {
+			struct check *check = c->decided, *next = check->next;
+			if (!check_write(check, &w))
+				break;
+			c->decided = next;
+			c->checks_n--;
+		}
+		if (!c->decided)
+			c->decided_end = &c->decided;
+		out->end = (size_t)(w.p - out->bytes);
+		switch (flush(c, now)) {
+		case FLUSH_DONE:
+			break;
+		case FLUSH_WAIT:
+			wait_for_peer(c);
+			return false;
+		case FLUSH_BROKEN:
+			conn_end(c, "cannot send");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Reads on, beginning with what waits. May free `c`. */
+static void resume(struct conn *c, struct now now)
+{
+	if (c->paused && c->checks_n >= CHECKS_EACH_MAX / 2)
+		return;
+	c->paused = false;
+	ev_io_start(c->all->loop, &c->reader);
+	if (c->in)
+		serve(c, now);
 }
 
 /* Callbacks. */
@@ -438,7 +611,9 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	ssize_t n = recv(c->fd, in->bytes + in->end, room < RECV_MAX ? room : RECV_MAX, 0);
 	if (n > 0) {
 		in->end += (size_t)n;
-		serve(c, clock_read());
+		struct now now = clock_read();
+		busy_poll_note(&c->all->busy_poll, now.steady);
+		serve(c, now);
 		return;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
@@ -472,9 +647,25 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 		break;
 	}
 	ev_io_stop(loop, &c->writer);
-	ev_io_start(loop, &c->reader);
-	if (c->in)
-		serve(c, now);
+	if (send_decided(c, now))
+		resume(c, now);
+}
+
+static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
+{
+	(void)revents;
+	struct conns *all = w->data;
+	struct now now = clock_read();
+	while (all->dirty) {
+		struct conn *c = all->dirty;
+		all->dirty = c->next_dirty;
+		c->is_dirty = false;
+		/* Where the peer does not take what it got, on_writable() will go on. */
+		if (c->state == CONN_OPEN && !ev_is_active(&c->writer) && send_decided(c, now) &&
+			c->paused)
+			resume(c, now);
+	}
+	ev_prepare_stop(loop, w);
 }
 
 /* Deadlines and the end. */
@@ -521,7 +712,7 @@ void conns_drain(struct conns *all)
 
 static bool has_nothing_under_way(const struct conn *c)
 {
-	return !c->in && !c->out && !c->session.assembling;
+	return !c->in && !c->out && !c->session.assembling && !c->checks_n;
 }
 
 bool conns_stop(struct conns *all, struct now now)

@@ -6,6 +6,7 @@
 #define SERVER_CONN_H
 
 #include "server/buffer.h"
+#include "server/busy_poll.h"
 #include "server/check.h"
 
 #include <ev.h>
@@ -22,12 +23,16 @@ struct conn;
 /* What the connections of one loop share. */
 struct conns {
 	struct ev_loop *loop;
-	const struct snapshot *snapshot; /* borrowed; swapped by the owner between callbacks */
+	struct snapshot *snapshot; /* borrowed; swapped by the owner between callbacks */
 	struct metrics *metrics;
 	struct checker checker;
 	struct session_settings settings; /* of connections that are opened from now on */
 	struct buffer_pool pool;
+	struct busy_poll busy_poll;
+	bool may_busy_poll;
 	struct conn *head;
+	struct conn *dirty; /* those with answers that came later than their requests' turn */
+	ev_prepare flusher; /* sends them, before the loop sleeps; runs while there are any */
 	unsigned n;
 	_Atomic(unsigned) open; /* n and what was promised: the control thread adds, for the choice
 				 * of a worker, before it mails; each end here takes one off */
@@ -36,12 +41,19 @@ struct conns {
 };
 
 /* The store, metrics and events are borrowed, and outlive it. false: out of memory. */
-bool conns_init(struct conns *, struct ev_loop *, const struct snapshot *, struct store *,
+bool conns_init(struct conns *, struct ev_loop *, struct snapshot *, struct store *,
 	struct metrics *, struct event_ring *);
-void conns_fini(struct conns *); /* closes what is left; copes with the half-built */
+/* Closes what is left; checks that wait for the store are abandoned. Then close the store, which
+ * ends them, and then conns_fini(). */
+void conns_close(struct conns *);
+void conns_fini(struct conns *); /* copes with the half-built */
+
+/* From now on agent.busy_poll counts, before the loop sleeps. Only where a core is left for those
+ * who ask. */
+void conns_allow_busy_poll(struct conns *);
 
 /* The next snapshot (the caller keeps it alive, and the old one until this returns). */
-void conns_use(struct conns *, const struct snapshot *);
+void conns_use(struct conns *, struct snapshot *);
 
 /* Takes the non-blocking `fd` over. `conns->open` has been counted up for it. */
 void conns_add(struct conns *, int fd, const char *peer, struct now);

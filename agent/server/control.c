@@ -420,6 +420,8 @@ static bool start_workers(struct control *c)
 			.number = i + 1,
 			.snapshot = c->snapshot,
 			.store = memory_store_base(c->args.store),
+			/* Where workers take every core, whom they answer needs what they leave. */
+			.may_busy_poll = usable_cores() > n,
 			.home = c->loop,
 			.bell = &c->bell,
 		});

@@ -29,6 +29,12 @@
 	X(checks_shadow, COUNTER, "checks that a rule in shadow mode would have denied") \
 	X(checks_tagged, COUNTER, "checks tagged by a rule with action = \"tag\"") \
 	X(checks_warned, COUNTER, "checks answered with warn") \
+	X(checks_degraded, COUNTER, "checks answered by the failure policy, the store being away") \
+	X(checks_waiting, GAUGE, "checks that wait for the store now") \
+	X(checks_unpooled, COUNTER, \
+		"checks answered by the failure policy for want of room to wait") \
+	X(checks_abandoned, COUNTER, \
+		"checks whose connection ended before the store had answered") \
 	X(actions_dropped, COUNTER, "ACKs that had to leave variables out for want of frame size")
 
 enum metric {

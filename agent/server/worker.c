@@ -117,6 +117,8 @@ struct worker *worker_new(const struct worker_args *a)
 	w->conns_made = true;
 	if (!conns_init(&w->conns, w->loop, w->snapshot, a->store, &w->metrics, w->events))
 		goto fail;
+	if (a->may_busy_poll)
+		conns_allow_busy_poll(&w->conns);
 	ev_async_init(&w->wake, on_wake);
 	w->wake.data = w;
 	ev_async_start(w->loop, &w->wake);

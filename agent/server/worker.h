@@ -14,6 +14,7 @@ struct worker_args {
 	unsigned number; /* from 1; the thread's name has it */
 	struct snapshot *snapshot;
 	struct store *store;
+	bool may_busy_poll;   /* there are more cores than workers */
 	struct ev_loop *home; /* the control loop, and what is sent there when the thread is done */
 	ev_async *bell;
 };

@@ -1117,7 +1117,7 @@ static void check_once(
 	struct wire_writer out = { bytes, bytes + room, false };
 	r->has_event = false;
 	enum check_rc rc = check_answer(
-		&r->checker, r->snapshot, &notify, r->send_max, now_of(r), &out);
+		&r->checker, r->snapshot, &notify, r->send_max, now_of(r), &out, NULL);
 	drain_events(r);
 
 	struct talk_ack ack;

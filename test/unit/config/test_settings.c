@@ -76,13 +76,13 @@ static void settings(void **state)
 			"t.cfg:1: agent.drain = 2: want a duration with its unit: \"2s\" or \"2ms\"\n" },
 		{ "in a string neither", "agent: { drain = \"2\"; };\n",
 			"t.cfg:1: agent.drain = \"2\": want a duration from \"0s\" to \"1h\" (units: "
-			"ms, s, m, h, d)\n" },
+			"us, ms, s, m, h, d)\n" },
 		{ "too long",
 			"agent: { drain = \"61m\"; }; store: { state_interval = \"25h\"; };\n",
 			"t.cfg:1: agent.drain = \"61m\": want a duration from \"0s\" to \"1h\" (units: "
-			"ms, s, m, h, d)\n"
+			"us, ms, s, m, h, d)\n"
 			"t.cfg:1: store.state_interval = \"25h\": want a duration from \"0s\" to \"1d\" "
-			"(units: ms, s, m, h, d)\n" },
+			"(units: us, ms, s, m, h, d)\n" },
 		/* ---- words ---- */
 		{ "a word that is near another", "log: { level = \"warn\"; format = \"jsn\"; };\n",
 			"t.cfg:1: log.level = \"warn\": want \"debug\", \"info\", \"warning\" or "

@@ -176,7 +176,7 @@ static enum check_rc ask(
 		guard = guard_new(OUT_MAX);
 	assert_true(room <= OUT_MAX);
 	struct wire_writer w = { guard.end - room, guard.end, false };
-	enum check_rc rc = check_answer(&g->checker, g->snapshot, n, send_max, now, &w);
+	enum check_rc rc = check_answer(&g->checker, g->snapshot, n, send_max, now, &w, NULL);
 	assert_false(w.bad);
 	a->n = (size_t)(w.p - (guard.end - room));
 	assert_true(a->n <= FRAME_LENGTH_BYTES + (size_t)send_max);
@@ -508,7 +508,7 @@ static void test_without_room_nothing_is_charged(void **state)
 	struct notify n = notify_of(bytes, (size_t)(w.p - bytes));
 	struct wire_writer tight = { out, out + check_room(256) - 1, false };
 	assert_int_equal(
-		check_answer(&g->checker, g->snapshot, &n, 256, noon, &tight), CHECK_NO_ROOM);
+		check_answer(&g->checker, g->snapshot, &n, 256, noon, &tight, NULL), CHECK_NO_ROOM);
 	assert_ptr_equal(tight.p, out);
 	assert_int_equal(ask(g, &n, 256, noon, &ack), CHECK_ANSWERED);
 	assert_int_equal(find(&ack, "remaining")->number, 4);
