@@ -1,0 +1,540 @@
+/* The script against plan_charge(), in random worlds: whatever the limits, the clock (backwards and
+ * years apart), what lies in Redis already, and how requests share a call, what the script wrote is
+ * what C would have kept, bit for bit; what it did not write was not to be charged; and it lives as
+ * long as it must. A failure names its seed; `redis_properties SEED [COUNT]` runs that again. */
+#include "redis/store.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	RULES = 6,
+	LIMITS = 3, /* of a rule, for one tier */
+	TIERS = 2,  /* which share their counters */
+	CLIENTS = 3,
+	ENTRIES = RULES * LIMITS * CLIENTS,
+	CALLS = 10,   /* for each seed */
+	SEEDS = 3000, /* where nothing else is said */
+};
+
+/* Mon 2026-01-05T00:00:00Z */
+#define ORIGIN (INT64_C(1767571200) * USEC_PER_SEC)
+#define YEAR   (365 * USEC_PER_DAY)
+
+static uint64_t seed_now;
+static unsigned failures;
+
+__attribute__((format(printf, 2, 3))) static bool hold(bool ok, const char *format, ...)
+{
+	if (ok)
+		return true;
+	va_list args;
+	va_start(args, format);
+	fprintf(stderr, "seed %" PRIu64 ": ", seed_now);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
+	failures++;
+	return false;
+}
+
+/* --- Chance --- */
+
+struct chance {
+	uint64_t state;
+};
+
+static uint64_t draw(struct chance *c)
+{
+	uint64_t z = c->state += UINT64_C(0x9e3779b97f4a7c15);
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
+/* lo..hi */
+static int64_t between(struct chance *c, int64_t lo, int64_t hi)
+{
+	return lo + (int64_t)(draw(c) % (uint64_t)(hi - lo + 1));
+}
+
+static bool one_in(struct chance *c, unsigned n)
+{
+	return draw(c) % n == 0;
+}
+
+/* 1..most, of any magnitude. */
+static int64_t magnitude(struct chance *c, int64_t most)
+{
+	int64_t top = most;
+	for (int64_t n = between(c, 0, 9); n > 0 && top > 10; n--)
+		top /= 10;
+	return between(c, 1, top);
+}
+
+/* --- A world: rules, and what Redis should hold --- */
+
+/* A value of Redis: `n` bytes, or none, or none that is a string. */
+struct entry {
+	struct key key;
+	enum algorithm algorithm;
+	uint8_t bytes[24];
+	int n; /* -1: no string */
+	bool is_there, is_bucket;
+	/* By this call: the limit that charged it last, and with what. */
+	const struct limit *charged;
+	struct bucket state;
+};
+
+struct world {
+	struct chance chance;
+	struct rule rule[RULES];
+	struct limit limit[RULES][TIERS][LIMITS];
+	unsigned rules, limits[RULES];
+	struct entry entry[RULES][LIMITS][CLIENTS];
+	usec_t now;
+};
+
+static const struct window windows[] = {
+	{ WINDOW_LENGTH, USEC_PER_SEC }, { WINDOW_LENGTH, 1500 * USEC_PER_MSEC },
+	{ WINDOW_LENGTH, 7 * USEC_PER_SEC + 1 }, { WINDOW_LENGTH, 60 * USEC_PER_SEC },
+	{ WINDOW_LENGTH, 90 * USEC_PER_SEC }, { WINDOW_LENGTH, 3600 * USEC_PER_SEC },
+	{ WINDOW_LENGTH, USEC_PER_DAY }, { WINDOW_LENGTH, 366 * USEC_PER_DAY },
+	{ WINDOW_WEEK, 7 * USEC_PER_DAY },
+	{ WINDOW_MONTH, 30 * USEC_PER_DAY }, /* fixed windows only */
+};
+enum { WINDOWS = sizeof windows / sizeof *windows };
+
+static struct quota random_quota(struct chance *c, enum algorithm algorithm, struct window w)
+{
+	struct quota q = { .algorithm = algorithm, .window = w };
+
+	q.units = one_in(c, 20) ? 0 : one_in(c, 2) ? between(c, 1, 20) : magnitude(c, 1000000000);
+	q.capacity = q.units;
+	if (algorithm == ALGORITHM_TOKEN_BUCKET && q.units && one_in(c, 2))
+		q.capacity = magnitude(c, one_in(c, 2) ? 50 : 1000000000);
+	return q;
+}
+
+static void slowest(struct limit *l, const struct quota *q)
+{
+	double interval = q->units ? (double)q->window.length / (double)q->units : 0;
+	double refill = interval * (double)q->capacity;
+	if (l->slowest_interval < interval)
+		l->slowest_interval = interval;
+	if (l->slowest_refill < refill)
+		l->slowest_refill = refill;
+}
+
+/* Also rules that share the counters of the one before: the same key twice in a plan. */
+static void random_rule(struct world *w, unsigned r)
+{
+	struct chance *c = &w->chance;
+	struct rule *rule = &w->rule[r];
+	bool twin = r > 0 && one_in(c, 6);
+	unsigned window = (unsigned)between(c, 0, WINDOWS - 1);
+
+	rule->algorithm = twin ? w->rule[r - 1].algorithm : (enum algorithm)between(c, 0, 2);
+	rule->mode = one_in(c, 4) ? MODE_SHADOW : MODE_ENFORCE;
+	rule->action = one_in(c, 5) ? ACTION_TAG : ACTION_DENY;
+	rule->count_denied = one_in(c, 3);
+	w->limits[r] = twin ? w->limits[r - 1] : (unsigned)between(c, 1, LIMITS);
+	for (unsigned i = 0; i < w->limits[r]; i++) {
+		struct window as = windows[(window + i) % WINDOWS];
+		if (twin)
+			as = w->limit[r - 1][0][i].quota.window;
+		else if (as.kind == WINDOW_MONTH && rule->algorithm != ALGORITHM_FIXED_WINDOW)
+			as = windows[0];
+		for (unsigned t = 0; t < TIERS; t++) {
+			struct limit *l = &w->limit[r][t][i];
+			l->rule = rule;
+			l->quota = random_quota(c, rule->algorithm, as);
+		}
+		for (unsigned t = 0; t < TIERS; t++)
+			for (unsigned other = 0; other < TIERS; other++)
+				slowest(&w->limit[r][t][i], &w->limit[r][other][i].quota);
+		for (unsigned k = 0; k < CLIENTS; k++) {
+			struct entry *e = &w->entry[r][i][k];
+			e->key = twin ? w->entry[r - 1][i][k].key
+				      : (struct key){ draw(c), draw(c) };
+			e->algorithm = rule->algorithm;
+		}
+	}
+}
+
+static void random_world(struct world *w, uint64_t seed)
+{
+	memset(w, 0, sizeof *w);
+	w->chance.state = seed * UINT64_C(0x2545f4914f6cdd1d);
+	w->now = ORIGIN + between(&w->chance, 0, 400 * USEC_PER_DAY);
+	w->rules = (unsigned)between(&w->chance, 1, RULES);
+	for (unsigned r = 0; r < w->rules; r++)
+		random_rule(w, r);
+}
+
+static void time_moves(struct world *w)
+{
+	static const usec_t lengths[] = { 1, 1000, USEC_PER_SEC, 20 * USEC_PER_SEC,
+		300 * USEC_PER_SEC, 7200 * USEC_PER_SEC, 3 * USEC_PER_DAY, 70 * USEC_PER_DAY,
+		20 * YEAR };
+	struct chance *c = &w->chance;
+
+	if (one_in(c, 4))
+		return;
+	usec_t by = between(c, 0, lengths[between(c, 0, 8)]);
+	w->now += one_in(c, 4) ? -by : by;
+	if (one_in(c, 6)) {
+		/* To where a window begins, or just before. */
+		const struct window *as = &windows[between(c, 0, WINDOWS - 1)];
+		usec_t start, end;
+		window_bounds(as, w->now, &start, &end);
+		w->now = start - between(c, 0, 1);
+	}
+	if (w->now < -60 * YEAR || w->now > 140 * YEAR)
+		w->now = ORIGIN;
+}
+
+static struct entry *entry_of(struct world *w, const struct key *k)
+{
+	/* A twin's entries are those of the rule before it: the first one found. */
+	for (unsigned r = 0; r < w->rules; r++)
+		for (unsigned i = 0; i < w->limits[r]; i++)
+			for (unsigned n = 0; n < CLIENTS; n++)
+				if (w->entry[r][i][n].key.a == k->a &&
+					w->entry[r][i][n].key.b == k->b)
+					return &w->entry[r][i][n];
+	abort();
+}
+
+/* --- Requests --- */
+
+static int64_t random_cost(struct chance *c, const struct quota *q)
+{
+	switch (between(c, 0, 9)) {
+	case 0:
+		return 0;
+	case 1:
+		return between(c, 0, q->capacity + 2);
+	case 2:
+		return one_in(c, 3) ? INT64_MAX - between(c, 0, 1) : magnitude(c, INT64_C(1) << 40);
+	case 3:
+	case 4:
+		return between(c, 1, q->capacity / 2 + 1);
+	default:
+		return 1;
+	}
+}
+
+static void random_plan(struct world *w, struct plan *p)
+{
+	struct chance *c = &w->chance;
+	unsigned tier = (unsigned)between(c, 0, TIERS - 1);
+	unsigned client = (unsigned)between(c, 0, CLIENTS - 1);
+
+	memset(p, 0, sizeof *p);
+	for (unsigned r = 0; r < w->rules; r++) {
+		if (one_in(c, 4))
+			continue;
+		int64_t cost = random_cost(c, &w->limit[r][tier][0].quota);
+		for (unsigned i = 0; i < w->limits[r]; i++)
+			p->take[p->n++] = (struct take){ .limit = &w->limit[r][tier][i],
+				.key = w->entry[r][i][client].key,
+				.cost = cost };
+	}
+}
+
+static bool same_bits(const void *a, const void *b, size_t n)
+{
+	return memcmp(a, b, n) == 0;
+}
+
+/* What the model says, and what came back by way of Redis. */
+static void compare_plans(const struct plan *want, const struct plan *got)
+{
+	hold(want->denied == got->denied, "denied %d, want %d", got->denied, want->denied);
+	for (unsigned i = 0; i < want->n; i++) {
+		const struct verdict *a = &want->take[i].verdict, *b = &got->take[i].verdict;
+		hold(a->admits == b->admits && a->oversize == b->oversize &&
+				a->charged == b->charged && a->retry_after == b->retry_after &&
+				same_bits(&a->left, &b->left, sizeof a->left) &&
+				same_bits(&a->state, &b->state, sizeof a->state),
+			"take %u of %u: another verdict than C's", i, want->n);
+	}
+}
+
+/* The bytes of a bucket: this machine's own, which is little-endian. */
+static_assert(sizeof(struct bucket) == REDIS_BUCKET_BYTES, "as it lies in Redis");
+
+static void model_charges(struct world *w, struct plan *p)
+{
+	const struct bucket *stored[PLAN_MAX];
+	struct bucket bucket[PLAN_MAX];
+	static const uint8_t zero[REDIS_BUCKET_BYTES];
+
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct entry *e = entry_of(w, &p->take[i].key);
+		memcpy(&bucket[i], e->bytes, sizeof bucket[i]);
+		stored[i] = e->is_bucket && !same_bits(e->bytes, zero, sizeof zero) ? &bucket[i]
+										    : NULL;
+	}
+	plan_charge(p, stored, (struct now){ .steady = w->now, .utc = w->now });
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct take *t = &p->take[i];
+		if (!t->verdict.charged)
+			continue;
+		struct entry *e = entry_of(w, &t->key);
+		e->charged = t->limit;
+		e->state = t->verdict.state;
+		e->is_there = e->is_bucket = true;
+		e->n = REDIS_BUCKET_BYTES;
+		memcpy(e->bytes, &t->verdict.state, sizeof t->verdict.state);
+	}
+}
+
+/* --- What is in Redis --- */
+
+static redisReply *next_reply(struct redis_server *s)
+{
+	void *reply = NULL;
+	if (redisGetReply(s->redis, &reply) != REDIS_OK) {
+		fprintf(stderr, "redis: %s\n", s->redis->errstr);
+		exit(2);
+	}
+	return reply;
+}
+
+static void command(struct redis_server *s, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	redisReply *reply = redisvCommand(s->redis, format, args);
+	va_end(args);
+	if (!reply || reply->type == REDIS_REPLY_ERROR) {
+		fprintf(stderr, "redis: %s\n", reply ? reply->str : s->redis->errstr);
+		exit(2);
+	}
+	freeReplyObject(reply);
+}
+
+/* How long a bucket has to be there, at least and at most: from what it is, not from
+ * limit_keep_for(). */
+static void check_life(const struct entry *e, usec_t now, int64_t ms)
+{
+	const struct quota *q = &e->charged->quota;
+	usec_t least = 0, most = 0, start, end;
+
+	switch (q->algorithm) {
+	case ALGORITHM_TOKEN_BUCKET: {
+		double full = e->state.used * (double)q->window.length / (double)q->units;
+		least = full > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)full;
+		double slow = e->charged->slowest_refill;
+		most = slow > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)slow + 1;
+		break;
+	}
+	case ALGORITHM_SLIDING_WINDOW:
+		least = e->state.current ? q->window.length : 0;
+		most = 2 * q->window.length + USEC_PER_SEC;
+		break;
+	case ALGORITHM_FIXED_WINDOW:
+		window_bounds(&q->window, now, &start, &end);
+		least = e->state.current && e->state.at == start ? end - now : 0;
+		most = 2 * q->window.length + USEC_PER_SEC;
+		break;
+	}
+	hold(ms * 1000 >= least - 1, "lives %" PRId64 " ms, and is full after %" PRId64 " us", ms,
+		least);
+	hold(ms * 1000 <= most + 1000, "lives %" PRId64 " ms, at most wanted %" PRId64 " us", ms,
+		most);
+	usec_t keep = limit_keep_for(
+		e->charged, &e->state, (struct now){ .steady = now, .utc = now });
+	int64_t want = (keep + 999) / 1000;
+	hold(ms == (want ? want : 1), "lives %" PRId64 " ms, limit_keep_for() says %" PRId64, ms,
+		want);
+}
+
+/* Every key of the call: written as the model says, or as it was. */
+static void check_values(struct world *w, struct waiting_store *s)
+{
+	const struct redis_call *call = &s->call;
+	size_t n = strlen(s->prefix) + 24;
+
+	if (!call->key_n)
+		return;
+	for (unsigned i = 0; i < call->key_n; i++) {
+		redisAppendCommand(s->server->redis, "MGET %b", call->keys[i], n);
+		redisAppendCommand(s->server->redis, "PTTL %b", call->keys[i], n);
+	}
+	for (unsigned i = 0; i < call->key_n; i++) {
+		struct entry *e = entry_of(w, &call->key[i]);
+		redisReply *value = next_reply(s->server), *life = next_reply(s->server);
+		const redisReply *v = value->elements == 1 ? value->element[0] : value;
+		if (!e->is_there || e->n < 0)
+			hold(v->type == REDIS_REPLY_NIL, "a key that is not to be there");
+		else if (hold(v->type == REDIS_REPLY_STRING && v->len == (size_t)e->n,
+				 "no value of %d bytes", e->n))
+			hold(same_bits(v->str, e->bytes, v->len), "other bytes than C keeps");
+		if (e->charged)
+			check_life(e, w->now, (life->integer + REDIS_STRETCH - 1) / REDIS_STRETCH);
+		e->charged = NULL;
+		freeReplyObject(value);
+		freeReplyObject(life);
+	}
+}
+
+static void put(struct waiting_store *s, const struct entry *e)
+{
+	/* A call that takes it says what it is called. */
+	static struct redis_call call;
+	const char *argv[REDIS_CALL_ARGS];
+	size_t bytes[REDIS_CALL_ARGS];
+	struct rule rule = { 0 };
+	struct limit limit = { .rule = &rule };
+	struct plan plan = { .n = 1, .take = { { .limit = &limit, .key = e->key } } };
+
+	redis_call_clear(&call);
+	redis_call_add(&call, &plan);
+	redis_call_args(&call, s->prefix, s->sha, NULL, argv, bytes);
+	command(s->server, "DEL %b", argv[3], bytes[3]);
+	if (e->n < 0)
+		command(s->server, "RPUSH %b x", argv[3], bytes[3]);
+	else
+		command(s->server, "SET %b %b", argv[3], bytes[3], e->bytes, (size_t)e->n);
+}
+
+/* Somebody else writes there: what is no bucket counts as never seen, and any that is one is read
+ * as C reads it. */
+static void someone_meddles(struct world *w, struct waiting_store *s)
+{
+	struct chance *c = &w->chance;
+	unsigned r = (unsigned)between(c, 0, w->rules - 1);
+	unsigned i = (unsigned)between(c, 0, w->limits[r] - 1);
+	struct entry *e = entry_of(w, &w->entry[r][i][between(c, 0, CLIENTS - 1)].key);
+	bool tokens = e->algorithm == ALGORITHM_TOKEN_BUCKET;
+	double used = (double)between(c, 0, INT64_C(1) << 52) / (double)(draw(c) % 1000 + 1);
+	int64_t at = between(c, -(INT64_C(1) << 52), INT64_C(1) << 52);
+
+	for (size_t k = 0; k < sizeof e->bytes; k++)
+		e->bytes[k] = (uint8_t)draw(c);
+	e->n = REDIS_BUCKET_BYTES;
+	e->is_there = true;
+	e->is_bucket = false;
+	switch (between(c, 0, 5)) {
+	case 0:
+		e->n = -1;
+		break;
+	case 1:
+		do
+			e->n = (int)between(c, 0, sizeof e->bytes);
+		while (e->n == REDIS_BUCKET_BYTES);
+		break;
+	case 2:
+		if (tokens) {
+			static const double none[] = { -1e-300, 1e300, 4503599627370497., 0. / 0.,
+				1. / 0., -1. / 0. };
+			memcpy(e->bytes, &none[between(c, 0, 5)], sizeof *none);
+			memcpy(e->bytes + 8, &at, sizeof at);
+			break;
+		}
+		/* fall through */
+	case 3: {
+		static const int64_t none[] = { INT64_MIN, INT64_MAX, -(INT64_C(1) << 52) - 1,
+			(INT64_C(1) << 52) + 1, INT64_C(1) << 60 };
+		memcpy(e->bytes, &used, sizeof used);
+		memcpy(e->bytes + 8, &none[between(c, 0, 4)], sizeof *none);
+		break;
+	}
+	case 4:
+		at = w->now + between(c, -2 * USEC_PER_SEC, 2 * USEC_PER_SEC);
+		/* fall through */
+	default:
+		e->is_bucket = true;
+		if (tokens)
+			memcpy(e->bytes, &used, sizeof used);
+		memcpy(e->bytes + 8, &at, sizeof at);
+	}
+	put(s, e);
+}
+
+/* --- --- */
+
+static uint64_t calls, requests, takes, charges, denials;
+
+static void run_call(struct world *w, struct waiting_store *s)
+{
+	static struct plan plan[REDIS_CALL_PLANS], want[REDIS_CALL_PLANS];
+	struct plan *list[REDIS_CALL_PLANS];
+	unsigned n = (unsigned)between(&w->chance, 0, one_in(&w->chance, 10) ? 64 : 6), room;
+
+	room = REDIS_CALL_TAKES;
+	for (unsigned i = 0; i < n; i++) {
+		random_plan(w, &plan[i]);
+		if (plan[i].n > room) {
+			n = i;
+			break;
+		}
+		room -= plan[i].n;
+		list[i] = &plan[i];
+		want[i] = plan[i];
+		model_charges(w, &want[i]);
+	}
+	calls++;
+	if (!hold(waiting_store_take(s, list, n, w->now), "no good reply"))
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		requests++;
+		takes += plan[i].n;
+		denials += want[i].denied;
+		for (unsigned k = 0; k < want[i].n; k++)
+			charges += want[i].take[k].verdict.charged;
+		hold(plan[i].now.steady == w->now && plan[i].now.utc == w->now && !plan[i].now.held,
+			"another instant");
+		compare_plans(&want[i], &plan[i]);
+	}
+	check_values(w, s);
+}
+
+static void run_seed(struct waiting_store *s, uint64_t seed)
+{
+	static struct world w;
+	long long there = 0;
+
+	seed_now = seed;
+	random_world(&w, seed);
+	command(s->server, "FLUSHALL");
+	for (unsigned i = 0; i < CALLS && !failures; i++) {
+		time_moves(&w);
+		if (one_in(&w.chance, 5))
+			someone_meddles(&w, s);
+		run_call(&w, s);
+	}
+	for (unsigned r = 0; r < w.rules; r++)
+		for (unsigned i = 0; i < w.limits[r]; i++)
+			for (unsigned k = 0; k < CLIENTS; k++)
+				there += w.entry[r][i][k].is_there;
+	redisReply *size = redisCommand(s->server->redis, "DBSIZE");
+	hold(size && size->integer == there, "%lld keys, want %lld", size ? size->integer : -1,
+		there);
+	freeReplyObject(size);
+}
+
+int main(int argc, char **argv)
+{
+	static struct redis_server server;
+	static struct waiting_store store;
+	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
+
+	redis_server_start(&server);
+	waiting_store_init(&store, &server, "rl:");
+	for (uint64_t i = 0; i < count && !failures; i++)
+		run_seed(&store, first + i);
+	printf("%" PRIu64 " calls, %" PRIu64 " requests (%" PRIu64 " denied), %" PRIu64
+	       " takes (%" PRIu64 " charged), %u failures\n",
+		calls, requests, denials, takes, charges, failures);
+	redis_server_stop(&server);
+	return failures != 0;
+}

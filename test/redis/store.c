@@ -1,0 +1,51 @@
+#include "redis/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+bool waiting_store_take(struct waiting_store *s, struct plan *const plan[], unsigned n, usec_t now)
+{
+	const char *argv[REDIS_CALL_ARGS];
+	size_t bytes[REDIS_CALL_ARGS];
+
+	redis_call_clear(&s->call);
+	for (unsigned i = 0; i < n; i++) {
+		if (!redis_call_add(&s->call, plan[i])) {
+			fprintf(stderr, "no room for %u plans in one call\n", n);
+			return false;
+		}
+	}
+	unsigned argc = redis_call_args(&s->call, s->prefix, s->sha, &now, argv, bytes);
+	redisReply *reply = redis_server_ask(s->server, argc, argv, bytes);
+	bool good = reply->type == REDIS_REPLY_STRING &&
+		    redis_call_read(&s->call, reply->str, reply->len);
+	if (!good)
+		fprintf(stderr, "the script: %s\n",
+			reply->type == REDIS_REPLY_ERROR ? reply->str : "not its reply");
+	freeReplyObject(reply);
+	return good;
+}
+
+static enum store_rc take(struct store *store, struct plan *plan, struct now now)
+{
+	struct waiting_store *s = (struct waiting_store *)store;
+
+	if (!waiting_store_take(s, &plan, 1, now.utc))
+		exit(2);
+	return STORE_DONE;
+}
+
+static void do_nothing(struct store *s)
+{
+	(void)s;
+}
+
+void waiting_store_init(struct waiting_store *s, struct redis_server *server, const char *prefix)
+{
+	static const struct store_ops ops = { .take = take, .close = do_nothing };
+
+	s->base.ops = &ops;
+	s->server = server;
+	s->prefix = prefix;
+	redis_server_load(server, true, s->sha);
+}

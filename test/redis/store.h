@@ -1,0 +1,25 @@
+/* A store that asks a test's own Redis, and waits: redis_call and the script, without all that the
+ * real one has to do about time and failure. The clock is the caller's. */
+#ifndef TEST_REDIS_STORE_H
+#define TEST_REDIS_STORE_H
+
+#include "redis/server.h"
+
+#include "store/redis_call.h"
+#include "store/store.h"
+
+struct waiting_store {
+	struct store base;
+	struct redis_server *server;
+	const char *prefix;
+	char sha[41];
+	struct redis_call call;
+};
+
+/* `prefix` is borrowed: stores with different ones share nothing. */
+void waiting_store_init(struct waiting_store *, struct redis_server *, const char *prefix);
+
+/* One call of `n` plans at `now`; false, with a line on stderr: no good answer. */
+bool waiting_store_take(struct waiting_store *, struct plan *const plan[], unsigned n, usec_t now);
+
+#endif
