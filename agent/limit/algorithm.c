@@ -69,17 +69,22 @@ void window_bounds(const struct window *w, usec_t utc, usec_t *start, usec_t *en
 
 /* The clamp comes before the drain: who owes no more than the capacity now, owes that much from the
  * last charge on, and what was told of the wait holds. */
+static inline double tokens_used(const struct quota *q, const struct bucket *b, usec_t steady)
+{
+	double used = b->used;
+	if (used > (double)q->capacity + UNIT_SLACK)
+		used = (double)q->capacity;
+	if (b->at < steady && used > 0) {
+		used -= (double)(steady - b->at) * (double)q->units / (double)q->window.length;
+		if (used < 0)
+			used = 0;
+	}
+	return used;
+}
+
 static struct bucket read_tokens(const struct quota *q, const struct bucket *b, usec_t steady)
 {
-	struct bucket now = { .used = b->used, .at = steady };
-	if (now.used > (double)q->capacity + UNIT_SLACK)
-		now.used = (double)q->capacity;
-	if (b->at < steady && now.used > 0) {
-		now.used -= (double)(steady - b->at) * (double)q->units / (double)q->window.length;
-		if (now.used < 0)
-			now.used = 0;
-	}
-	return now;
+	return (struct bucket){ .used = tokens_used(q, b, steady), .at = steady };
 }
 
 static uint32_t at_most(uint32_t count, int64_t units)
@@ -185,6 +190,38 @@ bool bucket_charge_denied(const struct quota *q, struct bucket *b, int64_t cost)
 	if (there <= 0)
 		return false;
 	b->current += (uint32_t)(cost < there ? cost : there);
+	return true;
+}
+
+/* A token bucket's in registers from end to end. */
+static inline bool take_tokens(const struct quota *q, const struct bucket *stored, int64_t cost,
+	usec_t steady, struct bucket *state, double *left)
+{
+	const double capacity = (double)q->capacity;
+	double used = tokens_used(q, stored, steady);
+	int64_t asked = cost ? cost : 1;
+
+	if (asked > q->capacity || !(used + (double)asked <= capacity + UNIT_SLACK))
+		return false;
+	if (cost)
+		used += (double)cost;
+	state->used = used;
+	state->at = steady;
+	*left = capacity - used > 0 ? capacity - used : 0;
+	return true;
+}
+
+bool bucket_take(const struct quota *q, const struct bucket *stored, int64_t cost, struct now now,
+	struct bucket *state, double *left)
+{
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
+		return take_tokens(q, stored, cost, now.steady, state, left);
+	*state = read_window(q, stored, now.utc + now.held);
+	if (!bucket_admits(q, state, cost ? cost : 1, now))
+		return false;
+	if (cost)
+		bucket_charge(q, state, cost);
+	*left = bucket_left(q, state, now);
 	return true;
 }
 

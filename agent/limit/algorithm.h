@@ -61,6 +61,12 @@ struct bucket bucket_read(const struct quota *, const struct bucket *b, struct n
 double bucket_used(const struct quota *, const struct bucket *, struct now);
 /* Units left: capacity - used, at least 0; may have a fraction. */
 double bucket_left(const struct quota *, const struct bucket *, struct now);
+/* The usual case in one: reads `stored` into *state, and if it admits `cost` (0: if it would admit
+ * 1) charges that, and says what is left. The same operations in the same order as by
+ * bucket_read(), bucket_admits(), bucket_charge(), bucket_left(). false: it does not, and neither
+ * counts. */
+bool bucket_take(const struct quota *, const struct bucket *stored, int64_t cost, struct now,
+	struct bucket *state, double *left);
 /* What is left as a whole number, as it is told. Of a sliding window what the previous one still
  * weighs is rounded down first, as others publish it (VECTORS: 125 s, 3 left); above 0 only if one
  * unit would pass. */

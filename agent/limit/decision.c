@@ -83,26 +83,42 @@ static void charge_by_rule(struct plan *plan)
 	}
 }
 
-void plan_charge(struct plan *plan, const struct bucket *const stored[], struct now now)
+/* Nearly always nobody is denied, and one walk over the takes does it all: 90 instructions less for
+ * three. Where somebody is, it has written nothing but verdicts, and plan_charge() begins anew. */
+static inline bool charge_all(
+	struct plan *plan, const struct bucket *const stored[], struct now now)
 {
-	bool all = true;
+	static const struct bucket never_seen;
 
-	plan->denied = false;
-	for (unsigned i = 0; i < plan->n; i++) {
-		struct take *t = &plan->take[i];
-		evaluate(t, stored[i], now);
-		if (!t->verdict.admits) {
-			all = false;
-			plan->denied |= enforces(t->limit->rule);
-		}
-	}
-	if (!all)
-		charge_by_rule(plan);
 	for (unsigned i = 0; i < plan->n; i++) {
 		struct take *t = &plan->take[i];
 		struct verdict *v = &t->verdict;
-		if (all)
-			charge(t, false);
+		if (!bucket_take(&t->limit->quota, stored[i] ? stored[i] : &never_seen, t->cost,
+			    now, &v->state, &v->left))
+			return false;
+		v->admits = true;
+		v->oversize = false;
+		v->charged = t->cost != 0;
+		v->retry_after = 0;
+	}
+	return true;
+}
+
+void plan_charge(struct plan *plan, const struct bucket *const stored[], struct now now)
+{
+	plan->denied = false;
+	if (charge_all(plan, stored, now))
+		return;
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct take *t = &plan->take[i];
+		evaluate(t, stored[i], now);
+		if (!t->verdict.admits)
+			plan->denied |= enforces(t->limit->rule);
+	}
+	charge_by_rule(plan);
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct take *t = &plan->take[i];
+		struct verdict *v = &t->verdict;
 		v->left = bucket_left(&t->limit->quota, &v->state, now);
 		/* Also of one that admitted, but was charged for what another denied: the same
 		 * request would have to wait for it, too. */

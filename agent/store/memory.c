@@ -67,7 +67,7 @@ static usec_t line_is_mended(struct memory_store *m, usec_t utc)
 	return w;
 }
 
-static struct now lines_at(struct memory_store *m, struct now now)
+static inline struct now lines_at(struct memory_store *m, struct now now)
 {
 	usec_t w = now.utc + atomic_load_explicit(&m->shift, memory_order_relaxed);
 	usec_t seen = atomic_load_explicit(&m->seen, memory_order_relaxed);
@@ -139,16 +139,16 @@ static unsigned shard_number(const struct memory_store *m, const struct key *k)
 
 /* Walking the set bits locks in ascending order, each shard once, so two plans can never wait for
  * each other. */
-static void lock_all(struct memory_store *m, uint64_t mask)
+static void lock_all(struct shard *shard, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		lock_get(&m->shard[__builtin_ctzll(mask)].lock);
+		lock_get(&shard[__builtin_ctzll(mask)].lock);
 }
 
-static void unlock_all(struct memory_store *m, uint64_t mask)
+static void unlock_all(struct shard *shard, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		lock_put(&m->shard[__builtin_ctzll(mask)].lock);
+		lock_put(&shard[__builtin_ctzll(mask)].lock);
 }
 
 /* How many entries a shard may have in hand. It gets less as fewer are left, far below what the
@@ -230,8 +230,12 @@ static void spare(struct spared *spared, const struct shard *s, struct shard *co
 static inline struct times times_of(const struct take *t, struct now now, struct now lines)
 {
 	const struct verdict *v = &t->verdict;
-	return times_after(line_of(&t->key, lines), limit_keep_for(t->limit, &v->state, now),
-		v->left >= 1 ? 0 : limit_open_after(t->limit, &v->state, now));
+	usec_t line = line_of(&t->key, lines);
+	usec_t full_after = limit_keep_for(t->limit, &v->state, now);
+	if (v->left < 1)
+		return times_after(line, full_after, limit_open_after(t->limit, &v->state, now));
+	/* It is open, as it nearly always is. */
+	return (struct times){ tick_ceil(line + clamp(full_after, 0, LIFE_MAX)), tick_floor(line) };
 }
 
 /* Returns its number; ENTRY_NONE: every place in its shard is this plan's own, and the newcomer
@@ -321,7 +325,7 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 		prefetch_all(plan, shard);
 	struct now lines = lines_at(m, now);
 
-	lock_all(m, mask);
+	lock_all(m->shard, mask);
 	for (unsigned i = 0; i < n; i++) {
 		found[i] = shard_find(shard[i], &plan->take[i].key);
 		stored[i] = found[i] == ENTRY_NONE ? NULL : &shard[i]->entry[found[i]].bucket;
@@ -343,7 +347,7 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 	 * anywhere. */
 	if (newcomers)
 		add_newcomers(m, plan, shard, found, now, lines);
-	unlock_all(m, mask);
+	unlock_all(m->shard, mask);
 	return STORE_DONE;
 }
 

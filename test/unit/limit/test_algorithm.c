@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <cmocka.h>
 
@@ -222,6 +223,46 @@ static void test_waiting_is_enough_and_needed(void **state)
 	}
 }
 
+/* bucket_take() against the four functions that it stands for: the same bits. */
+static void test_a_take_is_its_parts(void **state)
+{
+	(void)state;
+	srand(4);
+	for (int i = 0; i < 200000; i++) {
+		static const int64_t some[] = { 0, 1, 3, 7, 100, 1000000000 };
+		struct quota q = {
+			.algorithm = (enum algorithm)(rand() % 3),
+			.window = { WINDOW_LENGTH, (1 + rand() % 90000) * S },
+			.units = some[rand() % 6],
+		};
+		q.capacity = q.units;
+		if (q.algorithm == ALGORITHM_TOKEN_BUCKET)
+			q.capacity += rand() % 20;
+		struct now now = { .steady = date("2026-11-21") + rand(),
+			.utc = date("2026-11-21") + rand(),
+			.held = rand() % 2 * (rand() % S) };
+		struct bucket stored = { .at = now.utc - rand() % 4 * (rand() % 100000) * S };
+		if (q.algorithm == ALGORITHM_TOKEN_BUCKET)
+			stored.used = rand() % 3 ? (double)q.capacity * rand() / RAND_MAX * 1.1 : 0;
+		else
+			stored = (struct bucket){ .current = (uint32_t)(rand() % 9),
+				.previous = (uint32_t)(rand() % 9),
+				.at = stored.at };
+		int64_t cost = rand() % 4;
+
+		struct bucket want = bucket_read(&q, &stored, now), got;
+		bool admits = bucket_admits(&q, &want, cost ? cost : 1, now);
+		double left = -1;
+		assert_int_equal(bucket_take(&q, &stored, cost, now, &got, &left), admits);
+		if (!admits)
+			continue;
+		if (cost)
+			bucket_charge(&q, &want, cost);
+		assert_memory_equal(&got, &want, sizeof got);
+		assert_true(left == bucket_left(&q, &want, now));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -233,6 +274,7 @@ int main(void)
 		cmocka_unit_test(test_a_lower_capacity_is_the_most_that_is_owed),
 		cmocka_unit_test(test_counting_denied_ends_at_exactly_nothing),
 		cmocka_unit_test(test_waiting_is_enough_and_needed),
+		cmocka_unit_test(test_a_take_is_its_parts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
