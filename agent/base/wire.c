@@ -36,14 +36,6 @@ uint64_t wire_get_varint_long(struct wire_reader *r)
 	return 0;
 }
 
-void wire_put_u32(struct wire_writer *w, uint32_t v)
-{
-	const uint8_t bytes[4] = { (uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8),
-		(uint8_t)v };
-
-	wire_put_bytes(w, bytes, sizeof bytes);
-}
-
 void wire_put_varint_long(struct wire_writer *w, uint64_t v)
 {
 	uint8_t bytes[VARINT_MAX_BYTES];

@@ -101,7 +101,14 @@ static inline void wire_put_bytes(struct wire_writer *w, const void *p, size_t n
 	}
 }
 
-void wire_put_u32(struct wire_writer *w, uint32_t v);
+static inline void wire_put_u32(struct wire_writer *w, uint32_t v)
+{
+	const uint8_t bytes[4] = { (uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8),
+		(uint8_t)v };
+
+	wire_put_bytes(w, bytes, sizeof bytes);
+}
+
 void wire_put_varint_long(struct wire_writer *w, uint64_t v);
 
 static inline void wire_put_varint(struct wire_writer *w, uint64_t v)

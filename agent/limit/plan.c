@@ -122,7 +122,7 @@ static struct key hash_several(
 	return hash_keyed(&p->hash_key, bytes, (size_t)(w - bytes));
 }
 
-static struct key hash_values(
+static inline struct key hash_values(
 	const struct policy *p, const struct rule *r, const struct view *v, uint32_t found)
 {
 	struct addr room;
@@ -168,31 +168,33 @@ static inline struct key descriptor_of(const struct policy *p, const struct rule
 	return k;
 }
 
-/* The lowest bit tells a store which time line the bucket lives on. */
+/* The lowest bit tells a store which time line the bucket lives on: that of the salt, by
+ * policy_seal(); the descriptor's was cleared. */
 static inline struct key limit_key(const struct limit *l, struct key descriptor)
 {
-	struct key k = { descriptor.a ^ l->salt.a, descriptor.b ^ l->salt.b };
-	k.b = (k.b & ~1ull) | (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET);
-	return k;
+	return (struct key){ descriptor.a ^ l->salt.a, descriptor.b ^ l->salt.b };
 }
 
-static void plan_rule(const struct policy *p, const struct rule *r, const struct limits *limits,
-	const struct view *v, struct memo *memo, struct plan *plan)
+static inline void plan_rule(const struct policy *p, const struct rule *r,
+	const struct limits *limits, const struct view *v, struct memo *memo, struct plan *plan)
 {
 	uint32_t found;
 
 	if ((r->match && !match_holds(r->match, v)) || !find_per(r, v, &found))
 		return;
 	struct key descriptor = descriptor_of(p, r, v, found, memo);
+	descriptor.b &= ~1ull;
 	int64_t cost = view_cost(v, r->cost_slot);
-	for (unsigned i = 0; i < limits->n; i++) {
-		assert(plan->n < PLAN_MAX); /* config counts them */
-		struct take *t = &plan->take[plan->n++];
-		t->limit = &limits->limit[i];
-		t->key = limit_key(t->limit, descriptor);
+	assert(plan->n + limits->n <= PLAN_MAX); /* config counts them */
+	struct take *t = &plan->take[plan->n];
+	const struct limit *end = limits->limit + limits->n;
+	for (const struct limit *l = limits->limit; l < end; l++, t++) {
+		t->limit = l;
+		t->key = limit_key(l, descriptor);
 		t->cost = cost;
 		t->per_found = found;
 	}
+	plan->n += limits->n;
 }
 
 void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
@@ -217,8 +219,8 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 		return;
 	}
 	plan->outcome = OUTCOME_LIMITS;
-	for (unsigned i = 0; i < p->rule_n; i++) {
-		const struct rule *r = &p->rule[i];
+	const struct rule *end = p->rule + p->rule_n;
+	for (const struct rule *r = p->rule; r < end; r++) {
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
 		if (r->mode != MODE_OFF && limits->n)
 			plan_rule(p, r, limits, v, &memo, plan);

@@ -105,7 +105,10 @@ static struct key limit_salt(const struct policy *p, const struct limit *l)
 	char text[RULE_NAME_MAX + 64];
 	int n = snprintf(text, sizeof text, "limit %d %d %lld %s", l->quota.algorithm,
 		l->quota.window.kind, (long long)l->quota.window.length, l->rule->name);
-	return hash_name(p, text, n);
+	struct key salt = hash_name(p, text, n);
+	/* A store tells by the lowest bit of a key which time line its bucket lives on. */
+	salt.b = (salt.b & ~1ull) | (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET);
+	return salt;
 }
 
 static long long whole_seconds(usec_t t)

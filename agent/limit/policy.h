@@ -29,7 +29,8 @@ struct limit {
 	struct quota quota;
 	const struct limit *local; /* this agent's share of it while the store is away; may be
 				    * itself */
-	struct key salt;           /* hash of rule name, algorithm and window */
+	struct key salt;           /* hash of rule name, algorithm and window; the lowest bit of .b
+				    * is that of its keys */
 	double slowest_refill;     /* microseconds from empty to full, and */
 	double slowest_interval;   /* for one unit: the longest of all tiers that share this counter
 				    */

@@ -82,6 +82,9 @@ void view_init(
 	v->seen = 0;
 	v->present = 0;
 	v->integer = 0;
+	/* What no rule looks at stays as it came: at most the log will. */
+	v->normalised = 1ull << FIELD_IP |
+			(l->text_wanted & (1ull << FIELD_PATH | 1ull << FIELD_HOST));
 	v->scratch = scratch;
 	v->scratch_end = scratch + size;
 	v->text[FIELD_MESSAGE] = message;
@@ -141,10 +144,6 @@ void view_set_normalised(struct view *v, unsigned slot, struct str s)
 
 	if (!claim(v, slot))
 		return;
-	if (slot != FIELD_IP && !wants_text(v, slot)) {
-		put(v, slot, s); /* no rule looks at it: at most the log will */
-		return;
-	}
 	switch (slot) {
 	case FIELD_IP: {
 		struct addr a;
@@ -163,7 +162,7 @@ void view_set_normalised(struct view *v, unsigned slot, struct str s)
 			put(v, slot, host_normalise(s, out));
 		return;
 	default:
-		assert(!"one of FIELDS_NORMALISED");
+		assert(!"one of view.normalised");
 	}
 }
 
@@ -216,7 +215,7 @@ void view_set_boolean(struct view *v, unsigned slot, bool b)
 		put(v, slot, b ? STR("true") : STR("false"));
 }
 
-void view_set_addr(struct view *v, unsigned slot, const uint8_t *bytes, size_t n)
+void view_set_other_addr(struct view *v, unsigned slot, const uint8_t *bytes, size_t n)
 {
 	if (!claim(v, slot))
 		return;

@@ -52,6 +52,7 @@ struct view {
 	uint64_t seen;    /* slots that an arg has named, whatever it held: the first one counts */
 	uint64_t present; /* slots that hold something: not NULL, not "", not a wrong address */
 	uint64_t integer; /* slots whose `number` counts */
+	uint64_t normalised; /* slots whose text is not taken as it is */
 	struct str text[FIELDS_MAX];
 	int64_t number[FIELDS_MAX];
 	struct addr ip;
@@ -63,18 +64,16 @@ struct view {
 void view_init(
 	struct view *, const struct layout *, struct str message, char *scratch, size_t size);
 
-/* Slots whose text is not taken as it is. */
-#define FIELDS_NORMALISED (1ull << FIELD_IP | 1ull << FIELD_PATH | 1ull << FIELD_HOST)
-
-/* One for each type of value. The slot must not be FIELD_MESSAGE or FIELD_ENDPOINT. */
+/* One for each type of value. The slot must not be FIELD_MESSAGE or FIELD_ENDPOINT. In line is what
+ * HAProxy sends most. */
 void view_set_null(struct view *, unsigned slot);
-void view_set_normalised(struct view *, unsigned slot, struct str); /* of FIELDS_NORMALISED */
+void view_set_normalised(struct view *, unsigned slot, struct str); /* of view.normalised */
 
 static inline void view_set_text(struct view *v, unsigned slot, struct str s)
 {
 	uint64_t bit = 1ull << slot;
 
-	if (bit & FIELDS_NORMALISED) {
+	if (bit & v->normalised) {
 		view_set_normalised(v, slot, s);
 	} else if (!(v->seen & bit)) {
 		v->seen |= bit;
@@ -87,7 +86,19 @@ void view_set_binary(struct view *, unsigned slot, struct str); /* `ip`: 4 or 16
 void view_set_integer(struct view *, unsigned slot, int64_t);
 void view_set_unsigned(struct view *, unsigned slot, uint64_t); /* as a cost at most INT64_MAX */
 void view_set_boolean(struct view *, unsigned slot, bool);
-void view_set_addr(struct view *, unsigned slot, const uint8_t *bytes, size_t n);
+void view_set_other_addr(struct view *, unsigned slot, const uint8_t *bytes, size_t n);
+
+static inline void view_set_addr(struct view *v, unsigned slot, const uint8_t *bytes, size_t n)
+{
+	if (slot != FIELD_IP || n != 4 || v->seen >> FIELD_IP & 1) {
+		view_set_other_addr(v, slot, bytes, n);
+		return;
+	}
+	v->seen |= 1ull << FIELD_IP;
+	v->present |= 1ull << FIELD_IP;
+	v->ip = (struct addr){ .len = 4 };
+	memcpy(v->ip.bytes, bytes, 4);
+}
 
 /* After the last set: derives what is derived (endpoint). */
 void view_finish(struct view *);
