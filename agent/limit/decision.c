@@ -45,10 +45,11 @@ static void evaluate(struct take *t, const struct bucket *stored, struct now now
 	v->state = bucket_read(q, stored ? stored : &never_seen, now);
 	v->oversize = cost > q->capacity;
 	v->admits = !v->oversize && bucket_admits(q, &v->state, cost, now);
-	/* A window of the future, from before the clock was set back, is anchored anew once: were
-	 * it left as it is, every later window would inherit it. */
-	v->charged = t->cost && stored && q->algorithm != ALGORITHM_TOKEN_BUCKET &&
-		     v->state.at < stored->at;
+	/* A bucket of the future, from before the clock was set back, is anchored anew once: were
+	 * it left as it is, every later window would inherit it, and tokens would not begin to
+	 * come back before that instant. (Clocks that are read a moment apart are no such case.) */
+	usec_t ahead = q->algorithm == ALGORITHM_TOKEN_BUCKET ? BUCKET_AHEAD_MAX : 0;
+	v->charged = t->cost && stored && stored->at - v->state.at > ahead;
 	v->retry_after = 0;
 }
 
@@ -106,8 +107,8 @@ static inline bool charge_all(
 
 void plan_charge(struct plan *plan, const struct bucket *const stored[], struct now now)
 {
-	plan->denied = false;
-	if (charge_all(plan, stored, now))
+	plan->denied = plan->closed;
+	if (!plan->closed && charge_all(plan, stored, now))
 		return;
 	for (unsigned i = 0; i < plan->n; i++) {
 		struct take *t = &plan->take[i];
@@ -141,6 +142,14 @@ static bool is_warning(const struct take *t)
 	return warn_at < 1 && capacity - t->verdict.left > warn_at * capacity + UNIT_SLACK;
 }
 
+/* Could it never pass? What is too much for a share alone could, once the store is back. */
+static bool is_oversize(const struct take *t)
+{
+	const struct limit *whole = t->limit->whole;
+
+	return t->verdict.oversize && !(whole && cost_asked(t) <= whole->quota.capacity);
+}
+
 /* Is `t` to be reported rather than `best`, which comes before it in the file? */
 static bool outranks(const struct take *t, const struct take *best, bool denied)
 {
@@ -150,8 +159,11 @@ static bool outranks(const struct take *t, const struct take *best, bool denied)
 		return true;
 	if (!denied)
 		return share_left(t) < share_left(best) - 1e-12; /* less than noise is a tie */
-	if (best->verdict.oversize || t->verdict.oversize)
-		return t->verdict.oversize && !best->verdict.oversize;
+	if (best->verdict.oversize || t->verdict.oversize) {
+		bool never = is_oversize(t), best_never = is_oversize(best);
+		if (never || best_never)
+			return never && !best_never;
+	}
 	return t->verdict.retry_after > best->verdict.retry_after;
 }
 
@@ -171,7 +183,7 @@ static void report(struct decision *d, const struct take *t, struct now now)
 	d->reset = whole_seconds(reset);
 	d->reset_at = whole_seconds(now.utc + reset);
 	if (d->deny)
-		d->reason = v->oversize ? REASON_OVERSIZE : REASON_LIMITED;
+		d->reason = is_oversize(t) ? REASON_OVERSIZE : REASON_LIMITED;
 }
 
 /* Until the same request would pass every limit, also one that admitted it but was charged for what
@@ -215,6 +227,30 @@ static struct decision decide_limits(const struct plan *plan, struct now now)
 	return d;
 }
 
+/* The first of two rules, either of which may be missing: they stand in one array. */
+static const struct rule *first_of(const struct rule *a, const struct rule *b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
+/* The store was away. A denial by a limit's share is one like any other; the rest was decided by
+ * the failure policy, and where that denies there is no limit to tell of. */
+static struct decision decide_degraded(const struct plan *plan, struct decision by_shares)
+{
+	struct decision d = by_shares;
+
+	if (plan->closed)
+		d = (struct decision){ .deny = true,
+			.warn = by_shares.warn,
+			.shadow = by_shares.shadow,
+			.tag = by_shares.tag };
+	if (plan->closed || !d.deny)
+		d.reason = REASON_DEGRADED;
+	d.shadow = first_of(d.shadow, plan->closed_shadow);
+	d.tag = first_of(d.tag, plan->closed_tag);
+	return d;
+}
+
 struct decision decide(const struct plan *plan, struct now now)
 {
 	switch (plan->outcome) {
@@ -227,5 +263,6 @@ struct decision decide(const struct plan *plan, struct now now)
 	case OUTCOME_LIMITS:
 		break;
 	}
-	return decide_limits(plan, now);
+	struct decision d = decide_limits(plan, now);
+	return plan->degraded ? decide_degraded(plan, d) : d;
 }

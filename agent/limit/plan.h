@@ -30,10 +30,12 @@ struct plan {
 	struct take take[PLAN_MAX];
 	unsigned n;
 	enum outcome outcome;
-	bool denied;    /* by plan_charge(): some rule that enforces does not admit it */
-	bool degraded;  /* its store is away: limit/fallback.h says what is left of it */
-	bool closed;    /* degraded, and a rule that enforces wants it denied then */
-	struct now now; /* by whose clock the verdicts were found; set by the store */
+	bool denied;   /* by plan_charge(): some rule that enforces does not admit it */
+	bool degraded; /* its store is away: limit/fallback.h says what is left of it */
+	bool closed;   /* degraded, and a rule that enforces wants it denied then */
+	/* degraded: the first rules in shadow mode, and with action "tag", that are `closed` */
+	const struct rule *closed_shadow, *closed_tag;
+	struct now now;               /* by whose clock the verdicts were found; set by the store */
 	char tier[TIER_NAME_MAX + 1]; /* copied: the view dies before an asynchronous answer */
 	uint8_t tier_length;
 	void (*done)(struct plan *); /* after STORE_PENDING */

@@ -58,14 +58,20 @@ static void matches_free(struct match **list, unsigned n)
 	free(list);
 }
 
+static void limits_free(struct limits *l)
+{
+	free(l->limit);
+	free(l->share);
+}
+
 static void rule_free(struct rule *r, unsigned tiers)
 {
 	match_free(r->match);
 	free(r->tag);
 	for (unsigned t = 0; r->tier && t < tiers; t++)
-		free(r->tier[t].limit);
+		limits_free(&r->tier[t]);
 	free(r->tier);
-	free(r->other.limit);
+	limits_free(&r->other);
 }
 
 void policy_free(struct policy *p)
@@ -121,6 +127,8 @@ static void seal_limits(const struct policy *p, struct rule *r, struct limits *l
 	for (unsigned i = 0; i < limits->n; i++) {
 		struct limit *l = &limits->limit[i];
 		l->rule = r;
+		l->local = l;
+		l->whole = NULL;
 		/* What never refills lets nothing pass, burst or not. */
 		if (l->quota.units == 0)
 			l->quota.capacity = 0;
@@ -159,7 +167,8 @@ static struct slowest *slowest_of(struct slowest *list, unsigned *n, const struc
 	return &list[(*n)++];
 }
 
-static bool seal_slowest(struct rule *r, unsigned tiers)
+/* Of the limits, or of their shares. */
+static bool seal_slowest(struct rule *r, unsigned tiers, bool shares)
 {
 	struct slowest list[RULE_WINDOWS_MAX];
 	unsigned n = 0;
@@ -167,7 +176,8 @@ static bool seal_slowest(struct rule *r, unsigned tiers)
 	for (unsigned t = 0; t <= tiers; t++) {
 		struct limits *limits = limits_at(r, tiers, t);
 		for (unsigned i = 0; i < limits->n; i++) {
-			const struct quota *q = &limits->limit[i].quota;
+			const struct quota *q = shares ? &limits->share[i].quota
+						       : &limits->limit[i].quota;
 			struct slowest *s = slowest_of(list, &n, &q->window);
 			if (!s)
 				return false;
@@ -181,12 +191,42 @@ static bool seal_slowest(struct rule *r, unsigned tiers)
 	for (unsigned t = 0; t <= tiers; t++) {
 		struct limits *limits = limits_at(r, tiers, t);
 		for (unsigned i = 0; i < limits->n; i++) {
-			struct limit *l = &limits->limit[i];
+			struct limit *l = shares ? &limits->share[i] : &limits->limit[i];
 			const struct slowest *s = slowest_of(list, &n, &l->quota.window);
 			l->slowest_refill = s->refill;
 			l->slowest_interval = s->interval;
 		}
 	}
+	return true;
+}
+
+static int64_t share_of(int64_t n, unsigned instances)
+{
+	return n < instances ? n > 0 : n / instances;
+}
+
+/* What each of several agents enforces for itself while the store is away: the same counter, so
+ * the same salt, of a smaller limit. false: out of memory. */
+static bool seal_shares(struct rule *r, unsigned tiers, unsigned instances)
+{
+	for (unsigned t = 0; t <= tiers; t++) {
+		struct limits *limits = limits_at(r, tiers, t);
+		if (limits->n == 0)
+			continue;
+		limits->share = calloc(limits->n, sizeof *limits->share);
+		if (!limits->share)
+			return false;
+		for (unsigned i = 0; i < limits->n; i++) {
+			struct limit *l = &limits->limit[i], *share = &limits->share[i];
+			*share = *l;
+			share->quota.units = share_of(l->quota.units, instances);
+			share->quota.capacity = share_of(l->quota.capacity, instances);
+			share->whole = l;
+			share->local = share;
+			l->local = share;
+		}
+	}
+	(void)seal_slowest(r, tiers, true); /* the same windows: they have been counted */
 	return true;
 }
 
@@ -275,9 +315,13 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 			}
 			seal_limits(p, r, limits);
 		}
-		if (!seal_slowest(r, p->tier_n)) {
+		if (!seal_slowest(r, p->tier_n, false)) {
 			snprintf(why, size, "rule \"%s\": more than %d different windows", r->name,
 				RULE_WINDOWS_MAX);
+			return false;
+		}
+		if (p->instances > 1 && !seal_shares(r, p->tier_n, p->instances)) {
+			snprintf(why, size, "out of memory");
 			return false;
 		}
 		if (r->match)

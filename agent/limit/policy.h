@@ -28,7 +28,8 @@ struct limit {
 	const struct rule *rule;
 	struct quota quota;
 	const struct limit *local; /* this agent's share of it while the store is away; may be
-				    * itself */
+				    * itself. By policy_seal() */
+	const struct limit *whole; /* of a share: what it is the share of; else NULL */
 	struct key salt;           /* hash of rule name, algorithm and window; the lowest bit of .b
 				    * is that of its keys */
 	double slowest_refill;     /* microseconds from empty to full, and */
@@ -40,7 +41,8 @@ struct limit {
 /* The limits of one rule for one tier. */
 struct limits {
 	struct limit *limit;
-	unsigned n; /* 0: not limited */
+	unsigned n;          /* 0: not limited */
+	struct limit *share; /* owned; n of them, or NULL: every limit is its own */
 };
 
 /* One element of `per`: the first present of its alternatives. */
@@ -94,6 +96,7 @@ struct policy {
 	struct match **allow, **block; /* owned */
 	unsigned allow_n, block_n;
 	struct hash_key hash_key;
+	unsigned instances; /* that share the store: limit->local is this part of each. 0 is 1 */
 };
 
 struct policy *policy_new(void);   /* empty; NULL: out of memory */

@@ -1,5 +1,6 @@
 #include "store/memory.h"
 
+#include "limit/fallback.h"
 #include "store/shard.h"
 
 #include <stdatomic.h>
@@ -303,9 +304,12 @@ static void prefetch_all(const struct plan *plan, struct shard *const shard[])
 	}
 }
 
-static enum store_rc memory_take(struct store *base, struct plan *plan, struct now now)
+typedef void charge_fn(struct plan *, const struct bucket *const stored[], struct now);
+
+/* What `charge` says of the plan's buckets is kept. Inlined, so that it is a direct call. */
+static inline __attribute__((always_inline)) void charge_with(
+	charge_fn *charge, struct memory_store *m, struct plan *plan, struct now now)
 {
-	struct memory_store *m = (struct memory_store *)base;
 	struct shard *shard[PLAN_MAX];
 	uint32_t found[PLAN_MAX];
 	const struct bucket *stored[PLAN_MAX];
@@ -314,7 +318,7 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 	assert(n <= PLAN_MAX);
 	plan->now = now;
 	if (n == 0)
-		return STORE_DONE;
+		return;
 
 	for (unsigned i = 0; i < n; i++) {
 		unsigned number = shard_number(m, &plan->take[i].key);
@@ -330,7 +334,7 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 		found[i] = shard_find(shard[i], &plan->take[i].key);
 		stored[i] = found[i] == ENTRY_NONE ? NULL : &shard[i]->entry[found[i]].bucket;
 	}
-	plan_charge(plan, stored, now);
+	charge(plan, stored, now);
 
 	bool newcomers = false;
 	for (unsigned i = 0; i < n; i++) {
@@ -348,7 +352,17 @@ static enum store_rc memory_take(struct store *base, struct plan *plan, struct n
 	if (newcomers)
 		add_newcomers(m, plan, shard, found, now, lines);
 	unlock_all(m->shard, mask);
+}
+
+static enum store_rc memory_take(struct store *base, struct plan *plan, struct now now)
+{
+	charge_with(plan_charge, (struct memory_store *)base, plan, now);
 	return STORE_DONE;
+}
+
+void memory_store_mirror(struct memory_store *m, struct plan *plan, struct now now)
+{
+	charge_with(plan_warm, m, plan, now);
 }
 
 /* ---- the keeper's work ---- */

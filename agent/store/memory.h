@@ -26,6 +26,11 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 struct store *memory_store_base(struct memory_store *);
 const struct hash_key *memory_store_key(const struct memory_store *);
 
+/* A plan of plan_mirror() (limit/fallback.h), which another store has answered, into the local
+ * counters that stand in while that store is away: each is charged min(cost, what is there).
+ * `now` is this agent's. The plan's verdicts are scratch afterwards. Any worker thread. */
+void memory_store_mirror(struct memory_store *, struct plan *, struct now);
+
 /* Frees what is full again: at most `budget` entries (and never more than some dozens) of one shard
  * for each time its lock is held. Returns how many it freed. Any thread; the keeper thread calls it
  * every second or so: it is also what keeps up with steps of the clock. */

@@ -13,7 +13,7 @@ static const struct hash_key test_key = { "0123456789abcde" };
 
 static struct limits one_limit(enum algorithm algorithm, int64_t n, usec_t window)
 {
-	struct limits l = { calloc(1, sizeof(struct limit)), 1 };
+	struct limits l = { .limit = calloc(1, sizeof(struct limit)), .n = 1 };
 	l.limit->quota = (struct quota){ algorithm, { WINDOW_LENGTH, window }, n, n };
 	return l;
 }
