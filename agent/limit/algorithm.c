@@ -1,8 +1,5 @@
 #include "limit/algorithm.h"
 
-/* Workers read their clocks a moment apart: a window that began this little "ahead" is now's. */
-#define WINDOW_AHEAD_MAX USEC_PER_SEC
-
 /* Waits are rounded up to whole microseconds; what is less than this above one is the noise of
  * doubles, not time. It is never worth more than half of UNIT_SLACK. */
 #define WAIT_NOISE 0.05
@@ -97,7 +94,7 @@ static struct bucket read_window(const struct quota *q, const struct bucket *b, 
 	struct bucket now = { .at = b->at, .current = b->current, .previous = b->previous };
 	usec_t start, end;
 
-	if (b->at > utc && b->at - utc <= WINDOW_AHEAD_MAX)
+	if (b->at > utc && b->at - utc <= BUCKET_AHEAD_MAX)
 		utc = b->at;
 	if (q->window.kind != WINDOW_MONTH && utc >= b->at && utc - b->at < q->window.length)
 		start = b->at; /* most of the time: still the same, and no division */

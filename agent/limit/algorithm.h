@@ -44,6 +44,9 @@ struct bucket {
 	usec_t at; /* token bucket: steady time; windows: start of the window, UTC */
 };
 
+/* Clocks are read a moment apart: what began this little "ahead" of now is of now. */
+#define BUCKET_AHEAD_MAX USEC_PER_SEC
+
 /* Rounding may admit this much of a unit early, never more (ARCHITECTURE: a millionth). */
 #define UNIT_SLACK 5e-7
 

@@ -20,7 +20,7 @@
 local TOKEN_BUCKET, SLIDING_WINDOW = 0, 1
 local WINDOW_WEEK, WINDOW_MONTH = 1, 2
 local UNIT_SLACK = 5e-7
-local WINDOW_AHEAD_MAX = 1000000
+local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
 local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
@@ -121,7 +121,7 @@ for i = 1, #KEYS do
 end
 
 -- One bucket as it stands now. Returns used or current, previous, at, and whether that is earlier
--- than it was: a window of the future, anchored anew.
+-- than it was: a bucket of the future, anchored anew.
 local function read_bucket(limit, key)
 	local bytes = buckets[key]
 	if limit.algorithm == TOKEN_BUCKET then
@@ -139,7 +139,7 @@ local function read_bucket(limit, key)
 				used = 0
 			end
 		end
-		return used, 0, now, false
+		return used, 0, now, at - now > BUCKET_AHEAD_MAX and bytes ~= NEVER_SEEN
 	end
 
 	local current, previous, at = unpack_bytes('<I4I4i8', bytes)
@@ -148,7 +148,7 @@ local function read_bucket(limit, key)
 		bytes, current, previous, at = NEVER_SEEN, 0, 0, 0
 	end
 	local length, utc, start = limit.length, now, at
-	if at > utc and at - utc <= WINDOW_AHEAD_MAX then
+	if at > utc and at - utc <= BUCKET_AHEAD_MAX then
 		utc = at
 	end
 	if limit.window == WINDOW_MONTH or utc < at or utc - at >= length then
