@@ -329,7 +329,9 @@ static void check_life(const struct entry *e, usec_t now, int64_t ms)
 
 	switch (q->algorithm) {
 	case ALGORITHM_TOKEN_BUCKET: {
-		double full = e->state.used * (double)q->window.length / (double)q->units;
+		double full = e->state.used > 0
+				      ? e->state.used * (double)q->window.length / (double)q->units
+				      : 0;
 		least = full > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)full;
 		double slow = e->charged->slowest_refill;
 		most = slow > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)slow + 1;

@@ -1,7 +1,10 @@
 /* Runs scenarios: text files that say what HAProxy asks, when, and what it must be answered
  * (README.md has the grammar). The clock is virtual and there are no sockets: NOTIFY bytes go into
- * check_answer() and ACK bytes come out, as they would for a worker. */
+ * check_answer() and ACK bytes come out, as they would for a worker. With --redis, counters are in
+ * a Redis of its own. */
 #include "talk.h"
+
+#include "redis/store.h"
 
 #include "base/timeline.h"
 #include "limit/answer.h"
@@ -62,6 +65,9 @@ struct runner {
 	bool config_is_file;
 	uint64_t generation;
 	struct memory_store *store;
+	struct waiting_store *redis; /* NULL: the memory store counts */
+	char prefix[16];             /* there, of this world */
+	unsigned worlds;
 	struct metrics metrics;
 	struct event_ring *events;
 	struct event last_event;
@@ -401,8 +407,8 @@ static void world_open(struct runner *r, struct memory_store *store)
 	r->store = store;
 	r->events = must(event_ring_new(EVENTS_MAX));
 	r->has_event = false;
-	if (!checker_init(
-		    &r->checker, NOTIFY_MAX, memory_store_base(store), &r->metrics, r->events))
+	struct store *counts = r->redis ? &r->redis->base : memory_store_base(store);
+	if (!checker_init(&r->checker, NOTIFY_MAX, counts, &r->metrics, r->events))
 		must(NULL);
 	r->checker_ready = true;
 }
@@ -573,6 +579,7 @@ static void on_config(struct runner *r)
 	clock_start(r);
 	r->send_max = FRAME_SIZE;
 	memset(&r->metrics, 0, sizeof r->metrics);
+	snprintf(r->prefix, sizeof r->prefix, "%u:", ++r->worlds);
 	uint64_t max_keys = (uint64_t)r->snapshot->settings.store.max_keys;
 	world_open(r, must(memory_store_new(max_keys, &r->hash_key, now_of(r))));
 }
@@ -650,7 +657,8 @@ static void on_restart(struct runner *r)
 
 	r->elapsed += pause;
 	clock_start(r);
-	memset(&r->hash_key, 0xee, sizeof r->hash_key); /* it has to come from the file */
+	if (!r->redis)
+		memset(&r->hash_key, 0xee, sizeof r->hash_key); /* it comes from the file */
 	memset(&r->metrics, 0, sizeof r->metrics);
 	if (fresh) {
 		configuration_read(r, &c);
@@ -672,7 +680,8 @@ static void on_restart(struct runner *r)
 		fail(r, "a broken state file was not set aside under another name, with a message");
 	if (remove_folder(folder) != 1)
 		fail(r, "expected one file to be left of the state");
-	r->hash_key = *memory_store_key(store);
+	if (!r->redis)
+		r->hash_key = *memory_store_key(store);
 	struct problems problems = { 0 };
 	struct snapshot *s = load(r, r->config, r->config_is_file, &problems);
 	if (!s)
@@ -1253,6 +1262,10 @@ static void compare_named(struct runner *r, const char *what, const char *const 
 static void on_store(struct runner *r)
 {
 	need_world(r);
+	if (r->redis) {
+		r->at = r->tokens;
+		return;
+	}
 	struct memory_stats s = memory_store_stats(r->store);
 	static const char *const names[] = { "keys", "keys_max", "inserted", "expired", "evicted",
 		"evicted_limited" };
@@ -1339,10 +1352,25 @@ static const struct {
 	{ "event", on_event },
 };
 
+/* `memory LINE` and `redis LINE` are for one of the two; `memory only` is for the whole file. */
+static bool is_for_the_other(struct runner *r)
+{
+	if (take_word(r, "redis"))
+		return !r->redis;
+	if (!take_word(r, "memory"))
+		return false;
+	if (take_word(r, "only")) {
+		if (r->redis)
+			r->next = r->text.p + r->text.n;
+		return true;
+	}
+	return r->redis;
+}
+
 static void run_line(struct runner *r, struct str line)
 {
 	split(r, line);
-	if (!r->tokens)
+	if (!r->tokens || is_for_the_other(r))
 		return;
 	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
 		if (take_word(r, lines[i].word)) {
@@ -1373,7 +1401,7 @@ static char *read_file(const char *path, size_t *n)
 	return text;
 }
 
-static unsigned run_file(const char *path)
+static unsigned run_file(const char *path, struct waiting_store *redis)
 {
 	struct runner *r = must(calloc(1, sizeof *r));
 	size_t n;
@@ -1385,6 +1413,9 @@ static unsigned run_file(const char *path)
 	r->text = (struct str){ text, n };
 	r->next = text;
 	r->utc_next = DEFAULT_UTC;
+	r->redis = redis;
+	if (redis)
+		redis->prefix = r->prefix;
 	/* Always the same: what shares a shard must not differ from run to run. */
 	memset(&r->hash_key, 0x5c, sizeof r->hash_key);
 
@@ -1404,16 +1435,26 @@ static unsigned run_file(const char *path)
 
 int main(int argc, char **argv)
 {
+	static struct redis_server server;
+	static struct waiting_store redis;
 	unsigned failures = 0;
-	if (argc < 2) {
-		fprintf(stderr, "usage: %s FILE...\n", argv[0]);
+	bool with_redis = argc > 1 && strcmp(argv[1], "--redis") == 0;
+	if (argc < 2 + with_redis) {
+		fprintf(stderr, "usage: %s [--redis] FILE...\n", argv[0]);
 		return 2;
 	}
 	if (!hash_init()) {
 		fputs("libsodium cannot start\n", stderr);
 		return 2;
 	}
-	for (int i = 1; i < argc; i++)
-		failures += run_file(argv[i]);
+	if (with_redis) {
+		redis_server_start(&server);
+		waiting_store_init(&redis, &server, "");
+	}
+	for (int i = 1 + with_redis; i < argc; i++) {
+		if (with_redis)
+			freeReplyObject(redisCommand(server.redis, "FLUSHALL"));
+		failures += run_file(argv[i], with_redis ? &redis : NULL);
+	}
 	return failures != 0;
 }

@@ -1,5 +1,8 @@
 /* Runs the tables of this folder (README.md) against the functions of limit/algorithm.h, with the
- * clocks as a process sees them (base/timeline.h). */
+ * clocks as a process sees them (base/timeline.h). With --redis, each row is also asked of the
+ * script in a Redis of its own, whose word must be the same, bit for bit. */
+#include "redis/store.h"
+
 #include "base/timeline.h"
 #include "limit/algorithm.h"
 
@@ -22,6 +25,7 @@ struct table {
 	usec_t origin, stepped;
 	struct timeline timeline;
 	bool begun, started;
+	unsigned number; /* its own counter in Redis */
 };
 
 struct row {
@@ -33,7 +37,8 @@ struct row {
 };
 
 static const char *path;
-static unsigned line_number, rows, failures;
+static unsigned line_number, rows, failures, asked_of_redis;
+static struct waiting_store *redis; /* NULL: without */
 
 static void fail(const char *what, double want, double got)
 {
@@ -61,7 +66,9 @@ static void set(struct table *t, const char *name, const char *value)
 {
 	struct quota *q = &t->quota;
 	if (strcmp(name, "algorithm") == 0) {
-		*t = (struct table){ .origin = DEFAULT_ORIGIN, .begun = true };
+		*t = (struct table){
+			.origin = DEFAULT_ORIGIN, .begun = true, .number = t->number + 1
+		};
 		if (strcmp(value, "token-bucket") == 0)
 			q->algorithm = ALGORITHM_TOKEN_BUCKET;
 		else if (strcmp(value, "sliding-window") == 0)
@@ -92,6 +99,61 @@ static void set(struct table *t, const char *name, const char *value)
 	}
 }
 
+static void same(const char *what, bool is)
+{
+	if (is)
+		return;
+	fprintf(stderr, "%s:%u: Redis: another `%s` than C's\n", path, line_number, what);
+	failures++;
+}
+
+/* Once the wall clock has been stepped, a process and Redis have different clocks. `want` is what C
+ * says; oversize where it never passes. */
+static void ask_redis(const struct table *t, int64_t cost, usec_t now, const struct verdict *want)
+{
+	static struct rule rule;
+	static struct limit limit;
+	static struct plan plan;
+	struct plan *list[] = { &plan };
+	const struct verdict *got = &plan.take[0].verdict;
+
+	if (!redis || t->stepped)
+		return;
+	rule = (struct rule){ .count_denied = t->count_denied };
+	limit = (struct limit){ .rule = &rule, .quota = t->quota };
+	if (t->quota.units) {
+		limit.slowest_interval = (double)t->quota.window.length / (double)t->quota.units;
+		limit.slowest_refill = limit.slowest_interval * (double)t->quota.capacity;
+	}
+	plan.n = 1;
+	plan.take[0] = (struct take){ .limit = &limit, .key = { t->number, 0 }, .cost = cost };
+	if (!waiting_store_take(redis, list, 1, now)) {
+		failures++;
+		return;
+	}
+	asked_of_redis++;
+	same("admits", got->admits == want->admits);
+	same("never", got->oversize == want->oversize);
+	same("left", memcmp(&got->left, &want->left, sizeof got->left) == 0);
+	same("retry", got->retry_after == want->retry_after);
+	same("reset", bucket_reset_after(&t->quota, &got->state, plan.now) ==
+			      bucket_reset_after(&t->quota, &want->state, plan.now));
+	same("bucket", memcmp(&got->state, &want->state, sizeof got->state) == 0);
+
+	/* And what is there now. */
+	redisReply *reply = redisCommand(
+		redis->server->redis, "GET %b", redis->call.keys[0], strlen(redis->prefix) + 24);
+	if (want->charged)
+		same("stored bucket", reply && reply->len == sizeof want->state &&
+					      memcmp(reply->str, &want->state, reply->len) == 0);
+	else if (t->bucket.at == 0)
+		same("nothing stored", reply && reply->type == REDIS_REPLY_NIL);
+	else
+		same("stored bucket", reply && reply->len == sizeof t->bucket &&
+					      memcmp(reply->str, &t->bucket, reply->len) == 0);
+	freeReplyObject(reply);
+}
+
 static void run_row(struct table *t, const struct row *row)
 {
 	const struct quota *q = &t->quota;
@@ -112,12 +174,18 @@ static void run_row(struct table *t, const struct row *row)
 	} else if (row->cost && t->count_denied) {
 		charged = bucket_charge_denied(q, &b, row->cost);
 	}
-	if (charged)
-		t->bucket = b;
-
 	usec_t retry = never ? RETRY_NEVER : admits ? 0 : bucket_retry_after(q, &b, asked, now);
 	usec_t reset = bucket_reset_after(q, &b, now);
 	double left = bucket_left(q, &b, now);
+	ask_redis(t, row->cost, now.utc,
+		&(struct verdict){ .admits = admits,
+			.oversize = never,
+			.charged = charged,
+			.state = b,
+			.left = left,
+			.retry_after = never ? 0 : retry });
+	if (charged)
+		t->bucket = b;
 	/* What a millionth of a unit takes. */
 	double early = q->units ? 1e-6 * (double)q->window.length / (double)q->units + 1 : 0;
 
@@ -182,12 +250,22 @@ static void run_line(struct table *t, char *line)
 
 int main(int argc, char **argv)
 {
-	if (argc < 2) {
-		fprintf(stderr, "usage: %s FILE...\n", argv[0]);
+	static struct redis_server server;
+	static struct waiting_store store;
+	int first = 1;
+
+	if (argc > 1 && strcmp(argv[1], "--redis") == 0) {
+		redis_server_start(&server);
+		waiting_store_init(&store, &server, "vector:");
+		redis = &store;
+		first++;
+	}
+	if (argc == first) {
+		fprintf(stderr, "usage: %s [--redis] FILE...\n", argv[0]);
 		return 2;
 	}
-	for (int i = 1; i < argc; i++) {
-		struct table table = { 0 };
+	struct table table = { 0 };
+	for (int i = first; i < argc; i++) {
 		char line[256];
 		path = argv[i];
 		line_number = 0;
@@ -202,6 +280,8 @@ int main(int argc, char **argv)
 		}
 		fclose(f);
 	}
-	printf("%u rows, %u failures\n", rows, failures);
+	printf("%u rows, %u asked of Redis, %u failures\n", rows, asked_of_redis, failures);
+	if (redis && !asked_of_redis)
+		return 1;
 	return failures != 0;
 }
