@@ -257,17 +257,21 @@ void answer_put_ack(struct wire_writer *w)
 #define put_str(p, name, v)  action_put_str(p, SCOPE_TXN, name, v)
 
 /* A call of memcpy() for a few bytes takes longer than sixteen of them. */
-static inline uint8_t *put_name(uint8_t *p, struct str name, struct name v)
+static inline uint8_t *put_short(uint8_t *p, struct name v)
 {
 	static_assert(RULE_NAME_MAX < 240 && TIER_NAME_MAX < 240, "a varint of one byte");
 
-	p = action_put_head(p, SCOPE_TXN, name, VALUE_STRING);
 	*p++ = (uint8_t)v.n;
 	if (v.n > NAME_BLOCK)
 		memcpy(p, v.p, v.n);
 	else if (v.n)
 		memcpy(p, v.p, NAME_BLOCK);
 	return p + v.n;
+}
+
+static inline uint8_t *put_name(uint8_t *p, struct str name, struct name v)
+{
+	return put_short(action_put_head(p, SCOPE_TXN, name, VALUE_STRING), v);
 }
 
 /* Straight through the table, without looking at the end: `p` has room for all of it. ends[i] is
@@ -288,8 +292,110 @@ static unsigned put_vars(
 	return n;
 }
 
-unsigned answer_put(struct wire_writer *w, uint32_t wanted, const struct policy *policy,
-	const struct plan *plan, const struct decision *d, struct now now)
+/* ---- most answers: all is well, and a limit is told of ---- */
+
+#define VAR(name)        (1u << ANSWER_##name)
+#define BEFORE_REMAINING (VAR(deny) | VAR(reason) | VAR(retry_after) | VAR(limit))
+#define AFTER_TIER       (VAR(scope) | VAR(warn) | VAR(shadow) | VAR(tag))
+#define AFTER_FORM       (VAR(reset_at) | VAR(algorithm) | VAR(policy) | VAR(ratelimit))
+
+static_assert(ANSWER_remaining == ANSWER_limit + 1 && ANSWER_reset == ANSWER_remaining + 1 &&
+		      ANSWER_rule == ANSWER_reset + 1 && ANSWER_tier == ANSWER_rule + 1 &&
+		      ANSWER_scope == ANSWER_tier + 1 && ANSWER_reset_at == ANSWER_tag + 1 &&
+		      ANSWER_COUNT == ANSWER_reset_at + 4,
+	"what form_make() and form_put() take for the table's order");
+
+/* The longest that any of its pieces may come to. */
+enum { FORM_BYTES_MAX = 2048 };
+static_assert(FORM_BYTES_MAX > PER_MAX * (FIELD_NAME_MAX + 1) + 128 + TAG_BYTES_MAX, "scope, tag");
+
+static bool has_form(const struct decision *d)
+{
+	return d->reported && d->reason == REASON_OK && !d->warn && !d->shadow && !d->tag;
+}
+
+static uint8_t *put_some(uint8_t *p, uint32_t vars, const struct source *s)
+{
+	uint8_t *ends[ANSWER_COUNT];
+	unsigned n = put_vars(p, vars, s, ends);
+
+	return n ? ends[n - 1] : p;
+}
+
+/* Piece by piece: up to the value of `remaining`, of `reset`, of `tier`, and what follows that.
+ * false: names too long for it. */
+static bool form_make(struct answer_form *f, uint32_t vars, const struct source *s)
+{
+	uint8_t bytes[ANSWER_PIECES][FORM_BYTES_MAX];
+	uint8_t *end[ANSWER_PIECES] = {
+		put_some(bytes[0], vars & BEFORE_REMAINING, s),
+		bytes[1],
+		put_some(bytes[2], vars & VAR(rule), s),
+		put_some(bytes[3], vars & AFTER_TIER, s),
+	};
+	if (vars & VAR(remaining))
+		end[0] = action_put_head(end[0], SCOPE_TXN, STR("remaining"), VALUE_INT64);
+	if (vars & VAR(reset))
+		end[1] = action_put_head(end[1], SCOPE_TXN, STR("reset"), VALUE_INT64);
+	if (vars & VAR(tier))
+		end[2] = action_put_head(end[2], SCOPE_TXN, STR("tier"), VALUE_STRING);
+
+	f->limit = NULL;
+	for (unsigned i = 0; i < ANSWER_PIECES; i++) {
+		f->n[i] = (uint32_t)(end[i] - bytes[i]);
+		if (f->n[i] > PIECE_BYTES)
+			return false;
+		memcpy(f->piece[i], bytes[i], f->n[i]);
+	}
+	f->limit = s->d->reported->limit;
+	f->per_found = s->d->reported->per_found;
+	f->vars = vars;
+	return true;
+}
+
+static inline struct answer_form *form_of(struct answer_forms *forms, const struct limit *l)
+{
+	return &forms->form[(uintptr_t)l / sizeof *l % ANSWER_FORMS];
+}
+
+static inline bool form_is_for(const struct answer_form *f, uint32_t vars, const struct decision *d)
+{
+	return f->limit == d->reported->limit && f->per_found == d->reported->per_found &&
+	       f->vars == vars;
+}
+
+/* By blocks, the last of which may go beyond its end: a call of memcpy() for a few bytes takes
+ * longer than copying sixty-four. */
+static inline uint8_t *put_piece(uint8_t *p, const struct answer_form *f, unsigned i)
+{
+	enum { BLOCK = 64 };
+	static_assert(PIECE_BYTES % BLOCK == 0, "read in whole blocks");
+	uint32_t at = 0;
+
+	do
+		memcpy(p + at, f->piece[i] + at, BLOCK);
+	while ((at += BLOCK) < f->n[i]);
+	return p + f->n[i];
+}
+
+static inline uint8_t *form_put(
+	uint8_t *p, const struct answer_form *f, uint32_t vars, const struct source *s)
+{
+	p = put_piece(p, f, 0);
+	if (vars & VAR(remaining))
+		p = varint_put(p, (uint64_t)s->d->remaining);
+	p = put_piece(p, f, 1);
+	if (vars & VAR(reset))
+		p = varint_put(p, (uint64_t)s->d->reset);
+	p = put_piece(p, f, 2);
+	if (vars & VAR(tier))
+		p = put_short(p, value_of_tier(s, NULL));
+	return put_piece(p, f, 3);
+}
+
+unsigned answer_put(struct wire_writer *w, struct answer_forms *forms, uint32_t wanted,
+	const struct policy *policy, const struct plan *plan, const struct decision *d,
+	struct now now)
 {
 	const struct source s = { policy, plan, d, now };
 	const size_t room = wire_room(w);
@@ -298,6 +404,15 @@ unsigned answer_put(struct wire_writer *w, uint32_t wanted, const struct policy 
 	unsigned dropped = 0;
 
 	if (room >= ANSWER_BYTES_MAX) {
+		if (vars && has_form(d)) {
+			struct answer_form *f = form_of(forms, d->reported->limit);
+			if (form_is_for(f, vars, d) || form_make(f, vars, &s)) {
+				w->p = form_put(w->p, f, vars, &s);
+				if (vars & AFTER_FORM)
+					w->p = put_some(w->p, vars & AFTER_FORM, &s);
+				return 0;
+			}
+		}
 		unsigned n = put_vars(w->p, vars, &s, ends);
 		if (n)
 			w->p = ends[n - 1];

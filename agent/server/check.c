@@ -181,6 +181,7 @@ static enum load_rc load_view(
 
 	if (c->shaped_by != snap->generation) {
 		memset(c->shape, 0, sizeof c->shape);
+		answer_forms_clear(&c->answers);
 		c->shaped_by = snap->generation;
 	}
 	while (message_next(&r, &m)) {
@@ -313,7 +314,8 @@ static void write_ack(struct checker *c, const struct snapshot *snap, const stru
 	uint8_t *length_word = frame_begin(&w, FRAME_ACK, ids.stream, ids.frame);
 	if (!plan)
 		answer_put_ack(&w);
-	else if (answer_put(&w, snap->settings.agent.variables, snap->policy, plan, d, plan->now))
+	else if (answer_put(&w, &c->answers, snap->settings.agent.variables, snap->policy, plan, d,
+			 plan->now))
 		count(c, METRIC_actions_dropped);
 	frame_end(&w, length_word);
 	out->p = w.p;

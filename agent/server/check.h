@@ -4,6 +4,7 @@
 #define SERVER_CHECK_H
 
 #include "config/snapshot.h"
+#include "server/answer.h"
 #include "server/check_pool.h"
 #include "server/metrics.h"
 #include "spop/session.h"
@@ -45,7 +46,8 @@ struct checker {
 	struct view view;
 	struct plan plan;
 	struct shape shape[SHAPES_MAX];
-	uint64_t shaped_by; /* the generation whose slots they name */
+	struct answer_forms answers;
+	uint64_t shaped_by; /* the generation that both are of */
 	char *scratch;      /* owned */
 	size_t scratch_n;
 	struct store *store;

@@ -590,6 +590,75 @@ static void test_secrets_in_the_log(void **state)
 	}
 }
 
+/* Most answers are put together from pieces of earlier ones where there is room for any answer, and
+ * from nothing where there is not: the same bytes, whoever asked before. */
+static void test_an_answer_from_pieces(void **state)
+{
+	static const char *const configs[] = {
+		"agent: { variables = [ \"deny\", \"reason\", \"retry_after\", \"limit\", \"remaining\","
+		" \"reset\", \"reset_at\", \"rule\", \"tier\", \"scope\", \"algorithm\", \"warn\","
+		" \"shadow\", \"tag\", \"policy\", \"ratelimit\" ]; };",
+		"agent: { variables = [ \"remaining\", \"scope\" ]; };",
+		"agent: { variables = [ \"tier\" ]; };",
+		"agent: { variables = [ \"tag\" ]; };",
+		"",
+	};
+	static const char rules[] =
+		"rules = ("
+		" { name = \"a-rule-of-a-rather-long-name-that-is-longer-than-one-block\";"
+		"   per = [ \"key|user|ip\" ]; rate = { default = \"30/minute\"; gold = \"300/minute\"; };"
+		"   warn_at = 0.5; },"
+		" { name = \"b\"; per = [ \"ip\", \"method\" ]; algorithm = \"fixed-window\";"
+		"   rate = [ \"20/minute\", \"1000000000/day\" ]; },"
+		" { name = \"wide\"; per = [ \"ip\","
+		"   \"a-field-whose-name-is-as-long-as-a-name-may-be-or-nearly-so\","
+		"   \"another-field-of-a-name-as-long-as-a-name-may-be-or-nearly-so\" ];"
+		"   rate = \"10/minute\"; },"
+		" { name = \"s\"; per = []; rate = \"90/minute\"; mode = \"shadow\"; } );";
+	static const char *const tiers[] = { "", "gold", "somebody's own" };
+	static struct ack from_pieces, from_nothing;
+	struct now now = noon;
+
+	(void)state;
+	srand(7);
+	for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
+		char text[4096];
+		snprintf(text, sizeof text, "%s%s", configs[c], rules);
+		struct rig *g = rig_new(text);
+		for (int i = 0; i < 600; i++) {
+			uint8_t bytes[512];
+			struct wire_writer w = { bytes, bytes + sizeof bytes, false };
+			int shown = rand();
+			put_message(&w, "check", 7);
+			put_ipv4(&w, "ip", 0x0a000001 + (uint32_t)rand() % 8);
+			put_text(&w, "key", shown & 1 ? "k" : "");
+			put_text(&w, "user", shown & 2 ? "u" : "");
+			put_text(&w, "method", shown & 4 ? "GET" : "");
+			put_text(&w, "tier", tiers[rand() % 3]);
+			put_text(&w, "a-field-whose-name-is-as-long-as-a-name-may-be-or-nearly-so",
+				shown & 0x30 ? "" : "x");
+			put_text(&w,
+				"another-field-of-a-name-as-long-as-a-name-may-be-or-nearly-so",
+				"y");
+			assert_false(w.bad);
+			struct notify n = notify_of(bytes, (size_t)(w.p - bytes));
+			now.steady += rand() % USEC_PER_SEC;
+			now.utc = now.steady;
+			assert_int_equal(ask(g, &n, 16380, now, &from_pieces), CHECK_ANSWERED);
+			/* The next to ask is this one again, in vain: nothing that is told changes.
+			 */
+			bytes[6] = 8;
+			put_text(&w, "cost", "0");
+			n = notify_of(bytes, (size_t)(w.p - bytes));
+			assert_int_equal(ask(g, &n, 16380, now, &from_pieces), CHECK_ANSWERED);
+			assert_int_equal(ask(g, &n, 8000, now, &from_nothing), CHECK_ANSWERED);
+			assert_int_equal(from_pieces.n, from_nothing.n);
+			assert_memory_equal(from_pieces.bytes, from_nothing.bytes, from_nothing.n);
+		}
+		rig_free(g);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -600,6 +669,7 @@ int main(void)
 		cmocka_unit_test(test_without_room_nothing_is_charged),
 		cmocka_unit_test(test_what_is_no_check_is_acknowledged),
 		cmocka_unit_test(test_secrets_in_the_log),
+		cmocka_unit_test(test_an_answer_from_pieces),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
