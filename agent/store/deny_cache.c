@@ -1,0 +1,170 @@
+#include "store/deny_cache.h"
+
+#include <stdlib.h>
+
+/* Two places for each key: the newer denial goes to the first, and the one there to the second. */
+enum { SETS = 2048, WAYS = 2 };
+
+struct denial {
+	struct key key;
+	struct quota quota; /* two tiers share a counter, and not what they allow */
+	struct bucket state;
+	int64_t cost; /* 0: nothing is here */
+	usec_t at;    /* the server's clock */
+	usec_t asked; /* this machine's */
+};
+
+struct deny_cache {
+	struct denial denial[SETS][WAYS];
+};
+
+struct deny_cache *deny_cache_new(void)
+{
+	return calloc(1, sizeof(struct deny_cache));
+}
+
+void deny_cache_free(struct deny_cache *c)
+{
+	free(c);
+}
+
+void deny_cache_clear(struct deny_cache *c)
+{
+	memset(c, 0, sizeof *c);
+}
+
+static bool same_quota(const struct quota *a, const struct quota *b)
+{
+	return a->algorithm == b->algorithm && a->window.kind == b->window.kind &&
+	       a->window.length == b->window.length && a->units == b->units &&
+	       a->capacity == b->capacity;
+}
+
+static int64_t cost_asked(const struct take *t)
+{
+	return t->cost ? t->cost : 1;
+}
+
+static bool enforces(const struct take *t)
+{
+	return t->limit->rule->mode == MODE_ENFORCE && t->limit->rule->action == ACTION_DENY;
+}
+
+static bool holds(const struct denial *d, const struct take *t)
+{
+	return d->cost && d->key.a == t->key.a && d->key.b == t->key.b &&
+	       same_quota(&d->quota, &t->limit->quota);
+}
+
+static struct denial *find(struct deny_cache *c, const struct take *t)
+{
+	struct denial *set = c->denial[t->key.a % SETS];
+
+	for (unsigned i = 0; i < WAYS; i++)
+		if (holds(&set[i], t))
+			return &set[i];
+	return NULL;
+}
+
+static void note(struct deny_cache *c, const struct take *t, usec_t at, usec_t asked)
+{
+	struct denial *set = c->denial[t->key.a % SETS], *place = find(c, t);
+
+	if (!place) {
+		set[1] = set[0];
+		place = &set[0];
+	}
+	*place = (struct denial){
+		.key = t->key,
+		.quota = t->limit->quota,
+		.state = t->verdict.state,
+		.cost = cost_asked(t),
+		.at = at,
+		.asked = asked,
+	};
+}
+
+static bool counts_denied(const struct plan *plan)
+{
+	for (unsigned i = 0; i < plan->n; i++)
+		if (plan->take[i].limit->rule->count_denied)
+			return true;
+	return false;
+}
+
+void deny_cache_note(struct deny_cache *c, const struct plan *plan, usec_t asked)
+{
+	if (!plan->denied || plan->degraded || counts_denied(plan))
+		return;
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *t = &plan->take[i];
+		/* What could never pass is found without a store: for that, there is none. */
+		if (enforces(t) && !t->verdict.admits && !t->verdict.oversize)
+			note(c, t, plan->now.utc, asked);
+	}
+}
+
+/* The remembered denial of one limit, if it still denies this cost: then its verdict. */
+static bool answer(struct deny_cache *c, struct take *t, usec_t steady, struct now *now)
+{
+	struct denial *d = find(c, t);
+	int64_t cost = cost_asked(t);
+
+	if (!d || !enforces(t) || cost < d->cost)
+		return false;
+	const struct quota *q = &t->limit->quota;
+	usec_t at = d->at + (steady - d->asked);
+	struct now then = { .steady = at, .utc = at };
+	struct bucket state = bucket_read(q, &d->state, then);
+	if (steady < d->asked || bucket_admits(q, &state, d->cost, then)) {
+		d->cost = 0; /* over */
+		return false;
+	}
+	bool oversize = cost > q->capacity;
+	t->verdict = (struct verdict){
+		.oversize = oversize,
+		.state = state,
+		.left = bucket_left(q, &state, then),
+		.retry_after = oversize ? 0 : bucket_retry_after(q, &state, cost, then),
+	};
+	*now = then;
+	return true;
+}
+
+static void answer_full(struct take *t, struct now now)
+{
+	static const struct bucket never_seen;
+	const struct quota *q = &t->limit->quota;
+	bool oversize = cost_asked(t) > q->capacity;
+
+	t->verdict = (struct verdict){
+		.admits = !oversize,
+		.oversize = oversize,
+		.state = bucket_read(q, &never_seen, now),
+		.left = (double)q->capacity,
+	};
+}
+
+bool deny_cache_answer(struct deny_cache *c, struct plan *plan, usec_t steady)
+{
+	uint64_t denied = 0;
+	struct now now = { 0 };
+
+	if (counts_denied(plan))
+		return false;
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct now then;
+		if (answer(c, &plan->take[i], steady, &then)) {
+			denied |= 1ull << i;
+			now = then;
+		}
+	}
+	if (!denied)
+		return false;
+	for (unsigned i = 0; i < plan->n; i++)
+		if (!(denied >> i & 1))
+			answer_full(&plan->take[i], now);
+	plan->denied = true;
+	plan->now = now;
+	return true;
+}

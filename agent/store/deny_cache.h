@@ -1,0 +1,31 @@
+/* What Redis has denied, remembered for as long as it would deny it again: a flood of one client
+ * then costs Redis nothing. Other agents only ever add to a counter, so what denied with what was
+ * counted then denies with what is counted now, until time has drained it: the arithmetic is
+ * limit/algorithm.h's own, on the bucket as Redis knew it.
+ *
+ * Not where a rule of the plan counts denied requests: those have to be told. Bounded: a new denial
+ * takes an old one's place. One thread. */
+#ifndef STORE_DENY_CACHE_H
+#define STORE_DENY_CACHE_H
+
+#include "limit/decision.h"
+
+struct deny_cache;
+
+struct deny_cache *deny_cache_new(void); /* NULL: out of memory */
+void deny_cache_free(struct deny_cache *);
+
+/* After a reload, a reset or an override: nothing is remembered. */
+void deny_cache_clear(struct deny_cache *);
+
+/* Remembers which limits of `plan`, that Redis has answered, denied it. `asked`: steady time of
+ * this machine, no later than plan->now was read by the server: the server is then never thought
+ * to be earlier than it is, and nobody waits too long. */
+void deny_cache_note(struct deny_cache *, const struct plan *, usec_t asked);
+
+/* true: `plan` is denied for what is remembered, its verdicts and plan->now filled in: of limits
+ * that are not remembered as if they were full (those do not deny, and what denies is reported).
+ * false: `plan` is untouched; ask Redis. `steady`: now, on this machine. */
+bool deny_cache_answer(struct deny_cache *, struct plan *, usec_t steady);
+
+#endif

@@ -1,0 +1,174 @@
+/* Remembered denials against the store that would have been asked. */
+#include "rig.h"
+#include "store/deny_cache.h"
+
+enum { LIMITS = 6, CLIENTS = 5, SEEDS = 300, STEPS = 400 };
+
+static const usec_t offset = 5 * USEC_PER_DAY; /* this machine's steady clock is another */
+
+/* A server has one clock. */
+static struct now server_now(usec_t t)
+{
+	usec_t at = 50 * 365 * USEC_PER_DAY + t;
+	return (struct now){ .steady = at, .utc = at };
+}
+
+static struct rig_limit *limits(struct rig_limit *l)
+{
+	rig_limit(&l[0], ALGORITHM_TOKEN_BUCKET, 10, 10 * USEC_PER_SEC, 10);
+	rig_limit(&l[1], ALGORITHM_TOKEN_BUCKET, 3, 60 * USEC_PER_SEC, 7);
+	rig_limit(&l[2], ALGORITHM_SLIDING_WINDOW, 8, 20 * USEC_PER_SEC, 0);
+	rig_limit(&l[3], ALGORITHM_FIXED_WINDOW, 5, 30 * USEC_PER_SEC, 0);
+	rig_limit(&l[4], ALGORITHM_TOKEN_BUCKET, 2, 10 * USEC_PER_SEC, 2);
+	l[4].rule.mode = MODE_SHADOW;
+	rig_limit(&l[5], ALGORITHM_FIXED_WINDOW, 4, 10 * USEC_PER_SEC, 0);
+	l[5].rule.count_denied = true;
+	return l;
+}
+
+static void make_plan(struct plan *p, const struct rig_limit *l, uint64_t *seed, unsigned n_limits)
+{
+	memset(p, 0, sizeof *p);
+	uint64_t client = rig_random(seed) % CLIENTS;
+	int64_t cost = (int64_t)(rig_random(seed) % 4);
+	for (unsigned i = 0; i < n_limits; i++)
+		if (rig_random(seed) & 1)
+			rig_plan_add(p, &l[i], client * 100 + i, cost);
+}
+
+static bool denies(const struct take *t)
+{
+	return t->limit->rule->mode == MODE_ENFORCE && !t->verdict.admits;
+}
+
+/* Whatever the cache denies, the store denies too, for the same limits, and is no earlier done with
+ * it; and a flood does find it. */
+static void it_denies_only_what_the_store_denies(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS];
+	unsigned hits = 0;
+	limits(l);
+	for (uint64_t s = 1; s <= SEEDS; s++) {
+		uint64_t seed = s * 7919;
+		usec_t t = 0;
+		struct memory_store *m = rig_store(1000, server_now(0));
+		struct deny_cache *c = deny_cache_new();
+		assert_non_null(c);
+		for (unsigned step = 0; step < STEPS; step++) {
+			t += (usec_t)(rig_random(&seed) %
+				      (rig_random(&seed) & 7 ? 300000 : 9000000));
+			struct plan mine, theirs;
+			if (rig_random(&seed) % 4 == 0) { /* another agent */
+				make_plan(&theirs, l, &seed, LIMITS);
+				(void)store_take(memory_store_base(m), &theirs, server_now(t));
+			}
+			make_plan(&mine, l, &seed, LIMITS - (rig_random(&seed) & 1));
+			theirs = mine;
+			/* Asked, read by the server, answered: some time lies between. */
+			usec_t asked = t + offset;
+			bool hit = deny_cache_answer(c, &mine, asked);
+			if (!hit)
+				assert_memory_equal(&mine, &theirs, sizeof mine);
+			t += (usec_t)(rig_random(&seed) % 20000);
+			/* What it says is as of when it was asked. */
+			usec_t at = hit ? asked - offset : t;
+			(void)store_take(memory_store_base(m), &theirs, server_now(at));
+			if (!hit) {
+				theirs.now = server_now(t);
+				deny_cache_note(c, &theirs, asked);
+				continue;
+			}
+			hits++;
+			assert_true(theirs.denied);
+			assert_true(mine.denied);
+			for (unsigned i = 0; i < mine.n; i++) {
+				const struct take *a = &mine.take[i], *b = &theirs.take[i];
+				assert_false(a->limit->rule->count_denied);
+				assert_false(a->verdict.charged);
+				if (!denies(a))
+					continue;
+				assert_false(b->verdict.admits);
+				assert_int_equal(a->verdict.oversize, b->verdict.oversize);
+				assert_true(a->verdict.retry_after <= b->verdict.retry_after + 1);
+			}
+		}
+		deny_cache_free(c);
+		rig_close(m);
+	}
+	print_message("%u of %u were remembered\n", hits, SEEDS * STEPS);
+	assert_true(hits > SEEDS * STEPS / 20);
+}
+
+static struct plan denied_plan(struct memory_store *m, const struct rig_limit *r, int64_t cost,
+	usec_t t, struct deny_cache *c)
+{
+	struct plan p = { 0 };
+	for (;;) {
+		p.n = 0;
+		rig_plan_add(&p, r, 1, cost);
+		(void)store_take(memory_store_base(m), &p, server_now(t));
+		if (p.denied)
+			break;
+	}
+	deny_cache_note(c, &p, t + offset);
+	return p;
+}
+
+static bool remembers(struct deny_cache *c, const struct rig_limit *r, int64_t cost, usec_t t)
+{
+	struct plan p = { 0 };
+	rig_plan_add(&p, r, 1, cost);
+	return deny_cache_answer(c, &p, t + offset);
+}
+
+static void it_lasts_until_retry_after(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS];
+	limits(l);
+	for (unsigned i = 0; i < 4; i++) {
+		struct memory_store *m = rig_store(1000, server_now(0));
+		struct deny_cache *c = deny_cache_new();
+		usec_t t = 12345;
+		struct plan p = denied_plan(m, &l[i], 2, t, c);
+		usec_t until = p.take[0].verdict.retry_after;
+		assert_true(until > 0);
+		assert_true(remembers(c, &l[i], 2, t));
+		assert_true(remembers(c, &l[i], 3, t));
+		assert_false(remembers(c, &l[i], 1, t)); /* it may have room for less */
+		assert_false(remembers(c, &l[i], 0, t)); /* that asks for 1 */
+		assert_true(remembers(c, &l[i], 2, t + until - USEC_PER_MSEC));
+		assert_false(remembers(c, &l[i], 2, t + until));
+		assert_false(remembers(c, &l[i], 2, t)); /* it was let go */
+		deny_cache_free(c);
+		rig_close(m);
+	}
+}
+
+static void it_is_of_one_tier_and_forgets_when_told(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS], richer;
+	limits(l);
+	rig_limit(&richer, ALGORITHM_TOKEN_BUCKET, 10, 10 * USEC_PER_SEC, 20);
+	struct memory_store *m = rig_store(1000, server_now(0));
+	struct deny_cache *c = deny_cache_new();
+	(void)denied_plan(m, &l[0], 1, 0, c);
+	assert_true(remembers(c, &l[0], 1, 0));
+	assert_false(remembers(c, &richer, 1, 0));
+	deny_cache_clear(c);
+	assert_false(remembers(c, &l[0], 1, 0));
+	deny_cache_free(c);
+	rig_close(m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(it_denies_only_what_the_store_denies),
+		cmocka_unit_test(it_lasts_until_retry_after),
+		cmocka_unit_test(it_is_of_one_tier_and_forgets_when_told),
+	};
+	return cmocka_run_group_tests_name("store/deny_cache", tests, NULL, NULL);
+}
