@@ -121,6 +121,36 @@ static void test_normal_form_is_stable(void **state)
 	}
 }
 
+/* A path alone is looked at by eight bytes at once, after an authority by one: the same comes out.
+ */
+static void test_eight_at_once_or_one(void **state)
+{
+	static const char alphabet[] = "aaaabcdzAZ0019--__~:@!$&=\x01\x80\xff//..%?#";
+	uint32_t seed = 54321;
+	char raw[64] = "http://h/", alone[64], after[64];
+
+	(void)state;
+	for (int i = 0; i < 400000; i++) {
+		size_t begin = 8, n = begin + 1;
+		seed = seed * 1664525u + 1013904223u;
+		size_t end = n + (seed >> 16) % (sizeof raw - n);
+		unsigned rare = seed >> 28 &
+				1; /* half of them have few of the characters that matter */
+		while (n < end) {
+			seed = seed * 1664525u + 1013904223u;
+			unsigned which = (seed >> 16) % (sizeof alphabet - 1);
+			if (rare && (seed >> 8 & 15))
+				which %= 16;
+			raw[n++] = alphabet[which];
+		}
+		struct str a = path_normalise((struct str){ raw + begin, n - begin }, alone);
+		struct str b = path_normalise((struct str){ raw, n }, after);
+		if (!str_eq(a, b))
+			fail_msg("\"%.*s\" -> \"%.*s\", not \"%.*s\"", (int)n, raw, (int)a.n, a.p,
+				(int)b.n, b.p);
+	}
+}
+
 /* A NUL is no letter of a scheme. */
 static void test_nul_bytes(void **state)
 {
@@ -139,6 +169,7 @@ int main(void)
 		cmocka_unit_test(test_hosts),
 		cmocka_unit_test(test_nul_bytes),
 		cmocka_unit_test(test_normal_form_is_stable),
+		cmocka_unit_test(test_eight_at_once_or_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
