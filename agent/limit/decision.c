@@ -150,15 +150,14 @@ static bool is_oversize(const struct take *t)
 	return t->verdict.oversize && !(whole && cost_asked(t) <= whole->quota.capacity);
 }
 
-/* Is `t` to be reported rather than `best`, which comes before it in the file? */
-static bool outranks(const struct take *t, const struct take *best, bool denied)
+/* Of a request that is denied: is `t` to be reported rather than `best`, which comes before it in
+ * the file? */
+static bool outranks(const struct take *t, const struct take *best)
 {
-	if (denied && !denies(t))
+	if (!denies(t))
 		return false;
 	if (!best)
 		return true;
-	if (!denied)
-		return share_left(t) < share_left(best) - 1e-12; /* less than noise is a tie */
 	if (best->verdict.oversize || t->verdict.oversize) {
 		bool never = is_oversize(t), best_never = is_oversize(best);
 		if (never || best_never)
@@ -204,9 +203,9 @@ static struct decision decide_limits(const struct plan *plan, struct now now)
 {
 	struct decision d = { .reason = REASON_OK, .deny = plan->n && plan->denied };
 	const struct take *best = NULL;
+	double least = 0; /* share left of `best` */
 
-	for (unsigned i = 0; i < plan->n; i++) {
-		const struct take *t = &plan->take[i];
+	for (const struct take *t = plan->take, *end = t + plan->n; t < end; t++) {
 		const struct rule *r = t->limit->rule;
 
 		if (r->mode == MODE_SHADOW) {
@@ -217,8 +216,16 @@ static struct decision decide_limits(const struct plan *plan, struct now now)
 		if (r->action == ACTION_TAG && !t->verdict.admits && !d.tag)
 			d.tag = r;
 		d.warn |= is_warning(t);
-		if (outranks(t, best, d.deny))
+		if (d.deny) {
+			if (outranks(t, best))
+				best = t;
+			continue;
+		}
+		double share = share_left(t);
+		if (!best || share < least - 1e-12) { /* less than noise is a tie */
 			best = t;
+			least = share;
+		}
 	}
 	if (best)
 		report(&d, best, now);

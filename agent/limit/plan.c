@@ -175,26 +175,25 @@ static inline struct key limit_key(const struct limit *l, struct key descriptor)
 	return (struct key){ descriptor.a ^ l->salt.a, descriptor.b ^ l->salt.b };
 }
 
-static inline void plan_rule(const struct policy *p, const struct rule *r,
-	const struct limits *limits, const struct view *v, struct memo *memo, struct plan *plan)
+/* Adds the rule's takes from `t` on; returns where they end. */
+static inline struct take *plan_rule(const struct policy *p, const struct rule *r,
+	const struct limits *limits, const struct view *v, struct memo *memo, struct take *t)
 {
 	uint32_t found;
 
 	if ((r->match && !match_holds(r->match, v)) || !find_per(r, v, &found))
-		return;
+		return t;
 	struct key descriptor = descriptor_of(p, r, v, found, memo);
 	descriptor.b &= ~1ull;
 	int64_t cost = view_cost(v, r->cost_slot);
-	assert(plan->n + limits->n <= PLAN_MAX); /* config counts them */
-	struct take *t = &plan->take[plan->n];
-	const struct limit *end = limits->limit + limits->n;
-	for (const struct limit *l = limits->limit; l < end; l++, t++) {
+	const struct limit *l = limits->limit;
+	for (unsigned n = limits->n; n; n--, l++, t++) {
 		t->limit = l;
 		t->key = limit_key(l, descriptor);
 		t->cost = cost;
 		t->per_found = found;
 	}
-	plan->n += limits->n;
+	return t;
 }
 
 void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
@@ -219,12 +218,16 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 		return;
 	}
 	plan->outcome = OUTCOME_LIMITS;
+	struct take *t = plan->take;
 	const struct rule *end = p->rule + p->rule_n;
 	for (const struct rule *r = p->rule; r < end; r++) {
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
-		if (r->mode != MODE_OFF && limits->n)
-			plan_rule(p, r, limits, v, &memo, plan);
+		if (r->mode == MODE_OFF || !limits->n)
+			continue;
+		assert(t + limits->n <= plan->take + PLAN_MAX); /* config counts them */
+		t = plan_rule(p, r, limits, v, &memo, t);
 	}
+	plan->n = (unsigned)(t - plan->take);
 }
 
 /* ---- what a store asks ---- */
