@@ -45,12 +45,15 @@ struct redis_conn_settings {
 /* Idle until it is told where to. NULL: out of memory. */
 struct redis_conn *redis_conn_new(const struct redis_conn_settings *,
 	const struct redis_conn_events *, void *owner, struct ev_loop *);
-/* No event comes any more. NULL is fine. */
+/* No event comes any more. Not from inside one. NULL is fine. */
 void redis_conn_free(struct redis_conn *);
 
-/* Where to, from now on: what is open to another place is closed, without an event. NULL: nowhere.
- * `master_only`: ask for its ROLE first, and take nothing but a master. */
-void redis_conn_use(struct redis_conn *, const struct redis_address *, bool master_only);
+/* Where to, from now on: what is open (or opening) to another place is closed, without an event,
+ * and the new place tried at once. NULL: nowhere. `master_only`: ask for its ROLE first, and take
+ * nothing but a master. false: it was there already, or on its way. */
+bool redis_conn_use(struct redis_conn *, const struct redis_address *, bool master_only);
+/* The same for the next attempt, which comes when it would have come. For use in `failed`. */
+void redis_conn_aim(struct redis_conn *, const struct redis_address *, bool master_only);
 
 bool redis_conn_is_ready(const struct redis_conn *);
 

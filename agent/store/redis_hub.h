@@ -19,17 +19,17 @@ enum redis_mode { REDIS_SINGLE, REDIS_SENTINEL };
 enum { REDIS_SERVERS_MAX = 64, REDIS_ADDRESSES_MAX = 8 };
 
 /* As configured: a name, a numeric address (without brackets), or an absolute path with port 0. */
-struct redis_server {
+struct redis_host {
 	char host[256];
 	uint16_t port;
 };
 
 struct redis_hub_settings {
 	enum redis_mode mode;
-	const struct redis_server *server; /* copied. REDIS_SINGLE: exactly one; REDIS_SENTINEL: the
-					    * sentinels */
-	unsigned server_n;                 /* 1..REDIS_SERVERS_MAX */
-	char master[64];                   /* REDIS_SENTINEL: its name */
+	const struct redis_host *server; /* copied. REDIS_SINGLE: exactly one; REDIS_SENTINEL: the
+					  * sentinels */
+	unsigned server_n;               /* 1..REDIS_SERVERS_MAX */
+	char master[64];                 /* REDIS_SENTINEL: its name */
 	/* For sentinels that ask for it. */
 	char username[128], password[256];
 };
@@ -39,6 +39,11 @@ struct redis_address {
 	char host[108]; /* numeric, or an absolute path */
 	uint16_t port;  /* 0: a path */
 };
+
+bool redis_address_eq(const struct redis_address *, const struct redis_address *);
+/* "127.0.0.1:6379", "[::1]:6379", or the path. */
+enum { REDIS_ADDRESS_TEXT_MAX = 120 };
+const char *redis_address_text(const struct redis_address *, char out[REDIS_ADDRESS_TEXT_MAX]);
 
 /* In the order to try them. A store stays with the one it has while that is in the list. */
 struct redis_addresses {

@@ -1,0 +1,560 @@
+#include "store/redis_conn.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <hiredis/async.h>
+#include <hiredis/hiredis.h>
+
+#define BACKOFF_FIRST (50 * USEC_PER_MSEC)
+#define BACKOFF_MOST  (2 * USEC_PER_SEC)
+
+enum state {
+	STATE_IDLE,    /* nowhere to go */
+	STATE_OPENING, /* connecting, or in the handshake; `timer` is its deadline */
+	STATE_READY,
+	STATE_FALLEN,  /* closed; `work` will tell the owner */
+	STATE_WAITING, /* until `timer` says to try again */
+};
+
+/* The handshake, sent as a whole. */
+enum step { STEP_AUTH, STEP_SELECT, STEP_ROLE, STEP_SCRIPT, STEP_PING };
+enum { STEPS_MAX = 4 };
+
+struct redis_conn {
+	struct redis_conn_settings settings;
+	struct redis_conn_events events;
+	void *owner;
+	struct ev_loop *loop;
+	enum state state;
+
+	/* Ours while ac->data points back here; one that hiredis has still to free (it was given
+	 * up inside one of its callbacks) no longer does. */
+	redisAsyncContext *ac;
+	ev_io readable, writable;
+	redisReplyObjectFunctions *plain, bounded;
+	size_t budget;     /* of the reply that is being read */
+	unsigned expected; /* replies that will come */
+	bool in_hiredis;   /* its functions are on the stack: it must not be entered again */
+
+	enum step step[STEPS_MAX];
+	unsigned step_n, step_at;
+
+	bool has_address, master_only, was_ready, asked_who;
+	struct redis_address address;
+	/* `work`: events come from the loop, and from a turn of it that is still to come: what the
+	 * owner does then is seen by whoever looks before the loop sleeps. */
+	ev_timer timer, work;
+	usec_t delay;
+	uint64_t seed;
+	char why[160];
+	const char *hint;
+};
+
+usec_t redis_backoff(usec_t *last, uint64_t *seed)
+{
+	*last = *last < BACKOFF_FIRST / 2  ? BACKOFF_FIRST
+		: *last < BACKOFF_MOST / 2 ? 2 * *last
+					   : BACKOFF_MOST;
+	*seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return *last / 2 + (usec_t)((*seed >> 33) % (uint64_t)(*last / 2));
+}
+
+#define HINTS(X) \
+	X("LOADING", "it reads its data back from disk; wait") \
+	X("BUSY", "some script runs for too long there; SCRIPT KILL ends it") \
+	X("OOM", "raise its maxmemory, or set maxmemory-policy to volatile-ttl") \
+	X("READONLY", \
+		"redis.servers names a replica; name the master, or use mode = \"sentinel\"") \
+	X("MASTERDOWN", "redis.servers names a replica that has lost its master") \
+	X("NOAUTH", "set redis.password") \
+	X("WRONGPASS", "redis.username or redis.password is not what it knows") \
+	X("ERR invalid password", "redis.password is not what it knows") \
+	X("ERR AUTH", "redis.password or redis.username is set, but it knows no such user") \
+	X("ERR Client sent AUTH", "redis.password is set, but it wants none") \
+	X("ERR DB index", "redis.db is more than its `databases`") \
+	X("ERR SELECT is not allowed", "a cluster has no db but 0") \
+	X("ERR max number of clients", "raise its maxclients") \
+	X("NOPERM", "its ACL denies the user a command or keys; the README lists what is needed") \
+	X("MISCONF", "it cannot save to disk and takes no writes; see its log") \
+	X("NOREPLICAS", "it takes no writes with fewer than min-replicas-to-write") \
+	X("CLUSTERDOWN", "the cluster does not cover all slots") \
+	X("MOVED", "it is a node of a cluster") \
+	X("DENIED", "it is in protected mode: set a password or its `bind`")
+
+const char *redis_error_hint(const char *error)
+{
+#define X(prefix, hint) \
+	if (strncmp(error, prefix, sizeof(prefix) - 1) == 0) \
+		return hint;
+	HINTS(X)
+#undef X
+	return NULL;
+}
+
+/* ---- what hiredis wants from a loop ---- */
+
+static void add_read(void *p)
+{
+	struct redis_conn *c = p;
+	ev_io_start(c->loop, &c->readable);
+}
+
+static void del_read(void *p)
+{
+	struct redis_conn *c = p;
+	ev_io_stop(c->loop, &c->readable);
+}
+
+static void add_write(void *p)
+{
+	struct redis_conn *c = p;
+	ev_io_start(c->loop, &c->writable);
+}
+
+static void del_write(void *p)
+{
+	struct redis_conn *c = p;
+	ev_io_stop(c->loop, &c->writable);
+}
+
+static void clean_up(void *p)
+{
+	del_read(p);
+	del_write(p);
+}
+
+/* ---- replies of a bounded size ---- */
+
+/* hiredis keeps a reply that is not whole in its buffer, and the elements that it has read of it
+ * in objects: the one is looked at after every read, the other here. */
+static bool spend(const redisReadTask *task, size_t bytes)
+{
+	struct redis_conn *c = task->privdata;
+	size_t cost = bytes + sizeof(redisReply);
+
+	if (bytes > c->settings.reply_max || cost > c->budget)
+		return false;
+	c->budget -= cost;
+	return true;
+}
+
+static void *create_string(const redisReadTask *task, char *p, size_t n)
+{
+	struct redis_conn *c = task->privdata;
+	return spend(task, n) ? c->plain->createString(task, p, n) : NULL;
+}
+
+#if HIREDIS_MAJOR >= 1
+typedef size_t elements_t;
+#else
+typedef int elements_t;
+#endif
+
+static void *create_array(const redisReadTask *task, elements_t n)
+{
+	struct redis_conn *c = task->privdata;
+	if ((size_t)n > c->settings.reply_max)
+		return NULL;
+	return spend(task, (size_t)n * sizeof(redisReply)) ? c->plain->createArray(task, n) : NULL;
+}
+
+static void bound_replies(struct redis_conn *c)
+{
+	redisReader *r = c->ac->c.reader;
+
+	c->plain = r->fn;
+	c->bounded = *r->fn;
+	c->bounded.createString = create_string;
+	c->bounded.createArray = create_array;
+	c->budget = c->settings.reply_max;
+	r->fn = &c->bounded;
+	r->privdata = c;
+}
+
+/* ---- letting go ---- */
+
+/* hiredis may still have it on its stack: nothing of it points here any more. */
+static redisAsyncContext *detach(struct redis_conn *c)
+{
+	redisAsyncContext *ac = c->ac;
+
+	clean_up(c);
+	if (ac) {
+		memset(&ac->ev, 0, sizeof ac->ev);
+		ac->data = NULL;
+		if (ac->c.reader) {
+			ac->c.reader->fn = c->plain;
+			ac->c.reader->privdata = NULL;
+		}
+	}
+	c->ac = NULL;
+	c->expected = 0;
+	return ac;
+}
+
+static void close_now(struct redis_conn *c)
+{
+	ev_timer_stop(c->loop, &c->timer);
+	ev_timer_stop(c->loop, &c->work);
+	redisAsyncContext *ac = detach(c);
+	if (ac)
+		redisAsyncFree(ac); /* by and by, if this is inside one of its callbacks */
+	c->state = STATE_IDLE;
+}
+
+/* Its context is gone, or not ours any more. */
+static void fall(struct redis_conn *c, const char *why, const char *hint)
+{
+	c->was_ready = c->state == STATE_READY;
+	c->state = STATE_FALLEN;
+	snprintf(c->why, sizeof c->why, "%s", why && *why ? why : "the connection was closed");
+	c->hint = hint;
+	ev_timer_stop(c->loop, &c->timer);
+	ev_timer_start(c->loop, &c->work);
+}
+
+static void give_up(struct redis_conn *c, const char *why, const char *hint)
+{
+	bool was_ready = c->state == STATE_READY;
+
+	close_now(c);
+	if (was_ready)
+		c->state = STATE_READY;
+	fall(c, why, hint);
+}
+
+static void set_timer(struct redis_conn *c, usec_t after)
+{
+	ev_timer_stop(c->loop, &c->timer);
+	ev_timer_set(&c->timer, (double)after / (double)USEC_PER_SEC, 0);
+	ev_timer_start(c->loop, &c->timer);
+}
+
+/* ---- the handshake ---- */
+
+static void on_reply(redisAsyncContext *ac, void *reply, void *unused);
+
+static bool put(struct redis_conn *c, unsigned argc, const char *argv[], size_t argv_bytes[])
+{
+	if (redisAsyncCommandArgv(c->ac, on_reply, NULL, (int)argc, argv, argv_bytes) != REDIS_OK)
+		return false;
+	c->expected++;
+	return true;
+}
+
+static bool put_step(struct redis_conn *c, enum step step)
+{
+	const struct redis_conn_settings *s = &c->settings;
+	const char *argv[3];
+	size_t bytes[3];
+	unsigned n = 0;
+	char db[12];
+
+#define ARG(p, length) (argv[n] = (p), bytes[n++] = (length))
+	switch (step) {
+	case STEP_AUTH:
+		ARG("AUTH", 4);
+		if (s->username[0])
+			ARG(s->username, strlen(s->username));
+		ARG(s->password, strlen(s->password));
+		break;
+	case STEP_SELECT:
+		snprintf(db, sizeof db, "%d", s->db);
+		ARG("SELECT", 6);
+		ARG(db, strlen(db));
+		break;
+	case STEP_ROLE:
+		ARG("ROLE", 4);
+		break;
+	case STEP_SCRIPT:
+		ARG("SCRIPT", 6);
+		ARG("LOAD", 4);
+		ARG(s->script, s->script_bytes);
+		break;
+	case STEP_PING:
+		ARG("PING", 4);
+		break;
+	}
+#undef ARG
+	c->step[c->step_n++] = step;
+	return put(c, n, argv, bytes);
+}
+
+static bool put_handshake(struct redis_conn *c)
+{
+	const struct redis_conn_settings *s = &c->settings;
+	bool has_password = s->password[0] || s->username[0];
+
+	c->step_n = c->step_at = 0;
+	if (has_password && (!s->auth_if_asked || c->asked_who) && !put_step(c, STEP_AUTH))
+		return false;
+	if (s->db && !put_step(c, STEP_SELECT))
+		return false;
+	if (c->master_only && !put_step(c, STEP_ROLE))
+		return false;
+	return put_step(c, s->script ? STEP_SCRIPT : STEP_PING);
+}
+
+static bool is_text(const redisReply *r, const char *text)
+{
+	return (r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_STRING) &&
+	       (size_t)r->len == strlen(text) && memcmp(r->str, text, (size_t)r->len) == 0;
+}
+
+static bool step_went_well(struct redis_conn *c, enum step step, const redisReply *r)
+{
+	if (r->type == REDIS_REPLY_ERROR) {
+		if (c->settings.auth_if_asked && !c->asked_who && strncmp(r->str, "NOAUTH", 6) == 0)
+			c->asked_who = true;
+		give_up(c, r->str, redis_error_hint(r->str));
+		return false;
+	}
+	switch (step) {
+	case STEP_AUTH:
+	case STEP_SELECT:
+		if (is_text(r, "OK"))
+			return true;
+		break;
+	case STEP_ROLE:
+		if (r->type != REDIS_REPLY_ARRAY || r->elements < 1)
+			break;
+		if (is_text(r->element[0], "master"))
+			return true;
+		give_up(c, "it is no master", "a failover may be under way");
+		return false;
+	case STEP_SCRIPT:
+		if (is_text(r, c->settings.sha1))
+			return true;
+		break;
+	case STEP_PING:
+		if (is_text(r, "PONG"))
+			return true;
+		break;
+	}
+	give_up(c, "it does not answer as Redis does",
+		"is it Redis that listens at redis.servers?");
+	return false;
+}
+
+static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
+{
+	(void)unused;
+	struct redis_conn *c = ac->data;
+	const redisReply *r = reply;
+
+	if (!c)
+		return;
+	if (!r) { /* hiredis has an error, and frees the context when this returns */
+		char why[160];
+		snprintf(why, sizeof why, "%s", ac->errstr ? ac->errstr : "");
+		bool too_large = ac->err == REDIS_ERR_OOM;
+		(void)detach(c);
+		fall(c, too_large ? "a reply that is larger than any should be" : why, NULL);
+		return;
+	}
+	c->budget = c->settings.reply_max;
+	if (c->expected == 0) {
+		give_up(c, "a reply that nobody asked for", NULL);
+		return;
+	}
+	c->expected--;
+	if (c->state == STATE_READY) {
+		c->events.reply(c->owner, r);
+		return;
+	}
+	if (!step_went_well(c, c->step[c->step_at++], r) || c->step_at < c->step_n)
+		return;
+	c->state = STATE_READY;
+	ev_timer_stop(c->loop, &c->timer);
+	c->events.ready(c->owner);
+}
+
+/* ---- opening ---- */
+
+static void open_now(struct redis_conn *c)
+{
+	/* What hiredis looks at is the first command, and no byte of it is sent. It expects one
+	 * reply more than will come: so one that nobody asked for comes here, and not to its
+	 * assertion that there is no such thing; and the end of the connection is told in any
+	 * case. */
+	static const char guard[] = "*1\r\n$4\r\nPING\r\n";
+
+	c->state = STATE_OPENING;
+	redisAsyncContext *ac = c->address.port
+					? redisAsyncConnect(c->address.host, c->address.port)
+					: redisAsyncConnectUnix(c->address.host);
+	if (!ac || ac->err) {
+		char why[160];
+		snprintf(why, sizeof why, "%s", ac ? ac->errstr : "out of memory");
+		if (ac)
+			redisAsyncFree(ac);
+		fall(c, why, NULL);
+		return;
+	}
+	(void)fcntl(ac->c.fd, F_SETFD, FD_CLOEXEC);
+	c->ac = ac;
+	ac->data = c;
+	ac->ev.data = c;
+	ac->ev.addRead = add_read;
+	ac->ev.delRead = del_read;
+	ac->ev.addWrite = add_write;
+	ac->ev.delWrite = del_write;
+	ac->ev.cleanup = clean_up;
+	bound_replies(c);
+	ev_io_set(&c->readable, ac->c.fd, EV_READ);
+	ev_io_set(&c->writable, ac->c.fd, EV_WRITE);
+	if (redisAsyncFormattedCommand(ac, on_reply, NULL, guard, 0) != REDIS_OK ||
+		!put_handshake(c)) {
+		give_up(c, "out of memory", NULL);
+		return;
+	}
+	set_timer(c, c->settings.open_within);
+}
+
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct redis_conn *c = timer->data;
+	if (c->state == STATE_OPENING)
+		give_up(c, "it does not answer in time", NULL);
+	else if (c->state == STATE_WAITING)
+		open_now(c);
+}
+
+static void on_work(struct ev_loop *loop, ev_timer *work, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct redis_conn *c = work->data;
+	if (c->state != STATE_FALLEN)
+		return;
+	c->state = STATE_WAITING;
+	set_timer(c, redis_backoff(&c->delay, &c->seed));
+	if (c->was_ready)
+		c->events.lost(c->owner, c->why);
+	else
+		c->events.failed(c->owner, c->why, c->hint);
+}
+
+static void on_readable(struct ev_loop *loop, ev_io *io, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct redis_conn *c = io->data;
+	redisAsyncContext *ac = c->ac;
+	c->in_hiredis = true;
+	redisAsyncHandleRead(ac);
+	c->in_hiredis = false;
+	if (c->ac == ac && ac->c.reader->len - ac->c.reader->pos > c->settings.reply_max)
+		give_up(c, "a reply that is larger than any should be", NULL);
+}
+
+static void on_writable(struct ev_loop *loop, ev_io *io, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct redis_conn *c = io->data;
+	c->in_hiredis = true;
+	redisAsyncHandleWrite(c->ac);
+	c->in_hiredis = false;
+}
+
+/* ---- what others call ---- */
+
+struct redis_conn *redis_conn_new(const struct redis_conn_settings *settings,
+	const struct redis_conn_events *events, void *owner, struct ev_loop *loop)
+{
+	struct redis_conn *c = calloc(1, sizeof *c);
+	if (!c)
+		return NULL;
+	c->settings = *settings;
+	c->events = *events;
+	c->owner = owner;
+	c->loop = loop;
+	c->seed = (uint64_t)clock_steady() ^ (uint64_t)(uintptr_t)c;
+	ev_init(&c->readable, on_readable);
+	ev_init(&c->writable, on_writable);
+	ev_init(&c->timer, on_timer);
+	ev_timer_init(&c->work, on_work, 0, 0);
+	c->readable.data = c->writable.data = c->timer.data = c->work.data = c;
+	return c;
+}
+
+void redis_conn_free(struct redis_conn *c)
+{
+	if (!c)
+		return;
+	assert(!c->in_hiredis);
+	close_now(c);
+	explicit_bzero(&c->settings, sizeof c->settings);
+	free(c);
+}
+
+bool redis_conn_use(struct redis_conn *c, const struct redis_address *address, bool master_only)
+{
+	if (!address) {
+		bool was = c->has_address;
+		close_now(c);
+		c->has_address = false;
+		return was;
+	}
+	if (c->has_address && redis_address_eq(&c->address, address) &&
+		c->master_only == master_only)
+		return false;
+	close_now(c);
+	c->has_address = true;
+	c->asked_who = false;
+	c->address = *address;
+	c->master_only = master_only;
+	open_now(c);
+	return true;
+}
+
+void redis_conn_aim(struct redis_conn *c, const struct redis_address *address, bool master_only)
+{
+	assert(c->state == STATE_WAITING);
+	if (!redis_address_eq(&c->address, address))
+		c->asked_who = false;
+	c->address = *address;
+	c->master_only = master_only;
+}
+
+bool redis_conn_is_ready(const struct redis_conn *c)
+{
+	return c->state == STATE_READY;
+}
+
+bool redis_conn_send(struct redis_conn *c, unsigned argc, const char *argv[], size_t argv_bytes[])
+{
+	if (c->state != STATE_READY)
+		return false;
+	if (put(c, argc, argv, argv_bytes))
+		return true;
+	give_up(c, "out of memory", NULL);
+	return false;
+}
+
+void redis_conn_flush(struct redis_conn *c)
+{
+	if (c->state != STATE_READY || c->in_hiredis || !ev_is_active(&c->writable))
+		return;
+	c->in_hiredis = true;
+	redisAsyncHandleWrite(c->ac);
+	c->in_hiredis = false;
+}
+
+void redis_conn_give_up(struct redis_conn *c, const char *why)
+{
+	if (c->state == STATE_OPENING || c->state == STATE_READY)
+		give_up(c, why, NULL);
+}
+
+void redis_conn_is_good(struct redis_conn *c)
+{
+	c->delay = 0;
+}
