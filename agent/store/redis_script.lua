@@ -19,18 +19,24 @@
 
 local TOKEN_BUCKET, SLIDING_WINDOW = 0, 1
 local WINDOW_WEEK, WINDOW_MONTH = 1, 2
+-- Places in a limit and in a take: arrays are made and read faster than tables with names.
+local ALGORITHM, WINDOW, ENFORCES, COUNT_DENIED, UNITS, CAPACITY = 1, 2, 3, 4, 5, 6
+local LENGTH, SLOWEST_INTERVAL, SLOWEST_REFILL = 7, 8, 9
+local LIMIT, KEY, COST, USED, PREVIOUS, AT, CHARGED, ADMITS, RULE = 1, 2, 3, 4, 5, 6, 7, 8, 9
 local UNIT_SLACK = 5e-7
 local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
 local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
-local NEVER_SEEN = string.rep('\0', 16)
+local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
 local call, unpack_bytes, pack_bytes = redis.call, struct.unpack, struct.pack
 local floor, ceil = math.floor, math.ceil
 
 -- The month that `utc` lies in: when it begins and ends.
 local function month_bounds(utc)
+	local DAY, floor = 86400000000, math.floor
+
 	local function days_of_month(months)
 		local y = floor(months / 12)
 		local m = months - y * 12 + 1
@@ -55,55 +61,10 @@ local function month_bounds(utc)
 	return days_of_month(month) * DAY, days_of_month(month + 1) * DAY
 end
 
-local function window_start(limit, utc)
-	if limit.window == WINDOW_MONTH then
-		return (month_bounds(utc))
-	end
-	if limit.window == WINDOW_WEEK then
-		-- 1970-01-01 was a Thursday: the first Monday came four days later.
-		return floor((utc - 4 * DAY) / (7 * DAY)) * (7 * DAY) + 4 * DAY
-	end
-	return floor(utc / limit.length) * limit.length
-end
-
--- How long a bucket is kept, in milliseconds: until it equals one never seen.
-local function keep_for(t, now)
-	local limit, keep = t.limit, 0
-	if limit.algorithm == TOKEN_BUCKET then
-		keep = t.used * limit.slowest_interval
-		if keep > limit.slowest_refill then
-			keep = limit.slowest_refill
-		end
-		if keep > KEEP_MAX then
-			keep = KEEP_MAX
-		end
-	elseif limit.algorithm == SLIDING_WINDOW then
-		if t.used > 0 then
-			keep = t.at + 2 * limit.length - now
-		elseif t.previous > 0 then
-			keep = t.at + limit.length - now
-		end
-	elseif t.used > 0 then
-		if limit.window == WINDOW_MONTH then
-			local _, last = month_bounds(t.at)
-			keep = last - now
-		else
-			keep = t.at + limit.length - now
-		end
-	end
-	keep = ceil(ceil(keep) / 1000)
-	return keep > 1 and keep or 1
-end
-
+local keys, bytes = KEYS, ARGV[1]
 local limits = {}
-for place = 1, #ARGV[1], 36 do
-	local algorithm, window, enforces, count_denied, units, capacity, length, interval, refill =
-		unpack_bytes('<BBBBI4I4ddd', ARGV[1], place)
-	limits[#limits + 1] = {
-		algorithm = algorithm, window = window, length = length, units = units,
-		capacity = capacity, enforces = enforces == 1, count_denied = count_denied == 1,
-		slowest_interval = interval, slowest_refill = refill,
-	}
+for i = 1, #bytes / 36 do
+	limits[i] = { unpack_bytes('<BBBBI4I4ddd', bytes, 36 * i - 35) }
 end
 
 local now = tonumber(ARGV[3])
@@ -113,150 +74,168 @@ if not now then
 end
 
 -- By place in KEYS: the bucket's bytes, as they are at this point of the call.
-local buckets = #KEYS > 0 and call('MGET', unpack(KEYS)) or {}
-for i = 1, #KEYS do
-	if not buckets[i] or #buckets[i] ~= 16 then
-		buckets[i] = NEVER_SEEN
-	end
-end
-
--- One bucket as it stands now. Returns used or current, previous, at, and whether that is earlier
--- than it was: a bucket of the future, anchored anew.
-local function read_bucket(limit, key)
-	local bytes = buckets[key]
-	if limit.algorithm == TOKEN_BUCKET then
-		local used, at = unpack_bytes('<di8', bytes)
-		if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
-			buckets[key] = NEVER_SEEN
-			return 0, 0, now, false
-		end
-		if used > limit.capacity + UNIT_SLACK then
-			used = limit.capacity
-		end
-		if at < now and used > 0 then
-			used = used - (now - at) * limit.units / limit.length
-			if used < 0 then
-				used = 0
-			end
-		end
-		return used, 0, now, at - now > BUCKET_AHEAD_MAX and bytes ~= NEVER_SEEN
-	end
-
-	local current, previous, at = unpack_bytes('<I4I4i8', bytes)
-	if at < -INSTANT_MAX or at > INSTANT_MAX then
-		buckets[key] = NEVER_SEEN
-		bytes, current, previous, at = NEVER_SEEN, 0, 0, 0
-	end
-	local length, utc, start = limit.length, now, at
-	if at > utc and at - utc <= BUCKET_AHEAD_MAX then
-		utc = at
-	end
-	if limit.window == WINDOW_MONTH or utc < at or utc - at >= length then
-		start = window_start(limit, utc)
-	end
-	if at < start then
-		if limit.algorithm == SLIDING_WINDOW and at + length == start then
-			previous = current
-		else
-			previous = 0
-		end
-		current = 0
-	end
-	if current > limit.units then
-		current = limit.units
-	end
-	if previous > limit.units then
-		previous = limit.units
-	end
-	return current, previous, start, start < at and bytes ~= NEVER_SEEN
-end
+local buckets = #keys > 0 and call('MGET', unpack(keys)) or {}
 
 local takes = {}
 local reply = { pack_bytes('<i8', now) }
 local changed = {} -- by place in KEYS: the take that was charged last
-local order = {}   -- those places, in the order in which they changed
-
--- A whole request: takes[first] to takes[last] have been read.
-local function charge(first, last, denied)
-	for i = first, last do
-		local t = takes[i]
-		local limit, cost, charged = t.limit, t.cost, t.anew
-		if cost > 0 then
-			if denied then
-				if limit.count_denied then
-					local most = limit.capacity
-					if limit.algorithm ~= TOKEN_BUCKET then
-						most = limit.units
-					end
-					local there = most - t.used
-					if there > 0 then
-						t.used = cost < there and t.used + cost or most
-						charged = true
-					end
-				end
-			elseif t.rule.admits then
-				t.used = t.used + cost
-				charged = true
-			end
-		end
-		if charged then
-			local key = t.key
-			if limit.algorithm == TOKEN_BUCKET then
-				buckets[key] = pack_bytes('<di8', t.used, t.at)
-			else
-				buckets[key] = pack_bytes('<I4I4i8', t.used, t.previous, t.at)
-			end
-			if not changed[key] then
-				order[#order + 1] = key
-			end
-			changed[key] = t
-		end
-	end
-end
-
 local first, rule, denied = 1, nil, false
-local place, bytes = 1, ARGV[2]
+
+bytes = ARGV[2]
 for i = 1, #bytes / 7 do
-	local key, number, flags, cost
-	key, number, flags, cost, place = unpack_bytes('<BBBI4', bytes, place)
+	local key, number, flags, cost = unpack_bytes('<BBBI4', bytes, 7 * i - 6)
 	key = key + 1
 	local limit = limits[number + 1]
-	local used, previous, at, anew = read_bucket(limit, key)
-	reply[i + 1] = buckets[key]
-
-	local level = used
-	if previous > 0 and limit.algorithm == SLIDING_WINDOW then
-		local elapsed = now - at
-		if elapsed < 0 then
-			elapsed = 0
-		end
-		level = used + previous * (limit.length - elapsed) / limit.length
+	local capacity = limit[CAPACITY]
+	local bucket = buckets[key]
+	if not bucket or #bucket ~= 16 then
+		bucket = NEVER_SEEN
 	end
-	local asked = cost > 0 and cost or 1
-	local admits = asked <= limit.capacity and level + asked <= limit.capacity + UNIT_SLACK
 
-	local t = {
-		limit = limit, key = key, cost = cost, used = used, previous = previous, at = at,
-		anew = anew and cost > 0, admits = admits, rule = false,
-	}
-	takes[i] = t
+	-- The bucket as it stands now: bucket_read(). `anew`: one of the future is anchored anew.
+	local used, previous, at, level, anew
+	if limit[ALGORITHM] == TOKEN_BUCKET then
+		used, at = unpack_bytes('<di8', bucket)
+		if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
+			bucket, used, at = NEVER_SEEN, 0, 0
+		end
+		if used > capacity + UNIT_SLACK then
+			used = capacity
+		end
+		if at < now and used > 0 then
+			used = used - (now - at) * limit[UNITS] / limit[LENGTH]
+			if used < 0 then
+				used = 0
+			end
+		end
+		anew = at - now > BUCKET_AHEAD_MAX
+		previous, at, level = 0, now, used
+	else
+		used, previous, at = unpack_bytes('<I4I4i8', bucket)
+		if at < -INSTANT_MAX or at > INSTANT_MAX then
+			bucket, used, previous, at = NEVER_SEEN, 0, 0, 0
+		end
+		local length, units, utc, start = limit[LENGTH], limit[UNITS], now, at
+		if at > utc and at - utc <= BUCKET_AHEAD_MAX then
+			utc = at
+		end
+		if limit[WINDOW] == WINDOW_MONTH then
+			start = month_bounds(utc)
+		elseif utc < at or utc - at >= length then
+			-- 1970-01-01 was a Thursday: the first Monday came four days later.
+			local zero = limit[WINDOW] == WINDOW_WEEK and 4 * DAY or 0
+			start = floor((utc - zero) / length) * length + zero
+		end
+		if at < start then
+			if limit[ALGORITHM] == SLIDING_WINDOW and at + length == start then
+				previous = used
+			else
+				previous = 0
+			end
+			used = 0
+		end
+		if used > units then
+			used = units
+		end
+		if previous > units then
+			previous = units
+		end
+		anew = start < at
+		at, level = start, used
+		if previous > 0 and limit[ALGORITHM] == SLIDING_WINDOW then
+			local elapsed = now - at
+			if elapsed < 0 then
+				elapsed = 0
+			end
+			level = used + previous * (length - elapsed) / length
+		end
+	end
+	buckets[key] = bucket
+	reply[i + 1] = bucket
+
+	local asked = cost > 0 and cost or 1
+	local admits = asked <= capacity and level + asked <= capacity + UNIT_SLACK
+	anew = anew and cost > 0 and bucket ~= NEVER_SEEN
+
 	-- A rule is charged whole or not at all: its first take speaks for it.
+	local t = { limit, key, cost, used, previous, at, anew, admits, false }
+	takes[i] = t
 	if flags % 2 == 1 then
 		rule = t
 	end
-	t.rule = rule
+	t[RULE] = rule
 	if not admits then
-		rule.admits = false
-		denied = denied or limit.enforces
+		rule[ADMITS] = false
+		denied = denied or limit[ENFORCES] == 1
 	end
+
 	if flags >= 2 then
-		charge(first, i, denied)
+		-- The last take of a request: charge_by_rule(). An `at` that went back is kept, too.
+		for k = first, i do
+			t = takes[k]
+			limit, key, cost, used = t[LIMIT], t[KEY], t[COST], t[USED]
+			local charged = t[CHARGED]
+			if cost > 0 then
+				if denied then
+					if limit[COUNT_DENIED] == 1 then
+						local most = limit[ALGORITHM] == TOKEN_BUCKET and limit[CAPACITY] or limit[UNITS]
+						local there = most - used
+						if there > 0 then
+							t[USED] = cost < there and used + cost or most
+							charged = true
+						end
+					end
+				elseif t[RULE][ADMITS] then
+					t[USED] = used + cost
+					charged = true
+				end
+			end
+			if charged then
+				if limit[ALGORITHM] == TOKEN_BUCKET then
+					buckets[key] = pack_bytes('<di8', t[USED], t[AT])
+				else
+					buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], t[AT])
+				end
+				changed[key] = t
+			end
+		end
 		first, denied = i + 1, false
 	end
 end
 
-for i = 1, #order do
-	local key = order[i]
-	call('SET', KEYS[key], buckets[key], 'PX', keep_for(changed[key], now))
+-- Each key once, as it was charged last; kept for as long as limit_keep_for() says.
+for i = 1, #takes do
+	local t = takes[i]
+	local key = t[KEY]
+	if changed[key] == t then
+		local limit, used, keep = t[LIMIT], t[USED], 0
+		if limit[ALGORITHM] == TOKEN_BUCKET then
+			keep = used * limit[SLOWEST_INTERVAL]
+			if keep > limit[SLOWEST_REFILL] then
+				keep = limit[SLOWEST_REFILL]
+			end
+			if keep > KEEP_MAX then
+				keep = KEEP_MAX
+			end
+		elseif limit[ALGORITHM] == SLIDING_WINDOW then
+			if used > 0 then
+				keep = t[AT] + 2 * limit[LENGTH] - now
+			elseif t[PREVIOUS] > 0 then
+				keep = t[AT] + limit[LENGTH] - now
+			end
+		elseif used > 0 then
+			if limit[WINDOW] == WINDOW_MONTH then
+				local _, last = month_bounds(t[AT])
+				keep = last - now
+			else
+				keep = t[AT] + limit[LENGTH] - now
+			end
+		end
+		local ms = ceil(ceil(keep) / 1000)
+		if ms < 1 then
+			ms = 1
+		end
+		call('SET', keys[key], buckets[key], 'PX', ms)
+	end
 end
 return table.concat(reply)

@@ -106,7 +106,7 @@ redisReply *redis_server_ask(
 
 void redis_server_load(struct redis_server *s, bool stretched, char sha[41])
 {
-	static const char ttl[] = "keep_for(changed[key], now))\n", after[] = " * 1000000)\n";
+	static const char ttl[] = "'PX', ms)\n", after[] = " * 1000000)\n";
 	const char *argv[] = { "SCRIPT", "LOAD", redis_script };
 	size_t bytes[] = { 6, 4, redis_script_bytes };
 	char *text = NULL;
