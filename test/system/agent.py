@@ -14,6 +14,9 @@ import spop
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Processes start in folders of their own: a relative AGENT is from where the tests start.
 BINARY = os.path.abspath(os.environ.get("AGENT") or ROOT / "build/dev/agent/spoa-ratelimit")
+# Which store the agents of tests use that do not choose one: memory or redis.
+BACKEND = os.environ.get("RATELIMIT_TEST_BACKEND") or "memory"
+redis = None    # a redisd.Suite while that is redis; conftest.py sets it
 BOUND = 20      # seconds within which a condition must come true; a bound, never a measure
 
 SANITIZER = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error:")
@@ -151,6 +154,8 @@ class Agent(Process):
         self.listen = listen
         self.address = address or self.place(listen if isinstance(listen, str) else listen[0])
         self.extra = agent
+        self.store = redis      # where it was made, it stays
+        self.prefix = redis.prefix() if redis else None
         self.write(text if text is not None else config(listen, rules, agent, top))
         self._connection = None
         super().__init__([BINARY, "-f", self.path, *args], directory, name, env, preexec)
@@ -163,6 +168,8 @@ class Agent(Process):
         return host.strip("[]"), int(port)
 
     def write(self, text):
+        if self.store:
+            text = self.store.into(text, self.prefix)
         self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     def rewrite(self, rules="", top="", agent=None):

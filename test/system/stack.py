@@ -59,6 +59,9 @@ class Stack:
             self.cfg.read_text(), 'listen = [ "127.0.0.1:9600" ];',
             f'listen = [ "127.0.0.1:{self.agent_port}" ]; drain = "10ms";', agent_cfg))
 
+        if agents.redis:
+            self.cfg.write_text(agents.redis.into(self.cfg.read_text(), agents.redis.prefix()))
+
         self.haproxy_dir = self.folder / "haproxy"
         shutil.copytree(haproxy_folder, self.haproxy_dir)
         cfg = self.haproxy_dir / "haproxy.cfg"

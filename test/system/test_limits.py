@@ -15,6 +15,7 @@ import spop
 from agent import check_file, config, until
 from spop import message
 
+STORES = ("memory", "redis")
 ALL = ("deny reason limit remaining reset reset_at retry_after rule tier scope algorithm warn "
        "shadow tag policy ratelimit").split()
 EVERY = "variables = [ " + ", ".join(f'"{v}"' for v in ALL) + " ];"

@@ -1,0 +1,654 @@
+"""Redis for a test: servers of its own on private ports in temporary folders, a Sentinel set, a
+Cluster, and a wire between agent and server that can be delayed, cut or made to lie. Nothing here
+knows port 6379, or a service of the distribution's; each process is ended by its id."""
+
+import collections
+import functools
+import itertools
+import os
+import pathlib
+import random
+import re
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+from agent import BOUND, Agent, Process, free_port, until
+
+PROGRAM = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
+VALKEY = shutil.which("valkey-server")
+TOOL = shutil.which("redis-cli") or shutil.which("valkey-cli")
+
+USER, PASSWORD = "ratelimit", "agent-secret-b6Qz"
+ADMIN = "admin-secret-x81T"     # of the user `default`, which may do everything: the tests' own
+
+# What the agent may do, and nothing else (CONTRACT.md section 4; AUTH needs no permission).
+COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping")
+
+
+def acl(keys):
+    return f"~{keys} -@all " + " ".join("+" + c for c in COMMANDS)
+
+
+# --- asking it -------------------------------------------------------------------------------
+
+class ReplyError(Exception):
+    """What Redis says with a minus."""
+
+
+class Client:
+    """RESP2, one command after the other."""
+
+    def __init__(self, address, password=ADMIN, user=None, db=0, bound=BOUND):
+        if isinstance(address, tuple):
+            self.sock = socket.create_connection(address, bound)
+        else:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(bound)
+            self.sock.connect(address)
+        self.file = self.sock.makefile("rb")
+        try:
+            if password:
+                self(*(("AUTH", user, password) if user else ("AUTH", password)))
+            if db:
+                self("SELECT", db)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def send(self, *args):
+        parts = [a if isinstance(a, bytes) else str(a).encode() for a in args]
+        self.sock.sendall(b"*%d\r\n" % len(parts) +
+                          b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+
+    def __call__(self, *args):
+        self.send(*args)
+        return self.read()
+
+    def read(self):
+        line = self.file.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError("the connection ended")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"+":
+            return rest.decode()
+        if kind == b"-":
+            raise ReplyError(rest.decode())
+        if kind == b":":
+            return int(rest)
+        n = int(rest)
+        if kind == b"$":
+            return None if n < 0 else self.file.read(n + 2)[:-2]
+        assert kind == b"*", line
+        return None if n < 0 else [self.read() for _ in range(n)]
+
+
+# --- a server --------------------------------------------------------------------------------
+
+def free_port_pair():
+    """A port whose cluster bus, 10000 above, is free as well."""
+    while True:
+        port = free_port()
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+            return port
+
+
+class Server(Process):
+    """One redis-server. It forgets everything when it ends, unless it is asked to persist."""
+
+    def __init__(self, directory, name="redis", *, keys="rl:1:*", program=None, port=None,
+                 settings=(), persist=False, auth=True, sentinel=False):
+        self.port = port or free_port()
+        self.address = ("127.0.0.1", self.port)
+        self.path = str(pathlib.Path(directory) / f"{name}.sock")
+        self.password = ADMIN if auth else None
+        assert len(self.path) < 104, f"too long for a UNIX socket: {self.path}"
+        data = pathlib.Path(directory) / f"{name}.data"
+        data.mkdir(exist_ok=True)
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {data}", "daemonize no"]
+        if not sentinel:
+            lines += [f"unixsocket {self.path}", "unixsocketperm 700", 'save ""',
+                      "appendonly yes\nappendfsync always" if persist else "appendonly no"]
+        if auth:
+            lines += [f"requirepass {ADMIN}", f"user {USER} on >{PASSWORD} {acl(keys)}"]
+        self.conf = pathlib.Path(directory) / f"{name}.conf"
+        self.conf.write_text("\n".join([*lines, *settings]) + "\n")
+        super().__init__([program or PROGRAM, self.conf, *(["--sentinel"] if sentinel else [])],
+                         directory, name)
+        self.stopped = False
+
+    def start(self, ready=True):
+        super().start()
+        if ready:
+            until(self.answers, f"{self.name} to answer")
+        return self
+
+    def answers(self):
+        assert self.running, f"{self.name} ended with {self.child.returncode}:\n{self.stdout}"
+        try:
+            with self.client() as c:
+                return c("PING") == "PONG"
+        except (OSError, ReplyError):
+            return False
+
+    def client(self, **kw):
+        return Client(self.address, **{"password": self.password, **kw})
+
+    def __call__(self, *args, db=0):
+        with self.client(db=db) as c:
+            return c(*args)
+
+    def keys(self, db=0):
+        with self.client(db=db) as c:
+            return sorted(k.decode() for k in c("KEYS", "*"))
+
+    def info(self, section):
+        lines = self("INFO", section).decode().splitlines()
+        return dict(x.split(":", 1) for x in lines if ":" in x)
+
+    def calls(self):
+        """Command -> how often it was called, scripts' own calls included."""
+        found = self.info("commandstats")
+        return {k[len("cmdstat_"):]: int(re.search(r"calls=(\d+)", v).group(1))
+                for k, v in found.items()}
+
+    def denied(self):
+        """What the ACL refused."""
+        return self("ACL", "LOG")
+
+    def pause(self):
+        self.send_signal(signal.SIGSTOP)
+        self.stopped = True
+
+    def resume(self):
+        self.send_signal(signal.SIGCONT)
+        self.stopped = False
+
+    def finish(self):
+        if self.running:
+            if self.stopped:
+                self.resume()
+            self.kill()
+
+    def group(self, **more):
+        """The groups `store` and `redis` of an agent that uses it."""
+        return group(f"127.0.0.1:{self.port}", **more)
+
+
+def group(servers, *, user=USER, password=PASSWORD, timeout="2s", **more):
+    """As text; timeouts are long where a test is not about them."""
+    servers = [servers] if isinstance(servers, str) else servers
+    items = {"servers": "[ " + ", ".join(f'"{s}"' for s in servers) + " ]",
+             "timeout": f'"{timeout}"'}
+    if user:
+        items["username"] = f'"{user}"'
+    if password:
+        items["password"] = f'"{password}"'
+    items.update({k: v if isinstance(v, int) else f'"{v}"' for k, v in more.items()})
+    return ('store: { backend = "redis"; }; redis: { ' +
+            " ".join(f"{k} = {v};" for k, v in items.items()) + " };")
+
+
+@functools.lru_cache(maxsize=None)
+def knows(mode):
+    """Whether this agent has that redis.mode: one that has not says so as it starts, and ends."""
+    with tempfile.TemporaryDirectory() as directory:
+        # A rule of its own socket, and nobody at the other end: it starts, or it ends at once.
+        a = Agent(directory, rules='{ name = "r"; rate = "1/day"; per = []; }',
+                  top=group(f"127.0.0.1:{free_port()}", mode=mode))
+        try:
+            a.start(ready=False)
+            until(lambda: not a.running or a.answers(), "a start, or its refusal")
+            if a.running:
+                return True
+        except AssertionError:
+            pass
+        finally:
+            a.kill()
+        assert a.child.returncode in (1, 2) and "redis" in a.stderr, a.stderr
+        return False
+
+
+# --- one suite, two stores -------------------------------------------------------------------
+
+class Suite(Server):
+    """The server behind tests that were written for any store: each agent has a prefix of its own."""
+
+    def __init__(self, directory):
+        super().__init__(directory, "suite", keys="rl:*")
+        self.numbers = itertools.count()
+
+    def prefix(self):
+        return f"rl:{next(self.numbers)}:"
+
+    def into(self, text, prefix):
+        """The same configuration with this store; one that chooses a store is left alone, and so
+        is the number of each line."""
+        if isinstance(text, bytes):
+            return self.into(text.decode("latin-1"), prefix).encode("latin-1")
+        if re.search(r"(?m)^[^#\n]*\bredis\s*[:=]\s*\{", text) or 'backend = "redis"' in text:
+            return text
+        store, redis = self.group(prefix=prefix).split(" redis:", 1)
+        given = re.search(r"(?m)^[^#\n]*?\bstore\s*[:=]\s*\{", text)
+        if given:
+            text = re.sub(r'backend\s*=\s*"memory"\s*;', "", text)
+            given = re.search(r"(?m)^[^#\n]*?\bstore\s*[:=]\s*\{", text)
+            text = text[:given.end()] + ' backend = "redis";' + text[given.end():]
+            store = ""
+        return f"{text.rstrip()}\n{store} redis:{redis}\n"
+
+
+# --- a wire with faults ----------------------------------------------------------------------
+
+GARBAGE = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 64, b"$99999999999999\r\n", b"*-7\r\n",
+           b"*1000000000\r\n", b"$5\r\nab", b":1\r\n", b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b"$0\r\n\r\n",
+           b"$16\r\n0123456789abcdef\r\n", b"\xff\xfe\r\n", b"*1\r\n" * 20, b"-\r\n", b"-ERR \x00\x1b\r\n",
+           b"$24\r\n" + b"\xff" * 24 + b"\r\n", b":" + b"9" * 40 + b"\r\n", b"%1\r\n+a\r\n+b\r\n"]
+
+
+class Proxy:
+    """Between agent and server, on a loopback port; one thread, ended by close().
+
+    mode is  pass    what comes is passed on, replies after `delay` seconds
+             hang    nothing is read any more, and waits (connections are still accepted)
+             drop    what comes is swallowed
+             mute    requests are passed on, replies are swallowed
+             cut     every connection ends, and each new one at once
+             garbage  replies are replaced by something else
+    """
+
+    def __init__(self, target):
+        self.target = target
+        self.mode = "pass"
+        self.delay = 0.0
+        self.accepted = 0
+        self.garbage = itertools.cycle(GARBAGE)
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        self.listener.setblocking(False)
+        self.peers = {}         # socket -> the other one
+        self.clients = set()    # those that the agent opened
+        self.late = collections.deque()     # (when, to whom, bytes): replies under way
+        self.wake, self.waker = socket.socketpair()
+        self.lock = threading.Lock()
+        self.cut_once = False
+        self.ended = False
+        self.thread = threading.Thread(target=self.loop, daemon=True)
+        self.thread.start()
+
+    def set(self, mode, delay=0.0):
+        with self.lock:
+            self.mode, self.delay = mode, delay
+        self.waker.send(b"x")
+
+    def cut(self):
+        """Ends every connection that is there; new ones are welcome."""
+        with self.lock:
+            self.cut_once = True
+        self.waker.send(b"x")
+
+    def close(self):
+        self.ended = True
+        self.waker.send(b"x")
+        self.thread.join(BOUND)
+        assert not self.thread.is_alive(), "the proxy does not end"
+
+    def finish(self):
+        self.close()
+
+    def drop(self, s):
+        for one in (s, self.peers.pop(s, None)):
+            if one is not None:
+                self.peers.pop(one, None)
+                self.clients.discard(one)
+                one.close()
+
+    def accept(self):
+        try:
+            s, _ = self.listener.accept()
+        except OSError:
+            return
+        self.accepted += 1
+        if self.mode == "cut":
+            s.close()
+            return
+        try:
+            if isinstance(self.target, tuple):
+                t = socket.create_connection(self.target, 2)
+                t.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            else:
+                t = socket.socket(socket.AF_UNIX)
+                t.connect(self.target)
+        except OSError:
+            s.close()
+            return
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for one in (s, t):
+            one.settimeout(5)
+        self.peers[s], self.peers[t] = t, s
+        self.clients.add(s)
+
+    def pass_on(self, s):
+        try:
+            got = s.recv(65536)
+        except OSError:
+            got = b""
+        if not got:
+            self.drop(s)
+            return
+        reply = s not in self.clients
+        if self.mode == "drop" or self.mode == "mute" and reply:
+            return
+        if reply and self.mode == "garbage":
+            got = next(self.garbage)
+        if reply and (self.delay or self.late):
+            self.late.append((time.monotonic() + self.delay, self.peers[s], got))
+        else:
+            self.give(self.peers[s], got)
+
+    def give(self, to, what):
+        try:
+            if to in self.peers:
+                to.sendall(what)
+        except OSError:
+            self.drop(to)
+
+    def loop(self):
+        while not self.ended:
+            with self.lock:
+                if self.mode == "cut" or self.cut_once:
+                    self.cut_once = False
+                    for s in list(self.clients):
+                        self.drop(s)
+            now = time.monotonic()
+            while self.late and self.late[0][0] <= now:
+                _, to, what = self.late.popleft()
+                self.give(to, what)
+            bound = max(0, self.late[0][0] - now) if self.late else 1
+            with selectors.DefaultSelector() as selector:
+                for s in (self.wake, self.listener):
+                    selector.register(s, selectors.EVENT_READ)
+                if self.mode != "hang":
+                    for s in self.peers:
+                        selector.register(s, selectors.EVENT_READ)
+                ready = [key.fileobj for key, _ in selector.select(bound)]
+            for s in ready:
+                if s is self.wake:
+                    self.wake.recv(4096)
+                elif s is self.listener:
+                    self.accept()
+                elif s in self.peers and self.mode not in ("hang", "cut"):
+                    self.pass_on(s)
+        for s in list(self.peers):
+            self.drop(s)
+        for s in (self.listener, self.wake, self.waker):
+            s.close()
+
+
+# --- Sentinel --------------------------------------------------------------------------------
+
+class Sentinels:
+    """A master, two replicas, three sentinels that take a silent master for dead within half a
+    second."""
+
+    MASTER = "mymaster"
+
+    def __init__(self, directory, replicas=2, sentinels=3):
+        self.directory = directory
+        self.servers = []
+        self.sentinels = []
+        self.started = []
+        both = [f"masterauth {ADMIN}", "repl-diskless-sync-delay 0", "repl-timeout 5"]
+        for i in range(1 + replicas):
+            of = [f"replicaof 127.0.0.1 {self.servers[0].port}"] if i else []
+            self.servers.append(Server(directory, f"r{i}", settings=both + of))
+        for i in range(sentinels):
+            m = self.MASTER
+            self.sentinels.append(Server(directory, f"s{i}", auth=False, sentinel=True, settings=[
+                f"sentinel monitor {m} 127.0.0.1 {self.servers[0].port} {sentinels // 2 + 1}",
+                f"sentinel auth-pass {m} {ADMIN}", f"sentinel down-after-milliseconds {m} 500",
+                f"sentinel failover-timeout {m} 2000", f"sentinel parallel-syncs {m} 2"]))
+
+    def start(self):
+        for s in self.servers + self.sentinels:
+            self.started.append(s)
+            s.start()
+        until(lambda: all(self.knows(s) for s in self.sentinels), "the sentinels to know each other")
+        until(lambda: int(self.servers[0].info("replication")["connected_slaves"]) ==
+              len(self.servers) - 1, "the replicas")
+        return self
+
+    def knows(self, sentinel):
+        flat = sentinel("SENTINEL", "MASTER", self.MASTER)
+        known = dict(zip(flat[::2], flat[1::2]))
+        return (known[b"flags"] == b"master" and
+                int(known[b"num-other-sentinels"]) == len(self.sentinels) - 1 and
+                int(known[b"num-slaves"]) == len(self.servers) - 1)
+
+    def master(self):
+        """As the sentinels have it now."""
+        for s in self.sentinels:
+            if s.running and not s.stopped:
+                _, port = s("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.MASTER)
+                return next(x for x in self.servers if x.port == int(port))
+        raise AssertionError("no sentinel is left")
+
+    def failed_over(self, old):
+        """The new master, once there is one that says so itself."""
+        def new():
+            m = self.master()
+            return (m is not old and m.running and m.info("replication")["role"] == "master") and m
+        return until(new, "another master", 30)
+
+    def addresses(self):
+        return [f"127.0.0.1:{s.port}" for s in self.sentinels]
+
+    def group(self, **more):
+        return group(self.addresses(), mode="sentinel", master=self.MASTER, **more)
+
+    def finish(self):
+        for s in reversed(self.started):
+            s.finish()
+
+
+# --- Cluster ---------------------------------------------------------------------------------
+
+class Cluster:
+    """Masters that share the slots."""
+
+    def __init__(self, directory, masters=3):
+        self.directory = directory
+        self.nodes = []
+        self.started = []
+        for i in range(masters):
+            self.nodes.append(self.node(i))
+
+    def node(self, i):
+        return Server(self.directory, f"n{i}", port=free_port_pair(), settings=[
+            "cluster-enabled yes", "cluster-node-timeout 1000", f"masterauth {ADMIN}"])
+
+    def launch(self, node):
+        self.started.append(node)
+        return node.start()
+
+    def start(self):
+        for n in self.nodes:
+            self.launch(n)
+        self.tool("--cluster", "create", *(f"127.0.0.1:{n.port}" for n in self.nodes),
+                  "--cluster-yes")
+        until(lambda: all(self.whole(n) for n in self.nodes), "the cluster")
+        return self
+
+    @staticmethod
+    def whole(node):
+        text = node("CLUSTER", "INFO").decode()
+        return "cluster_state:ok" in text and "cluster_slots_ok:16384" in text
+
+    def tool(self, *args):
+        done = subprocess.run([TOOL, "--no-auth-warning", "-a", ADMIN, *map(str, args)],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def add(self):
+        """A further master, without slots."""
+        node = self.launch(self.node(len(self.nodes)))
+        self.tool("--cluster", "add-node", f"127.0.0.1:{node.port}",
+                  f"127.0.0.1:{self.nodes[0].port}")
+        self.nodes.append(node)
+        until(lambda: all(self.whole(n) for n in self.nodes), "the new node")
+        return node
+
+    @staticmethod
+    def identity(node):
+        return node("CLUSTER", "MYID").decode()
+
+    def slots(self, node):
+        """The numbers of its slots."""
+        mine = self.identity(node)
+        found = []
+        for line in node("CLUSTER", "NODES").decode().splitlines():
+            words = line.split()
+            if words[0] == mine:
+                for part in words[8:]:
+                    if not part.startswith("["):
+                        first, _, last = part.partition("-")
+                        found += range(int(first), int(last or first) + 1)
+        return found
+
+    def owner(self, slot):
+        return next(n for n in self.nodes if slot in self.slots(n))
+
+    def slot(self, key):
+        return self.nodes[0]("CLUSTER", "KEYSLOT", key)
+
+    def migrate(self, slot, to, pause=0.0):
+        """Moves one slot with its keys, as redis-cli does, with a wait half way: asked meanwhile,
+        the old node says ASK, and TRYAGAIN for several keys."""
+        source = self.owner(slot)
+        to("CLUSTER", "SETSLOT", slot, "IMPORTING", self.identity(source))
+        source("CLUSTER", "SETSLOT", slot, "MIGRATING", self.identity(to))
+        time.sleep(pause)
+        while True:
+            keys = source("CLUSTER", "GETKEYSINSLOT", slot, 10)
+            if not keys:
+                break
+            source("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "AUTH", ADMIN, "KEYS", *keys)
+        time.sleep(pause)
+        for node in (to, source, *(n for n in self.nodes if n not in (to, source))):
+            node("CLUSTER", "SETSLOT", slot, "NODE", self.identity(to))
+
+    def group(self, **more):
+        return group([f"127.0.0.1:{n.port}" for n in self.nodes], mode="cluster", **more)
+
+    def keys(self):
+        return sorted(k for n in self.nodes for k in n.keys())
+
+    def finish(self):
+        for n in reversed(self.started):
+            n.finish()
+
+
+# --- load ------------------------------------------------------------------------------------
+
+class Asker(threading.Thread):
+    """Asks one check after the other on a connection of its own until it is told to stop; keeps
+    every answer, when it was asked for, and how long it took."""
+
+    def __init__(self, agent, args, pause=0.002):
+        super().__init__(daemon=True)
+        self.agent, self.pause = agent, pause
+        self.args = args if callable(args) else lambda i: args
+        self.got = []           # (when asked, seconds, answer)
+        self.wrong = None
+        self.over = threading.Event()
+
+    def run(self):
+        try:
+            with self.agent.connect() as c:
+                while not self.over.is_set():
+                    began = time.monotonic()
+                    answer = c.check(self.args(len(self.got)))
+                    self.got.append((began, time.monotonic() - began, answer))
+                    time.sleep(self.pause)
+        except Exception as e:      # pylint: disable=broad-except
+            self.wrong = e
+
+    def stop(self):
+        self.over.set()
+        self.join(BOUND * 2)
+        assert not self.is_alive(), "an answer is missing"
+        assert self.wrong is None, f"while asking: {self.wrong!r}"
+        return self.got
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.over.set()
+        self.join(BOUND * 2)
+        if kind is None:
+            assert not self.is_alive() and self.wrong is None, f"while asking: {self.wrong!r}"
+
+    def since(self, when):
+        return [x for x in list(self.got) if x[0] >= when]
+
+    def reasons(self, when=0.0):
+        return collections.Counter(a["reason"] for _, _, a in self.since(when))
+
+
+def hammer(agents, requests, connections=3, window=50):
+    """All agents at once, each over several connections: the answers to requests(i), i from 0 on,
+    for each of `agents` and each connection; bytes of messages in, answers out."""
+    answers, wrong = [], []
+
+    def one(agent, messages):
+        try:
+            with agent.connect() as c:
+                answers.extend(c.batch(messages, window))
+        except Exception as e:      # pylint: disable=broad-except
+            wrong.append(e)
+    threads = []
+    for number, agent in enumerate(agents):
+        for i in range(connections):
+            threads.append(threading.Thread(
+                target=one, args=(agent, requests(number * connections + i)), daemon=True))
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(3 * BOUND)
+    assert not any(t.is_alive() for t in threads), "an answer is missing"
+    assert not wrong, wrong
+    return answers
+
+
+def admitted(answers):
+    return sum(not a["deny"] for a in answers)
+
+
+def shuffled(items, seed):
+    items = list(items)
+    random.Random(seed).shuffle(items)
+    return items

@@ -1,0 +1,124 @@
+"""Counters on several masters: never more than the limit, also while slots move and nodes die."""
+
+import threading
+import time
+
+import pytest
+
+import redisd
+from agent import BINARY, until
+from redisd import Asker, admitted, hammer
+from spop import message
+from test_limits import rule, rules
+from test_redis_away import LONG
+
+pytestmark = pytest.mark.skipif(not redisd.knows("cluster"),
+                                reason=f"{BINARY} does not know redis.mode cluster")
+
+NESTED = rules(rule("user", rate=f"400/{LONG}"),
+               rule("org", per='[ "org" ]', rate=f"700/{LONG}", algorithm='"fixed-window"'),
+               rule("all", per="[]", rate=f"1000/{LONG}", algorithm='"sliding-window"'))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    c = redisd.Cluster(tmp_path_factory.mktemp("c"))
+    try:
+        yield c.start()
+    finally:
+        c.finish()
+
+
+@pytest.fixture
+def cluster(whole):
+    for n in whole.nodes:
+        n("FLUSHALL")
+    return whole
+
+
+def test_one_limit_is_exact(run, cluster):
+    some = [run(rules=rule(rate=f"300/{LONG}"), top=cluster.group()) for _ in range(3)]
+    answers = hammer(some, lambda n: [message("check", {"user": f"u{i % 5}"}) for i in range(300)])
+    assert admitted(answers) == 5 * 300
+
+
+def test_all_nodes_are_used(run, cluster):
+    a = run(rules=rule(), top=cluster.group())
+    for i in range(60):
+        assert a.check(user=f"u{i}")["remaining"] == 4
+    assert all(n.keys() for n in cluster.nodes) and len(cluster.keys()) == 60
+
+
+def test_one_node_is_enough_to_find_the_others(run, cluster):
+    a = run(rules=rule(), top=redisd.group(f"127.0.0.1:{cluster.nodes[1].port}", mode="cluster"))
+    for i in range(30):
+        assert a.check(user=f"u{i}")["reason"] == "ok"
+
+
+def test_limits_on_several_nodes(run, cluster):
+    """Never more than a limit; and once nobody competes, what is left can be had."""
+    some = [run(rules=NESTED, top=cluster.group()) for _ in range(3)]
+    asked = [("u0", "o0"), ("u1", "o0"), ("u2", "o1")]
+    answers = hammer(some, lambda n: [message("check", {"user": u, "org": o}) for u, o in
+                                      redisd.shuffled(asked * 100, n)])
+    assert admitted(answers) <= 1000
+    more = hammer(some[:1], lambda n: [message("check", {"user": "u2", "org": "o1"}),
+                                       message("check", {"user": "u0", "org": "o0"})] * 400, 1)
+    assert admitted(answers) + admitted(more) <= 1000
+    assert admitted(answers) + admitted(more) >= 990
+
+
+def test_a_slot_moves_under_load(run, cluster):
+    some = [run(rules=rule(rate=f"3000/{LONG}"), top=cluster.group(on_failure="closed"))
+            for _ in range(2)]
+    assert some[0].check(user="u")["reason"] == "ok"
+    slot = cluster.slot(cluster.keys()[0])
+    over = threading.Event()
+    moved = []
+
+    def move():
+        while not over.is_set():
+            to = next(n for n in cluster.nodes if n is not cluster.owner(slot))
+            cluster.migrate(slot, to, 0.02)
+            moved.append(to)
+    t = threading.Thread(target=move)
+    t.start()
+    try:
+        answers = hammer(some, lambda n: [message("check", {"user": "u"})] * 1000, 2)
+    finally:
+        over.set()
+        t.join()
+    assert moved and admitted(answers) + 1 == 3000
+    assert {a["reason"] for a in answers} == {"ok", "limited"}
+
+
+def test_a_node_that_joins_and_takes_slots(run, cluster):
+    a = run(rules=rule(rate=f"100/{LONG}"), top=cluster.group())
+    with Asker(a, lambda i: {"user": f"u{i % 50}"}) as asker:
+        until(lambda: len(asker.got) >= 100, "answers")
+        node = cluster.add()
+        since = time.monotonic()
+        for key in cluster.keys()[:10]:
+            cluster.migrate(cluster.slot(key), node)
+        until(lambda: len(asker.since(since)) >= 200, "answers")
+    assert set(asker.reasons()) <= {"ok", "limited"}
+    assert node.keys()
+
+
+def test_a_node_that_dies_and_comes_back(run, cluster):
+    """Keys of the others go on; its own follow the failure policy."""
+    a = run(rules=rule(rate=f"100000/{LONG}"),
+            top=cluster.group(timeout="200ms", on_failure="closed"))
+    users = [f"u{i}" for i in range(40)]
+    with Asker(a, lambda i: {"user": users[i % 40]}) as asker:
+        until(lambda: asker.reasons()["ok"] >= 100, "the cluster")
+        cluster.nodes[2].kill()
+        since = time.monotonic()
+        until(lambda: asker.reasons(since)["degraded"], "the failure")
+        cluster.nodes[2].start()
+        until(lambda: all(cluster.whole(n) for n in cluster.nodes[:3]), "the cluster")
+        time.sleep(0.3)
+        back = time.monotonic()
+        until(lambda: asker.reasons(back)["ok"] >= 100, "recovery")
+    assert max(seconds for _, seconds, _ in asker.got) <= 0.2 + 1.0
+    assert set(asker.reasons()) <= {"ok", "degraded"}
