@@ -163,7 +163,8 @@ static void decide_once(struct bench *b)
 	struct wire_writer w = { answer, answer + sizeof answer, false };
 	b->now.steady++;
 	b->now.utc++;
-	if (check_answer(&b->checker, b->snapshot, &n, SEND_MAX, b->now, &w, NULL) != CHECK_ANSWERED)
+	if (check_answer(&b->checker, b->snapshot, &n, SEND_MAX, b->now, &w, NULL) !=
+		CHECK_ANSWERED)
 		die("check_answer", "no answer");
 }
 
