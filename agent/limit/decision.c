@@ -84,8 +84,9 @@ static void charge_by_rule(struct plan *plan)
 	}
 }
 
-/* Nearly always nobody is denied, and one walk over the takes does it all: 200 instructions less for
- * three. Where somebody is, it has written nothing but verdicts, and plan_charge() begins anew. */
+/* Nearly always nobody is denied, and one walk over the takes does it all: 200 instructions less
+ * for three. Where somebody is, it has written nothing but verdicts, and plan_charge() begins anew.
+ */
 static inline bool charge_all(
 	struct plan *plan, const struct bucket *const stored[], struct now now)
 {
