@@ -419,7 +419,7 @@ static bool start_workers(struct control *c)
 		struct worker *w = worker_new(&(struct worker_args){
 			.number = i + 1,
 			.snapshot = c->snapshot,
-			.store = memory_store_base(c->args.store),
+			.memory = c->args.store,
 			/* Where workers take every core, whom they answer needs what they leave. */
 			.may_busy_poll = usable_cores() > n,
 			.home = c->loop,

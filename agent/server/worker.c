@@ -20,6 +20,7 @@ struct worker {
 	/* The loop thread's own. */
 	struct conns conns;
 	struct snapshot *snapshot;
+	struct redis_store *redis; /* NULL: the memory store, which is everyone's */
 	struct ev_loop *loop;
 	ev_async wake; /* the one thing that other threads touch, by ev_async_send() */
 	ev_timer tick;
@@ -114,8 +115,11 @@ struct worker *worker_new(const struct worker_args *a)
 	w->events = event_ring_new(EVENTS_MAX);
 	if (!w->loop || !w->mailbox || !w->events)
 		goto fail;
+	if (a->hub && !(w->redis = redis_store_new(a->redis, a->hub, a->memory, w->loop)))
+		goto fail;
 	w->conns_made = true;
-	if (!conns_init(&w->conns, w->loop, w->snapshot, a->store, &w->metrics, w->events))
+	struct store *store = w->redis ? redis_store_base(w->redis) : memory_store_base(a->memory);
+	if (!conns_init(&w->conns, w->loop, w->snapshot, store, &w->metrics, w->events))
 		goto fail;
 	if (a->may_busy_poll)
 		conns_allow_busy_poll(&w->conns);
@@ -141,6 +145,11 @@ void worker_free(struct worker *w)
 		worker_stop_now(w);
 		(void)pthread_join(w->thread, NULL);
 	}
+	/* What still waits for the store comes back from it before what it belongs to goes. */
+	if (w->conns_made)
+		conns_close(&w->conns);
+	if (w->redis)
+		store_close(redis_store_base(w->redis));
 	if (w->conns_made)
 		conns_fini(&w->conns);
 	if (w->loop)

@@ -5,6 +5,7 @@
 
 #include "server/check.h"
 #include "server/mailbox.h"
+#include "store/redis.h"
 
 #include <ev.h>
 
@@ -13,8 +14,10 @@ struct worker;
 struct worker_args {
 	unsigned number; /* from 1; the thread's name has it */
 	struct snapshot *snapshot;
-	struct store *store;
-	bool may_busy_poll;   /* there are more cores than workers */
+	struct memory_store *memory;
+	struct redis_hub *hub; /* NULL: the memory store is the store, not only its understudy */
+	const struct redis_settings *redis; /* with a hub; copied */
+	bool may_busy_poll;                 /* there are more cores than workers */
 	struct ev_loop *home; /* the control loop, and what is sent there when the thread is done */
 	ev_async *bell;
 };
