@@ -1,0 +1,368 @@
+/* One call of the script, without a Redis: what is sent, and what is made of any reply. What the
+ * script makes of it is test/redis'. */
+#include "rig.h"
+
+#include "../base/guard.h"
+
+#include "store/redis_call.h"
+#include "store/redis_script.h"
+
+#include <math.h>
+
+#define SEC USEC_PER_SEC
+/* Mon 2026-01-05T00:00:00Z */
+#define NOW INT64_C(1767571200000000)
+
+static struct rig_limit tokens, fixed, sliding, shadow;
+static struct redis_call call;
+static struct plan plan[REDIS_CALL_PLANS + 1];
+static const char *argv[REDIS_CALL_ARGS];
+static size_t bytes[REDIS_CALL_ARGS];
+static unsigned argc;
+
+static int setup(void **state)
+{
+	(void)state;
+	rig_limit(&tokens, ALGORITHM_TOKEN_BUCKET, 10, 100 * SEC, 20);
+	rig_limit(&fixed, ALGORITHM_FIXED_WINDOW, 10, 60 * SEC, 10);
+	rig_limit(&sliding, ALGORITHM_SLIDING_WINDOW, 10, 60 * SEC, 10);
+	rig_limit(&shadow, ALGORITHM_FIXED_WINDOW, 5, 60 * SEC, 5);
+	shadow.rule.mode = MODE_SHADOW;
+	shadow.rule.count_denied = true;
+	redis_call_clear(&call);
+	memset(plan, 0, sizeof plan);
+	return 0;
+}
+
+static void take(struct plan *p, const struct rig_limit *r, uint64_t key, int64_t cost)
+{
+	assert_true(p->n < PLAN_MAX);
+	p->take[p->n++] = (struct take){ .limit = &r->limit, .key = { key, key }, .cost = cost };
+}
+
+static void args(const char *prefix)
+{
+	argc = redis_call_args(&call, prefix, "SHA", NULL, argv, bytes);
+}
+
+static void assert_arg(unsigned i, const char *text)
+{
+	assert_true(i < argc);
+	assert_int_equal(bytes[i], strlen(text));
+	assert_memory_equal(argv[i], text, bytes[i]);
+}
+
+static void test_a_key_is_base64url_of_its_16_bytes(void **state)
+{
+	(void)state;
+	static const struct {
+		struct key key;
+		const char *text;
+	} rows[] = {
+		{ { 0, 0 }, "rl:1:AAAAAAAAAAAAAAAAAAAAAA" },
+		{ { 0x0706050403020100, 0x0f0e0d0c0b0a0908 }, "rl:1:AAECAwQFBgcICQoLDA0ODw" },
+		{ { UINT64_MAX, UINT64_MAX }, "rl:1:_____________________w" },
+		{ { 0xfbfbfbfbfbfbfbfb, 0xefefefefefefefef }, "rl:1:-_v7-_v7-_vv7-_v7-_v7w" },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		setup(NULL);
+		take(&plan[0], &tokens, 0, 1);
+		plan[0].take[0].key = rows[i].key;
+		assert_true(redis_call_add(&call, &plan[0]));
+		args("rl:");
+		assert_arg(3, rows[i].text);
+	}
+}
+
+static void test_what_is_sent(void **state)
+{
+	(void)state;
+	static const uint8_t takes[] = {
+		0, 0, 1, 3, 0, 0, 0,         /* the first of its rule; costs 3 */
+		1, 1, 1 + 2, 0, 0, 0, 0,     /* and the last of its request; asks */
+		1, 1, 1, 255, 255, 255, 255, /* the same once more, at more than any capacity */
+		2, 2, 1 + 2, 0, 0, 0, 128,   /* */
+	};
+	uint8_t limit[REDIS_LIMIT_BYTES] = { ALGORITHM_TOKEN_BUCKET, WINDOW_LENGTH, 1, 0, 10, 0, 0,
+		0, 20, 0, 0, 0 };
+	const double reals[] = { 100e6, tokens.limit.slowest_interval,
+		tokens.limit.slowest_refill };
+
+	take(&plan[0], &tokens, 7, 3);
+	take(&plan[0], &shadow, 8, 0);
+	take(&plan[1], &shadow, 8, INT64_MAX);
+	take(&plan[1], &sliding, 9, INT64_C(1) << 31);
+	assert_true(redis_call_add(&call, &plan[0]));
+	assert_true(redis_call_add(&call, &plan[1]));
+	args("");
+	assert_int_equal(argc, 9);
+	assert_arg(0, "EVALSHA");
+	assert_arg(1, "SHA");
+	assert_arg(2, "3");
+	for (unsigned i = 3; i < 6; i++)
+		assert_int_equal(bytes[i], 24);
+	assert_int_equal(bytes[6], 3 * REDIS_LIMIT_BYTES);
+	memcpy(limit + 12, reals, sizeof reals);
+	assert_memory_equal(argv[6], limit, sizeof limit);
+	assert_int_equal(argv[6][REDIS_LIMIT_BYTES + 2], 0); /* a shadow rule does not enforce */
+	assert_int_equal(argv[6][REDIS_LIMIT_BYTES + 3], 1);
+	assert_int_equal(bytes[7], sizeof takes);
+	assert_memory_equal(argv[7], takes, sizeof takes);
+	assert_arg(8, "");
+
+	/* Once more, for a Redis that did not know the script; and by a clock of one's own. */
+	const usec_t now = -5;
+	argc = redis_call_args(&call, "abc:", "SHA", &now, argv, bytes);
+	assert_int_equal(argc, 9);
+	assert_int_equal(bytes[3], 28);
+	assert_memory_equal(argv[3], "abc:1:", 6);
+	assert_memory_equal(argv[7], takes, sizeof takes);
+	assert_arg(8, "-5");
+}
+
+static void test_two_limits_of_a_rule_are_one_rule(void **state)
+{
+	(void)state;
+	struct rig_limit second = tokens;
+	second.limit.rule = &tokens.rule;
+	take(&plan[0], &tokens, 1, 1);
+	take(&plan[0], &second, 2, 1);
+	take(&plan[0], &fixed, 3, 1);
+	assert_true(redis_call_add(&call, &plan[0]));
+	args("");
+	assert_int_equal(argv[7][2], 1);
+	assert_int_equal(argv[7][REDIS_TAKE_BYTES + 2], 0);
+	assert_int_equal(argv[7][2 * REDIS_TAKE_BYTES + 2], 1 + 2);
+}
+
+static void test_a_call_holds_64_plans(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < REDIS_CALL_PLANS; i++) {
+		take(&plan[i], &fixed, 1, 1);
+		assert_true(redis_call_add(&call, &plan[i]));
+	}
+	assert_false(redis_call_add(&call, &plan[REDIS_CALL_PLANS]));
+	assert_int_equal(call.plan_n, REDIS_CALL_PLANS);
+	assert_int_equal(call.key_n, 1);
+	args("");
+	assert_int_equal(argc, 7);
+	assert_int_equal(bytes[4], REDIS_LIMIT_BYTES);
+	assert_int_equal(bytes[5], REDIS_CALL_PLANS * REDIS_TAKE_BYTES);
+}
+
+static void test_a_call_holds_256_takes(void **state)
+{
+	(void)state;
+	char prefix[REDIS_PREFIX_MAX + 1];
+	struct rig_limit each[REDIS_CALL_TAKES];
+	unsigned n = 0;
+
+	for (unsigned p = 0; p < REDIS_CALL_TAKES / PLAN_MAX; p++) {
+		for (unsigned i = 0; i < PLAN_MAX; i++, n++) {
+			each[n] = fixed;
+			each[n].limit.rule = &each[n].rule;
+			/* All of them want the same place in a hash table. */
+			take(&plan[p], &each[n], UINT64_C(0x100000000) * n, 1);
+		}
+		assert_true(redis_call_add(&call, &plan[p]));
+	}
+	take(&plan[9], &fixed, 1, 1);
+	assert_false(redis_call_add(&call, &plan[9]));
+	assert_true(redis_call_add(&call, &plan[10])); /* takes nothing */
+	assert_int_equal(call.take_n, REDIS_CALL_TAKES);
+	memset(prefix, 'x', REDIS_PREFIX_MAX);
+	prefix[REDIS_PREFIX_MAX] = '\0';
+	args(prefix);
+	assert_int_equal(argc, REDIS_CALL_ARGS);
+	assert_arg(2, "256");
+	for (unsigned i = 0; i < REDIS_CALL_TAKES; i++) {
+		assert_int_equal(bytes[3 + i], REDIS_KEY_MAX);
+		assert_int_equal((uint8_t)argv[3 + 257][i * REDIS_TAKE_BYTES], i);
+		assert_int_equal((uint8_t)argv[3 + 257][i * REDIS_TAKE_BYTES + 1], i);
+		for (unsigned k = 0; k < i; k++)
+			assert_memory_not_equal(argv[3 + i], argv[3 + k], REDIS_KEY_MAX);
+	}
+}
+
+static void test_a_call_without_takes_asks_the_time(void **state)
+{
+	(void)state;
+	usec_t now = NOW;
+	args("rl:");
+	assert_int_equal(argc, 6);
+	assert_arg(2, "0");
+	for (unsigned i = 3; i < 6; i++)
+		assert_int_equal(bytes[i], 0);
+	assert_true(redis_call_read(&call, &now, 8));
+	assert_true(redis_call_add(&call, &plan[0])); /* takes nothing */
+	assert_true(redis_call_read(&call, &now, 8));
+	assert_int_equal(plan[0].now.utc, NOW);
+	assert_false(plan[0].denied);
+}
+
+/* --- replies: this machine's own bytes, which are little-endian --- */
+
+struct reply {
+	usec_t now;
+	struct bucket bucket[4];
+};
+
+static struct reply three_takes(void)
+{
+	take(&plan[0], &tokens, 1, 3);
+	take(&plan[0], &fixed, 2, 1);
+	take(&plan[1], &sliding, 3, 1);
+	assert_true(redis_call_add(&call, &plan[0]));
+	assert_true(redis_call_add(&call, &plan[1]));
+	struct reply r = { .now = NOW };
+	r.bucket[0].used = 19.5;
+	r.bucket[0].at = NOW - 10 * SEC;
+	r.bucket[1].current = 4;
+	r.bucket[1].at = NOW;
+	return r;
+}
+
+enum { THREE = 8 + 3 * REDIS_BUCKET_BYTES };
+
+static void test_a_reply_is_judged_by_its_buckets_and_its_clock(void **state)
+{
+	(void)state;
+	struct reply r = three_takes();
+	assert_true(redis_call_read(&call, &r, THREE));
+	const struct verdict *v = &plan[0].take[0].verdict;
+	assert_int_equal(plan[0].now.steady, NOW);
+	assert_int_equal(plan[0].now.utc, NOW);
+	assert_int_equal(plan[0].now.held, 0);
+	assert_true(plan[0].denied); /* 18.5 + 3 of 20 */
+	assert_false(v->admits);
+	assert_int_equal(v->retry_after, 15 * SEC);
+	assert_true(plan[0].take[1].verdict.admits);
+	assert_int_equal(plan[0].take[1].verdict.state.current, 4);
+	assert_false(plan[1].denied);
+	assert_true(plan[1].take[0].verdict.charged); /* never seen */
+	assert_int_equal(plan[1].take[0].verdict.state.current, 1);
+}
+
+static void test_a_plan_whose_asker_has_gone_is_left_out(void **state)
+{
+	(void)state;
+	struct reply r = three_takes();
+	struct plan before = plan[0];
+	call.plan[0] = NULL;
+	r.bucket[0].used = NAN; /* nobody looks at it */
+	assert_true(redis_call_read(&call, &r, THREE));
+	assert_memory_equal(&before, &plan[0], sizeof before);
+	assert_true(plan[1].take[0].verdict.admits);
+}
+
+static void test_a_reply_of_any_other_length_is_refused(void **state)
+{
+	(void)state;
+	struct guard g = guard_new(2 * THREE);
+	struct reply r = three_takes();
+	struct plan before[2] = { plan[0], plan[1] };
+	uint8_t longer[2 * THREE] = { 0 };
+
+	memcpy(longer, &r, THREE);
+	for (size_t n = 0; n <= sizeof longer; n++)
+		if (n != THREE)
+			assert_false(redis_call_read(&call, guard_copy(&g, longer, n), n));
+	assert_memory_equal(before, plan, sizeof before);
+	assert_true(redis_call_read(&call, guard_copy(&g, longer, THREE), THREE));
+	guard_free(&g);
+}
+
+static void test_a_reply_that_the_script_would_not_send_is_refused(void **state)
+{
+	(void)state;
+	static const double levels[] = { NAN, INFINITY, -INFINITY, -1, 1e16, -1e-300 };
+	static const usec_t instants[] = { INT64_MIN, INT64_MAX, REDIS_INSTANT_MAX + 1,
+		-REDIS_INSTANT_MAX - 1 };
+	const struct reply good = three_takes();
+	struct plan before[2] = { plan[0], plan[1] };
+
+	for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+		struct reply r = good;
+		r.bucket[0].used = levels[i];
+		assert_false(redis_call_read(&call, &r, THREE));
+	}
+	for (size_t i = 0; i < sizeof instants / sizeof *instants; i++) {
+		struct reply r = good;
+		r.now = instants[i];
+		assert_false(redis_call_read(&call, &r, THREE));
+		for (unsigned k = 0; k < 3; k++) {
+			r = good;
+			r.bucket[k].at = instants[i];
+			assert_false(redis_call_read(&call, &r, THREE));
+		}
+	}
+	assert_memory_equal(before, plan, sizeof before);
+	assert_true(redis_call_read(&call, &good, THREE));
+}
+
+static void test_any_bytes_are_refused_or_make_verdicts_within_their_limits(void **state)
+{
+	(void)state;
+	struct guard g = guard_new(THREE);
+	uint64_t seed = 1;
+	unsigned taken = 0;
+
+	(void)three_takes();
+	for (unsigned i = 0; i < 200000; i++) {
+		uint64_t word[THREE / 8];
+		for (unsigned k = 0; k < THREE / 8; k++) {
+			word[k] = rig_random(&seed);
+			/* Else none would be an instant. */
+			if (i % 2)
+				word[k] = (uint64_t)((int64_t)word[k] >> rig_random(&seed) % 64);
+		}
+		if (!redis_call_read(&call, guard_copy(&g, word, THREE), THREE))
+			continue;
+		taken++;
+		for (unsigned k = 0; k < 3; k++) {
+			const struct take *t = k < 2 ? &plan[0].take[k] : &plan[1].take[0];
+			double capacity = (double)t->limit->quota.capacity;
+			assert_true(t->verdict.left >= 0 && t->verdict.left <= capacity);
+			assert_true(t->verdict.retry_after >= 0);
+			assert_false(t->verdict.oversize);
+		}
+	}
+	assert_true(taken > 1000);
+	guard_free(&g);
+}
+
+static void test_the_script_is_the_file(void **state)
+{
+	(void)state;
+	static char text[1 << 16];
+	FILE *f = fopen(SOURCE_DIR "/agent/store/redis_script.lua", "rb");
+	assert_non_null(f);
+	size_t n = fread(text, 1, sizeof text, f);
+	fclose(f);
+	assert_int_equal(n, redis_script_bytes);
+	assert_int_equal(n, strlen(redis_script));
+	assert_memory_equal(text, redis_script, n);
+	assert_int_equal(strspn(redis_script_sha1, "0123456789abcdef"), 40);
+	assert_int_equal(strlen(redis_script_sha1), 40);
+}
+
+int main(void)
+{
+#define T(test) cmocka_unit_test_setup(test, setup)
+	const struct CMUnitTest tests[] = {
+		T(test_a_key_is_base64url_of_its_16_bytes),
+		T(test_what_is_sent),
+		T(test_two_limits_of_a_rule_are_one_rule),
+		T(test_a_call_holds_64_plans),
+		T(test_a_call_holds_256_takes),
+		T(test_a_call_without_takes_asks_the_time),
+		T(test_a_reply_is_judged_by_its_buckets_and_its_clock),
+		T(test_a_plan_whose_asker_has_gone_is_left_out),
+		T(test_a_reply_of_any_other_length_is_refused),
+		T(test_a_reply_that_the_script_would_not_send_is_refused),
+		T(test_any_bytes_are_refused_or_make_verdicts_within_their_limits),
+		T(test_the_script_is_the_file),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
