@@ -225,6 +225,9 @@ void conns_use(struct conns *all, struct snapshot *snapshot)
 {
 	all->snapshot = snapshot;
 	set_busy_poll(all);
+	struct store *store = all->checker.store;
+	if (store && store->ops->forget)
+		store->ops->forget(store);
 	struct session_settings fresh = session_settings_of(&snapshot->settings);
 	struct checker *c = &all->checker;
 	if (fresh.accept_max > all->settings.accept_max) {

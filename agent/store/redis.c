@@ -1,5 +1,7 @@
 #include "store/redis.h"
 
+#include "store/deny_cache.h"
+
 #include "base/log.h"
 #include "limit/fallback.h"
 #include "store/redis_call.h"
@@ -57,6 +59,7 @@ struct redis_store {
 	struct redis_stats stats;
 	struct redis_hub *hub;
 	struct memory_store *local;
+	struct deny_cache *denied; /* what Redis would deny again; owned */
 	struct ev_loop *loop;
 	struct redis_conn *conn;
 	usec_t patience, hang_after;
@@ -206,10 +209,12 @@ static void call_finish(struct redis_store *s, struct call *c, bool answered, st
 		struct plan *plan = c->asked.plan[i];
 		c->asked.plan[i] = NULL;
 		s->waiting_checks--;
-		if (answered)
+		if (answered) {
 			warm(s, plan, now);
-		else
+			deny_cache_note(s->denied, plan, c->taken_at);
+		} else {
 			fall_back(s, plan, now);
+		}
 		plan->done(plan);
 	}
 }
@@ -611,6 +616,10 @@ static enum store_rc take(struct store *base, struct plan *plan, struct now now)
 	/* While it is being tried, one call is enough: the others need not wait to learn. */
 	if (most == 0 || (s->health == HEALTH_TRYING && s->window_n) || s->settling)
 		goto refuse;
+	if (deny_cache_answer(s->denied, plan, now.steady)) {
+		count(&s->stats.remembered, 1);
+		return STORE_DONE;
+	}
 	if (!c || !redis_call_add(&c->asked, plan)) {
 		c = call_get(s);
 		if (!c)
@@ -628,6 +637,11 @@ refuse:
 	count(&s->stats.refused, 1);
 	fall_back(s, plan, now);
 	return STORE_DONE;
+}
+
+static void forget(struct store *base)
+{
+	deny_cache_clear(((struct redis_store *)base)->denied);
 }
 
 static void take_fall_back(struct store *base, struct plan *plan, struct now now)
@@ -657,6 +671,7 @@ void redis_store_settle(struct redis_store *s)
 static void store_free(struct redis_store *s)
 {
 	redis_conn_free(s->conn);
+	deny_cache_free(s->denied);
 	while (s->sent_n) {
 		struct sent sent = ring_take(s);
 		if (sent.call)
@@ -682,7 +697,9 @@ static void close_store(struct store *base)
 	store_free(s);
 }
 
-static const struct store_ops redis_ops = { take, take_fall_back, close_store };
+static const struct store_ops redis_ops = {
+	.take = take, .fall_back = take_fall_back, .forget = forget, .close = close_store
+};
 static const struct redis_conn_events conn_events = { on_ready, on_lost, on_failed, on_reply };
 
 /* Timers come up to a millisecond late, and the answer has to be out by then. */
@@ -725,7 +742,8 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	memcpy(c.password, settings->password, sizeof c.password);
 	s->conn = redis_conn_new(&c, &conn_events, s, loop);
 	explicit_bzero(&c, sizeof c);
-	if (!s->conn) {
+	s->denied = deny_cache_new();
+	if (!s->conn || !s->denied) {
 		store_free(s);
 		return NULL;
 	}

@@ -40,6 +40,7 @@ struct redis_settings {
 	X(calls, "calls of the script") \
 	X(checks, "checks that they carried") \
 	X(answered, "checks that Redis answered") \
+	X(remembered, "checks denied for what Redis denied before, without asking") \
 	X(timed_out, "checks that waited longer than redis.timeout") \
 	X(failed, "checks that met an error or a lost connection") \
 	X(refused, \

@@ -15,6 +15,9 @@ struct store_ops {
 	/* The verdicts at once, by the failure policy, without asking: for who has no room to wait.
 	 * NULL: a store that never answers STORE_PENDING. */
 	void (*fall_back)(struct store *, struct plan *, struct now);
+	/* What was remembered of earlier answers holds no longer: a reload, a reset. NULL: nothing
+	 * is. */
+	void (*forget)(struct store *);
 	void (*close)(struct store *);
 };
 

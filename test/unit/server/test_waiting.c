@@ -67,7 +67,9 @@ static void slow_close(struct store *base)
 	(void)base;
 }
 
-static const struct store_ops slow_ops = { slow_take, slow_fall_back, slow_close };
+static const struct store_ops slow_ops = {
+	.take = slow_take, .fall_back = slow_fall_back, .close = slow_close
+};
 
 /* Lets the i-th plan go. */
 static void let_go(struct fixture *f, unsigned i)
