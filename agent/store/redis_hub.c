@@ -20,6 +20,7 @@
 #define ASK_EVERY      USEC_PER_SEC          /* the sentinels */
 #define ASK_SOONEST    (100 * USEC_PER_MSEC) /* when a store wants to know */
 #define ANSWER_WITHIN  USEC_PER_SEC
+#define NAMED_WITHIN   USEC_PER_SEC
 #define OPINION_LASTS  (5 * USEC_PER_SEC)
 #define BACK_AFTER     USEC_PER_SEC
 #define COMPLAIN_EVERY (10 * USEC_PER_SEC)
@@ -232,7 +233,7 @@ struct redis_hub {
 	ev_async bell; /* sent by stores and the resolver */
 	ev_timer tick;
 	struct resolver *resolver; /* NULL: there are no names */
-	usec_t resolved_at, asked_at;
+	usec_t started_at, resolved_at, asked_at;
 	struct sentinel *sentinel; /* server_n of them, or of a single server's */
 	struct redis_listener self;
 
@@ -379,8 +380,6 @@ static void ask_all(struct redis_hub *h, usec_t now, usec_t soonest)
 static void sentinel_is_away(struct sentinel *s, const char *why, const char *hint)
 {
 	char text[REDIS_ADDRESS_TEXT_MAX];
-	struct redis_hub *h = s->hub;
-
 	s->asked = false;
 	log_warning_every(COMPLAIN_EVERY, "redis_sentinel_away",
 		KV_Z("sentinel",
@@ -388,9 +387,6 @@ static void sentinel_is_away(struct sentinel *s, const char *why, const char *hi
 				? redis_address_text(&s->addresses.address[s->address_at], text)
 				: s->server.host),
 		KV_Z("why", why), KV_Z("hint", hint ? hint : ""));
-	if (!redis_hub_addresses(h).n)
-		redis_hub_away(h, &h->self, "no sentinel has named the master yet",
-			"see redis.servers and redis.master", NULL);
 }
 
 static void on_sentinel_ready(void *owner)
@@ -528,6 +524,9 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 	if (h->settings.mode == REDIS_SENTINEL) {
 		ask_all(h, now, ASK_EVERY);
 		elect(h, now);
+		if (!h->addresses.n && now - h->started_at > NAMED_WITHIN)
+			redis_hub_away(h, &h->self, "no sentinel has named the master yet",
+				"see redis.servers and redis.master", NULL);
 	}
 	look(h);
 	tell_back(h, now);
@@ -686,7 +685,7 @@ struct redis_hub *redis_hub_new(
 	h->bell.data = h->tick.data = h;
 	ev_async_start(loop, &h->bell);
 	ev_timer_start(loop, &h->tick);
-	h->resolved_at = hub_now();
+	h->started_at = h->resolved_at = hub_now();
 	if (!servers_init(h, settings->server)) {
 		snprintf(err, err_size, "out of memory, or no thread for the resolver");
 		redis_hub_free(h);

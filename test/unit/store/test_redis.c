@@ -535,10 +535,8 @@ static void test_closed_in_flight(void **state)
 
 /* ---- it says no ---- */
 
-static void fails_until(const char *what, const char *cure)
+static void fails_until(const char *cure)
 {
-	tell("%s", "PING");
-	(void)what;
 	wait_away();
 	settle();
 	(void)all_answered();
@@ -589,7 +587,7 @@ static void test_errors(void **state)
 		assert_int_not_equal(r->type, REDIS_REPLY_ERROR);
 		freeReplyObject(r);
 		redisFree(c);
-		fails_until(row[i].ill, row[i].cure);
+		fails_until(row[i].cure);
 	}
 	close_store();
 }
@@ -684,10 +682,13 @@ static void serve(int fd)
 	if (on_connect && !say(fd, on_connect, strlen(on_connect)))
 		return;
 	while ((n = read(fd, in, sizeof in)) > 0) {
+		if (has(in, (size_t)n, "PING") && !say(fd, "+PONG\r\n", 7))
+			return;
 		if (has(in, (size_t)n, "SCRIPT") &&
 			!say(fd, on_load, on_load ? strlen(on_load) : 0))
 			return;
-		if (has(in, (size_t)n, "EVALSHA") && !say(fd, on_call, on_call_bytes))
+		if ((has(in, (size_t)n, "EVALSHA") || has(in, (size_t)n, "get-master-addr")) &&
+			!say(fd, on_call, on_call_bytes))
 			return;
 	}
 }
@@ -832,7 +833,139 @@ static void test_names(void **state)
 	ev_loop_destroy(loop);
 }
 
-int main(void)
+/* ---- sentinels ---- */
+
+static const char *tcp_args[16];
+
+static void run_tcp(void)
+{
+	int null = open("/dev/null", O_RDWR);
+	dup2(null, 0);
+	dup2(null, 1);
+	execvp(tcp_args[0], (char **)(uintptr_t)tcp_args);
+}
+
+static pid_t tcp_start(const char *port, const char *master_port)
+{
+	char of[32];
+	snprintf(of, sizeof of, "127.0.0.1 %s", master_port ? master_port : "");
+	const char *args[] = { "redis-server", "--bind", "127.0.0.1", "--port", port, "--dir",
+		folder, "--save", "", master_port ? "--replicaof" : NULL, of, NULL };
+	memcpy(tcp_args, args, sizeof args);
+	return child(run_tcp);
+}
+
+static pid_t sentinel_start(const char *port, const char *master_port, const char *config)
+{
+	FILE *f = fopen(config, "w");
+	assert_non_null(f);
+	fprintf(f,
+		"bind 127.0.0.1\nport %s\ndir %s\nsentinel monitor mine 127.0.0.1 %s 1\n"
+		"sentinel down-after-milliseconds mine 300\n"
+		"sentinel failover-timeout mine 2000\n",
+		port, folder, master_port);
+	fclose(f);
+	const char *args[] = { "redis-server", config, "--sentinel", NULL };
+	memcpy(tcp_args, args, sizeof args);
+	return child(run_tcp);
+}
+
+static void kill_child(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static void wait_for_word(unsigned port, const char *command, const char *word)
+{
+	for (unsigned i = 0; i < 1000; i++, usleep(10000)) {
+		redisContext *c = redisConnect("127.0.0.1", (int)port);
+		redisReply *r = c->err ? NULL : redisCommand(c, command);
+		bool found = r && r->type != REDIS_REPLY_ERROR && r->str && strstr(r->str, word);
+		freeReplyObject(r);
+		redisFree(c);
+		if (found)
+			return;
+	}
+	fail_msg("%s never says %s", command, word);
+}
+
+/* One sentinel that works, one that is dead, one that names a server that is none, one that names
+ * no address at all. */
+static void test_sentinels(void **state)
+{
+	(void)state;
+	static const char nowhere[] = "*2\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n";
+	char port[3][8], config[80];
+	unsigned first = 20000 + (unsigned)getpid() % 20000;
+
+	for (unsigned i = 0; i < 3; i++)
+		snprintf(port[i], sizeof port[i], "%u", first + i);
+	snprintf(config, sizeof config, "%s/sentinel.conf", folder);
+	pid_t master = tcp_start(port[0], NULL), replica = tcp_start(port[1], port[0]);
+	wait_for_word(first + 1, "INFO replication", "master_link_status:up");
+	pid_t sentinel = sentinel_start(port[2], port[0], config);
+	wait_for_word(first + 2, "INFO sentinel", "slaves=1");
+	fake_start(NULL, NULL, nowhere, sizeof nowhere - 1);
+
+	where.mode = REDIS_SENTINEL;
+	where.server_n = 3;
+	snprintf(where.master, sizeof where.master, "mine");
+	memcpy(hosts[1].host, "127.0.0.1", 10);
+	hosts[1].port = (uint16_t)(first + 2);
+	memcpy(hosts[2].host, "127.0.0.1", 10);
+	hosts[2].port = (uint16_t)(first + 3); /* nobody there */
+	open_store();
+	wait_well(5 * USEC_PER_SEC);
+	for (unsigned i = 0; i < 3; i++)
+		(void)ask(1, 1);
+	settle();
+	assert_int_equal(all_answered(), 3);
+	wait_for_word(first + 1, "INFO keyspace", "keys=1");
+
+	/* The master dies: nobody waits, and who was counted there is known to its successor. */
+	kill_child(master);
+	for (usec_t give_up = clock_steady() + 20 * USEC_PER_SEC; clock_steady() < give_up;) {
+		(void)ask(2, 0);
+		run_for(5 * USEC_PER_MSEC);
+		if (is_well() && COUNT(connects) >= 2)
+			break;
+	}
+	settle();
+	(void)all_answered();
+	wait_well(USEC_PER_SEC);
+	struct asked *a = ask(1, 1);
+	settle();
+	assert_true(a->plan.denied);
+	assert_int_equal(all_answered(), 1);
+
+	/* The old one comes back as what it is now. */
+	master = tcp_start(port[0], port[1]);
+	wait_for_word(first, "INFO replication", "master_link_status:up");
+	close_store();
+
+	/* Only one that names a replica: it is not taken. */
+	server_stop();
+	char lie[80];
+	memset(lie, 0, sizeof lie);
+	int n = snprintf(lie, sizeof lie, "*2\r\n$9\r\n127.0.0.1\r\n$%zu\r\n%s\r\n",
+		strlen(port[0]), port[0]);
+	fake_start(NULL, NULL, lie, (size_t)n);
+	where.server_n = 1;
+	open_store();
+	run_for(500 * USEC_PER_MSEC);
+	assert_false(is_well());
+	assert_true(COUNT(connects_failed) >= 1);
+	assert_int_equal(COUNT(connects), 0);
+	close_store();
+
+	kill_child(sentinel);
+	kill_child(replica);
+	kill_child(master);
+	(void)unlink(config);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -851,11 +984,14 @@ int main(void)
 		T(test_wrong_type),
 		T(test_nonsense),
 		T(test_names),
+		T(test_sentinels),
 	};
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (!mkdtemp(folder))
 		return 2;
 	snprintf(path, sizeof path, "%s/redis", folder);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	int rc = cmocka_run_group_tests(tests, NULL, NULL);
 	server_stop();
 	(void)rmdir(folder);
