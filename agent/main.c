@@ -6,6 +6,7 @@
 
 #include <ev.h>
 #include <getopt.h>
+#include <hiredis/hiredis.h>
 #include <libconfig.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -109,9 +110,11 @@ static int print_version(unsigned how_often)
 		return EXIT_SUCCESS;
 	(void)printf("Built with: %s\n", __VERSION__);
 	(void)printf("Flags: %s\n", BUILD_FLAGS);
-	(void)printf("Libraries: libev %d.%d, libconfig %d.%d.%d, libsodium %s, libsystemd %s\n",
+	(void)printf("Libraries: libev %d.%d, libconfig %d.%d.%d, libsodium %s, libsystemd %s, "
+		     "hiredis %d.%d.%d\n",
 		ev_version_major(), ev_version_minor(), LIBCONFIG_VER_MAJOR, LIBCONFIG_VER_MINOR,
-		LIBCONFIG_VER_REVISION, sodium_version_string(), SYSTEMD_VERSION);
+		LIBCONFIG_VER_REVISION, sodium_version_string(), SYSTEMD_VERSION, HIREDIS_MAJOR,
+		HIREDIS_MINOR, HIREDIS_PATCH);
 	(void)printf("Stores: memory\nSPOP: 2.0, pipelining, fragmentation\n");
 	return EXIT_SUCCESS;
 }
@@ -173,7 +176,8 @@ static bool load_snapshot(struct agent *a, const struct hash_key *key)
 	return a->snapshot;
 }
 
-/* The counters' hash key comes with the state file, and where that is the configuration says. */
+/* With the backend memory, the counters' hash key comes with the state file, and where that is the
+ * configuration says. */
 static bool load_configuration(struct agent *a)
 {
 	struct hash_key key;
@@ -222,12 +226,29 @@ static bool load_state(struct agent *a)
 	return fail(message);
 }
 
-/* The store, and the configuration again with the store's hash key where it has its own. */
+/* What the configuration knows before the agent does. */
+static bool has_backend(const struct settings *s)
+{
+	static const char *const not_yet[] = {
+		[REDIS_KIND_SINGLE] = "store.backend: this version cannot use Redis yet: set "
+				      "\"memory\"",
+		[REDIS_KIND_SENTINEL] = "redis.mode: this version does not know \"sentinel\" yet: "
+					"set \"single\", and the master's address in redis.servers",
+		[REDIS_KIND_CLUSTER] = "redis.mode: this version does not know \"cluster\" yet: "
+				       "set \"single\"",
+	};
+	const char *why = s->store.backend == BACKEND_REDIS ? not_yet[s->redis.mode] : NULL;
+	return !why || fail(why);
+}
+
+/* The store, and the configuration again with the store's hash key where it has its own. With
+ * Redis this is what stands in while that is away: it has no state file, and the configuration's
+ * key. */
 static bool open_store(struct agent *a)
 {
 	const struct settings *s = &a->snapshot->settings;
-	if (s->store.backend != BACKEND_MEMORY)
-		return fail("store.backend: this build has the backend \"memory\" only: set that");
+	if (!has_backend(s))
+		return false;
 	memcpy(a->state_file, s->store.state_file, sizeof a->state_file);
 	if (a->state_file[0]) {
 		if (!load_state(a))

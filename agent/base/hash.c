@@ -17,6 +17,22 @@ void hash_key_random(struct hash_key *k)
 	randombytes_buf(k->bytes, sizeof k->bytes);
 }
 
+static_assert(sizeof(struct hash_key) >= crypto_generichash_BYTES_MIN, "what BLAKE2b can give");
+
+void hash_key_derive(struct hash_key *k, const char *purpose, struct str secret)
+{
+	crypto_generichash_state state;
+
+	(void)crypto_generichash_init(&state, NULL, 0, sizeof k->bytes);
+	/* with its NUL: no other purpose and secret make up the same bytes */
+	(void)crypto_generichash_update(
+		&state, (const unsigned char *)purpose, strlen(purpose) + 1);
+	(void)crypto_generichash_update(
+		&state, (const unsigned char *)(secret.p ? secret.p : ""), secret.n);
+	(void)crypto_generichash_final(&state, k->bytes, sizeof k->bytes);
+	explicit_bzero(&state, sizeof state);
+}
+
 /* In one byte order, so that a state file means the same on every machine. */
 static uint64_t load_le64(const uint8_t *p)
 {

@@ -22,6 +22,10 @@ bool hash_init(void);
 
 void hash_key_random(struct hash_key *k);
 
+/* The same key from the same two strings, everywhere. `purpose` keeps keys apart that are made of
+ * one secret for different ends. */
+void hash_key_derive(struct hash_key *k, const char *purpose, struct str secret);
+
 struct key hash_keyed(const struct hash_key *k, const void *p, size_t n);
 
 /* Lower-case hex of SHA-256, without a terminating NUL. */

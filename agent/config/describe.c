@@ -237,6 +237,23 @@ static void say_rates(struct out *o, const struct snapshot *s, const char *key)
 	}
 }
 
+static void say_on_failure(struct out *o, const struct snapshot *s, const struct rule *rule)
+{
+	switch (rule->on_failure) {
+	case ON_FAILURE_LOCAL:
+		if (s->policy->instances > 1)
+			say(o, ", 1/%u of it from memory while Redis is away",
+				s->policy->instances);
+		break;
+	case ON_FAILURE_OPEN:
+		say(o, ", not limited while Redis is away");
+		break;
+	case ON_FAILURE_CLOSED:
+		say(o, ", all denied while Redis is away");
+		break;
+	}
+}
+
 size_t snapshot_describe_rule(
 	const struct snapshot *s, const struct rule *rule, char *out, size_t size)
 {
@@ -269,6 +286,8 @@ size_t snapshot_describe_rule(
 			rule->algorithm == ALGORITHM_FIXED_WINDOW ? "fixed" : "sliding");
 	if (rule->count_denied)
 		say(&o, ", denied requests counted too");
+	if (s->settings.store.backend == BACKEND_REDIS)
+		say_on_failure(&o, s, rule);
 	if (rule->mode == MODE_SHADOW)
 		say(&o, " (shadow: nothing is denied)");
 	else if (rule->mode == MODE_OFF)

@@ -112,8 +112,7 @@ static const struct {
 } group_help[] = {
 	{ "agent", "The agent itself: where it listens, and what it answers." },
 	{ "store", "Where counters are kept." },
-	{ "redis", "Read when store.backend = \"redis\", which is reserved for a later version; "
-		   "checked all the same." },
+	{ "redis", "Used when store.backend = \"redis\", checked always." },
 	{ "log", "Where events go." },
 	{ "identity", "Who a client is." },
 };

@@ -139,6 +139,59 @@ static void policy_fill(struct loader *l)
 		p->default_tier = (unsigned)tier;
 }
 
+/* What rules have of the redis group, once all files were read. */
+static void redis_fill(struct loader *l)
+{
+	struct settings *s = &l->values.settings;
+	struct policy *p = l->policy;
+
+	for (unsigned i = 0; i < p->rule_n; i++)
+		if (!l->draft[i].on_failure_given)
+			p->rule[i].on_failure = s->redis.on_failure;
+	p->instances = s->store.backend == BACKEND_REDIS ? (unsigned)s->redis.instances : 1;
+	if (s->redis.mode == REDIS_KIND_SINGLE && s->redis.server_n > 1)
+		problem_add(l->problems, l->option_at[OPTION_ID_redis_servers],
+			"redis.servers: %u elements: want one with mode = \"single\" (several are for "
+			"\"sentinel\" or \"cluster\")",
+			s->redis.server_n);
+	if (s->store.backend == BACKEND_REDIS && s->store.state_file[0]) {
+		problem_warn(l->problems, l->option_at[OPTION_ID_store_state_file],
+			"store.state_file: not used with backend = \"redis\": counters are kept there, and "
+			"what stands in while it is away is not kept");
+		s->store.state_file[0] = '\0';
+	}
+}
+
+/* A rule that counts by a field whose values are secret; NULL: there is none. */
+static const struct rule *counts_secret(const struct policy *p, unsigned *slot)
+{
+	for (unsigned i = 0; i < p->rule_n; i++)
+		for (unsigned e = 0; e < p->rule[i].per_n; e++)
+			for (unsigned a = 0; a < p->rule[i].per[e].n; a++) {
+				*slot = p->rule[i].per[e].slot[a];
+				if (p->secret >> *slot & 1)
+					return &p->rule[i];
+			}
+	return NULL;
+}
+
+static void warn_of_secrets(struct loader *l)
+{
+	const struct settings *s = &l->values.settings;
+	const struct policy *p = l->policy;
+	unsigned slot;
+
+	if (s->store.backend != BACKEND_REDIS)
+		return;
+	const struct rule *r = s->redis.hash_secret[0] ? NULL : counts_secret(p, &slot);
+	if (r)
+		problem_warn(l->problems, l->draft[r - p->rule].at,
+			"rule \"%s\" counts by \"%s\", which is secret, and redis.hash_secret is "
+			"empty: who can read Redis can try out which values are counted there; set it, "
+			"the same for all agents",
+			r->name, p->layout.field[slot].name);
+}
+
 static void options_lines(struct loader *l)
 {
 	for (int i = 0; i < OPTION_COUNT; i++)
@@ -220,16 +273,23 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 
 	options_default(l);
 	policy_fill(l);
+	redis_fill(l);
 	tiers_file_load(l);
 	if (loader_failed(l))
 		return NULL;
 	rates_build(l);
 	if (loader_failed(l))
 		return NULL;
+	struct hash_key shared;
+	if (l->values.settings.store.backend == BACKEND_REDIS) {
+		redis_hash_key(&l->values.settings, &shared);
+		key = &shared;
+	}
 	if (!policy_seal(l->policy, key, why, sizeof why)) {
 		problem_add(l->problems, (struct place){ 0 }, "%s", why);
 		return NULL;
 	}
+	warn_of_secrets(l);
 	return snapshot_build(l, generation);
 }
 

@@ -28,6 +28,7 @@ struct rule_draft {
 	struct place at;
 	struct tier_rates *rates; /* owned */
 	unsigned rates_n, rates_cap;
+	bool on_failure_given; /* else redis.on_failure, which may come in a later file */
 };
 
 struct loader {

@@ -22,7 +22,9 @@ const struct option_row option_table[OPTION_COUNT] = {
 
 /* Words are stored as the enums that they stand for. */
 static_assert(sizeof(enum backend) == sizeof(int) && sizeof(enum log_format) == sizeof(int) &&
-		      sizeof(enum log_level) == sizeof(int),
+		      sizeof(enum log_level) == sizeof(int) &&
+		      sizeof(enum redis_kind) == sizeof(int) &&
+		      sizeof(enum on_failure) == sizeof(int),
 	"an enum is an int");
 
 /* What is being set, for all the setters below. */
@@ -235,9 +237,14 @@ static bool set_addresses(const struct set *s)
 			good = refuse(s, g, why + (strncmp(why, "want ", 5) == 0 ? 5 : 0));
 		} else if (servers && !address.is_unix && !address.host[0]) {
 			good = refuse(s, g, "a host before the port");
+		} else if (servers && strcmp(address.port, "0") == 0) {
+			good = refuse(s, g, "a port from 1 to 65535 after the colon");
 		} else if (seen_before(s->g, i)) {
 			good = refuse(s, g, "each address once");
-		} else if (!servers && good) {
+		} else if (servers) {
+			settings->redis.server[i] = address;
+			settings->redis.server_n = (unsigned)i + 1;
+		} else if (good) {
 			settings->agent.listen[i] = address;
 			settings->agent.listen_n = (unsigned)i + 1;
 		}

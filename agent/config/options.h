@@ -16,18 +16,6 @@ struct values {
 	char tiers_file[TIERS_FILE_PATH_MAX];
 	char default_tier[TIER_NAME_MAX + 1];
 	int header_format;
-	/* Checked, so that a configuration is good on the day that its backend is there. */
-	struct {
-		int mode;
-		char servers[1]; /* only checked */
-		char master[64], username[128], password[256];
-		int64_t db;
-		char prefix[64];
-		usec_t timeout;
-		char hash_secret[256];
-		int on_failure;
-		int64_t instances;
-	} redis;
 };
 
 enum option_kind {
@@ -91,7 +79,7 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(agent_variables, "agent.variables", VARIABLES, "", 1, 64, RELOAD, "", \
 		settings.agent.variables, \
 		"what HAProxy is told; there are also reset_at, algorithm, policy and ratelimit") \
-	X(store_backend, "store.backend", WORD, "memory", 0, 0, RESTART, "memory|!redis", \
+	X(store_backend, "store.backend", WORD, "memory", 0, 0, RESTART, "memory|redis", \
 		settings.store.backend, "where counters are kept") \
 	X(store_max_keys, "store.max_keys", INTEGER, "1000000", 1, 1000000000, RESTART, "", \
 		settings.store.max_keys, \
@@ -103,28 +91,34 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(store_state_interval, "store.state_interval", DURATION, "1m", 0, OPTION_DAY, RELOAD, "", \
 		settings.store.state_interval, \
 		"how often it is written while running; \"0s\": only at the end") \
-	X(redis_mode, "redis.mode", WORD, "single", 0, 0, RELOAD, "single|sentinel|cluster", \
-		redis.mode, "what `servers` are") \
-	X(redis_servers, "redis.servers", SERVERS, "127.0.0.1:6379", 1, 64, RELOAD, "", \
-		redis.servers, \
-		"\"host:port\" or an absolute path; the sentinels; some cluster nodes") \
-	X(redis_master, "redis.master", TEXT, "mymaster", 1, 0, RELOAD, "", redis.master, \
-		"the name that the sentinels know") \
-	X(redis_username, "redis.username", TEXT, "", 0, 0, RELOAD, "", redis.username, \
+	X(redis_mode, "redis.mode", WORD, "single", 0, 0, RESTART, "single|sentinel|cluster", \
+		settings.redis.mode, "what `servers` are") \
+	X(redis_servers, "redis.servers", SERVERS, "127.0.0.1:6379", 1, SERVERS_MAX, RESTART, "", \
+		settings.redis.server, \
+		"\"host:port\", \"[v6]:port\" or an absolute path; one, or the sentinels, or some " \
+		"cluster nodes") \
+	X(redis_master, "redis.master", TEXT, "mymaster", 1, 0, RESTART, "", \
+		settings.redis.master, "the name that the sentinels know") \
+	X(redis_username, "redis.username", TEXT, "", 0, 0, RESTART, "", settings.redis.username, \
 		"user of Redis 6 and newer; \"\": the default user") \
-	X(redis_password, "redis.password", SECRET, "${REDIS_PASSWORD:-}", 0, 0, RELOAD, "", \
-		redis.password, "better from the environment than in this file") \
-	X(redis_db, "redis.db", INTEGER, "0", 0, 65535, RELOAD, "", redis.db, \
+	X(redis_password, "redis.password", SECRET, "${REDIS_PASSWORD:-}", 0, 0, RESTART, "", \
+		settings.redis.password, "better from the environment than in this file") \
+	X(redis_db, "redis.db", INTEGER, "0", 0, 65535, RESTART, "", settings.redis.db, \
 		"number of the database") \
-	X(redis_prefix, "redis.prefix", TEXT, "rl:", 0, 0, RELOAD, "", redis.prefix, \
+	X(redis_prefix, "redis.prefix", TEXT, "rl:", 0, 0, RESTART, "", settings.redis.prefix, \
 		"what the names of all keys begin with") \
 	X(redis_timeout, "redis.timeout", DURATION, "20ms", 1000, OPTION_MINUTE, RELOAD, "", \
-		redis.timeout, "how long an answer is waited for") \
-	X(redis_hash_secret, "redis.hash_secret", SECRET, "", 0, 0, RELOAD, "", redis.hash_secret, \
-		"key of the hash of descriptors, the same for all agents; \"\": from prefix") \
+		settings.redis.timeout, \
+		"how long a request waits for Redis; then on_failure decides") \
+	X(redis_hash_secret, "redis.hash_secret", SECRET, "", 0, 0, RESTART, "", \
+		settings.redis.hash_secret, \
+		"key of the hash of what is counted, the same for all agents; \"\": from prefix") \
 	X(redis_on_failure, "redis.on_failure", WORD, "local", 0, 0, RELOAD, "local|open|closed", \
-		redis.on_failure, "what is done while Redis is away") \
-	X(redis_instances, "redis.instances", INTEGER, "1", 1, 10000, RELOAD, "", redis.instances, \
+		settings.redis.on_failure, \
+		"what is done while Redis is away: enforce limit / instances from memory, let pass, " \
+		"or deny; a rule may set its own") \
+	X(redis_instances, "redis.instances", INTEGER, "1", 1, 10000, RELOAD, "", \
+		settings.redis.instances, \
 		"agents that share it: on_failure \"local\" enforces limit / instances") \
 	X(log_target, "log.target", TARGET, "stderr", 0, 0, RELOAD, "", settings.log.target, \
 		"stderr, syslog, journal, or an absolute path (SIGUSR1 opens it again)") \
@@ -189,8 +183,9 @@ static inline bool option_is_list(const struct option_row *o)
 	X(warn_at, "1.0", "share of the limit, 0 to 1, above which the variable warn is true") \
 	X(cost, "cost", "field that holds what a request costs") \
 	X(penalty, "", NULL) \
-	X(lease, "", NULL) \
-	X(on_failure, "", NULL)
+	X(on_failure, "redis.on_failure", \
+		"while Redis is away: local (limit / redis.instances from memory), open or closed") \
+	X(lease, "", NULL)
 
 /* Names at the top of a file. */
 #define TOP_SETTINGS(X) \

@@ -338,6 +338,11 @@ static void rule_load(struct loader *l, const config_setting_t *group, struct ru
 	rule->algorithm = (enum algorithm)(algorithm < 0 ? 0 : algorithm);
 	rule->mode = (enum rule_mode)(mode < 0 ? 0 : mode);
 	rule->action = (enum rule_action)(action < 0 ? 0 : action);
+	draft->on_failure_given = config_setting_get_member(group, "on_failure");
+	if (draft->on_failure_given) {
+		int on_failure = word_setting(&r, "on_failure", "local|open|closed");
+		rule->on_failure = (enum on_failure)(on_failure < 0 ? 0 : on_failure);
+	}
 	boolean_setting(&r, "count_denied", &rule->count_denied);
 	warn_at_load(&r);
 	cost_load(&r);

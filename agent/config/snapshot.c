@@ -30,7 +30,18 @@ void snapshot_free(struct snapshot *s)
 	}
 	free(s->line);
 	free(s->line_at);
+	explicit_bzero(s, sizeof *s); /* passwords */
 	free(s);
+}
+
+void redis_hash_key(const struct settings *s, struct hash_key *key)
+{
+	/* Constant for ever: agents of different releases share counters. */
+	if (s->redis.hash_secret[0])
+		hash_key_derive(
+			key, "spoa-ratelimit 1 redis.hash_secret", str_of(s->redis.hash_secret));
+	else
+		hash_key_derive(key, "spoa-ratelimit 1 redis.prefix", str_of(s->redis.prefix));
 }
 
 /* The line of an option: there is one for each. `*value` is what stands after " = ". */
@@ -47,18 +58,33 @@ static size_t option_line(const struct snapshot *s, const char *name, const char
 	return s->line_n;
 }
 
+/* Lines do not show them. They all are in `settings`. */
+static const char *secret_of(const struct snapshot *s, const struct option_row *o)
+{
+	return (const char *)&s->settings + (o->offset - offsetof(struct values, settings));
+}
+
 bool snapshot_can_replace(
 	const struct snapshot *old, const struct snapshot *fresh, struct problems *problems)
 {
 	bool same = true;
 
 	for (int i = 0; i < OPTION_COUNT; i++) {
-		const char *was, *is, *name = option_table[i].name;
-		if (option_table[i].reload)
+		const struct option_row *o = &option_table[i];
+		const char *was, *is, *name = o->name;
+		if (o->reload)
+			continue;
+		/* Nothing runs by a group that is not used. (A change of backend is told.) */
+		if (old->settings.store.backend != BACKEND_REDIS && strncmp(name, "redis.", 6) == 0)
 			continue;
 		option_line(old, name, &was);
 		size_t line = option_line(fresh, name, &is);
-		if (strcmp(was, is) == 0)
+		bool changed = strcmp(was, is) != 0;
+		if (!changed && o->kind == OPTION_SECRET) {
+			changed = strcmp(secret_of(old, o), secret_of(fresh, o)) != 0;
+			is = "another";
+		}
+		if (!changed)
 			continue;
 		const char *at = line < fresh->line_n ? fresh->line_at[line] : NULL;
 		problem_add(problems, (struct place){ at, 0 },
@@ -85,7 +111,7 @@ static const struct limit *find_window(
 		for (unsigned i = 0; i < limits->n; i++)
 			if (limits->limit[i].quota.window.kind == w->kind &&
 				limits->limit[i].quota.window.length == w->length)
-				return &limits->limit[i];
+				return limits->limit[i].local;
 	}
 	return NULL;
 }
@@ -104,7 +130,7 @@ static double rule_slower_by(const struct policy *old, const struct rule *was,
 	for (unsigned t = 0; t <= fresh->tier_n; t++) {
 		const struct limits *limits = limits_at(fresh, is, t);
 		for (unsigned i = 0; i < limits->n; i++) {
-			const struct limit *l = &limits->limit[i];
+			const struct limit *l = limits->limit[i].local; /* what memory has */
 			if (last && last->kind == l->quota.window.kind &&
 				last->length == l->quota.window.length)
 				continue; /* tiers mostly repeat the one before */

@@ -11,9 +11,11 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-enum { LISTEN_MAX = 16, CONFIG_FILES_MAX = 32 };
+enum { LISTEN_MAX = 16, SERVERS_MAX = 64, CONFIG_FILES_MAX = 32 };
 
 enum backend { BACKEND_MEMORY, BACKEND_REDIS };
+
+enum redis_kind { REDIS_KIND_SINGLE, REDIS_KIND_SENTINEL, REDIS_KIND_CLUSTER };
 
 struct listen_address {
 	char text[128]; /* as written, for messages: host:port, [v6]:port, /absolute/path */
@@ -40,9 +42,22 @@ struct settings {
 	struct {
 		enum backend backend;
 		int64_t max_keys;
-		char state_file[256];  /* "": none */
+		char state_file[256];  /* "": none; always with redis */
 		usec_t state_interval; /* how often it is written while running */
 	} store;
+	struct { /* checked with either backend */
+		enum redis_kind mode;
+		/* Where to connect to: as for listening, but always with a host and a port. */
+		struct listen_address server[SERVERS_MAX];
+		unsigned server_n;                             /* REDIS_KIND_SINGLE: 1 */
+		char master[64], username[128], password[256]; /* "": none */
+		int64_t db;
+		char prefix[64];
+		usec_t timeout;
+		char hash_secret[256];      /* "": of the prefix */
+		enum on_failure on_failure; /* of rules that do not say; policy has it in each */
+		int64_t instances;          /* ditto */
+	} redis;
 	struct log_settings log;
 };
 
@@ -67,8 +82,13 @@ struct problems {
 
 void problems_free(struct problems *);
 
-/* Reads, checks and builds. NULL: problems says why (warnings may be there on success too).
- * The same function serves the start, -c and every reload. Control thread. */
+/* What descriptors are hashed with when they go to Redis: the same for all agents that have the
+ * same redis.hash_secret or, where that is empty, redis.prefix. */
+void redis_hash_key(const struct settings *, struct hash_key *);
+
+/* Reads, checks and builds. The policy's key is the one given here with the backend memory, and
+ * that of redis_hash_key() with redis. NULL: problems says why (warnings may be there on success
+ * too). The same function serves the start, -c and every reload. Control thread. */
 struct snapshot *config_load(const char *const *files, size_t files_n, const struct hash_key *,
 	uint64_t generation, struct problems *);
 

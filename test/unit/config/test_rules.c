@@ -19,8 +19,9 @@ static void mistakes(void **state)
 			"penalty is reserved for a later version: this one does not know it" },
 		{ "lease is reserved", "rate = \"1/minute\"; lease = \"5m\";",
 			"lease is reserved for a later version: this one does not know it" },
-		{ "on_failure is reserved", "rate = \"1/minute\"; on_failure = \"open\";",
-			"on_failure is reserved for a later version: this one does not know it" },
+		{ "an on_failure that nobody knows", "rate = \"1/minute\"; on_failure = \"opne\";",
+			"on_failure = \"opne\": want \"local\", \"open\" or \"closed\"; did you mean "
+			"\"open\"?" },
 		{ "concurrency is reserved", "rate = \"1/minute\"; algorithm = \"concurrency\";",
 			"algorithm = \"concurrency\" is reserved for a later version: this one does not "
 			"know it" },

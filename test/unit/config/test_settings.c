@@ -89,11 +89,8 @@ static void settings(void **state)
 			"\"error\"; did you mean \"warning\"?\n"
 			"t.cfg:1: log.format = \"jsn\": want \"text\" or \"json\"; did you mean "
 			"\"json\"?\n" },
-		{ "a backend to come", "store: { backend = \"redis\"; };\n",
-			"t.cfg:1: store.backend = \"redis\" is reserved for a later version: this one "
-			"does not know it\n" },
 		{ "a backend that nobody knows", "store: { backend = \"memcached\"; };\n",
-			"t.cfg:1: store.backend = \"memcached\": want \"memory\"\n" },
+			"t.cfg:1: store.backend = \"memcached\": want \"memory\" or \"redis\"\n" },
 		{ "a draft that nobody knows", "agent: { header_format = \"ietf-10\"; };\n",
 			"t.cfg:1: agent.header_format = \"ietf-10\": want \"ietf-11\"; did you mean "
 			"\"ietf-11\"?\n" },

@@ -44,7 +44,7 @@ static uint64_t run_all(struct memory_store *m, void (*run)(struct job *))
 
 static void take_one_key(struct job *j)
 {
-	struct plan p;
+	struct plan p = { 0 };
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		p.n = 0;
 		rig_plan_add(&p, &limits[0], 1, 1);
@@ -66,7 +66,7 @@ static void one_key_admits_exactly_its_limit(void **state)
 /* Keys of several shards, each thread in another order. */
 static void take_three_keys(struct job *j)
 {
-	struct plan p;
+	struct plan p = { 0 };
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		p.n = 0;
 		for (unsigned k = 0; k < 3; k++) {
@@ -96,7 +96,7 @@ static atomic_bool stop;
 
 static void take_many_keys(struct job *j)
 {
-	struct plan p;
+	struct plan p = { 0 };
 	uint64_t seed = j->number * 1000;
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		p.n = 0;
