@@ -150,7 +150,6 @@ for i = 1, #bytes / 7 do
 			level = used + previous * (length - elapsed) / length
 		end
 	end
-	buckets[key] = bucket
 	reply[i + 1] = bucket
 
 	local asked = cost > 0 and cost or 1

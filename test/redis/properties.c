@@ -4,8 +4,11 @@
  * long as it must. A failure names its seed; `redis_properties SEED [COUNT]` runs that again. */
 #include "redis/store.h"
 
+#include "base/clock.h"
+
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -329,9 +332,9 @@ static void check_life(const struct entry *e, usec_t now, int64_t ms)
 
 	switch (q->algorithm) {
 	case ALGORITHM_TOKEN_BUCKET: {
-		double full = e->state.used > 0
-				      ? e->state.used * (double)q->window.length / (double)q->units
-				      : 0;
+		/* Of what rounding admitted beyond the capacity nothing is owed. */
+		double used = fmin(e->state.used, (double)q->capacity);
+		double full = used > 0 ? used * (double)q->window.length / (double)q->units : 0;
 		least = full > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)full;
 		double slow = e->charged->slowest_refill;
 		most = slow > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)slow + 1;
@@ -424,7 +427,7 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 	e->n = REDIS_BUCKET_BYTES;
 	e->is_there = true;
 	e->is_bucket = false;
-	switch (between(c, 0, 5)) {
+	switch (between(c, 0, 6)) {
 	case 0:
 		e->n = -1;
 		break;
@@ -449,7 +452,19 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 		memcpy(e->bytes + 8, &none[between(c, 0, 4)], sizeof *none);
 		break;
 	}
-	case 4:
+	case 4: {
+		/* What is left is whole, but for about as much as rounding may admit. */
+		int64_t capacity = w->limit[r][between(c, 0, TIERS - 1)][i].quota.capacity;
+		used = (double)(capacity - between(c, 0, capacity < 9 ? capacity : 9)) +
+		       (double)between(c, 0, 10) * 1e-7;
+		at = w->now;
+		e->is_bucket = true;
+		if (tokens)
+			memcpy(e->bytes, &used, sizeof used);
+		memcpy(e->bytes + 8, &at, sizeof at);
+		break;
+	}
+	case 5:
 		at = w->now + between(c, -2 * USEC_PER_SEC, 2 * USEC_PER_SEC);
 		/* fall through */
 	default:
@@ -523,6 +538,44 @@ static void run_seed(struct waiting_store *s, uint64_t seed)
 	freeReplyObject(size);
 }
 
+/* As in production: the script as it is, by the server's clock, and keys that live as long as they
+ * say. */
+static void by_the_servers_clock(struct redis_server *server)
+{
+	static struct redis_call call;
+	static struct plan plan;
+	const char *argv[REDIS_CALL_ARGS];
+	size_t bytes[REDIS_CALL_ARGS];
+	struct rule rule = { 0 };
+	struct limit limit = { .rule = &rule,
+		.quota = { ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 3600 * USEC_PER_SEC }, 60, 60 },
+		.slowest_interval = 60e6,
+		.slowest_refill = 3600e6 };
+	char sha[41];
+	usec_t before = clock_read().utc;
+
+	seed_now = 0;
+	command(server, "FLUSHALL");
+	redis_server_load(server, false, sha);
+	redis_call_clear(&call);
+	plan.n = 1;
+	plan.take[0] = (struct take){ .limit = &limit, .key = { 1, 2 }, .cost = 10 };
+	redis_call_add(&call, &plan);
+	unsigned argc = redis_call_args(&call, "rl:", sha, NULL, argv, bytes);
+	redisReply *reply = redis_server_ask(server, argc, argv, bytes);
+	usec_t after = clock_read().utc;
+	if (hold(reply->type == REDIS_REPLY_STRING &&
+			    redis_call_read(&call, reply->str, reply->len),
+		    "no good reply"))
+		hold(plan.now.utc >= before && plan.now.utc <= after,
+			"the server's time is not now");
+	freeReplyObject(reply);
+	reply = redisCommand(server->redis, "PTTL %b", argv[3], bytes[3]);
+	hold(reply && reply->integer <= 600000 && reply->integer > 500000,
+		"lives %lld ms, want 600000", reply ? reply->integer : -1);
+	freeReplyObject(reply);
+}
+
 int main(int argc, char **argv)
 {
 	static struct redis_server server;
@@ -534,6 +587,7 @@ int main(int argc, char **argv)
 	waiting_store_init(&store, &server, "rl:");
 	for (uint64_t i = 0; i < count && !failures; i++)
 		run_seed(&store, first + i);
+	by_the_servers_clock(&server);
 	printf("%" PRIu64 " calls, %" PRIu64 " requests (%" PRIu64 " denied), %" PRIu64
 	       " takes (%" PRIu64 " charged), %u failures\n",
 		calls, requests, denials, takes, charges, failures);
