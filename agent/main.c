@@ -229,16 +229,10 @@ static bool load_state(struct agent *a)
 /* What the configuration knows before the agent does. */
 static bool has_backend(const struct settings *s)
 {
-	static const char *const not_yet[] = {
-		[REDIS_KIND_SINGLE] = "store.backend: this version cannot use Redis yet: set "
-				      "\"memory\"",
-		[REDIS_KIND_SENTINEL] = "redis.mode: this version does not know \"sentinel\" yet: "
-					"set \"single\", and the master's address in redis.servers",
-		[REDIS_KIND_CLUSTER] = "redis.mode: this version does not know \"cluster\" yet: "
-				       "set \"single\"",
-	};
-	const char *why = s->store.backend == BACKEND_REDIS ? not_yet[s->redis.mode] : NULL;
-	return !why || fail(why);
+	if (s->store.backend != BACKEND_REDIS || s->redis.mode != REDIS_KIND_CLUSTER)
+		return true;
+	return fail("redis.mode: this version does not know \"cluster\" yet: set \"single\" or "
+		    "\"sentinel\"");
 }
 
 /* The store, and the configuration again with the store's hash key where it has its own. With

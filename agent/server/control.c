@@ -1,6 +1,7 @@
 #include "server/control.h"
 
 #include "server/acceptor.h"
+#include "server/backend.h"
 #include "server/denials.h"
 #include "server/keeper.h"
 #include "server/service.h"
@@ -45,6 +46,7 @@ struct control {
 	struct acceptor *acceptor;
 	struct keeper *keeper;
 	struct denials *denials;
+	struct redis_hub *hub; /* NULL: the store is the memory store */
 	unsigned ticks;
 	uint64_t events_dropped; /* as of the last second that was summed up */
 	uint64_t evicted;        /* as of the last warning */
@@ -80,6 +82,27 @@ static uint64_t metric_sum(struct control *c, enum metric id)
 	return sum;
 }
 
+static const char *const redis_names[] = {
+#define X(name, help) "redis_" #name,
+	REDIS_COUNTERS(X)
+#undef X
+};
+enum { REDIS_COUNTER_COUNT = sizeof redis_names / sizeof *redis_names };
+
+static void sum_redis(struct control *c, uint64_t sum[REDIS_COUNTER_COUNT])
+{
+	memset(sum, 0, REDIS_COUNTER_COUNT * sizeof *sum);
+	for (unsigned i = 0; i < c->worker_n; i++) {
+		const struct redis_stats *s = worker_redis(c->worker[i]);
+		unsigned n = 0;
+#define X(name, help) sum[n++] += atomic_load_explicit(&s->name, memory_order_relaxed);
+		if (s) {
+			REDIS_COUNTERS(X)
+		}
+#undef X
+	}
+}
+
 static void log_stats(struct control *c, enum log_level level, const char *event)
 {
 	static const char *const names[] = {
@@ -89,7 +112,7 @@ static void log_stats(struct control *c, enum log_level level, const char *event
 	};
 	if (!log_enabled(level))
 		return;
-	struct log_field fields[METRIC_COUNT + 6] = { 0 };
+	struct log_field fields[METRIC_COUNT + REDIS_COUNTER_COUNT + 6] = { 0 };
 	unsigned n = 0;
 	for (unsigned id = 0; id < METRIC_COUNT; id++)
 		fields[n++] = (struct log_field)KV_INT(names[id], metric_sum(c, id));
@@ -97,6 +120,10 @@ static void log_stats(struct control *c, enum log_level level, const char *event
 	fields[n++] = (struct log_field)KV_INT("keys", s.keys);
 	fields[n++] = (struct log_field)KV_INT("keys_expired", s.expired);
 	fields[n++] = (struct log_field)KV_INT("keys_evicted", s.evicted);
+	uint64_t redis[REDIS_COUNTER_COUNT];
+	sum_redis(c, redis);
+	for (unsigned i = 0; c->hub && i < REDIS_COUNTER_COUNT; i++)
+		fields[n++] = (struct log_field)KV_INT(redis_names[i], redis[i]);
 	log_put(level, event, fields);
 }
 
@@ -107,7 +134,7 @@ static void log_started(struct control *c)
 	log_info("started", KV_Z("version", c->args.version),
 		KV_INT("generation", c->snapshot->generation),
 		KV_INT("listen", c->args.listeners->n), KV_INT("threads", c->worker_n),
-		KV_Z("store", "memory"), KV_INT("max_keys", s->store.max_keys),
+		KV_Z("store", c->hub ? "redis" : "memory"), KV_INT("max_keys", s->store.max_keys),
 		KV_INT("keys", memory_store_stats(c->args.store).keys),
 		KV_INT("rules", policy->rule_n),
 		KV_Z("enabled", policy->enabled ? "true" : "false"));
@@ -415,20 +442,27 @@ static bool has_descriptors(unsigned loops)
 static bool start_workers(struct control *c)
 {
 	unsigned n = worker_count(&c->snapshot->settings);
-	for (unsigned i = 0; i < n; i++) {
+	struct redis_settings redis = backend_redis_settings(&c->snapshot->settings);
+	bool all = true;
+	for (unsigned i = 0; i < n && all; i++) {
 		struct worker *w = worker_new(&(struct worker_args){
 			.number = i + 1,
 			.snapshot = c->snapshot,
 			.memory = c->args.store,
+			.hub = c->hub,
+			.redis = &redis,
 			/* Where workers take every core, whom they answer needs what they leave. */
 			.may_busy_poll = usable_cores() > n,
 			.home = c->loop,
 			.bell = &c->bell,
 		});
-		if (!w)
-			return false;
-		c->worker[c->worker_n++] = w;
+		all = w != NULL;
+		if (w)
+			c->worker[c->worker_n++] = w;
 	}
+	explicit_bzero(&redis, sizeof redis);
+	if (!all)
+		return false;
 	for (unsigned i = 0; i < n; i++)
 		if (!worker_start(c->worker[i]))
 			return false;
@@ -508,6 +542,10 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	c->bell.data = c;
 	ev_async_start(c->loop, &c->bell);
 	watch_all(c);
+	const struct settings *s = &c->snapshot->settings;
+	if (s->store.backend == BACKEND_REDIS &&
+		!(c->hub = backend_hub_new(s, c->loop, err, err_size)))
+		goto fail;
 	if (!start_workers(c)) {
 		(void)snprintf(err, err_size,
 			"cannot start worker %u of %u: no memory, threads or descriptors left: lower "
@@ -558,6 +596,7 @@ void control_free(struct control *c)
 	keeper_stop(c->keeper);
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);
+	redis_hub_free(c->hub);
 	for (unsigned i = 0; i < c->retired_n; i++)
 		drop(c->retired[i]);
 	drop(c->snapshot);

@@ -50,6 +50,8 @@ static void change_snapshot(struct worker *w)
 	conns_use(&w->conns, next);
 	(void)snapshot_unref(w->snapshot); /* never the last: worker_publish() */
 	w->snapshot = next;
+	if (w->redis)
+		redis_store_set_timeout(w->redis, next->settings.redis.timeout);
 }
 
 static void fetch_letters(struct worker *w)
@@ -250,4 +252,9 @@ struct metrics *worker_metrics(struct worker *w)
 struct event_ring *worker_events(struct worker *w)
 {
 	return w->events;
+}
+
+const struct redis_stats *worker_redis(const struct worker *w)
+{
+	return w->redis ? redis_store_stats(w->redis) : NULL;
 }

@@ -51,6 +51,7 @@ void worker_ping(struct worker *);
 bool worker_has_answered(const struct worker *); /* the last one */
 
 struct metrics *worker_metrics(struct worker *);
+const struct redis_stats *worker_redis(const struct worker *); /* NULL: there is none */
 struct event_ring *worker_events(struct worker *);
 
 #endif

@@ -710,6 +710,15 @@ static usec_t patience(usec_t timeout)
 	return margin < timeout / 2 ? timeout - margin : timeout / 2;
 }
 
+void redis_store_set_timeout(struct redis_store *s, usec_t timeout)
+{
+	s->settings.timeout = timeout;
+	s->patience = patience(timeout);
+	s->hang_after = HANG_TIMEOUTS * timeout;
+	if (s->hang_after < HANG_LEAST)
+		s->hang_after = HANG_LEAST;
+}
+
 struct redis_store *redis_store_new(const struct redis_settings *settings, struct redis_hub *hub,
 	struct memory_store *local, struct ev_loop *loop)
 {
@@ -721,10 +730,7 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	s->hub = hub;
 	s->local = local;
 	s->loop = loop;
-	s->patience = patience(settings->timeout);
-	s->hang_after = HANG_TIMEOUTS * settings->timeout;
-	if (s->hang_after < HANG_LEAST)
-		s->hang_after = HANG_LEAST;
+	redis_store_set_timeout(s, settings->timeout);
 	s->probe_at = INT64_MAX;
 	s->seed = (uint64_t)clock_steady() ^ (uint64_t)(uintptr_t)s;
 	atomic_init(&s->stats.degraded, true);

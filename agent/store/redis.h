@@ -70,6 +70,9 @@ struct redis_store *redis_store_new(const struct redis_settings *, struct redis_
  * close() ends what waits as redis_store_settle() does, and frees the store. */
 struct store *redis_store_base(struct redis_store *);
 
+/* A reload: of checks from now on. */
+void redis_store_set_timeout(struct redis_store *, usec_t timeout);
+
 /* How many checks wait for an answer. In a drain the loop goes on until it is 0: redis.timeout at
  * most. */
 unsigned redis_store_waiting(const struct redis_store *);

@@ -1,0 +1,42 @@
+#include "server/backend.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static_assert((int)SERVERS_MAX <= (int)REDIS_SERVERS_MAX, "all that can be configured");
+
+struct redis_settings backend_redis_settings(const struct settings *s)
+{
+	struct redis_settings r = { .db = (int)s->redis.db, .timeout = s->redis.timeout };
+	(void)snprintf(r.prefix, sizeof r.prefix, "%s", s->redis.prefix);
+	(void)snprintf(r.username, sizeof r.username, "%s", s->redis.username);
+	(void)snprintf(r.password, sizeof r.password, "%s", s->redis.password);
+	return r;
+}
+
+struct redis_hub *backend_hub_new(
+	const struct settings *s, struct ev_loop *loop, char *err, size_t err_size)
+{
+	struct redis_host server[SERVERS_MAX];
+	struct redis_hub_settings h = {
+		.mode = s->redis.mode == REDIS_KIND_SENTINEL ? REDIS_SENTINEL : REDIS_SINGLE,
+		.server = server,
+		.server_n = s->redis.server_n,
+	};
+	for (unsigned i = 0; i < s->redis.server_n; i++) {
+		const struct listen_address *from = &s->redis.server[i];
+		server[i] = (struct redis_host){
+			.port = from->is_unix ? 0 : (uint16_t)atoi(from->port) /* checked */
+		};
+		(void)snprintf(server[i].host, sizeof server[i].host, "%s",
+			from->is_unix ? from->text : from->host);
+	}
+	(void)snprintf(h.master, sizeof h.master, "%s", s->redis.master);
+	(void)snprintf(h.username, sizeof h.username, "%s", s->redis.username);
+	(void)snprintf(h.password, sizeof h.password, "%s", s->redis.password);
+	struct redis_hub *hub = redis_hub_new(&h, loop, err, err_size);
+	explicit_bzero(&h, sizeof h);
+	return hub;
+}
