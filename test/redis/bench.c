@@ -103,6 +103,7 @@ static void three_limits(struct redis_call *c, struct plan *p)
 	redis_call_add(c, p);
 }
 
+/* `alone`: what one a call gave; 0: this is it; below: nothing is said. */
 static double measure_calls(unsigned requests, double alone)
 {
 	unsigned calls = 400000 / (requests + 3);
@@ -130,8 +131,11 @@ static double measure_calls(unsigned requests, double alone)
 	double per_call = usec ? strtod(usec + 14, NULL) : 0;
 	freeReplyObject(r);
 	double rate = calls * (double)requests / took;
-	printf("%2u requests a call: %8.0f requests/s (%.2f of one a call), %6.1f us a call, %5.2f us a request in Redis\n",
-		requests, rate, alone > 0 ? rate / alone : 1, per_call, per_call / requests);
+	if (alone >= 0)
+		printf("%2u requests a call: %7.0f requests/s (%.2f of one a call); in Redis "
+		       "%.1f us a call, %.2f us a request\n",
+			requests, rate, alone > 0 ? rate / alone : 1, per_call,
+			per_call / requests);
 	return rate;
 }
 
@@ -172,8 +176,7 @@ int main(int argc, char **argv)
 	if (argc > 1 && strcmp(argv[1], "--memory") == 0) {
 		measure_memory();
 	} else {
-		printf("(socket %s)\n", server.socket);
-		measure_calls(8, 0);
+		(void)measure_calls(8, -1); /* most clients are known then */
 		double alone = measure_calls(1, 0);
 		measure_calls(8, alone);
 		measure_calls(32, alone);
