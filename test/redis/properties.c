@@ -483,7 +483,7 @@ static uint64_t calls, requests, takes, charges, denials;
 static void run_call(struct world *w, struct waiting_store *s)
 {
 	static struct plan plan[REDIS_CALL_PLANS], want[REDIS_CALL_PLANS];
-	struct plan *list[REDIS_CALL_PLANS];
+	struct plan *list[REDIS_CALL_PLANS] = { 0 };
 	unsigned n = (unsigned)between(&w->chance, 0, one_in(&w->chance, 10) ? 64 : 6), room;
 
 	room = REDIS_CALL_TAKES;
