@@ -57,7 +57,6 @@ def test_the_manual_names_every_variable():
 def test_the_manual_names_every_setting():
     text = PAGES[1].read_text()
     full = say(stack.agents.BINARY, "--full-config").stdout
-    full = re.sub(r"(?ms)^redis: \{.*?^\};", "", full)     # reserved
     # In groups, and of rules, which the full configuration has in a comment.
     names = set(re.findall(r"(?m)^\t?(\w+) = ", full)) | set(re.findall(r"(?m)^#   (\w+)  +", full))
     assert len(names) > 30
