@@ -1,9 +1,8 @@
 #include "store/redis.h"
 
-#include "store/deny_cache.h"
-
 #include "base/log.h"
 #include "limit/fallback.h"
+#include "store/deny_cache.h"
 #include "store/redis_call.h"
 #include "store/redis_conn.h"
 #include "store/redis_script.h"
@@ -616,7 +615,8 @@ static enum store_rc take(struct store *base, struct plan *plan, struct now now)
 	/* While it is being tried, one call is enough: the others need not wait to learn. */
 	if (most == 0 || (s->health == HEALTH_TRYING && s->window_n) || s->settling)
 		goto refuse;
-	if (deny_cache_answer(s->denied, plan, now.steady)) {
+	/* (What is remembered does not show whether it works again.) */
+	if (s->health == HEALTH_WELL && deny_cache_answer(s->denied, plan, now.steady)) {
 		count(&s->stats.remembered, 1);
 		return STORE_DONE;
 	}
