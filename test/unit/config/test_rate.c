@@ -17,6 +17,10 @@ static void durations(void **state)
 		usec_t want; /* -1: none */
 		const char *back;
 	} row[] = {
+		{ "30us", 30, "30us" },
+		{ "1000us", USEC_PER_MSEC, "1ms" },
+		{ "1001us", 1001, "1001us" },
+		{ "0us", 0, "0s" },
 		{ "500ms", 500 * USEC_PER_MSEC, "500ms" },
 		{ "10s", 10 * USEC_PER_SEC, "10s" },
 		{ "5m", 300 * USEC_PER_SEC, "5m" },
@@ -62,6 +66,7 @@ static void rates(void **state)
 		{ "10/60s", "10/minute" },
 		{ "10/1m", "10/minute" },
 		{ "10/1000ms", "10/second" },
+		{ "10/1000000us", "10/second" },
 		{ "600/3600s", "600/hour" },
 		{ "5/5m", "5/5m" },
 		{ "1/24h", "1/day" },
@@ -105,6 +110,7 @@ static void rates(void **state)
 		{ "10/Minute", "!unknown window \"Minute\"" },
 		{ "10/fortnight", "!unknown window \"fortnight\"" },
 		{ "10/60", "!unknown window \"60\"" },
+		{ "10/999999us", "!window \"999999us\": want 1s to 366d" },
 		{ "10/500ms", "!window \"500ms\": want 1s to 366d" },
 		{ "10/0s", "!window \"0s\": want 1s to 366d" },
 		{ "10/367d", "!window \"367d\": want 1s to 366d" },

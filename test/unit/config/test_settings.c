@@ -83,6 +83,11 @@ static void settings(void **state)
 			"us, ms, s, m, h, d)\n"
 			"t.cfg:1: store.state_interval = \"25h\": want a duration from \"0s\" to \"1d\" "
 			"(units: us, ms, s, m, h, d)\n" },
+		{ "microseconds", "agent: { busy_poll = \"1000us\"; };\n", "" },
+		{ "off", "agent: { busy_poll = \"0s\"; };\n", "" },
+		{ "too long a poll", "agent: { busy_poll = \"1001us\"; };\n",
+			"t.cfg:1: agent.busy_poll = \"1001us\": want a duration from \"0s\" to "
+			"\"1ms\" (units: us, ms, s, m, h, d)\n" },
 		/* ---- words ---- */
 		{ "a word that is near another", "log: { level = \"warn\"; format = \"jsn\"; };\n",
 			"t.cfg:1: log.level = \"warn\": want \"debug\", \"info\", \"warning\" or "

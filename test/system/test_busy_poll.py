@@ -1,0 +1,109 @@
+"""agent.busy_poll: how often a worker falls asleep under traffic, and that it then does."""
+
+import os
+import pathlib
+import signal
+import time
+
+import pytest
+
+from agent import until
+
+RULES = '{ name = "per-user"; per = [ "user" ]; rate = "1000000/day"; }'
+ASKED = 200
+CORES = os.sched_getaffinity(0)
+
+two_cores = pytest.mark.skipif(len(CORES) < 2, reason="one core is no more than one worker")
+
+
+def sleeps(a):
+    """How often the worker has fallen asleep; to yield does not count."""
+    for task in pathlib.Path(f"/proc/{a.pid}/task").iterdir():
+        if (task / "comm").read_text() == "worker-1\n":
+            for line in (task / "status").read_text().splitlines():
+                if line.startswith("voluntary_ctxt_switches:"):
+                    return int(line.split()[1])
+    raise AssertionError("there is no worker")
+
+
+def slept(a):
+    """Of ASKED requests, one after another: how many found the worker asleep, about."""
+    assert a.check(user="u")["reason"] == "ok"
+    before = sleeps(a)
+    for _ in range(ASKED):
+        assert a.check(user="u")["reason"] == "ok"
+    return sleeps(a) - before
+
+
+def cpu_ticks(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def idles(a):
+    began, ticks = time.monotonic(), cpu_ticks(a.pid)
+    until(lambda: time.monotonic() - began > 1)
+    busy = (cpu_ticks(a.pid) - ticks) / os.sysconf("SC_CLK_TCK")
+    return busy < 0.1 * (time.monotonic() - began)
+
+
+@two_cores
+def test_it_stays_awake_while_requests_come(run):
+    a = run(rules=RULES, agent='threads = 1; busy_poll = "1ms";')
+    # Others may need the core for a while: then it leaves off, as it should.
+    until(lambda: slept(a) < ASKED / 2, "a worker that is awake when a request comes")
+
+
+@pytest.mark.parametrize("busy_poll", ("0s", "30us", "1ms"))
+def test_without_requests_it_sleeps(run, busy_poll):
+    a = run(rules=RULES, agent=f'threads = 1; busy_poll = "{busy_poll}";')
+    slept(a)
+    until(lambda: idles(a), "next to no CPU time without requests", bound=10)
+    assert a.check(user="u")["reason"] == "ok"
+
+
+def test_rare_requests_do_not_keep_it_awake(run):
+    a = run(rules=RULES, agent='threads = 1; busy_poll = "1ms";')
+    slept(a)
+    began, ticks = time.monotonic(), cpu_ticks(a.pid)
+    while time.monotonic() - began < 1:
+        assert a.check(user="u")["reason"] == "ok"
+        time.sleep(0.02)
+    busy = (cpu_ticks(a.pid) - ticks) / os.sysconf("SC_CLK_TCK")
+    assert busy < 0.5 * (time.monotonic() - began), "it spins"
+
+
+def test_zero_never_polls(run):
+    a = run(rules=RULES, agent='threads = 1; busy_poll = "0s";')
+    assert slept(a) > ASKED / 2
+
+
+@two_cores
+def test_only_where_a_core_is_left(run):
+    one = {min(CORES)}
+    a = run(rules=RULES, agent='threads = 1; busy_poll = "1ms";',
+            preexec=lambda: os.sched_setaffinity(0, one))
+    os.sched_setaffinity(a.pid, CORES)
+    for task in os.listdir(f"/proc/{a.pid}/task"):
+        os.sched_setaffinity(int(task), CORES)
+    # Counted at the start: now there would be one.
+    assert slept(a) > ASKED / 2
+
+
+@two_cores
+def test_a_reload_changes_it(run):
+    a = run(rules=RULES, agent='threads = 1; busy_poll = "0s";')
+    assert slept(a) > ASKED / 2
+    a.rewrite(RULES, agent='threads = 1; busy_poll = "1ms";')
+    a.reload(lambda: slept(a) < ASKED / 2)
+    a.rewrite(RULES, agent='threads = 1; busy_poll = "0s";')
+    a.reload(lambda: "agent.busy_poll 1ms -> 0s" in a.stderr)
+    until(lambda: slept(a) > ASKED / 2, "a worker that sleeps again")
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_stop_is_not_delayed(run, number):
+    a = run(rules=RULES, agent='threads = 1; busy_poll = "1ms"; drain = "0s";')
+    slept(a)
+    assert a.stop(number) == 0, a.stderr
