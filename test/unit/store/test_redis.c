@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -792,6 +793,19 @@ static void test_nonsense(void **state)
 
 /* ---- names ---- */
 
+/* One that is free now. */
+static uint16_t free_port(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof a;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
+	close(fd);
+	return ntohs(a.sin_port);
+}
+
 static void test_names(void **state)
 {
 	(void)state;
@@ -807,7 +821,7 @@ static void test_names(void **state)
 	close_store();
 
 	/* localhost has one address or two, and only one of them has a server. */
-	hosts[0].port = (uint16_t)(20000 + getpid() % 20000);
+	hosts[0].port = free_port();
 	snprintf(port, sizeof port, "%u", hosts[0].port);
 	snprintf(hosts[0].host, sizeof hosts[0].host, "localhost");
 	server_args[0] = "--port";
@@ -850,7 +864,8 @@ static pid_t tcp_start(const char *port, const char *master_port)
 	char of[32];
 	snprintf(of, sizeof of, "127.0.0.1 %s", master_port ? master_port : "");
 	const char *args[] = { "redis-server", "--bind", "127.0.0.1", "--port", port, "--dir",
-		folder, "--save", "", master_port ? "--replicaof" : NULL, of, NULL };
+		folder, "--save", "", "--repl-diskless-sync-delay", "0",
+		master_port ? "--replicaof" : NULL, of, NULL };
 	memcpy(tcp_args, args, sizeof args);
 	return child(run_tcp);
 }
@@ -896,32 +911,34 @@ static void test_sentinels(void **state)
 {
 	(void)state;
 	static const char nowhere[] = "*2\r\n$9\r\n127.0.0.1\r\n$1\r\n1\r\n";
-	char port[3][8], config[80];
-	unsigned first = 20000 + (unsigned)getpid() % 20000;
+	char port[4][8], config[80];
+	uint16_t number[4];
 
-	for (unsigned i = 0; i < 3; i++)
-		snprintf(port[i], sizeof port[i], "%u", first + i);
+	for (unsigned i = 0; i < 4; i++) {
+		number[i] = free_port();
+		snprintf(port[i], sizeof port[i], "%u", (unsigned)number[i]);
+	}
 	snprintf(config, sizeof config, "%s/sentinel.conf", folder);
 	pid_t master = tcp_start(port[0], NULL), replica = tcp_start(port[1], port[0]);
-	wait_for_word(first + 1, "INFO replication", "master_link_status:up");
+	wait_for_word(number[1], "INFO replication", "master_link_status:up");
 	pid_t sentinel = sentinel_start(port[2], port[0], config);
-	wait_for_word(first + 2, "INFO sentinel", "slaves=1");
+	wait_for_word(number[2], "INFO sentinel", "slaves=1");
 	fake_start(NULL, NULL, nowhere, sizeof nowhere - 1);
 
 	where.mode = REDIS_SENTINEL;
 	where.server_n = 3;
 	snprintf(where.master, sizeof where.master, "mine");
 	memcpy(hosts[1].host, "127.0.0.1", 10);
-	hosts[1].port = (uint16_t)(first + 2);
+	hosts[1].port = number[2];
 	memcpy(hosts[2].host, "127.0.0.1", 10);
-	hosts[2].port = (uint16_t)(first + 3); /* nobody there */
+	hosts[2].port = number[3]; /* nobody there */
 	open_store();
 	wait_well(5 * USEC_PER_SEC);
 	for (unsigned i = 0; i < 3; i++)
 		(void)ask(1, 1);
 	settle();
 	assert_int_equal(all_answered(), 3);
-	wait_for_word(first + 1, "INFO keyspace", "keys=1");
+	wait_for_word(number[1], "INFO keyspace", "keys=1");
 
 	/* The master dies: nobody waits, and who was counted there is known to its successor. */
 	kill_child(master);
@@ -941,7 +958,7 @@ static void test_sentinels(void **state)
 
 	/* The old one comes back as what it is now. */
 	master = tcp_start(port[0], port[1]);
-	wait_for_word(first, "INFO replication", "master_link_status:up");
+	wait_for_word(number[0], "INFO replication", "master_link_status:up");
 	close_store();
 
 	/* Only one that names a replica: it is not taken. */
