@@ -25,7 +25,8 @@ enum {
 
 #define STATS_EVERY      (60 * USEC_PER_SEC)
 #define TABLE_FULL_EVERY (60 * USEC_PER_SEC)
-#define STOP_WITHIN      (15 * USEC_PER_SEC) /* after the drain, the state file included */
+#define REDIS_WITHIN     (500 * USEC_PER_MSEC) /* at the start; then it serves without */
+#define STOP_WITHIN      (15 * USEC_PER_SEC)   /* after the drain, the state file included */
 
 enum control_phase { CONTROL_RUN, CONTROL_DRAIN, CONTROL_STOP, CONTROL_STOP_NOW };
 
@@ -469,6 +470,34 @@ static bool start_workers(struct control *c)
 	return true;
 }
 
+static bool has_redis(const struct control *c)
+{
+	for (unsigned i = 0; i < c->worker_n; i++)
+		if (atomic_load_explicit(
+			    &worker_redis(c->worker[i])->degraded, memory_order_relaxed))
+			return false;
+	return true;
+}
+
+static void on_moment(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)timer;
+	(void)revents;
+}
+
+/* Who starts beside a Redis that works should not begin by doing without it. */
+static void await_redis(struct control *c)
+{
+	usec_t end = clock_steady() + REDIS_WITHIN;
+	ev_timer moment;
+	ev_timer_init(&moment, on_moment, 0.001, 0.001);
+	ev_timer_start(c->loop, &moment);
+	while (!has_redis(c) && clock_steady() < end)
+		ev_run(c->loop, EVRUN_ONCE);
+	ev_timer_stop(c->loop, &moment);
+}
+
 static void mask_signals(int how)
 {
 	sigset_t set;
@@ -554,6 +583,8 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 			c->worker_n, worker_count(&c->snapshot->settings));
 		goto fail;
 	}
+	if (c->hub)
+		await_redis(c);
 	c->keeper = keeper_start(args->store, c->snapshot->settings.store.state_file,
 		c->snapshot->settings.store.state_interval);
 	c->acceptor = acceptor_new(

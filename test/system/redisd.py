@@ -28,7 +28,7 @@ USER, PASSWORD = "ratelimit", "agent-secret-b6Qz"
 ADMIN = "admin-secret-x81T"     # of the user `default`, which may do everything: the tests' own
 
 # What the agent may do, and nothing else (CONTRACT.md section 4; AUTH needs no permission).
-COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping")
+COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping", "role")
 
 
 def acl(keys):
@@ -642,6 +642,17 @@ def hammer(agents, requests, connections=3, window=50):
     assert not any(t.is_alive() for t in threads), "an answer is missing"
     assert not wrong, wrong
     return answers
+
+
+def settled(agent, threads=2):
+    """Every worker of this agent has found its Redis: a new connection goes to the worker that has
+    the fewest."""
+    connections = [agent.connect() for _ in range(2 * threads)]
+    for c in connections:
+        until(lambda c=c: c.check({f: "settled" for f in ("user", "x", "key", "org", "session")},
+                                  cost=0)["reason"] != "degraded", "Redis")
+        c.close()
+    return agent
 
 
 def admitted(answers):
