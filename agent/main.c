@@ -115,7 +115,7 @@ static int print_version(unsigned how_often)
 		ev_version_major(), ev_version_minor(), LIBCONFIG_VER_MAJOR, LIBCONFIG_VER_MINOR,
 		LIBCONFIG_VER_REVISION, sodium_version_string(), SYSTEMD_VERSION, HIREDIS_MAJOR,
 		HIREDIS_MINOR, HIREDIS_PATCH);
-	(void)printf("Stores: memory\nSPOP: 2.0, pipelining, fragmentation\n");
+	(void)printf("Stores: memory, redis\nSPOP: 2.0, pipelining, fragmentation\n");
 	return EXIT_SUCCESS;
 }
 
