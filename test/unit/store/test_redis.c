@@ -120,12 +120,19 @@ enum { ASKED_MAX = 8192 };
 static struct asked asked[ASKED_MAX];
 static unsigned asked_n;
 
+static unsigned chain; /* how many answers are followed by another question at once */
+static struct asked *ask(uint64_t id, int64_t cost);
+
 static void on_done(struct plan *plan)
 {
 	struct asked *a = (struct asked *)plan;
 	assert_false(in_take);
 	a->done++;
 	a->done_at = clock_steady();
+	if (chain) {
+		chain--;
+		(void)ask(chain, 1);
+	}
 }
 
 static struct asked *ask(uint64_t id, int64_t cost)
@@ -234,7 +241,7 @@ static void close_store(void)
 static int begin(void **state)
 {
 	(void)state;
-	asked_n = 0;
+	asked_n = chain = 0;
 	memset(server_args, 0, sizeof server_args);
 	settings = (struct redis_settings){ .prefix = "rl:", .timeout = TIMEOUT };
 	memset(hosts, 0, sizeof hosts);
@@ -434,6 +441,8 @@ static void test_stopped(void **state)
 		assert_int_equal(all_answered(), 1);
 	}
 	assert_true(COUNT(breaks) >= 2);
+	/* What hangs is given up for another. */
+	assert_true(COUNT(connects) >= 3);
 	close_store();
 }
 
@@ -462,6 +471,42 @@ static void test_killed(void **state)
 	settle();
 	assert_int_equal(all_answered(), 1);
 	close_store();
+}
+
+/* Those who ask again as soon as they are answered, whatever answers them. */
+static void test_chained(void **state)
+{
+	(void)state;
+	server_start();
+	open_store();
+	wait_well(USEC_PER_SEC);
+	for (unsigned round = 0; round < 4; round++) {
+		chain = 300;
+		for (unsigned i = 0; i < 100; i++)
+			(void)ask(1000 + i, 1);
+		run_for(100);
+		if (round == 1) /* deadlines, and the breaker */
+			kill(server, SIGSTOP);
+		if (round == 2) /* lost */
+			server_stop();
+		run_for(200 * USEC_PER_MSEC);
+		chain = 0;
+		settle();
+		(void)all_answered();
+		if (round == 1)
+			kill(server, SIGCONT);
+		if (round == 2)
+			server_start();
+		wait_well(5 * USEC_PER_SEC);
+	}
+	chain = 50;
+	for (unsigned i = 0; i < 100; i++)
+		(void)ask(2000 + i, 1);
+	unsigned first = asked_n;
+	close_store();
+	assert_int_equal(asked_n, first + 50);
+	for (unsigned i = 0; i < asked_n; i++)
+		assert_int_equal(asked[i].done, 1);
 }
 
 static void test_away_at_start(void **state)
@@ -662,6 +707,7 @@ static void test_wrong_type(void **state)
 
 static const char *on_connect, *on_load, *on_call; /* NULL: silence; "": closes */
 static size_t on_call_bytes;
+static useconds_t on_call_after;
 
 static bool has(const char *p, size_t n, const char *word)
 {
@@ -688,6 +734,8 @@ static void serve(int fd)
 		if (has(in, (size_t)n, "SCRIPT") &&
 			!say(fd, on_load, on_load ? strlen(on_load) : 0))
 			return;
+		if (has(in, (size_t)n, "EVALSHA"))
+			usleep(on_call_after);
 		if ((has(in, (size_t)n, "EVALSHA") || has(in, (size_t)n, "get-master-addr")) &&
 			!say(fd, on_call, on_call_bytes))
 			return;
@@ -789,6 +837,26 @@ static void test_nonsense(void **state)
 	memcpy(flood, "$290000\r\n", 9);
 	lives_with(NULL, sha_reply, flood, sizeof flood - 1);
 	lives_with(NULL, flood, NULL, 0);
+}
+
+/* One that answers well, but later than anyone waits for, is as good as away. */
+static void test_slow(void **state)
+{
+	(void)state;
+	for (on_call_after = 40000; on_call_after <= 160000; on_call_after += 120000) {
+		server_stop();
+		fake_start(NULL, sha_reply, EIGHT, sizeof EIGHT - 1);
+		open_store();
+		for (unsigned i = 0; i < 500; i++) {
+			assert_int_equal(ask(i, 1)->done, 1);
+			run_for(USEC_PER_MSEC);
+			assert_false(is_well());
+		}
+		assert_true(COUNT(connects) >= 1);
+		assert_int_equal(all_answered(), 0);
+		close_store();
+	}
+	on_call_after = 0;
 }
 
 /* ---- names ---- */
@@ -993,6 +1061,7 @@ int main(int argc, char **argv)
 		T(test_client_kill),
 		T(test_stopped),
 		T(test_killed),
+		T(test_chained),
 		T(test_away_at_start),
 		T(test_kept_warm),
 		T(test_closed_in_flight),
@@ -1000,6 +1069,7 @@ int main(int argc, char **argv)
 		T(test_busy),
 		T(test_wrong_type),
 		T(test_nonsense),
+		T(test_slow),
 		T(test_names),
 		T(test_sentinels),
 	};
