@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -310,7 +311,11 @@ static bool step_went_well(struct redis_conn *c, enum step step, const redisRepl
 	if (r->type == REDIS_REPLY_ERROR) {
 		if (c->settings.auth_if_asked && !c->asked_who && strncmp(r->str, "NOAUTH", 6) == 0)
 			c->asked_who = true;
-		give_up(c, r->str, redis_error_hint(r->str));
+		/* What does not know AUTH repeats what came with it, after a comma. */
+		char why[sizeof c->why];
+		int n = step == STEP_AUTH ? (int)strcspn(r->str, ",`'\"") : INT_MAX;
+		snprintf(why, sizeof why, "%.*s", n, r->str);
+		give_up(c, why, redis_error_hint(why));
 		return false;
 	}
 	switch (step) {
