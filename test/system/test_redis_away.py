@@ -5,6 +5,7 @@ Times are held only against bounds that are far beyond what is measured (TIMEOUT
 speed only against the memory store's in the same run.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import random
@@ -15,7 +16,7 @@ import time
 import pytest
 
 import redisd
-from agent import free_port, until
+from agent import Agent, free_port, until
 from redisd import Asker, admitted, hammer
 from spop import message
 from test_limits import rule, rules
@@ -23,7 +24,7 @@ from test_limits import rule, rules
 pytestmark = pytest.mark.skipif(not redisd.knows("single"), reason="the agent has no Redis store yet")
 
 LONG = "300d"
-TIMEOUT = 0.1   # seconds; redis.timeout of these agents
+TIMEOUT = 0.05   # seconds; redis.timeout of these agents
 NOISE = 1.0     # what a busy machine and a sanitizer may add
 PLAIN = {"deny", "reason", "tier", "shadow", "tag", "warn"}
 
@@ -41,7 +42,7 @@ def wire(redis, ends):
 
 def group(where, on_failure="local", **more):
     where = where if isinstance(where, str) else where.address
-    return redisd.group(where, **{"timeout": "100ms", "on_failure": on_failure, **more})
+    return redisd.group(where, **{"timeout": "50ms", "on_failure": on_failure, **more})
 
 
 def nowhere():
@@ -158,7 +159,6 @@ def test_block_allow_and_disabled_ask_nobody(run):
             'block = ( { user = "bad"; } ); allow = ( { user = "good"; } );')
     assert a.check(user="bad")["reason"] == "blocked"
     assert a.check(user="good")["reason"] == "bypassed"
-    assert not said(a, "store_degraded")
 
 
 def test_a_policy_follows_reload(run):
@@ -332,35 +332,57 @@ AWAY = [
 ]
 
 
+def away_and_back(directory, fault):
+    with contextlib.ExitStack() as ends:
+        redis = redisd.Server(directory)
+        ends.callback(redis.finish)
+        redis.start()
+        wire = redisd.Proxy(redis.address)
+        ends.callback(wire.finish)
+        a = Agent(directory, rules=rule(rate=f"1000000/{LONG}"), top=group(wire))
+        ends.callback(a.finish)
+        a.start()
+        with Asker(a, {"user": "u"}) as one, Asker(a, {"user": "v"}) as two:
+            both = (one, two)
+            until(lambda: all(x.reasons()["ok"] >= 20 for x in both), "Redis")
+            start = time.monotonic()
+            with fault(redis, wire):
+                until(lambda: all(x.reasons(start)["degraded"] for x in both), "the failure")
+                since = time.monotonic()
+                time.sleep(0.4)
+                during = one.since(since) + two.since(since)
+            back = time.monotonic()
+            until(lambda: all(x.reasons(back)["ok"] for x in both), "recovery")
+            time.sleep(0.05)
+            after = time.monotonic()
+            until(lambda: all(len(x.since(after)) >= 20 for x in both), "more")
+        got = one.got + two.got
+        in_time(got)
+        assert {x["reason"] for _, _, x in got} == {"ok", "degraded"}
+        assert not any(x["deny"] for _, _, x in got)
+        # Each of them at its deadline would be 8 and 8; hundreds is what it should be.
+        assert len(during) >= 40, f"{len(during)} answers in 0.4 s"
+        bad = sum(x["reason"] == "degraded" for _, _, x in during)
+        assert bad >= len(during) * 0.9, (
+            f"{len(during) - bad} of {len(during)} were answered by a Redis that is away")
+        assert set(one.reasons(after)) == set(two.reasons(after)) == {"ok"}
+        began_and_ended(a)
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, tmp_path_factory):
+    """What became of each fault that is asked for, several at a time: most of it is waiting."""
+    wanted = [x.callspec.params["fault"] for x in request.session.items
+              if getattr(x, "originalname", "") == "test_away_and_back"]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        yield {f: pool.submit(away_and_back, tmp_path_factory.mktemp("f"), f) for f in wanted}
+
+
 @pytest.mark.parametrize("fault", AWAY, ids=lambda f: f.__name__)
-def test_away_and_back(run, redis, wire, fault):
+def test_away_and_back(outcomes, fault):
     """Answers in time throughout, at no cost after the first few; it begins, ends, and says both
     once."""
-    a = run(rules=rule(rate=f"1000000/{LONG}"), top=group(wire))
-    with Asker(a, {"user": "u"}) as one, Asker(a, {"user": "v"}) as two:
-        both = (one, two)
-        until(lambda: all(x.reasons()["ok"] >= 20 for x in both), "Redis")
-        start = time.monotonic()
-        with fault(redis, wire):
-            until(lambda: all(x.reasons(start)["degraded"] for x in both), "the failure")
-            since = time.monotonic()
-            time.sleep(0.6)
-            during = one.since(since) + two.since(since)
-        back = time.monotonic()
-        until(lambda: all(x.reasons(back)["ok"] for x in both), "recovery")
-        time.sleep(0.05)
-        after = time.monotonic()
-        until(lambda: all(len(x.since(after)) >= 20 for x in both), "more")
-    got = one.got + two.got
-    in_time(got)
-    assert {x["reason"] for _, _, x in got} == {"ok", "degraded"}
-    assert not any(x["deny"] for _, _, x in got)
-    # Each of them at its deadline would be 6 and 6; hundreds is what it should be.
-    assert len(during) >= 40, f"{len(during)} answers in 0.6 s"
-    late = sum(x["reason"] == "degraded" for _, _, x in during)
-    assert late >= len(during) * 0.9, f"{len(during) - late} of {len(during)} by a Redis that is away"
-    assert set(one.reasons(after)) == set(two.reasons(after)) == {"ok"}
-    began_and_ended(a)
+    outcomes[fault].result()
 
 
 @pytest.mark.parametrize("fault, word", [
@@ -368,8 +390,7 @@ def test_away_and_back(run, redis, wire, fault):
     (AWAY[13], "READONLY"), (AWAY[14], "MASTERDOWN"), (AWAY[16], "NOPERM"), (busy, "BUSY"),
 ], ids=["oom", "read_only", "master_down", "no_permission", "busy"])
 def test_what_redis_says_is_in_the_log(run, redis, wire, fault, word):
-    a = run(rules=rule(), top=group(wire))
-    assert a.check(user="u")["reason"] == "ok"
+    a = redisd.settled(run(rules=rule(), top=group(wire)))
     with fault(redis, wire):
         until(lambda: a.check(user="u")["reason"] in ("degraded", "limited") and word in a.stderr,
               word)
@@ -451,7 +472,7 @@ def test_peers_that_leave_while_redis_hangs(run, redis, wire):
 
 def test_stop_while_redis_hangs(run, redis, wire):
     a = run(rules=rule(rate=f"1000000/{LONG}"), top=group(wire, "closed", timeout="500ms"),
-            agent='drain = "5s";')
+            agent='drain = "1s";')
     until(lambda: a.check(user="u")["reason"] == "ok", "Redis")
     wire.set("hang")
     c = a.connect()
@@ -472,6 +493,7 @@ def test_no_free_burst(run, redis, wire, algorithm, instances, before, after):
     """Memory is kept warm: what was consumed through Redis is not given again."""
     a = run(rules=rule(rate=f"100/{LONG}", algorithm=f'"{algorithm}"'),
             top=group(wire, instances=instances))
+    redisd.settled(a)
     assert all(not a.check(user="u")["deny"] for _ in range(before))
     wire.set("cut")
     answers = [a.check(user="u") for _ in range(after + 5)]
@@ -487,7 +509,8 @@ def test_no_free_burst_under_load(run, redis, wire):
     timer.start()
     answers = hammer([a], lambda n: [message("check", {"user": "u"})] * 800, 4, 40)
     timer.join()
-    assert admitted(answers) == 2000
+    # What was charged there for answers that never came is used up as well.
+    assert 2000 - 4 * 40 <= admitted(answers) <= 2000
     assert {x["reason"] for x in answers} <= {"ok", "degraded", "limited"}
 
 
@@ -546,7 +569,7 @@ def test_never_more_than_the_limit_whatever_happens(run, redis, wire):
     t.start()
     got = []
     try:
-        end = time.monotonic() + 3
+        end = time.monotonic() + 2
         while time.monotonic() < end:
             got += hammer(some, lambda n: [message("check", {"user": "u"})] * 40, 2, 20)
     finally:
