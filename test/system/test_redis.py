@@ -17,8 +17,6 @@ from redisd import admitted, hammer
 from spop import NOTIFY, frame, message
 from test_limits import DAY, near, rule, rules
 
-pytestmark = pytest.mark.skipif(not redisd.knows("single"), reason="the agent has no Redis store yet")
-
 # Long enough that nothing refills, and no window ends, while a test runs.
 LONG = "300d"
 KEY = re.compile(r"rl:1:[A-Za-z0-9_-]{22}")

@@ -21,8 +21,6 @@ from redisd import Asker, admitted, hammer
 from spop import message
 from test_limits import rule, rules
 
-pytestmark = pytest.mark.skipif(not redisd.knows("single"), reason="the agent has no Redis store yet")
-
 LONG = "300d"
 TIMEOUT = 0.05   # seconds; redis.timeout of these agents
 NOISE = 1.0     # what a busy machine and a sanitizer may add
@@ -84,20 +82,24 @@ def test_closed(run):
     assert a.check(x="y")["reason"] == "ok"
 
 
+ALGORITHMS = ("token-bucket", "sliding-window", "fixed-window")
+
+
 @pytest.mark.parametrize("instances, n, most", [(1, 10, 10), (2, 10, 5), (3, 10, 3), (4, 3, 1),
                                                 (10000, 5, 1)])
-@pytest.mark.parametrize("algorithm", ["token-bucket", "sliding-window", "fixed-window"])
-def test_local(run, instances, n, most, algorithm):
-    a = run(rules=rule(rate=f"{n}/{LONG}", algorithm=f'"{algorithm}"'),
-            top=group(nowhere(), instances=instances))
-    for left in range(most - 1, -1, -1):
-        answer = a.check(user="u")
-        assert (answer["deny"], answer["reason"], answer["remaining"]) == (False, "degraded", left)
-    for _ in range(2):
-        answer = a.check(user="u")
-        assert (answer["deny"], answer["reason"], answer["remaining"]) == (True, "limited", 0)
-        assert answer["retry_after"] >= 1 and answer["rule"] == "r"
-    assert a.check(user="v")["reason"] == "degraded"
+def test_local(run, instances, n, most):
+    a = run(rules=rules(*(rule(x, per=f'[ "{x}" ]', rate=f"{n}/{LONG}", algorithm=f'"{x}"')
+                          for x in ALGORITHMS)), top=group(nowhere(), instances=instances))
+    for x in ALGORITHMS:
+        for left in range(most - 1, -1, -1):
+            answer = a.check({x: "u"})
+            assert (answer["deny"], answer["reason"], answer["remaining"]) == (
+                False, "degraded", left)
+        for _ in range(2):
+            answer = a.check({x: "u"})
+            assert (answer["deny"], answer["reason"], answer["remaining"]) == (True, "limited", 0)
+            assert answer["retry_after"] >= 1 and answer["rule"] == x
+        assert a.check({x: "v"})["reason"] == "degraded"
 
 
 def test_local_nothing_stays_nothing(run):
@@ -120,6 +122,18 @@ def test_local_costs(run):
     assert (answer["deny"], answer["reason"]) == (True, "limited")
 
 
+@pytest.fixture(scope="module")
+def several_policies(shared):
+    text = rules(rule("open", per='[ "o" ]', on_failure='"open"'),
+                 rule("closed", per='[ "c" ]', on_failure='"closed"'),
+                 rule("local", per='[ "l" ]', rate=f"9/{LONG}", on_failure='"local"'),
+                 rule("dark", per='[ "sh" ]', mode='"shadow"', on_failure='"closed"'),
+                 rule("tagged", per='[ "t" ]', action='"tag"', on_failure='"closed"'))
+    a = shared(rules=text, top=group(nowhere()))
+    assert a.check(l="used", cost=9)["reason"] == "degraded"
+    return a
+
+
 @pytest.mark.parametrize("args, denied, reason", [
     ({"o": "1"}, False, "degraded"), ({"c": "1"}, True, "degraded"), ({"l": "1"}, False, "degraded"),
     ({"o": "1", "c": "1"}, True, "degraded"), ({"o": "1", "l": "1"}, False, "degraded"),
@@ -127,16 +141,8 @@ def test_local_costs(run):
     ({"o": "1", "l": "used"}, True, "limited"), ({"sh": "1"}, False, "degraded"),
     ({"t": "1"}, False, "degraded"), ({"sh": "1", "l": "1"}, False, "degraded"), ({}, False, "ok"),
 ])
-def test_each_rule_its_own(run, args, denied, reason):
-    text = rules(rule("open", per='[ "o" ]', on_failure='"open"'),
-                 rule("closed", per='[ "c" ]', on_failure='"closed"'),
-                 rule("local", per='[ "l" ]', rate=f"2/{LONG}", on_failure='"local"'),
-                 rule("dark", per='[ "sh" ]', mode='"shadow"', on_failure='"closed"'),
-                 rule("tagged", per='[ "t" ]', action='"tag"', on_failure='"closed"'))
-    a = run(rules=text, top=group(nowhere()))
-    for _ in range(2):
-        a.check(l="used")
-    answer = a.check(args)
+def test_each_rule_its_own(several_policies, args, denied, reason):
+    answer = several_policies.check(args)
     assert (answer["deny"], answer["reason"]) == (denied, reason)
 
 

@@ -6,14 +6,11 @@ import time
 import pytest
 
 import redisd
-from agent import BINARY, until
+from agent import until
 from redisd import Asker, admitted, hammer
 from spop import message
 from test_limits import rule, rules
 from test_redis_away import LONG
-
-pytestmark = pytest.mark.skipif(not redisd.knows("cluster"),
-                                reason=f"{BINARY} does not know redis.mode cluster")
 
 NESTED = rules(rule("user", rate=f"400/{LONG}"),
                rule("org", per='[ "org" ]', rate=f"700/{LONG}", algorithm='"fixed-window"'),
@@ -22,6 +19,8 @@ NESTED = rules(rule("user", rate=f"400/{LONG}"),
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
+    if not redisd.knows("cluster"):
+        pytest.skip("this agent does not know redis.mode cluster")
     c = redisd.Cluster(tmp_path_factory.mktemp("c"))
     try:
         yield c.start()
