@@ -211,7 +211,7 @@ def test_keys_of_others_are_left_alone(run, redis):
     ("10/minute burst 100", "token-bucket", 100, 600, 1200),
     ("10/minute burst 100", "token-bucket", 1, 6, 1200),
     ("1/366d", "token-bucket", 1, 366 * DAY, 732 * DAY),
-    ("1000000000/second", "token-bucket", 1, 0, 2),
+    ("100/second", "token-bucket", 100, 1, 2),
     ("10/day", "fixed-window", 1, None, 2 * DAY), ("10/week", "fixed-window", 1, None, 14 * DAY),
     ("10/month", "fixed-window", 1, None, 62 * DAY),
     ("10/day", "sliding-window", 1, None, 2 * DAY),
