@@ -219,8 +219,8 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 	}
 	plan->outcome = OUTCOME_LIMITS;
 	struct take *t = plan->take;
-	const struct rule *end = p->rule + p->rule_n;
-	for (const struct rule *r = p->rule; r < end; r++) {
+	for (unsigned i = 0; i < p->rule_n; i++) {
+		const struct rule *r = &p->rule[i];
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
 		if (r->mode == MODE_OFF || !limits->n)
 			continue;

@@ -28,7 +28,7 @@ struct redis_hub *backend_hub_new(
 	for (unsigned i = 0; i < s->redis.server_n; i++) {
 		const struct listen_address *from = &s->redis.server[i];
 		server[i] = (struct redis_host){
-			.port = from->is_unix ? 0 : (uint16_t)atoi(from->port) /* checked */
+			.port = (uint16_t)strtoul(from->port, NULL, 10) /* checked; "": a path */
 		};
 		(void)snprintf(server[i].host, sizeof server[i].host, "%s",
 			from->is_unix ? from->text : from->host);

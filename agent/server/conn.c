@@ -25,9 +25,10 @@ enum {
 
 enum conn_state {
 	CONN_OPEN,
-	CONN_FLUSHING, /* nothing more is answered; `out` has to go, the DISCONNECT with it */
-	CONN_LINGERING /* our side is shut; what still comes is thrown away, so that no RST for
-			* unread input overtakes the DISCONNECT */
+	CONN_FINISHING, /* nothing more is asked; what the store has is answered, then `goodbye` */
+	CONN_FLUSHING,  /* nothing more is answered; `out` has to go, the DISCONNECT with it */
+	CONN_LINGERING  /* our side is shut; what still comes is thrown away, so that no RST for
+			 * unread input overtakes the DISCONNECT */
 };
 
 struct conn {
@@ -51,6 +52,8 @@ struct conn {
 	unsigned checks_n;                    /* both */
 	bool paused; /* too many of them: nothing is read until there are fewer */
 	bool is_dirty;
+	uint8_t goodbye[SESSION_OUT_MAX]; /* the DISCONNECT that waits for them */
+	uint16_t goodbye_n;
 	struct conn *next_dirty;
 	char peer[PEER_MAX];
 };
@@ -441,6 +444,16 @@ static enum session_rc on_frame(
 	return session_disconnect(s, SPOP_NO_RESOURCE, w);
 }
 
+/* What was asked before it is answered before it. */
+static void keep_goodbye(struct conn *c, struct wire_writer *w, uint8_t *from)
+{
+	size_t n = (size_t)(w->p - from);
+	assert(n <= sizeof c->goodbye);
+	memcpy(c->goodbye, from, n);
+	c->goodbye_n = (uint16_t)n;
+	w->p = from;
+}
+
 enum frames_rc { FRAMES_ALL, FRAMES_NO_ROOM, FRAMES_PAUSE, FRAMES_CLOSE };
 
 /* Handles the frames of [*p, end) while `out` has room for an answer. */
@@ -464,10 +477,13 @@ static enum frames_rc handle_frames(
 			p, end, session_frame_max(&c->session, &c->settings), &frame, &status);
 		if (got == FRAME_PARTIAL)
 			break;
+		uint8_t *before = w.p;
 		enum session_rc rc = got == FRAME_BAD ? session_disconnect(&c->session, status, &w)
 						      : on_frame(c, &frame, &w, now);
 		if (rc == SESSION_CLOSE) {
 			log_disconnect(c);
+			if (c->checks_n)
+				keep_goodbye(c, &w, before);
 			result = FRAMES_CLOSE;
 			break;
 		}
@@ -487,6 +503,28 @@ static void set_deadline(struct conn *c, bool moved, struct now now)
 		c->deadline = now.steady + CONN_FRAME_TIMEOUT;
 }
 
+/* Reads nothing more, and ends when the store has answered: within its own bound on a check. */
+static void finish(struct conn *c, struct now now)
+{
+	c->state = CONN_FINISHING;
+	c->deadline = now.steady + CONN_FRAME_TIMEOUT;
+	ev_io_stop(c->all->loop, &c->reader);
+	mark_dirty(c); /* what is in `out` already */
+}
+
+/* The DISCONNECT after the last answer. May free `c`. */
+static void say_goodbye(struct conn *c, struct now now)
+{
+	struct buffer *out = c->out;
+	if (!out && !(out = c->out = buffer_get(&c->all->pool))) {
+		conn_end(c, "no memory");
+		return;
+	}
+	memcpy(out->bytes + out->end, c->goodbye, c->goodbye_n);
+	out->end += c->goodbye_n;
+	close_after_flush(c, now);
+}
+
 /* Answers all whole frames in `in`, by one send as long as they fit into one. May free `c`. */
 static void serve(struct conn *c, struct now now)
 {
@@ -503,7 +541,10 @@ static void serve(struct conn *c, struct now now)
 		c->in->begin += (size_t)(p - begin);
 		moved = moved || p != begin;
 		if (rc == FRAMES_CLOSE) {
-			close_after_flush(c, now);
+			if (c->checks_n)
+				finish(c, now);
+			else
+				close_after_flush(c, now);
 			return;
 		}
 		enum flush_rc sent = flush(c, now);
@@ -536,11 +577,11 @@ static void serve(struct conn *c, struct now now)
 	set_deadline(c, moved, now);
 }
 
-/* Writes what has been decided since, by one send as long as it fits into one. false: not all of it
- * went yet, or `c` was freed. */
+/* Sends what waits and what has been decided since, by one send as long as it fits into one. false:
+ * not all of it went yet, or `c` was freed. */
 static bool send_decided(struct conn *c, struct now now)
 {
-	while (c->decided) {
+	while (c->decided || buffer_waiting(c->out)) {
 		struct buffer *out = c->out;
 		if (!out && !(out = c->out = buffer_get(&c->all->pool))) {
 			conn_end(c, "no memory");
@@ -571,9 +612,14 @@ static bool send_decided(struct conn *c, struct now now)
 	return true;
 }
 
-/* Reads on, beginning with what waits. May free `c`. */
-static void resume(struct conn *c, struct now now)
+/* Reads on, beginning with what waits, or ends. May free `c`. */
+static void go_on(struct conn *c, struct now now)
 {
+	if (c->state == CONN_FINISHING) {
+		if (!c->checks_n)
+			say_goodbye(c, now);
+		return;
+	}
 	if (c->paused && c->checks_n >= CHECKS_EACH_MAX / 2)
 		return;
 	c->paused = false;
@@ -651,7 +697,7 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 	}
 	ev_io_stop(loop, &c->writer);
 	if (send_decided(c, now))
-		resume(c, now);
+		go_on(c, now);
 }
 
 static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
@@ -664,9 +710,9 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 		all->dirty = c->next_dirty;
 		c->is_dirty = false;
 		/* Where the peer does not take what it got, on_writable() will go on. */
-		if (c->state == CONN_OPEN && !ev_is_active(&c->writer) && send_decided(c, now) &&
-			c->paused)
-			resume(c, now);
+		if (c->state <= CONN_FINISHING && !ev_is_active(&c->writer) &&
+			send_decided(c, now) && (c->paused || c->state == CONN_FINISHING))
+			go_on(c, now);
 	}
 	ev_prepare_stop(loop, w);
 }

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK           (USEC_PER_SEC / 2)
+#define TICK           0.5 /* seconds */
 #define RESOLVE_EVERY  USEC_PER_SEC
 #define ASK_EVERY      USEC_PER_SEC          /* the sentinels */
 #define ASK_SOONEST    (100 * USEC_PER_MSEC) /* when a store wants to know */
@@ -680,8 +680,7 @@ struct redis_hub *redis_hub_new(
 	h->settings = *settings;
 	h->loop = loop;
 	ev_async_init(&h->bell, on_bell);
-	ev_timer_init(&h->tick, on_tick, (double)TICK / (double)USEC_PER_SEC,
-		(double)TICK / (double)USEC_PER_SEC);
+	ev_timer_init(&h->tick, on_tick, TICK, TICK);
 	h->bell.data = h->tick.data = h;
 	ev_async_start(loop, &h->bell);
 	ev_timer_start(loop, &h->tick);

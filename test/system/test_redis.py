@@ -155,7 +155,6 @@ def test_peers_that_leave_while_redis_is_asked(run, redis):
     assert a.check(user="v")["remaining"] == 99999
 
 
-@pytest.mark.xfail(strict=False, reason="the connection ends before what waits for Redis is answered")
 @pytest.mark.parametrize("end", [disconnect(), frame(NOTIFY, b"\x05torn", 99, 1)],
                          ids=["disconnect", "malformed"])
 def test_what_waits_is_answered_before_the_end(run, redis, end):

@@ -374,6 +374,44 @@ static void a_stop_waits_for_answers(void **state)
 	assert_int_equal(bytes[FRAME_LENGTH_BYTES], FRAME_AGENT_DISCONNECT);
 }
 
+/* A DISCONNECT, or rubbish, does not cost the answer to what came before it. */
+static void what_waits_is_answered_before_the_end(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t rubbish[] = { 0, 0, 0, 8, FRAME_NOTIFY, 0, 0, 0, 1, 0xff, 0xff, 0xff };
+	uint8_t bytes[65536];
+	assert_true(ask(f, 0, 1, "/a"));
+	assert_true(ask(f, 0, 2, "/a"));
+	assert_int_equal(send(f->peer[0], rubbish, sizeof rubbish, 0), sizeof rubbish);
+	turn(f);
+	let_go(f, 0);
+	turn(f);
+	ssize_t n = recv(f->peer[0], bytes, sizeof bytes, 0);
+	assert_true(n > 0);
+	assert_int_equal(bytes[FRAME_LENGTH_BYTES], FRAME_ACK);
+	assert_int_equal(recv(f->peer[0], bytes, sizeof bytes, 0), -1); /* the other one waits */
+	let_go(f, 0);
+	turn(f);
+	n = recv(f->peer[0], bytes, sizeof bytes, 0);
+	assert_true(n > 0);
+	assert_int_equal(bytes[FRAME_LENGTH_BYTES], FRAME_ACK);
+	turn(f);
+	const uint8_t *p = bytes, *end = bytes + n;
+	struct frame frame;
+	enum spop_status status;
+	assert_int_equal(frame_next(&p, end, sizeof bytes, &frame, &status), FRAME_OK);
+	if (p == end) {
+		n = recv(f->peer[0], bytes, sizeof bytes, 0);
+		assert_true(n > 0);
+		p = bytes;
+		end = bytes + n;
+	}
+	assert_int_equal(frame_next(&p, end, sizeof bytes, &frame, &status), FRAME_OK);
+	assert_int_equal(frame.type, FRAME_AGENT_DISCONNECT);
+	assert_ptr_equal(p, end);
+	assert_int_equal(recv(f->peer[0], bytes, sizeof bytes, 0), 0);
+}
+
 /* Any order of all of it, peers that read late or go away included: one answer for each question.
  */
 static void any_order(void **state)
@@ -431,6 +469,7 @@ int main(void)
 		TEST(one_connection_gets_its_share),
 		TEST(no_room_to_wait),
 		TEST(a_stop_waits_for_answers),
+		TEST(what_waits_is_answered_before_the_end),
 		TEST(any_order),
 	};
 	return cmocka_run_group_tests_name("server/waiting", tests, NULL, NULL);
