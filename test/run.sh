@@ -273,6 +273,12 @@ fi
 if wanted system; then
 	if [ -x build/dev/agent/spoa-ratelimit ]; then
 		pytests system build/dev/agent/spoa-ratelimit test/system
+		# One suite, two stores: what the wire and HAProxy see is the same.
+		RATELIMIT_TEST_BACKEND=redis
+		export RATELIMIT_TEST_BACKEND
+		pytests system-redis build/dev/agent/spoa-ratelimit test/system/test_wire.py \
+			test/system/test_process.py test/system/test_haproxy.py
+		unset RATELIMIT_TEST_BACKEND
 	else
 		failed=$((failed + 1))
 		say "FAILED: system: there is no build/dev/agent/spoa-ratelimit (--only dev,system builds it)"
@@ -282,7 +288,7 @@ fi
 if wanted races; then
 	if [ -x build/tsan/agent/spoa-ratelimit ]; then
 		pytests races build/tsan/agent/spoa-ratelimit test/system/test_process.py \
-			test/system/test_haproxy_files.py
+			test/system/test_haproxy_files.py test/system/test_redis.py
 	else
 		failed=$((failed + 1))
 		say "FAILED: races: there is no build/tsan/agent/spoa-ratelimit (--only tsan,races builds it)"
