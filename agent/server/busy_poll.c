@@ -7,8 +7,9 @@
  * bounded, so that eight failures in a row are the most. */
 enum { CREDIT_MAX = 32, CREDIT_FAILED = 4 };
 
-/* A poll takes about a microsecond; if there was so much between two, another thread ran. */
-#define BETWEEN_POLLS_MAX ((usec_t)20)
+/* A poll takes about a microsecond; if there was so much between two, another thread ran. An
+ * interrupt takes up to 40 us in a virtual machine, 250 times a second. */
+#define BETWEEN_POLLS_MAX ((usec_t)50)
 
 /* How long it leaves off: where it did not pay, so long that one try at a time, of 30 us, is next
  * to nothing; where another thread wanted the core, so long that this one is no hindrance to it. */
