@@ -705,6 +705,7 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 	(void)revents;
 	struct conns *all = w->data;
 	struct now now = clock_read();
+	busy_poll_note(&all->busy_poll, now.steady); /* the store's answers are traffic, too */
 	while (all->dirty) {
 		struct conn *c = all->dirty;
 		all->dirty = c->next_dirty;

@@ -412,13 +412,19 @@ static void on_watchdog(struct ev_loop *loop, ev_timer *timer, int revents)
 
 /* Creation and end. */
 
+/* Also those that this process is kept off: whom it answers may have them. */
+static unsigned all_cores(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n > 0 ? (unsigned)n : 1;
+}
+
 static unsigned usable_cores(void)
 {
 	cpu_set_t set;
 	if (sched_getaffinity(0, sizeof set, &set) == 0)
 		return (unsigned)CPU_COUNT(&set);
-	long n = sysconf(_SC_NPROCESSORS_ONLN);
-	return n > 0 ? (unsigned)n : 1;
+	return all_cores();
 }
 
 static unsigned worker_count(const struct settings *s)
@@ -453,7 +459,7 @@ static bool start_workers(struct control *c)
 			.hub = c->hub,
 			.redis = &redis,
 			/* Where workers take every core, whom they answer needs what they leave. */
-			.may_busy_poll = usable_cores() > n,
+			.may_busy_poll = all_cores() > n,
 			.home = c->loop,
 			.bell = &c->bell,
 		});
