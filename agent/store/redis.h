@@ -2,8 +2,9 @@
  * (redis_script.lua) with the server's clock. What it brings back are the buckets as they were and
  * the instant; plan_charge() then finds here what the script found there, bit for bit.
  *
- * A worker has one of these, on its own loop, with one connection. What all workers share (where
- * Redis is, the log lines of its absence) is in redis_hub.h.
+ * A worker has one of these, on its own loop. A server of Redis as it sees it, with the connection
+ * and what is under way on it, is in redis_node.h. What all workers share (where Redis is, the log
+ * lines of its absence) is in redis_hub.h.
  *
  *   take      gathers: what comes in one turn of the loop travels in one call, sent before the
  *             loop sleeps, so nothing is waited for. Behind a bounded number of calls under way
@@ -23,39 +24,10 @@
 #define STORE_REDIS_H
 
 #include "store/memory.h"
+#include "store/redis_settings.h"
 #include "store/store.h"
 
 #include <ev.h>
-
-/* What a store needs to know of the configuration; copied. */
-struct redis_settings {
-	char prefix[64];
-	char username[128], password[256]; /* "": none */
-	int db;
-	usec_t timeout; /* of a check, from store_take() to plan->done(); 1 ms at least */
-};
-
-/* Counters of one store; one writer, read by anyone. */
-#define REDIS_COUNTERS(X) \
-	X(calls, "calls of the script") \
-	X(checks, "checks that they carried") \
-	X(answered, "checks that Redis answered") \
-	X(remembered, "checks denied for what Redis denied before, without asking") \
-	X(timed_out, "checks that waited longer than redis.timeout") \
-	X(failed, "checks that met an error or a lost connection") \
-	X(refused, \
-		"checks that were not sent: no connection, breaker open, or too many in flight") \
-	X(scripts_sent, "times the script had to be sent (NOSCRIPT)") \
-	X(connects, "connections that were opened") \
-	X(connects_failed, "connections that could not be opened") \
-	X(breaks, "times the breaker opened")
-
-struct redis_stats {
-#define X(name, help) _Atomic(uint64_t) name;
-	REDIS_COUNTERS(X)
-#undef X
-	_Atomic(bool) degraded; /* the failure policy answers */
-};
 
 struct redis_store;
 struct redis_hub;

@@ -1,0 +1,109 @@
+/* One Redis server as one worker sees it: its connection, the calls of the script that gather, are
+ * under way and wait, and whether it is any use to ask it.
+ *
+ *   gather    calls that were given to it are sent when the loop is about to sleep
+ *             (redis_node_send()), at most a bounded number at once; behind those the next ones
+ *             gather for longer.
+ *   end       each call ends once: answered, or not, and that within redis_settings.timeout of
+ *             when it began. One that met an error, a lost connection or its deadline is never
+ *             sent again: it may have been charged. (NOSCRIPT alone says that it was not.)
+ *   breaker   after some failures in a row nobody is to be sent any more (redis_node_takes()),
+ *             until a call of the node's own comes back in time.
+ *
+ * Besides the script it carries any other command (redis_node_ask()), on the same connection.
+ *
+ * All of it on its loop's thread. What is called back comes from the loop, or from where it is said
+ * so. */
+#ifndef STORE_REDIS_NODE_H
+#define STORE_REDIS_NODE_H
+
+#include "store/redis_call.h"
+#include "store/redis_hub.h"
+#include "store/redis_settings.h"
+
+struct redisReply;
+struct redis_node;
+
+/* ---- calls of the script ---- */
+
+/* From a pool; its plans are the owner's. It is with one node at a time. */
+struct node_call {
+	struct redis_call asked;
+	usec_t taken_at; /* steady; the first of its checks: the deadline of all counts from it */
+	/* the node's: in the list of those that wait, by deadline, until it has ended, and in the
+	 * ring of what was sent until its reply has come; free when it is in neither */
+	struct node_call *next, *before;
+	bool waits, sent, resent;
+};
+
+/* For all nodes of a worker. Begins zeroed, with `most`. */
+struct node_calls {
+	struct node_call *idle;
+	unsigned n, most; /* that gather, are under way, or are waited for by nobody any more */
+};
+
+struct node_call *node_calls_get(struct node_calls *); /* NULL: as many as may be, or no memory */
+void node_calls_fini(struct node_calls *);             /* after all are back */
+
+/* ---- other commands ---- */
+
+/* The asker's: zeroed, with `done`. It must stay until that is called. */
+struct node_ask {
+	/* Once. NULL: no answer came in time, or the connection was lost, or given up. The reply
+	 * (an error, too) is freed after. */
+	void (*done)(struct node_ask *, const struct redisReply *);
+	/* the node's */
+	struct node_ask *next, *before;
+	usec_t at;
+};
+
+/* ---- the node ---- */
+
+struct redis_node_events {
+	/* The waiting of a call is over: its plans have their verdicts (`answered`), or are to get
+	 * them elsewhere. The call goes back to its pool after. May give the node further calls. */
+	void (*ended)(void *owner, struct node_call *, bool answered, struct now);
+	/* Nobody should be sent there / it works again. `away` also comes again, with a newer
+	 * reason. `hint` and the address may be NULL. */
+	void (*away)(void *owner, struct redis_node *, const char *why, const char *hint,
+		const struct redis_address *);
+	void (*back)(void *owner, struct redis_node *);
+};
+
+/* Away until it is told where to go and has been there. The pool and the counters are borrowed.
+ * NULL: out of memory. */
+struct redis_node *redis_node_new(const struct redis_settings *, struct redis_stats *,
+	struct node_calls *, const struct redis_node_events *, void *owner, struct ev_loop *);
+/* After redis_node_end_all(). Nothing is called back any more. NULL is fine. */
+void redis_node_free(struct redis_node *);
+
+void redis_node_set_timeout(struct redis_node *, usec_t timeout);
+
+/* Where it is, from now on: the first of them that lets itself be reached, or the one that it has
+ * if that is among them. Calls that are with it end, before this returns, where that means to go.
+ */
+void redis_node_use(struct redis_node *, const struct redis_addresses *);
+
+/* Is a call worth giving? false: no connection, or the breaker is open, or the one call that has to
+ * show whether it works again is under way. */
+bool redis_node_takes(const struct redis_node *);
+bool redis_node_is_well(const struct redis_node *);
+
+/* The call that gathers and was given last; NULL: none does. More plans may be added to it. */
+struct node_call *redis_node_gathering(struct redis_node *);
+/* A call of the pool with taken_at set; its plans may still come. `ended` follows, from the loop.
+ */
+void redis_node_give(struct redis_node *, struct node_call *);
+/* Sends what has gathered. For the loop's prepare. */
+void redis_node_send(struct redis_node *);
+
+/* Sends a command, ended as a call of the script is: within redis_settings.timeout, and by a loss
+ * of the connection. false: not sent, `done` is not called. A reply of more than 15 kB ends the
+ * connection. redis_node_send() flushes it. */
+bool redis_node_ask(struct redis_node *, struct node_ask *, unsigned argc, const char *argv[],
+	size_t argv_bytes[]);
+
+/* Ends all that waits, unanswered, before it returns. Not from inside `ended` or `done`. */
+void redis_node_end_all(struct redis_node *);
+
+#endif

@@ -1,0 +1,46 @@
+/* What a worker's Redis store needs to know of the configuration, and what it counts. */
+#ifndef STORE_REDIS_SETTINGS_H
+#define STORE_REDIS_SETTINGS_H
+
+#include "base/clock.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* Copied. */
+struct redis_settings {
+	char prefix[64];
+	char username[128], password[256]; /* "": none */
+	int db;
+	usec_t timeout; /* of a check, from store_take() to plan->done(); 1 ms at least */
+};
+
+/* Counters of one store, over all its nodes; one writer, read by anyone. */
+#define REDIS_COUNTERS(X) \
+	X(calls, "calls of the script") \
+	X(checks, "checks that they carried") \
+	X(answered, "checks that Redis answered") \
+	X(remembered, "checks denied for what Redis denied before, without asking") \
+	X(timed_out, "checks that waited longer than redis.timeout") \
+	X(failed, "checks that met an error or a lost connection") \
+	X(refused, \
+		"checks that were not sent: no connection, breaker open, or too many in flight") \
+	X(scripts_sent, "times the script had to be sent (NOSCRIPT)") \
+	X(connects, "connections that were opened") \
+	X(connects_failed, "connections that could not be opened") \
+	X(breaks, "times the breaker opened")
+
+struct redis_stats {
+#define X(name, help) _Atomic(uint64_t) name;
+	REDIS_COUNTERS(X)
+#undef X
+	_Atomic(bool) degraded; /* the failure policy answers */
+};
+
+static inline void redis_count(_Atomic(uint64_t) *counter, uint64_t n)
+{
+	uint64_t was = atomic_load_explicit(counter, memory_order_relaxed);
+	atomic_store_explicit(counter, was + n, memory_order_relaxed);
+}
+
+#endif
