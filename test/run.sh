@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
 	shift || { usage >&2; exit 1; }
 done
 
-packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libsodium-dev
+packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libjansson-dev libsodium-dev
 libsystemd-dev libhiredis-dev libcmocka-dev clang libclang-rt-dev llvm clang-format clang-tidy haproxy
 redis-server curl mandoc systemd python3 python3-pytest"
 

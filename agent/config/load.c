@@ -250,6 +250,8 @@ static struct snapshot *snapshot_build(struct loader *l, uint64_t generation)
 	l->values.settings.agent.allow_from = NULL;
 	s->policy = l->policy;
 	l->policy = NULL;
+	s->inputs = l->inputs;
+	l->inputs->refs++;
 	return s;
 }
 
@@ -278,6 +280,8 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	if (loader_failed(l))
 		return NULL;
 	rates_build(l);
+	if (!loader_failed(l) && l->changes)
+		changes_apply(l);
 	if (loader_failed(l))
 		return NULL;
 	struct hash_key shared;
@@ -293,47 +297,89 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	return snapshot_build(l, generation);
 }
 
+/* ---- what is read, and built ---- */
+
 struct input {
 	const char *name, *text; /* text NULL: of the file */
 	size_t n;
 };
 
-static struct snapshot *load(const struct input *input, size_t n, const struct hash_key *key,
-	uint64_t generation, struct problems *problems)
+void inputs_unref(struct inputs *in)
+{
+	if (!in || --in->refs)
+		return;
+	for (size_t i = 0; i < in->n; i++)
+		tree_free(&in->tree[i]);
+	free(in->tree);
+	file_free(&in->tiers);
+	free(in);
+}
+
+/* Files that could not be read are problems, and the others are there: all is told in one run. */
+static struct inputs *inputs_read(const struct input *input, size_t n, struct problems *problems)
+{
+	struct inputs *in = calloc(1, sizeof *in);
+
+	if (n > CONFIG_FILES_MAX) {
+		problem_add(problems, (struct place){ 0 }, "%zu files: want at most %d", n,
+			CONFIG_FILES_MAX);
+		n = 0;
+	}
+	if (in) {
+		in->refs = 1;
+		in->tree = calloc(n ? n : 1, sizeof *in->tree);
+	}
+	if (!in || !in->tree) {
+		problem_out_of_memory(problems);
+		free(in);
+		return NULL;
+	}
+	in->n = n;
+	for (size_t i = 0; i < n; i++) {
+		const struct input *one = &input[i];
+		in->tree[i].good = one->text ? tree_parse(&in->tree[i], one->name, one->text,
+						       one->n, problems)
+					     : tree_read(&in->tree[i], one->name, problems);
+	}
+	return in;
+}
+
+static struct snapshot *build(struct inputs *in, const struct changes *changes,
+	const struct hash_key *key, uint64_t generation, size_t errors_before,
+	struct problems *problems)
 {
 	struct loader *l = calloc(1, sizeof *l);
-	struct tree *tree = calloc(n ? n : 1, sizeof *tree);
 	struct snapshot *snapshot = NULL;
 
 	if (l) {
 		l->problems = problems;
-		l->errors_before = problem_errors(problems);
+		l->errors_before = errors_before;
+		l->inputs = in;
+		l->changes = changes;
 		l->policy = policy_new();
 	}
-	if (!l || !tree || !l->policy) {
+	if (!l || !l->policy) {
 		problem_out_of_memory(problems);
-		goto out;
+	} else {
+		for (size_t i = 0; i < in->n; i++)
+			if (in->tree[i].good)
+				tree_load(l, &in->tree[i]);
+		snapshot = finish(l, key, generation);
 	}
-	if (n > CONFIG_FILES_MAX) {
-		problem_add(problems, (struct place){ 0 }, "%zu files: want at most %d", n,
-			CONFIG_FILES_MAX);
-		goto out;
-	}
-	for (size_t i = 0; i < n; i++) {
-		const struct input *in = &input[i];
-		bool good = in->text ? tree_parse(&tree[i], in->name, in->text, in->n, problems)
-				     : tree_read(&tree[i], in->name, problems);
-		if (good)
-			tree_load(l, &tree[i]);
-	}
-	snapshot = finish(l, key, generation);
-out:
-	for (size_t i = 0; tree && i < n; i++)
-		tree_free(&tree[i]);
-	free(tree);
 	if (l)
 		loader_free(l);
 	return snapshot;
+}
+
+static struct snapshot *load(const struct input *input, size_t n, const struct hash_key *key,
+	uint64_t generation, struct problems *problems)
+{
+	size_t errors_before = problem_errors(problems);
+	struct inputs *in = inputs_read(input, n, problems);
+	struct snapshot *s = in ? build(in, NULL, key, generation, errors_before, problems) : NULL;
+
+	inputs_unref(in);
+	return s;
 }
 
 struct snapshot *config_load(const char *const *files, size_t files_n, const struct hash_key *key,
@@ -357,4 +403,11 @@ struct snapshot *config_load_text(const char *name, const char *text, size_t n,
 {
 	struct input input = { name, text ? text : "", n };
 	return load(&input, 1, key, generation, problems);
+}
+
+struct snapshot *config_rebuild(const struct snapshot *old, const struct changes *changes,
+	uint64_t generation, struct problems *problems)
+{
+	return build(old->inputs, changes, &old->policy->hash_key, generation,
+		problem_errors(problems), problems);
 }

@@ -2,6 +2,7 @@
 #ifndef CONFIG_LOAD_H
 #define CONFIG_LOAD_H
 
+#include "config/file.h"
 #include "config/options.h"
 #include "config/rate.h"
 #include "config/tree.h"
@@ -31,8 +32,18 @@ struct rule_draft {
 	bool on_failure_given; /* else redis.on_failure, which may come in a later file */
 };
 
+/* What was read: kept with the snapshot, so that it can be built again as it was read. */
+struct inputs {
+	unsigned refs;     /* control thread */
+	struct tree *tree; /* owned; of each file */
+	size_t n;
+	struct file tiers; /* the tiers file; .bytes NULL: none, or not read yet */
+};
+
 struct loader {
 	struct problems *problems;
+	struct inputs *inputs;
+	const struct changes *changes; /* NULL: none */
 	size_t errors_before;    /* that the caller had collected already: no matter of this run */
 	const struct tree *tree; /* of the file that is being read */
 	struct values values;
@@ -43,6 +54,9 @@ struct loader {
 	struct rule_draft *draft; /* owned; for each of policy->rule */
 	unsigned draft_n, rules_cap;
 };
+
+/* Whoever is the last one frees them. NULL is fine. */
+void inputs_unref(struct inputs *);
 
 static inline bool loader_failed(const struct loader *l)
 {
@@ -92,6 +106,8 @@ void tiers_file_load(struct loader *);
 
 /* After all tiers are known: the limits of every rule for every tier. */
 void rates_build(struct loader *);
+/* What the operator changed (config/changes.h), after the limits of every rule are there. */
+void changes_apply(struct loader *);
 /* The lines of all rates. */
 void rates_lines(struct loader *);
 

@@ -1,7 +1,7 @@
 /* A snapshot's life, and what a reload may change of it. */
 #include "config/snapshot.h"
 
-#include "config/options.h"
+#include "config/load.h"
 #include "config/problems.h"
 
 #include <stdlib.h>
@@ -30,6 +30,7 @@ void snapshot_free(struct snapshot *s)
 	}
 	free(s->line);
 	free(s->line_at);
+	inputs_unref(s->inputs);
 	explicit_bzero(s, sizeof *s); /* passwords */
 	free(s);
 }

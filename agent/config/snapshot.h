@@ -13,6 +13,8 @@
 
 enum { LISTEN_MAX = 16, SERVERS_MAX = 64, CONFIG_FILES_MAX = 32 };
 
+struct changes; /* config/changes.h */
+
 enum backend { BACKEND_MEMORY, BACKEND_REDIS };
 
 enum redis_kind { REDIS_KIND_SINGLE, REDIS_KIND_SENTINEL, REDIS_KIND_CLUSTER };
@@ -70,6 +72,7 @@ struct snapshot {
 			 * redacted: for what changed at a reload, and for people */
 	char **line_at; /* for each line the FILE:LINE that it comes from; NULL: a default */
 	size_t line_n;
+	struct inputs *inputs; /* what it was read from; config_rebuild() builds from it */
 };
 
 /* Collects messages; each is one line without its newline. */
@@ -95,6 +98,12 @@ struct snapshot *config_load(const char *const *files, size_t files_n, const str
 /* Text of one file instead (fuzzing, tests); includes and relative paths start from `name`. */
 struct snapshot *config_load_text(const char *name, const char *text, size_t n,
 	const struct hash_key *, uint64_t generation, struct problems *);
+
+/* What `old` was read from, built again with what the operator has changed since: no file is read,
+ * and the environment is as it was. NULL: problems says why (a change that does not go with this
+ * configuration); `old` is as it was in any case. Control thread. */
+struct snapshot *config_rebuild(
+	const struct snapshot *old, const struct changes *, uint64_t generation, struct problems *);
 
 struct snapshot *snapshot_ref(struct snapshot *);
 /* Drops a reference; true: that was the last one, and the caller owns it for snapshot_free()

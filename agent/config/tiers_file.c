@@ -1,6 +1,5 @@
 /* identity.tiers_file: lines "KEY-OR-USER TIER" as HAProxy's maps have them. What stands before
  * the tier may be an API key: it never goes into a message. */
-#include "config/file.h"
 #include "config/load.h"
 
 #include <stdlib.h>
@@ -154,11 +153,12 @@ void tiers_file_load(struct loader *l)
 		.l = l, .at = { l->values.tiers_file, 1 }, .warn = !loader_failed(l)
 	};
 	char why[256];
-	struct file file;
+	struct file *file = &l->inputs->tiers;
 
 	if (!l->values.tiers_file[0])
 		return;
-	if (!file_read(l->values.tiers_file, TIERS_FILE_MAX, &file, why, sizeof why)) {
+	if (!file->bytes &&
+		!file_read(l->values.tiers_file, TIERS_FILE_MAX, file, why, sizeof why)) {
 		problem_add(l->problems, l->option_at[OPTION_ID_identity_tiers_file],
 			"identity.tiers_file: %s %s", l->values.tiers_file, why);
 		return;
@@ -167,11 +167,10 @@ void tiers_file_load(struct loader *l)
 	l->policy->tier_map = tier_map_new();
 	if (t.listed && l->policy->tier_map) {
 		mark_listed(l, t.listed);
-		lines_read(&t, &file);
-		text_update(l, &file, t.entries);
+		lines_read(&t, file);
+		text_update(l, file, t.entries);
 	} else {
 		problem_out_of_memory(l->problems);
 	}
 	free(t.listed);
-	file_free(&file);
 }

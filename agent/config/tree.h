@@ -11,6 +11,7 @@ struct tree {
 	struct source source;
 	config_t config;
 	bool initialised;
+	bool good; /* it was read without a problem */
 };
 
 /* false: problems were added; `t` is to be freed all the same, and after its places. */

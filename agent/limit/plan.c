@@ -1,5 +1,7 @@
 #include "limit/plan.h"
 
+#include "limit/override.h"
+
 #include <assert.h>
 
 static bool one_matches(struct match *const *list, unsigned n, const struct view *v)
@@ -34,11 +36,17 @@ static void copy_tier(struct plan *plan, struct str name)
 	plan->tier_length = (uint8_t)n;
 }
 
-/* The message's tier, else by key, else by user, else the default. Returns its number, or -1 for a
- * name that no rule knows. */
-static int find_tier(const struct policy *p, struct view *v, struct plan *plan)
+/* An override's tier, else the message's, else by key, else by user, else the default. Returns its
+ * number, or -1 for a name that no rule knows. */
+static int find_tier(
+	const struct policy *p, const struct override *o, struct view *v, struct plan *plan)
 {
 	int64_t tier = -1;
+
+	if (o && o->kind == OVERRIDE_TIER) {
+		v->text[FIELD_TIER] = str_of(o->tier);
+		v->present |= 1ull << FIELD_TIER;
+	}
 
 	if (view_has(v, FIELD_TIER)) {
 		tier = policy_tier_find(p, v->text[FIELD_TIER]);
@@ -196,32 +204,54 @@ static inline struct take *plan_rule(const struct policy *p, const struct rule *
 	return t;
 }
 
+/* The limits of rule `i` for this client, where his override has some; else NULL. */
+static const struct limits *special_limits(
+	const struct policy *p, const struct override *o, unsigned i)
+{
+	for (unsigned k = 0; k < o->rates_n; k++)
+		if (o->rates[k].rule == i)
+			return &p->rule[i].special[o->rates[k].special];
+	return NULL;
+}
+
+static enum outcome find_outcome(
+	const struct policy *p, const struct override *o, const struct view *v)
+{
+	if (!p->enabled)
+		return OUTCOME_DISABLED;
+	/* Who sets something for one client knows of the lists. */
+	if (o && o->kind == OVERRIDE_BLOCK)
+		return OUTCOME_BLOCKED;
+	if (o && o->kind == OVERRIDE_BYPASS)
+		return OUTCOME_BYPASSED;
+	if (one_matches(p->block, p->block_n, v))
+		return OUTCOME_BLOCKED;
+	if (one_matches(p->allow, p->allow_n, v))
+		return OUTCOME_BYPASSED;
+	return OUTCOME_LIMITS;
+}
+
 void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 {
+	const struct override *o = p->overrides ? overrides_find(p->overrides, v) : NULL;
 	struct memo memo;
 
 	memo.have = 0;
 	plan->n = 0;
 	plan->degraded = plan->closed = false;
 	plan->done = NULL;
-	int tier = find_tier(p, v, plan);
-	if (!p->enabled) {
-		plan->outcome = OUTCOME_DISABLED;
+	int tier = find_tier(p, o, v, plan);
+	plan->outcome = find_outcome(p, o, v);
+	if (plan->outcome != OUTCOME_LIMITS)
 		return;
-	}
-	if (one_matches(p->block, p->block_n, v)) {
-		plan->outcome = OUTCOME_BLOCKED;
-		return;
-	}
-	if (one_matches(p->allow, p->allow_n, v)) {
-		plan->outcome = OUTCOME_BYPASSED;
-		return;
-	}
-	plan->outcome = OUTCOME_LIMITS;
 	struct take *t = plan->take;
 	for (unsigned i = 0; i < p->rule_n; i++) {
 		const struct rule *r = &p->rule[i];
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
+		if (o && o->kind == OVERRIDE_RATES) {
+			const struct limits *own = special_limits(p, o, i);
+			limits = own ? own : limits;
+		}
 		if (r->mode == MODE_OFF || !limits->n)
 			continue;
 		assert(t + limits->n <= plan->take + PLAN_MAX); /* config counts them */

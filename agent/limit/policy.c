@@ -1,8 +1,10 @@
 #include "limit/policy.h"
 
 #include "limit/names.h"
+#include "limit/override.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +74,9 @@ static void rule_free(struct rule *r, unsigned tiers)
 		limits_free(&r->tier[t]);
 	free(r->tier);
 	limits_free(&r->other);
+	for (unsigned i = 0; i < r->special_n; i++)
+		limits_free(&r->special[i]);
+	free(r->special);
 }
 
 void policy_free(struct policy *p)
@@ -86,6 +91,7 @@ void policy_free(struct policy *p)
 	tier_map_free(p->tier_map);
 	matches_free(p->allow, p->allow_n);
 	matches_free(p->block, p->block_n);
+	overrides_free(p->overrides);
 	free(p);
 }
 
@@ -108,9 +114,12 @@ static struct key hash_name(const struct policy *p, const char *text, int n)
  * descriptor in plan.c; position, mode, action and quota are no part of it. */
 static struct key limit_salt(const struct policy *p, const struct limit *l)
 {
-	char text[RULE_NAME_MAX + 64];
+	char text[RULE_NAME_MAX + 96];
 	int n = snprintf(text, sizeof text, "limit %d %d %lld %s", l->quota.algorithm,
 		l->quota.window.kind, (long long)l->quota.window.length, l->rule->name);
+	/* No name holds a line's end. */
+	if (l->rule->epoch)
+		n += snprintf(text + n, sizeof text - (size_t)n, "\n%" PRIu32, l->rule->epoch);
 	struct key salt = hash_name(p, text, n);
 	/* A store tells by the lowest bit of a key which time line its bucket lives on. */
 	salt.b = (salt.b & ~1ull) | (l->quota.algorithm != ALGORITHM_TOKEN_BUCKET);
@@ -143,9 +152,15 @@ static void seal_limits(const struct policy *p, struct rule *r, struct limits *l
 	}
 }
 
+/* All that a rule has: of each tier, of all others, of overrides. */
+static unsigned limits_count(const struct rule *r, unsigned tiers)
+{
+	return tiers + 1 + r->special_n;
+}
+
 static struct limits *limits_at(struct rule *r, unsigned tiers, unsigned i)
 {
-	return i < tiers ? &r->tier[i] : &r->other;
+	return i < tiers ? &r->tier[i] : i == tiers ? &r->other : &r->special[i - tiers - 1];
 }
 
 /* The limits of all tiers with one window share a counter: the slowest of them counts. */
@@ -173,7 +188,7 @@ static bool seal_slowest(struct rule *r, unsigned tiers, bool shares)
 	struct slowest list[RULE_WINDOWS_MAX];
 	unsigned n = 0;
 
-	for (unsigned t = 0; t <= tiers; t++) {
+	for (unsigned t = 0; t < limits_count(r, tiers); t++) {
 		struct limits *limits = limits_at(r, tiers, t);
 		for (unsigned i = 0; i < limits->n; i++) {
 			const struct quota *q = shares ? &limits->share[i].quota
@@ -188,7 +203,7 @@ static bool seal_slowest(struct rule *r, unsigned tiers, bool shares)
 			s->refill = fmax(s->refill, interval * (double)q->capacity);
 		}
 	}
-	for (unsigned t = 0; t <= tiers; t++) {
+	for (unsigned t = 0; t < limits_count(r, tiers); t++) {
 		struct limits *limits = limits_at(r, tiers, t);
 		for (unsigned i = 0; i < limits->n; i++) {
 			struct limit *l = shares ? &limits->share[i] : &limits->limit[i];
@@ -209,7 +224,7 @@ static int64_t share_of(int64_t n, unsigned instances)
  * the same salt, of a smaller limit. false: out of memory. */
 static bool seal_shares(struct rule *r, unsigned tiers, unsigned instances)
 {
-	for (unsigned t = 0; t <= tiers; t++) {
+	for (unsigned t = 0; t < limits_count(r, tiers); t++) {
 		struct limits *limits = limits_at(r, tiers, t);
 		if (limits->n == 0)
 			continue;
@@ -305,7 +320,7 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 				1ull << FIELD_USER | 1ull << FIELD_KEY;
 	for (unsigned i = 0; i < p->rule_n; i++) {
 		struct rule *r = &p->rule[i];
-		for (unsigned t = 0; t <= p->tier_n; t++) {
+		for (unsigned t = 0; t < limits_count(r, p->tier_n); t++) {
 			struct limits *limits = limits_at(r, p->tier_n, t);
 			if (limits->n > PLAN_MAX) {
 				snprintf(why, size,

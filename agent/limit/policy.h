@@ -72,8 +72,11 @@ struct rule {
 	bool count_denied;
 	double warn_at; /* 1.0: never */
 	uint8_t cost_slot;
-	struct limits *tier; /* owned; policy->tier_n of them, by tier */
-	struct limits other; /* `default`, or the only rate: for every tier not listed */
+	struct limits *tier;    /* owned; policy->tier_n of them, by tier */
+	struct limits other;    /* `default`, or the only rate: for every tier not listed */
+	struct limits *special; /* owned; of overrides (limit/override.h) */
+	unsigned special_n;
+	uint32_t epoch; /* how often all its counters were reset: they are other ones then */
 };
 
 struct tier {
@@ -95,6 +98,7 @@ struct policy {
 	struct tier_map *tier_map;     /* owned; NULL: none */
 	struct match **allow, **block; /* owned */
 	unsigned allow_n, block_n;
+	struct overrides *overrides; /* owned; NULL: there are none */
 	struct hash_key hash_key;
 	unsigned instances; /* that share the store: limit->local is this part of each. 0 is 1 */
 };

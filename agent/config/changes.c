@@ -1,0 +1,371 @@
+#include "config/changes.h"
+
+#include "base/hash.h"
+#include "config/rate.h"
+#include "limit/override.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static_assert((int)CHANGES_MAX <= (int)OVERRIDES_MAX, "all of them may be overrides");
+
+/* By name, in order. */
+struct change {
+	char *name;    /* owned */
+	json_t *value; /* a reference */
+	int64_t until; /* INT64_MAX: it does not end */
+};
+
+struct changes {
+	struct change *v; /* owned */
+	size_t n, cap;
+};
+
+struct changes *changes_new(void)
+{
+	return calloc(1, sizeof(struct changes));
+}
+
+void changes_free(struct changes *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->n; i++) {
+		free(c->v[i].name);
+		json_decref(c->v[i].value);
+	}
+	free(c->v);
+	free(c);
+}
+
+/* ---- what a change may be ---- */
+
+static bool fail(char *err, size_t err_size, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+static bool fail(char *err, size_t err_size, const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	(void)vsnprintf(err, err_size, format, ap);
+	va_end(ap);
+	return false;
+}
+
+static const char *const mode_name[] = { "enforce", "shadow", "off" }; /* as enum rule_mode */
+
+int change_mode(const char *text)
+{
+	for (int i = 0; text && i < 3; i++)
+		if (strcmp(text, mode_name[i]) == 0)
+			return i;
+	return -1;
+}
+
+static bool is_rate(json_t *v, char *err, size_t err_size)
+{
+	char why[320];
+	struct rate rate;
+
+	if (!json_is_string(v))
+		return fail(err, err_size, "want a rate like \"100/minute\"");
+	if (!rate_parse((struct str){ json_string_value(v), json_string_length(v) }, &rate, why,
+		    sizeof why))
+		return fail(err, err_size, "rate \"%s\": %s", json_string_value(v), why);
+	return true;
+}
+
+static bool rates_check(json_t *rates, char *err, size_t err_size)
+{
+	const char *rule;
+	json_t *v, *one;
+	size_t i;
+
+	if (!json_is_object(rates) || json_object_size(rates) == 0)
+		return fail(err, err_size, "rates: want {\"RULE\": \"100/minute\"}");
+	json_object_foreach(rates, rule, v)
+	{
+		if (json_is_array(v) && json_array_size(v) > 0 && json_array_size(v) <= PLAN_MAX) {
+			json_array_foreach(v, i, one)
+			{
+				if (!is_rate(one, err, err_size))
+					return false;
+			}
+		} else if (!is_rate(v, err, err_size)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Exactly one of what an override can say. */
+static bool override_check(json_t *value, char *err, size_t err_size)
+{
+	static const char want[] =
+		"want one of \"tier\": NAME, \"rates\": {RULE: RATE}, \"bypass\": true, \"block\": true";
+	json_t *tier = json_object_get(value, "tier"), *rates = json_object_get(value, "rates");
+	json_t *bypass = json_object_get(value, "bypass"), *block = json_object_get(value, "block");
+
+	if (!!tier + !!rates + !!bypass + !!block != 1)
+		return fail(err, err_size, "%s", want);
+	if (tier) {
+		size_t n = json_is_string(tier) ? json_string_length(tier) : 0;
+		if (n < 1 || n > TIER_NAME_MAX || strlen(json_string_value(tier)) != n)
+			return fail(
+				err, err_size, "tier: want a name of 1 to %d bytes", TIER_NAME_MAX);
+		return true;
+	}
+	if (rates)
+		return rates_check(rates, err, err_size);
+	if (!json_is_true(bypass ? bypass : block))
+		return fail(err, err_size, "%s", want);
+	return true;
+}
+
+static bool rule_name_check(const char *rule, char *err, size_t err_size)
+{
+	if (strlen(rule) <= RULE_NAME_MAX)
+		return true;
+	return fail(err, err_size, "no rule has a name of more than %d bytes", RULE_NAME_MAX);
+}
+
+static bool kind_check(const char *name, json_t *value, char *err, size_t err_size)
+{
+	if (strncmp(name, "switch:", 7) == 0) {
+		const char *mode = json_string_value(json_object_get(value, "mode"));
+		if (change_mode(mode) < 0)
+			return fail(err, err_size, "mode: want enforce, shadow or off");
+		return rule_name_check(name + 7, err, err_size);
+	}
+	if (strncmp(name, "epoch:", 6) == 0) {
+		json_t *epoch = json_object_get(value, "epoch");
+		if (!json_is_integer(epoch) || json_integer_value(epoch) < 0 ||
+			json_integer_value(epoch) > UINT32_MAX)
+			return fail(err, err_size, "epoch: want an integer");
+		return rule_name_check(name + 6, err, err_size);
+	}
+	if (strncmp(name, "override:", 9) == 0) {
+		const char *by = name + 9, *colon = strchr(by, ':');
+		char kind[8] = "", canonical[CHANGE_NAME_MAX];
+		if (colon && (size_t)(colon - by) < sizeof kind)
+			memcpy(kind, by, (size_t)(colon - by));
+		if (!colon)
+			return fail(err, err_size,
+				"want override:user:NAME, override:key:… or "
+				"override:ip:CIDR");
+		if (!change_subject(kind, str_of(colon + 1), canonical, err, err_size))
+			return false;
+		if (strcmp(canonical, by) != 0)
+			return fail(err, err_size, "\"%.300s\": want override:%s", name, canonical);
+		return override_check(value, err, err_size);
+	}
+	return fail(err, err_size, "\"%.64s\": no change is called so", name);
+}
+
+static bool text_member_check(
+	json_t *value, const char *member, size_t max, char *err, size_t err_size)
+{
+	json_t *v = json_object_get(value, member);
+
+	if (!v)
+		return true;
+	if (!json_is_string(v) || json_string_length(v) > max)
+		return fail(err, err_size, "%s: want a text of at most %zu bytes", member, max);
+	return true;
+}
+
+static bool check(const char *name, json_t *value, char *err, size_t err_size)
+{
+	json_t *until = json_object_get(value, "until");
+
+	if (!json_is_object(value))
+		return fail(err, err_size, "want a JSON object");
+	if (strlen(name) >= CHANGE_NAME_MAX)
+		return fail(err, err_size, "its name is too long");
+	if (until && (!json_is_integer(until) || json_integer_value(until) <= 0))
+		return fail(err, err_size, "until: want an instant in Unix seconds");
+	return text_member_check(value, "reason", 500, err, err_size) &&
+	       text_member_check(value, "who", 100, err, err_size) &&
+	       kind_check(name, value, err, err_size);
+}
+
+bool change_subject(
+	const char *by, struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size)
+{
+	char text[ADDR_TEXT_MAX + 4], hex[SHA256_HEX_BYTES];
+	const char *why;
+	struct cidr c;
+
+	if (value.n == 0 || value.n > 255)
+		return fail(err, err_size, "%s: want 1 to 255 bytes", by);
+	for (size_t i = 0; i < value.n && strcmp(by, "key") != 0; i++)
+		if ((unsigned char)value.p[i] < ' ' || value.p[i] == 127)
+			return fail(err, err_size, "%s: control characters are not for names", by);
+	if (strcmp(by, "user") == 0) {
+		(void)snprintf(out, CHANGE_NAME_MAX, "user:%.*s", (int)value.n, value.p);
+		return true;
+	}
+	if (strcmp(by, "key") == 0) {
+		bool hashed = value.n == 7 + SHA256_HEX_BYTES && memcmp(value.p, "sha256:", 7) == 0;
+		for (size_t i = 7; hashed && i < value.n; i++)
+			hashed = strchr("0123456789abcdef", value.p[i]) != NULL;
+		if (hashed)
+			memcpy(hex, value.p + 7, sizeof hex);
+		else
+			hash_sha256_hex(value, hex);
+		(void)snprintf(out, CHANGE_NAME_MAX, "key:sha256:%.*s", SHA256_HEX_BYTES, hex);
+		return true;
+	}
+	if (strcmp(by, "ip") == 0) {
+		if (!cidr_parse(value, &c, &why))
+			return fail(err, err_size, "ip: %s", why);
+		size_t n = addr_format(&c.addr, text);
+		(void)snprintf(
+			out, CHANGE_NAME_MAX, "ip:%.*s/%u", (int)n, text, (unsigned)c.prefix);
+		return true;
+	}
+	return fail(err, err_size, "\"%.32s\": want user, key or ip", by);
+}
+
+/* ---- the list ---- */
+
+/* Where it is, or belongs. */
+static size_t place_of(const struct changes *c, const char *name, bool *found)
+{
+	size_t low = 0, high = c->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		int order = strcmp(c->v[middle].name, name);
+		if (order == 0) {
+			*found = true;
+			return middle;
+		}
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*found = false;
+	return low;
+}
+
+static bool insert(struct changes *c, size_t at, const char *name)
+{
+	if (c->n == c->cap) {
+		size_t cap = c->cap ? 2 * c->cap : 16;
+		struct change *grown = realloc(c->v, cap * sizeof *grown);
+		if (!grown)
+			return false;
+		c->v = grown;
+		c->cap = cap;
+	}
+	char *kept = strdup(name);
+	if (!kept)
+		return false;
+	memmove(&c->v[at + 1], &c->v[at], (c->n - at) * sizeof *c->v);
+	c->v[at] = (struct change){ .name = kept };
+	c->n++;
+	return true;
+}
+
+bool changes_put(struct changes *c, const char *name, json_t *value, char *err, size_t err_size)
+{
+	json_t *until = json_object_get(value, "until");
+	bool found;
+
+	if (!check(name, value, err, err_size))
+		return false;
+	size_t at = place_of(c, name, &found);
+	if (!found && c->n == CHANGES_MAX)
+		return fail(
+			err, err_size, "there are %d changes already: remove some", CHANGES_MAX);
+	if (!found && !insert(c, at, name))
+		return fail(err, err_size, "out of memory");
+	json_decref(c->v[at].value);
+	c->v[at].value = json_incref(value);
+	c->v[at].until = until ? json_integer_value(until) : INT64_MAX;
+	return true;
+}
+
+bool changes_put_text(
+	struct changes *c, const char *name, struct str json, char *err, size_t err_size)
+{
+	json_error_t e;
+
+	if (json.n > CHANGE_TEXT_MAX)
+		return fail(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
+	json_t *value = json_loadb(json.p, json.n, JSON_REJECT_DUPLICATES, &e);
+	if (!value)
+		return fail(err, err_size, "no JSON: %s (byte %d)", e.text, e.position);
+	bool put = changes_put(c, name, value, err, err_size);
+	json_decref(value);
+	return put;
+}
+
+static void remove_at(struct changes *c, size_t at)
+{
+	free(c->v[at].name);
+	json_decref(c->v[at].value);
+	memmove(&c->v[at], &c->v[at + 1], (c->n - at - 1) * sizeof *c->v);
+	c->n--;
+}
+
+bool changes_remove(struct changes *c, const char *name)
+{
+	bool found;
+	size_t at = place_of(c, name, &found);
+
+	if (found)
+		remove_at(c, at);
+	return found;
+}
+
+void changes_each(const struct changes *c, const char *prefix,
+	void (*each)(void *with, const char *name, json_t *value), void *with)
+{
+	bool found;
+	size_t n = strlen(prefix);
+
+	for (size_t i = place_of(c, prefix, &found);
+		i < c->n && strncmp(c->v[i].name, prefix, n) == 0; i++)
+		each(with, c->v[i].name, c->v[i].value);
+}
+
+json_t *changes_get(const struct changes *c, const char *name)
+{
+	bool found;
+	size_t at = place_of(c, name, &found);
+
+	return found ? c->v[at].value : NULL;
+}
+
+size_t changes_count(const struct changes *c)
+{
+	return c->n;
+}
+
+int64_t changes_next_end(const struct changes *c)
+{
+	int64_t next = INT64_MAX;
+
+	for (size_t i = 0; i < c->n; i++)
+		next = c->v[i].until < next ? c->v[i].until : next;
+	return next;
+}
+
+size_t changes_end(struct changes *c, int64_t now,
+	void (*ended)(void *with, const char *name, json_t *value), void *with)
+{
+	size_t before = c->n;
+
+	for (size_t i = c->n; i-- > 0;) {
+		if (c->v[i].until > now)
+			continue;
+		if (ended)
+			ended(with, c->v[i].name, c->v[i].value);
+		remove_at(c, i);
+	}
+	return before - c->n;
+}

@@ -1,0 +1,72 @@
+/* What the operator changes while the agent runs: switches, resets, overrides. It is kept beside
+ * the configuration, through reloads and restarts, and applied by config_rebuild().
+ *
+ * A change is a JSON object under a name. That is what the state file, Redis and the admin
+ * interface have of it:
+ *
+ *   switch:            {"mode":"off"}                     all rules; "enforce": those that the
+ *                                                         configuration switches off, too
+ *   switch:RULE        {"mode":"shadow"}                  one of them
+ *   epoch:             {"epoch":3}                        all counters begin anew with each
+ *   epoch:RULE         {"epoch":1}                        those of one rule
+ *   override:user:NAME {"tier":"premium"}                 what is set for one client: another
+ *   override:key:sha256:HEX {"rates":{"api":"100/minute"}}  tier, other rates (a string or a list
+ *   override:ip:CIDR   {"bypass":true}, {"block":true}    for each rule), no limit, or none passes
+ *
+ * and in each, where it is known: "until" (Unix seconds; it ends then), "since", "who", "reason".
+ *
+ * One thread: control. */
+#ifndef CONFIG_CHANGES_H
+#define CONFIG_CHANGES_H
+
+#include "base/addr.h"
+#include "base/str.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	CHANGES_MAX = 10000,
+	CHANGE_NAME_MAX = 320,
+	CHANGE_TEXT_MAX = 8192, /* of one, as JSON */
+};
+
+struct changes;
+
+struct changes *changes_new(void); /* NULL: out of memory */
+void changes_free(struct changes *);
+
+/* In the place of one of that name. Takes its own reference of `value`. false: `err` says what is
+ * wrong with it and what is wanted, and nothing has changed. */
+bool changes_put(struct changes *, const char *name, json_t *value, char *err, size_t err_size);
+bool changes_put_text(
+	struct changes *, const char *name, struct str json, char *err, size_t err_size);
+/* false: there is none of that name. */
+bool changes_remove(struct changes *, const char *name);
+
+/* In the order of their names, where `name` begins with `prefix`: calls `each` for all of them.
+ * `value` is borrowed. */
+void changes_each(const struct changes *, const char *prefix,
+	void (*each)(void *with, const char *name, json_t *value), void *with);
+/* Borrowed; NULL: there is none. */
+json_t *changes_get(const struct changes *, const char *name);
+size_t changes_count(const struct changes *);
+
+/* When the next one ends, in Unix seconds; INT64_MAX: none does. */
+int64_t changes_next_end(const struct changes *);
+/* Takes out those that end at `now` or did before, after a call of `ended` for each (NULL: none).
+ * Returns how many. */
+size_t changes_end(struct changes *, int64_t now,
+	void (*ended)(void *with, const char *name, json_t *value), void *with);
+
+/* The name of an override's subject, "user:alice", "key:sha256:HEX", "ip:192.0.2.0/24", from what a
+ * person says: `by` is user, key or ip; a key is its value or sha256:HEX. false: `err` says why. */
+bool change_subject(
+	const char *by, struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size);
+
+/* enum rule_mode by its name; -1: there is none so called. NULL is none. */
+int change_mode(const char *text);
+
+#endif

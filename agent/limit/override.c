@@ -1,0 +1,157 @@
+#include "limit/override.h"
+
+#include "limit/names.h"
+
+#include <stdlib.h>
+
+enum { PREFIXES_MAX = 33 + 129 };
+
+struct overrides {
+	struct override *of; /* owned */
+	unsigned n, cap;
+	struct names *by[3]; /* owned; by override_by; those of addresses by ip_name() */
+	unsigned by_n[3];
+	/* The lengths of prefixes that occur, longest first: each is looked for on its own. */
+	struct {
+		uint8_t family, length;
+	} prefix[PREFIXES_MAX];
+	unsigned prefix_n;
+};
+
+/* A prefix as a name: its length, and its bytes after it. */
+enum { IP_NAME_MAX = 1 + 16 };
+
+static struct str ip_name(const struct addr *a, uint8_t length, char out[IP_NAME_MAX])
+{
+	out[0] = (char)length;
+	memcpy(out + 1, a->bytes, a->len);
+	return (struct str){ out, 1u + a->len };
+}
+
+struct overrides *overrides_new(void)
+{
+	struct overrides *s = calloc(1, sizeof *s);
+
+	for (unsigned i = 0; s && i < 3; i++)
+		if (!(s->by[i] = names_new())) {
+			overrides_free(s);
+			return NULL;
+		}
+	return s;
+}
+
+void overrides_free(struct overrides *s)
+{
+	if (!s)
+		return;
+	for (unsigned i = 0; i < s->n; i++)
+		free(s->of[i].rates);
+	free(s->of);
+	for (unsigned i = 0; i < 3; i++)
+		names_free(s->by[i]);
+	free(s);
+}
+
+static bool add(struct overrides *s, enum override_by by, struct str who, struct override *o)
+{
+	if (s->n == s->cap) {
+		unsigned cap = s->cap ? 2 * s->cap : 16;
+		void *grown = cap <= 2 * OVERRIDES_MAX ? realloc(s->of, cap * sizeof *s->of) : NULL;
+		if (!grown)
+			return false;
+		s->of = grown;
+		s->cap = cap;
+	}
+	if (s->n == OVERRIDES_MAX || !names_add(s->by[by], who, s->n))
+		return false;
+	s->of[s->n++] = *o;
+	s->by_n[by]++;
+	o->rates = NULL;
+	return true;
+}
+
+bool overrides_add(struct overrides *s, enum override_by by, struct str who, struct override *o)
+{
+	bool added = add(s, by, who, o);
+
+	free(o->rates);
+	o->rates = NULL;
+	return added;
+}
+
+static void add_prefix(struct overrides *s, uint8_t family, uint8_t length)
+{
+	unsigned at = 0;
+
+	while (at < s->prefix_n && s->prefix[at].length > length)
+		at++;
+	for (unsigned i = at; i < s->prefix_n && s->prefix[i].length == length; i++)
+		if (s->prefix[i].family == family)
+			return;
+	memmove(&s->prefix[at + 1], &s->prefix[at], (s->prefix_n - at) * sizeof s->prefix[0]);
+	s->prefix[at].family = family;
+	s->prefix[at].length = length;
+	s->prefix_n++;
+}
+
+bool overrides_add_ip(struct overrides *s, const struct cidr *c, struct override *o)
+{
+	char name[IP_NAME_MAX];
+	bool added = overrides_add(s, OVERRIDE_IP, ip_name(&c->addr, c->prefix, name), o);
+
+	if (added)
+		add_prefix(s, c->addr.len, c->prefix);
+	return added;
+}
+
+unsigned overrides_count(const struct overrides *s)
+{
+	return s->n;
+}
+
+static const struct override *by_name(
+	const struct overrides *s, enum override_by by, struct str name)
+{
+	int64_t at = s->by_n[by] ? names_find(s->by[by], name) : -1;
+
+	return at < 0 ? NULL : &s->of[at];
+}
+
+static const struct override *by_key(const struct overrides *s, struct str key)
+{
+	char hex[SHA256_HEX_BYTES];
+
+	if (!s->by_n[OVERRIDE_KEY])
+		return NULL;
+	hash_sha256_hex(key, hex);
+	return by_name(s, OVERRIDE_KEY, (struct str){ hex, sizeof hex });
+}
+
+static const struct override *by_ip(const struct overrides *s, const struct addr *ip)
+{
+	char name[IP_NAME_MAX];
+
+	for (unsigned i = 0; i < s->prefix_n; i++) {
+		uint8_t length = s->prefix[i].length;
+		if (s->prefix[i].family != ip->len)
+			continue;
+		struct addr masked = addr_mask(ip, length, length);
+		const struct override *o = by_name(s, OVERRIDE_IP, ip_name(&masked, length, name));
+		if (o)
+			return o;
+	}
+	return NULL;
+}
+
+const struct override *overrides_find(const struct overrides *s, const struct view *v)
+{
+	const struct override *o = NULL;
+
+	if (view_has(v, FIELD_KEY))
+		o = by_key(s, v->text[FIELD_KEY]);
+	if (!o && view_has(v, FIELD_USER))
+		o = by_name(s, OVERRIDE_USER, v->text[FIELD_USER]);
+	if (!o && view_has(v, FIELD_IP))
+		o = by_ip(s, &v->ip);
+	return o;
+}

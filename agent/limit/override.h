@@ -1,0 +1,48 @@
+/* Overrides: what the operator has set for one client while the agent runs. Part of a policy:
+ * filled by config/, sealed with it, then only read. Pure. */
+#ifndef LIMIT_OVERRIDE_H
+#define LIMIT_OVERRIDE_H
+
+#include "limit/policy.h"
+
+enum { OVERRIDES_MAX = 10000 };
+
+/* Whom it is for; a client's are looked for in this order, and the first found holds. */
+enum override_by { OVERRIDE_KEY, OVERRIDE_USER, OVERRIDE_IP };
+
+enum override_kind {
+	OVERRIDE_TIER,   /* he is on another tier */
+	OVERRIDE_RATES,  /* other rates of some rules */
+	OVERRIDE_BYPASS, /* no limit is applied */
+	OVERRIDE_BLOCK,  /* always denied */
+};
+
+/* Its limits are the rule's, for this client alone: rule->special[special]. */
+struct override_rates {
+	uint16_t rule, special;
+};
+
+struct override {
+	enum override_kind kind;
+	char tier[TIER_NAME_MAX + 1];
+	struct override_rates *rates; /* owned */
+	unsigned rates_n;
+};
+
+struct overrides;
+
+struct overrides *overrides_new(void);   /* empty; NULL: out of memory */
+void overrides_free(struct overrides *); /* NULL is fine */
+
+/* For a user by name; for a key by the hex SHA-256 of its value. Of several for one the first
+ * counts. Takes over what `o` owns, also on false: out of memory, or OVERRIDES_MAX are there. */
+bool overrides_add(struct overrides *, enum override_by, struct str who, struct override *o);
+/* For the addresses of a prefix; of several the longest holds. */
+bool overrides_add_ip(struct overrides *, const struct cidr *, struct override *o);
+
+unsigned overrides_count(const struct overrides *);
+
+/* NULL: there is none for this client. */
+const struct override *overrides_find(const struct overrides *, const struct view *);
+
+#endif
