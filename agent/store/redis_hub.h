@@ -1,7 +1,7 @@
-/* Where Redis is: what all workers share. Resolves names on a thread of its own (nothing else has a
- * resolver that does not block), asks the sentinels who is master, and tells every store that
- * listens. It also keeps the log lines of Redis' absence to one when it begins and one when it
- * ends, however many workers there are.
+/* Where Redis is: what all workers share. Has names looked up (redis_resolver.h), and the
+ * sentinels asked who is master (redis_sentinel.h), and tells every store that listens. It also
+ * keeps the log lines of Redis' absence to one when it begins and one when it ends, however many
+ * workers there are.
  *
  * One for each process, on the control loop. redis_hub_new() and _free() are the control
  * thread's; what workers call is safe on any thread. It outlives the stores. */
@@ -9,20 +9,11 @@
 #define STORE_REDIS_HUB_H
 
 #include "base/clock.h"
+#include "store/redis_address.h"
 
 #include <ev.h>
-#include <stdbool.h>
-#include <stdint.h>
 
 enum redis_mode { REDIS_SINGLE, REDIS_SENTINEL };
-
-enum { REDIS_SERVERS_MAX = 64, REDIS_ADDRESSES_MAX = 8 };
-
-/* As configured: a name, a numeric address (without brackets), or an absolute path with port 0. */
-struct redis_host {
-	char host[256];
-	uint16_t port;
-};
 
 struct redis_hub_settings {
 	enum redis_mode mode;
@@ -32,25 +23,6 @@ struct redis_hub_settings {
 	char master[64];                 /* REDIS_SENTINEL: its name */
 	/* For sentinels that ask for it. */
 	char username[128], password[256];
-};
-
-/* Where to connect, without any name left to look up: never blocks. */
-struct redis_address {
-	char host[108]; /* numeric, or an absolute path */
-	uint16_t port;  /* 0: a path */
-};
-
-bool redis_address_eq(const struct redis_address *, const struct redis_address *);
-/* "127.0.0.1:6379", "[::1]:6379", or the path. */
-enum { REDIS_ADDRESS_TEXT_MAX = 120 };
-const char *redis_address_text(const struct redis_address *, char out[REDIS_ADDRESS_TEXT_MAX]);
-
-/* In the order to try them. A store stays with the one it has while that is in the list. */
-struct redis_addresses {
-	struct redis_address address[REDIS_ADDRESSES_MAX];
-	unsigned n;          /* 0: not known yet, or not any more */
-	uint64_t generation; /* rises with every change */
-	bool master_only;    /* a server that says it is a replica is not the one (sentinel) */
 };
 
 struct redis_hub;

@@ -1,0 +1,149 @@
+#include "store/redis_resolver.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct redis_resolver {
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	/* under the lock */
+	unsigned refs; /* the hub's, the thread's */
+	bool stop, wanted;
+	struct ev_loop *loop;
+	ev_async *bell;
+	struct redis_resolved result[REDIS_SERVERS_MAX];
+	/* set once */
+	struct redis_host server[REDIS_SERVERS_MAX];
+	unsigned server_n;
+};
+
+static void resolve(const struct redis_host *s, struct redis_resolved *out)
+{
+	struct addrinfo hints = {
+		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG
+	};
+	struct addrinfo *found = NULL;
+	struct redis_addresses *a = &out->addresses;
+
+	*out = (struct redis_resolved){ 0 };
+	int rc = getaddrinfo(s->host, NULL, &hints, &found);
+	if (rc) {
+		snprintf(out->why, sizeof out->why, "%s",
+			rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+		return;
+	}
+	for (struct addrinfo *i = found; i && a->n < REDIS_ADDRESSES_MAX; i = i->ai_next) {
+		struct redis_address *next = &a->address[a->n];
+		if (getnameinfo(i->ai_addr, i->ai_addrlen, next->host, sizeof next->host, NULL, 0,
+			    NI_NUMERICHOST) != 0)
+			continue;
+		next->port = s->port;
+		a->n++;
+	}
+	freeaddrinfo(found);
+	if (!a->n)
+		snprintf(out->why, sizeof out->why, "it has no address");
+}
+
+static void unref(struct redis_resolver *r) /* with the lock held */
+{
+	bool last = --r->refs == 0;
+	pthread_mutex_unlock(&r->lock);
+	if (!last)
+		return;
+	pthread_cond_destroy(&r->wake);
+	pthread_mutex_destroy(&r->lock);
+	free(r);
+}
+
+static void *run(void *arg)
+{
+	struct redis_resolver *r = arg;
+	struct redis_address plain;
+	struct redis_resolved found;
+
+	(void)pthread_setname_np(pthread_self(), "resolver");
+	pthread_mutex_lock(&r->lock);
+	while (!r->stop) {
+		if (!r->wanted) {
+			pthread_cond_wait(&r->wake, &r->lock);
+			continue;
+		}
+		r->wanted = false;
+		for (unsigned i = 0; i < r->server_n && !r->stop; i++) {
+			if (redis_address_of(&r->server[i], &plain))
+				continue;
+			pthread_mutex_unlock(&r->lock);
+			resolve(&r->server[i], &found);
+			pthread_mutex_lock(&r->lock);
+			found.answered = r->result[i].answered + 1;
+			r->result[i] = found;
+			if (!r->stop)
+				ev_async_send(r->loop, r->bell);
+		}
+	}
+	unref(r);
+	return NULL;
+}
+
+struct redis_resolver *redis_resolver_new(
+	const struct redis_host *server, unsigned server_n, struct ev_loop *loop, ev_async *bell)
+{
+	struct redis_resolver *r = calloc(1, sizeof *r);
+	if (!r)
+		return NULL;
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->wake, NULL);
+	r->loop = loop;
+	r->bell = bell;
+	r->server_n = server_n;
+	memcpy(r->server, server, server_n * sizeof r->server[0]);
+	r->refs = 2;
+	r->wanted = true;
+
+	pthread_t thread;
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int rc = pthread_create(&thread, NULL, run, r);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc) {
+		r->refs = 1;
+		pthread_mutex_lock(&r->lock);
+		unref(r);
+		return NULL;
+	}
+	pthread_detach(thread);
+	return r;
+}
+
+void redis_resolver_wake(struct redis_resolver *r)
+{
+	pthread_mutex_lock(&r->lock);
+	r->wanted = true;
+	pthread_cond_signal(&r->wake);
+	pthread_mutex_unlock(&r->lock);
+}
+
+struct redis_resolved redis_resolver_get(struct redis_resolver *r, unsigned i)
+{
+	pthread_mutex_lock(&r->lock);
+	struct redis_resolved found = r->result[i];
+	pthread_mutex_unlock(&r->lock);
+	return found;
+}
+
+void redis_resolver_free(struct redis_resolver *r)
+{
+	if (!r)
+		return;
+	pthread_mutex_lock(&r->lock);
+	r->stop = true;
+	pthread_cond_signal(&r->wake);
+	unref(r);
+}
