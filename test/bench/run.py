@@ -6,8 +6,9 @@ contestants take turns (A B C A B C ...), what is compared stands in one round, 
 median of the rounds' ratios. Everything is on loopback, on ports that were free, bounded in count
 and in time; every process is ended by its id.
 
-  run.py            under ten minutes; writes the table to RESULTS.md
-  run.py --quick    about a minute and a half; writes nothing unless --write
+  run.py            about ten minutes; writes the table to RESULTS.md
+  run.py --quick    about two minutes; writes nothing unless --write
+  run.py --redis    the Redis store alone; with --write its sections of the table are replaced
   run.py --smoke DIR  a few thousand requests by the programs of build directory DIR, no figures
 """
 
@@ -18,95 +19,17 @@ import platform
 import re
 import shutil
 import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
+import redis_store
+from common import HERE, ROOT, Failed, Process, free_port, median, pairs, say
+
 MILLION_CLIENTS = 333333  # three rules each: a million keys
-PARTS = ["instructions", "memory", "raw", "million", "haproxy", "pauses", "tail"]
-
-
-class Failed(Exception):
-	pass
-
-
-def say(text=""):
-	print(text, flush=True)
-
-
-def free_port():
-	with socket.socket() as s:
-		s.bind(("127.0.0.1", 0))
-		return s.getsockname()[1]
-
-
-def pairs(text):
-	return {k: float(v) for k, v in re.findall(r"^([\w.]+)=([-\d.]+)$", text, re.M)}
-
-
-def median(values):
-	return statistics.median(values)
-
-
-class Process:
-	"""A child that lives as long as its `with`, and not a second longer."""
-
-	def __init__(self, args, env=None):
-		self.args = args
-		self.env = dict(os.environ, **(env or {}))
-
-	def __enter__(self):
-		self.log = tempfile.TemporaryFile("w+")
-		self.p = subprocess.Popen(self.args, env=self.env, stdout=self.log, stderr=self.log,
-					  stdin=subprocess.DEVNULL)
-		return self
-
-	def __exit__(self, *unused):
-		if self.p.poll() is None:
-			self.p.send_signal(signal.SIGCONT)
-			self.p.terminate()
-			try:
-				self.p.wait(10)
-			except subprocess.TimeoutExpired:
-				self.p.kill()
-				self.p.wait()
-		self.log.close()
-
-	def said(self):
-		self.log.seek(0)
-		return self.log.read()
-
-	def await_port(self, port, seconds=20):
-		deadline = time.monotonic() + seconds
-		while time.monotonic() < deadline:
-			if self.p.poll() is not None:
-				raise Failed(f"{self.args[0]} ended with {self.p.returncode}:\n{self.said()}")
-			with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-				return self
-			time.sleep(0.02)
-		raise Failed(f"{self.args[0]} does not listen:\n{self.said()}")
-
-	def resident(self):
-		with open(f"/proc/{self.p.pid}/statm") as f:
-			return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-	def thread_cpu_us(self, name=""):
-		"""CPU time of the threads whose name begins so, in microseconds."""
-		total = 0
-		task = f"/proc/{self.p.pid}/task"
-		for tid in os.listdir(task):
-			with open(f"{task}/{tid}/comm") as f:
-				if not f.read().startswith(name):
-					continue
-			with open(f"{task}/{tid}/schedstat") as f:
-				total += int(f.read().split()[0])
-		return total / 1000
+PARTS = ["instructions", "memory", "raw", "million", "haproxy", "redis", "pauses", "tail"]
 
 
 class Bench:
@@ -114,7 +37,7 @@ class Bench:
 		self.args = args
 		self.tmp = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
 		self.agent_binary = self.keep(f"{build}/agent/spoa-ratelimit")
-		for name in ("load", "null", "decide", "pauses"):
+		for name in ("load", "null", "incr", "decide", "pauses"):
 			self.keep(f"{build}/test/bench/bench_{name}")
 		self.rows = []
 		self.sections = []
@@ -149,6 +72,14 @@ class Bench:
 		p.port, p.path = port, path
 		return p
 
+	def incr(self, redis_port, connections=None):
+		"""An agent that does one INCR for each request: pipelined, or by a pool of connections."""
+		port = free_port()
+		p = Process([self.program("incr"), str(redis_port), f"127.0.0.1:{port}",
+			     *([str(connections)] if connections else [])])
+		p.port = port
+		return p
+
 	def agent(self, rules, threads, extra=(), env=None, wrapper=(), pin=True):
 		cpu = 1 if threads == 1 and pin else None
 		port, path = free_port(), self.new_name(".sock")
@@ -161,21 +92,22 @@ class Bench:
 		p.port, p.path = port, path
 		return p
 
-	def load(self, agent, transport="tcp", timeout=120, **options):
+	def load(self, agent, transport="tcp", timeout=120, flood=False, **options):
 		address = f"127.0.0.1:{agent.port}" if transport == "tcp" else agent.path
 		args = [self.program("load"), "--address", address]
 		for name, value in options.items():
 			args += [f"--{name}", str(value)]
-		return self.outcome(self.pinned(0, args), timeout)
+		return self.outcome(self.pinned(0, args), timeout, flood=flood)
 
-	def outcome(self, args, timeout=120, env=None):
+	def outcome(self, args, timeout=120, env=None, flood=False):
 		done = subprocess.run(args, capture_output=True, text=True, timeout=timeout,
 				      stdin=subprocess.DEVNULL, env=dict(os.environ, **(env or {})))
 		if done.returncode:
 			raise Failed(f"{' '.join(args[:3])}: {done.stdout}{done.stderr}")
 		result = pairs(done.stdout)
-		if result.get("denied"):
-			raise Failed(f"{args[0]}: {result['denied']:.0f} denied: not what is measured here")
+		denied = result.get("denied", 0)
+		if denied if not flood else denied < 0.99 * result["requests"]:
+			raise Failed(f"{args[0]}: {denied:.0f} denied: not what is measured here")
 		return result
 
 	def decide(self, mode, *files, wrapper=(), timeout=120, env=None, **options):
@@ -235,12 +167,12 @@ class Bench:
 			"valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"))
 		return read_callgrind(out)
 
-	def callgrind_agent(self, requests):
+	def callgrind_agent(self, requests, rules="three", extra=(), env=None, **load):
 		out = self.new_name(".callgrind")
 		wrapper = ("valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}")
-		with self.agent("three", 1, wrapper=wrapper) as agent:
+		with self.agent(rules, 1, extra, env, wrapper=wrapper) as agent:
 			agent.await_port(agent.port, 60)
-			self.load(agent, requests=requests, seconds=60)
+			self.load(agent, requests=requests, seconds=60, **load)
 			agent.p.terminate()
 			agent.p.wait(60)
 		return read_callgrind(out)
@@ -349,17 +281,23 @@ class Bench:
 		if not shutil.which("haproxy") or not shutil.which("wrk"):
 			say("  no haproxy or no wrk: left out")
 			return
-		ports = {who: free_port() for who in ("bare", "stick", "null", "ours")}
 		with self.null(1, pin=False) as null, self.agent("three", 1, pin=False) as ours:
 			null.await_port(null.port)
 			ours.await_port(ours.port)
-			env = {f"BENCH_PORT_{who.upper()}": str(port) for who, port in ports.items()}
-			env.update(BENCH_SPOE=f"{HERE}/spoe.cfg", BENCH_PORT_AGENT_NULL=str(null.port),
-				   BENCH_PORT_AGENT_OURS=str(ours.port))
-			with Process(["haproxy", "-db", "-f", f"{HERE}/haproxy.cfg"], env) as haproxy:
-				for port in ports.values():
-					haproxy.await_port(port)
+			with self.haproxy(null, ours) as ports:
 				self.haproxy_rounds(ports)
+
+	@contextlib.contextmanager
+	def haproxy(self, null, ours):
+		"""The ports of its frontends; `null` is an agent that only acknowledges."""
+		ports = {who: free_port() for who in ("bare", "stick", "null", "ours")}
+		env = {f"BENCH_PORT_{who.upper()}": str(port) for who, port in ports.items()}
+		env.update(BENCH_SPOE=f"{HERE}/spoe.cfg", BENCH_PORT_AGENT_NULL=str(null.port),
+			   BENCH_PORT_AGENT_OURS=str(ours.port))
+		with Process(["haproxy", "-db", "-f", f"{HERE}/haproxy.cfg"], env) as process:
+			for port in ports.values():
+				process.await_port(port)
+			yield ports
 
 	def haproxy_rounds(self, ports):
 		got = {who: [] for who in ports}
@@ -386,6 +324,9 @@ class Bench:
 		if not rate or bad:
 			raise Failed(f"wrk on port {port}: {done.stdout}{done.stderr}")
 		return float(rate[1])
+
+	def part_redis(self):
+		redis_store.part(self)
 
 	def part_pauses(self):
 		self.section("Beside a worker, with a million keys", ("", "microseconds", "wanted", "met"))
@@ -476,19 +417,24 @@ class Bench:
 
 	# --- the table ---
 
-	def markdown(self):
-		lines = [f"Measured by `test/bench/run.py` on {machine()}. Contestants take turns; a ratio "
-			 "is the median of the rounds, with the lowest and the highest.", ""]
+	def markdown(self, old=""):
+		"""Of `old`, the sections that were not measured now stay."""
+		head = (f"Measured by `test/bench/run.py` on {machine()}. Contestants take turns; a ratio "
+			"is the median of the rounds, with the lowest and the highest.")
+		parts = {}
+		for part in old.split("\n**")[1:]:
+			parts[part.split("**")[0]] = f"**{part.strip()}\n"
 		for title, header, rows in self.sections:
 			if not rows:
 				continue
+			lines = []
 			wants = any(r[2] for r in rows)
 			columns = 4 if wants else 2
 			lines += [f"**{title}**", "", "| " + " | ".join(header[:columns]) + " |",
 				  "|---" * columns + "|"]
 			lines += ["| " + " | ".join(r[:columns]) + " |" for r in rows]
-			lines.append("")
-		return "\n".join(lines)
+			parts[title] = "\n".join(lines) + "\n"
+		return "\n".join([head + "\n", *parts.values()])
 
 
 @contextlib.contextmanager
@@ -567,12 +513,13 @@ def smoke(bench):
 	got = bench.decide("count", "three", requests=5000)
 	if got.get("allocations"):
 		raise Failed(f"{got['allocations']:.0f} allocations for 5000 decisions")
+	redis_store.smoke(bench)
 	say("good")
 
 
 # What a reader of the README wants to know first; the rest stands in RESULTS.md.
 README_PARTS = ("Through HAProxy", "Raw SPOP, 4 connections", "A decision", "Memory",
-	"A million keys")
+	"A million keys", "Redis:")
 
 
 def show_in_readme(table):
@@ -600,6 +547,7 @@ def main():
 	parser.add_argument("--smoke", metavar="DIR", help="only try the programs of this build directory")
 	parser.add_argument("--build", metavar="DIR", help="a build directory to use as it is")
 	parser.add_argument("--only", metavar="PART,...", help=f"of {', '.join(PARTS)}")
+	parser.add_argument("--redis", action="store_true", help="the same as --only redis")
 	parser.add_argument("--rounds", type=int, help="how often everyone's turn comes")
 	parser.add_argument("--seconds", type=float, help="length of a turn of the raw part")
 	parser.add_argument("--pin", action="store_true", 
@@ -608,6 +556,8 @@ def main():
 	args = parser.parse_args()
 	args.rounds = args.rounds or (3 if args.quick else 7)
 	args.seconds = args.seconds or (0.3 if args.quick else 1.0)
+	if args.redis:
+		args.only = f"{args.only},redis" if args.only else "redis"
 	parts = args.only.split(",") if args.only else PARTS
 	for name in parts:
 		if name not in PARTS:
@@ -624,8 +574,9 @@ def main():
 	except (Failed, subprocess.TimeoutExpired) as e:
 		print(f"run.py: {e}", file=sys.stderr)
 		return 1
-	table = bench.markdown()
 	if (not args.quick and not args.only) or args.write:
+		with open(f"{HERE}/RESULTS.md") as f:
+			table = bench.markdown(f.read() if args.only else "")
 		with open(f"{HERE}/RESULTS.md", "w") as f:
 			f.write(table)
 		say(f"wrote {os.path.relpath(HERE, ROOT)}/RESULTS.md")

@@ -1,0 +1,233 @@
+"""The part of the benchmark about the Redis store: what it reaches beside redis-benchmark, beside an
+agent that does one INCR for each request, and beside the memory store. The redis-server is the
+benchmark's own: a free port, nothing kept."""
+
+import contextlib
+import csv
+import io
+import re
+import shutil
+import subprocess
+import tempfile
+
+from common import HERE, Failed, Process, free_port, median, say
+
+BASELINE_CLIENTS = 1000  # as many as the load generator has
+DAY_US = 86400 * 1000000
+POOL = 20  # connections of the agent that keeps a pool: what a Redis client has by default on two cores
+MILLION = 1000000
+IS_THERE = ("redis-server", "redis-cli", "redis-benchmark")
+
+
+@contextlib.contextmanager
+def server():
+	port = free_port()
+	with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
+		with Process(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+			      "--appendonly", "no", "--dir", folder]) as p:
+			p.port = port
+			yield p.await_port(port)
+
+
+def ask(redis, *words, timeout=30):
+	done = subprocess.run(["redis-cli", "-p", str(redis.port), *words], capture_output=True,
+			      text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+	if done.returncode or done.stdout.startswith("(error)"):
+		raise Failed(f"redis-cli {words[0]}: {done.stdout}{done.stderr}")
+	return done.stdout.strip()
+
+
+def used_memory(redis):
+	return int(re.search(r"used_memory:(\d+)", ask(redis, "INFO", "memory"))[1])
+
+
+def env_of(redis):
+	return {"BENCH_REDIS": f"127.0.0.1:{redis.port}", "BENCH_LOG": "info"}
+
+
+@contextlib.contextmanager
+def agent(bench, redis, rules):
+	"""With the Redis store; fails if anything was answered without Redis."""
+	with bench.agent(rules, 1, ["redis"], env_of(redis), pin=False) as p:
+		yield p.await_port(p.port)
+		p.p.terminate()
+		p.p.wait(20)
+		totals = dict(re.findall(r" (\w+)=(\d+)", p.said().rsplit(" stopped ", 1)[-1]))
+		if not int(totals.get("redis_answered", 0)) or int(totals["checks_degraded"]):
+			raise Failed(f"the agent did without Redis:\n{p.said()[-2000:]}")
+
+
+def gcra_rate(redis, script, seconds):
+	"""Requests a second that redis-benchmark gets of the script, pipelined by 16."""
+	limits = []
+	for per_day, burst in ((1000, 10**9), (1000, 10**9), (10**6, 10**9)):  # as plain.cfg
+		interval = DAY_US // per_day
+		limits += [str(interval), str(interval * burst)]
+	done = subprocess.run([
+		"redis-benchmark", "-p", str(redis.port), "-P", "16", "-n", str(int(80000 * seconds)),
+		"-r", str(BASELINE_CLIENTS), "--csv", "EVALSHA", script, "3", "gcra:ip:__rand_int__",
+		"gcra:user:__rand_int__", "gcra:global", *limits],
+		capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+	rows = list(csv.DictReader(io.StringIO(done.stdout)))
+	if done.returncode or not rows:
+		raise Failed(f"redis-benchmark: {done.stdout}{done.stderr}")
+	return float(rows[-1]["rps"])
+
+
+def load_gcra(redis):
+	with open(f"{HERE}/gcra.lua") as f:
+		return ask(redis, "SCRIPT", "LOAD", f.read())
+
+
+def check_gcra(redis, script):
+	"""That it does what it is for: two of the smallest pass, the third is denied, nothing is charged
+	then, all have TTLs."""
+	words = ["EVALSHA", script, "3", "try:a", "try:b", "try:c", "60000000", "120000000", "1000",
+		 "3000", "1000", "9000"]
+	got = [ask(redis, *words).split("\n")[0] for _ in range(3)]
+	ttls = [int(ask(redis, "PTTL", f"try:{k}")) for k in "ab"]
+	if got != ["1", "1", "0"] or not 60000 < ttls[0] <= 120000:
+		raise Failed(f"gcra.lua: {got}, TTLs {ttls}")
+	ask(redis, "FLUSHALL")
+
+
+def part(bench):
+	if not all(shutil.which(name) for name in IS_THERE):
+		say("no Redis: left out")
+		return
+	with server() as redis:
+		strict(bench, redis)
+		through_haproxy(bench, redis)
+		flood(bench, redis)
+		leases(bench, redis)
+		memory(bench, redis)
+
+
+def strict(bench, redis):
+	bench.section("Redis: strict, three limits a request, raw SPOP, 4 connections, depth 32, one thread",
+		      ("", "ratio", "wanted", "met"))
+	script = load_gcra(redis)
+	check_gcra(redis, script)
+	seconds = bench.args.seconds
+	gcra, ours = [], []
+	with agent(bench, redis, "plain") as p:
+		bench.load(p, seconds=0.3)
+		gcra_rate(redis, script, 0.3)
+		for _ in range(bench.args.rounds):
+			gcra.append(gcra_rate(redis, script, seconds))
+			ours.append(bench.load(p, seconds=seconds)["per_second"])
+	bench.ratio_row("requests, of calls that redis-benchmark gets of a script with three keys (GCRA), "
+			"pipelined by 16", [o / g for o, g in zip(ours, gcra)], 0.9)
+	bench.row("thousands a second: redis-benchmark, the agent",
+		  f"{median(gcra) / 1000:.0f}, {median(ours) / 1000:.0f}")
+
+
+def through_haproxy(bench, redis):
+	bench.section("Redis: through HAProxy, 50 connections, strict, three limits",
+		      ("", "ratio", "wanted", "met"))
+	if not shutil.which("haproxy") or not shutil.which("wrk"):
+		say("  no haproxy or no wrk: left out")
+		return
+	with contextlib.ExitStack() as stack:
+		null = stack.enter_context(bench.null(1, pin=False))
+		pool = stack.enter_context(bench.incr(redis.port, POOL))
+		pipelined = stack.enter_context(bench.incr(redis.port))
+		for p in (null, pool, pipelined):
+			p.await_port(p.port)
+		ours = stack.enter_context(agent(bench, redis, "plain"))
+		fronts = {who: stack.enter_context(bench.haproxy(p, ours))
+			  for who, p in (("null", null), ("pool", pool), ("pipelined", pipelined))}
+		ports = {who: ports["null"] for who, ports in fronts.items()}
+		ports["ours"] = fronts["null"]["ours"]
+		got = {who: [] for who in ports}
+		for port in ports.values():
+			bench.wrk(port, 1)
+		for _ in range(bench.args.rounds):
+			for who, port in ports.items():
+				got[who].append(bench.wrk(port, max(1, round(bench.args.seconds * 2))))
+
+	def ratios(one, other):
+		return [a / b for a, b in zip(got[one], got[other])]
+	bench.ratio_row(f"the agent, of one that does an INCR for each request, in C, by a pool of {POOL} "
+			"connections", ratios("ours", "pool"), 1.5)
+	bench.ratio_row("the agent, of one that does an INCR for each request, in C, pipelined",
+			ratios("ours", "pipelined"), 1.5)
+	for who, label in (("ours", "the agent"), ("pool", "INCR by a pool"),
+			   ("pipelined", "INCR pipelined")):
+		bench.ratio_row(f"{label}, of the do-nothing agent", ratios(who, "null"))
+
+
+def flood(bench, redis):
+	bench.section("Redis: a flood of denied requests, one client, raw SPOP, depth 32",
+		      ("", "ratio to the memory store", "wanted", "met"))
+	with bench.agent("flood", 1, env={"BENCH_LOG": "info"}, pin=False) as near, \
+			agent(bench, redis, "flood") as far:
+		near.await_port(near.port)
+		bench.ratio_row("requests", against(bench, near, far, flood=True, clients=1), 0.8)
+	if not shutil.which("valgrind"):
+		return
+	each = [denied_instructions(bench), denied_instructions(bench, ["redis"], env_of(redis))]
+	bench.row("instructions in user space for a denied request: memory, Redis, ratio",
+		  f"{each[0]:.0f}, {each[1]:.0f}, {each[1] / each[0]:.2f}")
+
+
+def denied_instructions(bench, extra=(), env=None):
+	counts = [bench.callgrind_agent(n, "flood", extra, env, clients=1, flood=True)[0]
+		  for n in (20000, 40000)]
+	return (counts[1] - counts[0]) / 20000
+
+
+def against(bench, near, far, **load):
+	for p in (near, far):
+		bench.load(p, seconds=0.3, **load)
+	ratios = []
+	for _ in range(bench.args.rounds):
+		got = [bench.load(p, seconds=bench.args.seconds, **load)["per_second"] for p in (near, far)]
+		ratios.append(got[1] / got[0])
+	return ratios
+
+
+def knows_leases(bench):
+	done = subprocess.run([bench.agent_binary, "-c", "-f", f"{HERE}/lease.cfg"], capture_output=True,
+			      text=True, timeout=10)
+	return done.returncode == 0
+
+
+def leases(bench, redis):
+	bench.section("Redis: leased hot keys, one client, raw SPOP, depth 32",
+		      ("", "ratio to the memory store", "wanted", "met"))
+	if not knows_leases(bench):
+		say("  the agent has none yet: left out")
+		return
+	with bench.agent("plain", 1, pin=False) as near, agent(bench, redis, "lease") as far:
+		near.await_port(near.port)
+		bench.ratio_row("requests", against(bench, near, far, clients=1), 0.8)
+
+
+def memory(bench, redis):
+	bench.section("Redis: memory", ("", "", "wanted", "met"))
+	ask(redis, "FLUSHALL")
+	before = used_memory(redis)
+	with agent(bench, redis, "one") as p:
+		bench.load(p, requests=MILLION, clients=MILLION, seconds=60)
+		keys = int(ask(redis, "DBSIZE"))
+		each = (used_memory(redis) - before) / keys
+	if keys != MILLION:
+		raise Failed(f"{keys} keys of {MILLION} clients")
+	bench.row(f"used_memory for each key, bytes, at {keys:,} active keys", f"{each:.1f}", "at most 200",
+		  each <= 200)
+
+
+def smoke(bench):
+	"""That the programs work together; no time is looked at."""
+	if not all(shutil.which(name) for name in IS_THERE):
+		return
+	with server() as redis, bench.incr(redis.port) as pipelined, bench.incr(redis.port, 3) as pool, \
+			agent(bench, redis, "plain") as ours:
+		script = load_gcra(redis)
+		check_gcra(redis, script)
+		gcra_rate(redis, script, 0.05)
+		for p in (pipelined, pool, ours):
+			got = bench.load(p.await_port(p.port), requests=3000, seconds=30)
+			if got["requests"] != 3000:
+				raise Failed(f"{p.args[0]}: {got}")
