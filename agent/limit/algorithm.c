@@ -190,6 +190,43 @@ bool bucket_charge_denied(const struct quota *q, struct bucket *b, int64_t cost)
 	return true;
 }
 
+/* min(cost, what of `charged` is left): what was used before the charge drains first, and with it
+ * went what would have drained of the charge alone. */
+static bool refund_tokens(const struct quota *q, struct bucket *b, int64_t cost,
+	const struct bucket *charged, usec_t steady)
+{
+	double back = charged->used;
+
+	if (charged->at < steady)
+		back -= (double)(steady - charged->at) * (double)q->units /
+			(double)q->window.length;
+	if (back > (double)cost)
+		back = (double)cost;
+	if (!(back > 0) || !(b->used > 0))
+		return false;
+	b->used = b->used > back ? b->used - back : 0;
+	return true;
+}
+
+static bool refund_count(uint32_t *count, int64_t cost)
+{
+	uint32_t was = *count;
+	*count -= cost < was ? (uint32_t)cost : was;
+	return *count != was;
+}
+
+bool bucket_refund(const struct quota *q, struct bucket *b, int64_t cost,
+	const struct bucket *charged, struct now now)
+{
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
+		return refund_tokens(q, b, cost, charged, now.steady);
+	if (b->at == charged->at)
+		return refund_count(&b->current, cost);
+	if (q->algorithm == ALGORITHM_SLIDING_WINDOW && b->at == charged->at + q->window.length)
+		return refund_count(&b->previous, cost);
+	return false;
+}
+
 /* A token bucket's in registers from end to end. */
 static inline bool take_tokens(const struct quota *q, const struct bucket *stored, int64_t cost,
 	usec_t steady, struct bucket *state, double *left)
