@@ -330,7 +330,7 @@ static const struct {
 		120 * USEC_PER_SEC, 3, TOKENS(4) },
 	{ "what was there before drains first", T, TOKENS(6), TOKENS(4), 120 * USEC_PER_SEC, 3,
 		TOKENS(1) },
-	{ "all of it has drained", T, TOKENS(3), TOKENS(4), 180 * USEC_PER_SEC, 3, TOKENS(1) },
+	{ "all of it has drained", T, TOKENS(3), TOKENS(4), 180 * USEC_PER_SEC, 3, TOKENS(4) },
 	{ "it was forgotten", T, TOKENS(5), TOKENS(0), 0, 3, TOKENS(0) },
 	{ "the same window", F, COUNTS(5, 0), COUNTS(7, 0), 0, 3, COUNTS(4, 0) },
 	{ "another window", F, COUNTS(5, 0), COUNTS(0, 0), HOUR, 3, COUNTS(0, 0) },
