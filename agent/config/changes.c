@@ -183,6 +183,8 @@ static bool check(const char *name, json_t *value, char *err, size_t err_size)
 		return fail(err, err_size, "want a JSON object");
 	if (strlen(name) >= CHANGE_NAME_MAX)
 		return fail(err, err_size, "its name is too long");
+	if (json_dumpb(value, NULL, 0, JSON_COMPACT) > CHANGE_TEXT_MAX)
+		return fail(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
 	if (until && (!json_is_integer(until) || json_integer_value(until) <= 0))
 		return fail(err, err_size, "until: want an instant in Unix seconds");
 	return text_member_check(value, "reason", 500, err, err_size) &&
@@ -294,7 +296,7 @@ bool changes_put_text(
 {
 	json_error_t e;
 
-	if (json.n > CHANGE_TEXT_MAX)
+	if (json.n > 2 * CHANGE_TEXT_MAX) /* written as wide as can be */
 		return fail(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
 	json_t *value = json_loadb(json.p, json.n, JSON_REJECT_DUPLICATES, &e);
 	if (!value)

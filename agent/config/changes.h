@@ -30,7 +30,7 @@
 enum {
 	CHANGES_MAX = 10000,
 	CHANGE_NAME_MAX = 320,
-	CHANGE_TEXT_MAX = 8192, /* of one, as JSON */
+	CHANGE_TEXT_MAX = 4096, /* of one, as JSON */
 };
 
 struct changes;

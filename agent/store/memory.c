@@ -48,6 +48,10 @@ struct memory_store {
 	_Alignas(64) _Atomic(usec_t) shift;
 	_Atomic(usec_t) seen;
 	struct lock line_lock;
+
+	struct lock notes_lock;
+	char *notes; /* owned; under that lock */
+	size_t notes_n;
 };
 
 /* ---- time ---- */
@@ -532,7 +536,39 @@ static void memory_close(struct store *base)
 {
 	struct memory_store *m = (struct memory_store *)base;
 	munmap(m->map, m->map_bytes);
+	free(m->notes);
 	free(m);
+}
+
+bool memory_store_set_notes(struct memory_store *m, const void *bytes, size_t n)
+{
+	assert(n <= NOTES_BYTES_MAX);
+	char *fresh = malloc(n + 1);
+	if (!fresh)
+		return false;
+	if (n)
+		memcpy(fresh, bytes, n);
+	fresh[n] = '\0';
+	lock_get(&m->notes_lock);
+	char *old = m->notes;
+	m->notes = fresh;
+	m->notes_n = n;
+	lock_put(&m->notes_lock);
+	free(old);
+	return true;
+}
+
+char *memory_store_notes(struct memory_store *m, size_t *n)
+{
+	lock_get(&m->notes_lock);
+	*n = m->notes_n;
+	char *copy = malloc(*n + 1);
+	if (copy && *n)
+		memcpy(copy, m->notes, *n);
+	lock_put(&m->notes_lock);
+	if (copy)
+		copy[*n] = '\0';
+	return copy;
 }
 
 static const struct store_ops memory_ops = { .take = memory_take, .close = memory_close };

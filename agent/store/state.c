@@ -14,16 +14,18 @@
 #include <time.h>
 #include <unistd.h>
 
-/* header { entry }* trailer, in the machine's own byte order (`order` says which):
+/* header notes { entry }* trailer, in the machine's own byte order (`order` says which):
  *
  *   header    what is needed to understand the rest, the hash key, both clocks at saving
+ *   notes     what others keep beside the counters (memory_store_set_notes()); a file without is
+ *             of version 1, one with them of version 2
  *   entry     struct memory_entry, times as they were; token buckets by the steady clock
  *   trailer   how many entries there are, and a checksum over all that comes before it
  *
  * The count comes last because keys come and go while the file is written. */
 struct header {
 	char magic[8];
-	uint32_t order, version, entry_bytes, reserved;
+	uint32_t order, version, entry_bytes, notes_bytes;
 	struct hash_key key;
 	usec_t utc, steady;
 };
@@ -39,7 +41,7 @@ static_assert(sizeof(struct trailer) == 40, "no padding: these are bytes of a fi
 static_assert(sizeof(((struct trailer *)0)->sum) == crypto_generichash_BYTES, "the checksum");
 
 static const char magic[8] = { 'R', 'L', 'S', 'T', 'A', 'T', 'E', '\n' };
-enum { ORDER = 0x01020304, ORDER_OTHER = 0x04030201, VERSION = 1 };
+enum { ORDER = 0x01020304, ORDER_OTHER = 0x04030201, VERSION = 1, VERSION_NOTES = 2 };
 
 enum {
 	CHUNK = 1024,     /* entries read or written at once */
@@ -98,21 +100,28 @@ static bool put(struct sink *out, const void *p, size_t n)
 static bool write_state(struct memory_store *m, int fd, struct now now)
 {
 	struct memory_entry *chunk = malloc(CHUNK * sizeof *chunk);
-	if (!chunk)
+	size_t notes_n;
+	char *notes = memory_store_notes(m, &notes_n);
+	if (!chunk || !notes) {
+		free(chunk);
+		free(notes);
 		return false;
+	}
 	struct sink out = { .fd = fd };
 	crypto_generichash_init(&out.sum, NULL, 0, crypto_generichash_BYTES);
 
 	struct header h = {
 		.order = ORDER,
-		.version = VERSION,
+		.version = notes_n ? VERSION_NOTES : VERSION,
 		.entry_bytes = sizeof(struct memory_entry),
+		.notes_bytes = (uint32_t)notes_n,
 		.key = *memory_store_key(m),
 		.utc = now.utc,
 		.steady = now.steady,
 	};
 	memcpy(h.magic, magic, sizeof magic);
-	bool ok = put(&out, &h, sizeof h);
+	bool ok = put(&out, &h, sizeof h) && put(&out, notes, notes_n);
+	free(notes);
 
 	struct trailer t = { 0 };
 	uint64_t cursor = 0;
@@ -245,18 +254,24 @@ static bool check_header(const struct header *h, char *err, size_t err_size)
 		return fail(err, err_size, "written on a machine of the other byte order");
 	if (h->order != ORDER)
 		return fail(err, err_size, "damaged in its header");
-	if (h->version != VERSION)
-		return fail(err, err_size, "format version %" PRIu32 ", want %d", h->version,
-			(int)VERSION);
-	if (h->entry_bytes != sizeof(struct memory_entry) || h->reserved != 0 ||
-		!is_instant(h->utc) || !is_instant(h->steady))
+	if (h->version != VERSION && h->version != VERSION_NOTES)
+		return fail(err, err_size, "format version %" PRIu32 ", want %d or %d", h->version,
+			(int)VERSION, (int)VERSION_NOTES);
+	if (h->entry_bytes != sizeof(struct memory_entry) ||
+		(h->version == VERSION) != (h->notes_bytes == 0) ||
+		h->notes_bytes > NOTES_BYTES_MAX || !is_instant(h->utc) || !is_instant(h->steady))
 		return fail(err, err_size, "damaged in its header");
 	return true;
 }
 
+static uint64_t entries_at(const struct header *h)
+{
+	return sizeof *h + h->notes_bytes;
+}
+
 /* The first pass: everything is looked at before anything is made of it. */
 static bool check_source(const struct source *from, struct memory_entry *chunk, struct header *h,
-	uint64_t *count, char *err, size_t err_size)
+	char **notes, uint64_t *count, char *err, size_t err_size)
 {
 	if (from->size < sizeof *h + sizeof(struct trailer))
 		return fail(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
@@ -267,6 +282,14 @@ static bool check_source(const struct source *from, struct memory_entry *chunk, 
 
 	uint64_t body = from->size - sizeof *h - sizeof(struct trailer);
 	struct trailer t;
+	if (h->notes_bytes > body)
+		return fail(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
+	body -= h->notes_bytes;
+	*notes = malloc(h->notes_bytes + 1u);
+	if (!*notes)
+		return fail(err, err_size, "out of memory for its notes");
+	if (!source_read(from, sizeof *h, *notes, h->notes_bytes))
+		return fail(err, err_size, "cannot read: %s", strerror(errno));
 	if (!source_read(from, from->size - sizeof t, &t, sizeof t))
 		return fail(err, err_size, "cannot read: %s", strerror(errno));
 	*count = body / sizeof *chunk;
@@ -276,10 +299,11 @@ static bool check_source(const struct source *from, struct memory_entry *chunk, 
 	crypto_generichash_state sum;
 	crypto_generichash_init(&sum, NULL, 0, crypto_generichash_BYTES);
 	crypto_generichash_update(&sum, (const uint8_t *)h, sizeof *h);
+	crypto_generichash_update(&sum, (const uint8_t *)*notes, h->notes_bytes);
 	uint64_t insane = 0;
 	for (uint64_t i = 0; i < *count;) {
 		size_t n = *count - i < CHUNK ? (size_t)(*count - i) : CHUNK;
-		if (!source_read(from, sizeof *h + i * sizeof *chunk, chunk, n * sizeof *chunk))
+		if (!source_read(from, entries_at(h) + i * sizeof *chunk, chunk, n * sizeof *chunk))
 			return fail(err, err_size, "cannot read: %s", strerror(errno));
 		crypto_generichash_update(&sum, (const uint8_t *)chunk, n * sizeof *chunk);
 		for (size_t k = 0; k < n; k++)
@@ -334,20 +358,22 @@ static enum load_rc load(const struct source *from, uint64_t max_keys, struct no
 	struct memory_store *m = NULL;
 	struct header h;
 	uint64_t count = 0, kept = 0;
+	char *notes = NULL;
 	struct memory_entry *chunk = malloc(CHUNK * sizeof *chunk);
 	if (!chunk)
 		goto failed;
 	rc = LOAD_BAD;
-	if (!check_source(from, chunk, &h, &count, err, err_size))
+	if (!check_source(from, chunk, &h, &notes, &count, err, err_size))
 		goto failed;
 	m = memory_store_new(max_keys, &h.key, now);
-	if (!m) {
+	if (!m || !memory_store_set_notes(m, notes, h.notes_bytes)) {
 		rc = LOAD_NO_MEMORY;
 		goto failed;
 	}
 	for (uint64_t i = 0; i < count;) {
 		size_t n = count - i < CHUNK ? (size_t)(count - i) : CHUNK;
-		if (!source_read(from, sizeof h + i * sizeof *chunk, chunk, n * sizeof *chunk)) {
+		if (!source_read(
+			    from, entries_at(&h) + i * sizeof *chunk, chunk, n * sizeof *chunk)) {
 			fail(err, err_size, "cannot read: %s", strerror(errno));
 			goto failed;
 		}
@@ -363,6 +389,7 @@ static enum load_rc load(const struct source *from, uint64_t max_keys, struct no
 	uint64_t keys = memory_store_stats(m).keys;
 	*lost = keys == max_keys ? kept - keys : 0;
 	*out = m;
+	free(notes);
 	free(chunk);
 	return LOAD_OK;
 failed:
@@ -370,6 +397,7 @@ failed:
 		fail(err, err_size, "out of memory for %" PRIu64 " keys", max_keys);
 	if (m)
 		store_close(memory_store_base(m));
+	free(notes);
 	free(chunk);
 	return rc;
 }

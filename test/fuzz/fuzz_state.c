@@ -84,13 +84,16 @@ static void parse(const uint8_t *data, size_t n)
 
 static void mend(uint8_t *bytes, size_t n)
 {
-	static const uint32_t order = 0x01020304, version = 1, entry_bytes = ENTRY_BYTES;
-	uint64_t count = (n - HEADER_BYTES - TRAILER_BYTES) / ENTRY_BYTES;
+	static const uint32_t order = 0x01020304, entry_bytes = ENTRY_BYTES;
+	size_t body = n - HEADER_BYTES - TRAILER_BYTES;
+	/* What is left over of whole entries is notes. */
+	uint32_t notes = (uint32_t)(body % ENTRY_BYTES), version = notes ? 2 : 1;
+	uint64_t count = body / ENTRY_BYTES;
 	memcpy(bytes, "RLSTATE\n", 8);
 	memcpy(bytes + 8, &order, 4);
 	memcpy(bytes + 12, &version, 4);
 	memcpy(bytes + 16, &entry_bytes, 4);
-	memset(bytes + 20, 0, 4);
+	memcpy(bytes + 20, &notes, 4);
 	memcpy(bytes + n - TRAILER_BYTES, &count, 8);
 	crypto_generichash(bytes + n - SUM_BYTES, SUM_BYTES, bytes, n - SUM_BYTES, NULL, 0);
 }

@@ -153,6 +153,38 @@ static void what_was_saved_comes_back(void **state)
 	rig_close(back);
 }
 
+static void notes_come_back_with_the_counters(void **state)
+{
+	(void)state;
+	char *notes;
+	size_t n;
+	struct memory_store *m = rig_store(10, now_at(0));
+	notes = memory_store_notes(m, &n);
+	assert_int_equal(n, 0);
+	free(notes);
+	rig_take(m, &tokens, 1, 10, now_at(0));
+	assert_true(memory_store_set_notes(m, "first", 5));
+	assert_true(memory_store_set_notes(m, "sec\0nd", 6));
+	save(m, now_at(0));
+	rig_close(m);
+
+	m = load(10, now_at(0), STATE_LOADED);
+	assert_int_equal(memory_store_stats(m).keys, 1);
+	notes = memory_store_notes(m, &n);
+	assert_int_equal(n, 6);
+	assert_memory_equal(notes, "sec\0nd", 7);
+	free(notes);
+	assert_true(memory_store_set_notes(m, NULL, 0));
+	save(m, now_at(0));
+	rig_close(m);
+
+	/* without notes it is a file as older releases read it */
+	uint8_t bytes[1024];
+	assert_int_equal(
+		read_file(bytes, sizeof bytes), HEADER_BYTES + ENTRY_BYTES + TRAILER_BYTES);
+	assert_int_equal(bytes[12], 1);
+}
+
 static void an_empty_store_comes_back(void **state)
 {
 	(void)state;
@@ -301,13 +333,9 @@ static void refused(const uint8_t *bytes, size_t n, const char *what, size_t whe
 	free(copy);
 }
 
-static void every_cut_and_every_byte(void **state)
+static void try_every_cut_and_every_byte(uint8_t *bytes, size_t n)
 {
-	(void)state;
-	uint8_t bytes[1024];
-	size_t n = small_file(bytes, sizeof bytes);
 	struct memory_store *m;
-	assert_int_equal(n, HEADER_BYTES + 4 * ENTRY_BYTES + TRAILER_BYTES);
 	assert_true(state_parse(bytes, n, 10, now_at(0), &m, err, sizeof err));
 	assert_int_equal(memory_store_stats(m).keys, 4);
 	rig_close(m);
@@ -322,6 +350,23 @@ static void every_cut_and_every_byte(void **state)
 		}
 	for (size_t more = 1; more <= 2 * ENTRY_BYTES; more++)
 		refused(bytes, n + more, "garbage behind the end, bytes", more);
+}
+
+static void every_cut_and_every_byte(void **state)
+{
+	(void)state;
+	uint8_t bytes[1024];
+	size_t n = small_file(bytes, sizeof bytes);
+	assert_int_equal(n, HEADER_BYTES + 4 * ENTRY_BYTES + TRAILER_BYTES);
+	try_every_cut_and_every_byte(bytes, n);
+
+	struct memory_store *m = load(100, now_at(2 * SEC), STATE_LOADED);
+	assert_true(memory_store_set_notes(m, "seven\0!", 7));
+	save(m, now_at(2 * SEC));
+	rig_close(m);
+	n = read_file(bytes, sizeof bytes);
+	assert_int_equal(n, HEADER_BYTES + 7 + 4 * ENTRY_BYTES + TRAILER_BYTES);
+	try_every_cut_and_every_byte(bytes, n);
 	refused(NULL, 0, "no file", 0);
 }
 
@@ -538,6 +583,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		in_folder(what_was_saved_comes_back),
+		in_folder(notes_come_back_with_the_counters),
 		in_folder(an_empty_store_comes_back),
 		in_folder(a_save_replaces_the_one_before),
 		in_folder(a_restart_refills_by_the_time_that_has_passed),
