@@ -65,6 +65,9 @@ static void apply_epoch(void *with, const char *name, json_t *value)
 	struct policy *p = a->l->policy;
 	uint32_t epoch = (uint32_t)json_integer_value(json_object_get(value, "epoch"));
 
+	a->name = name;
+	if (name[6] && rule_find(p, name + 6) < 0)
+		warn(a, "there is no rule \"%s\"", name + 6);
 	/* Those of all and of one count together: each rises, so no sum comes twice. */
 	for (unsigned i = 0; i < p->rule_n; i++)
 		if (!name[6] || strcmp(p->rule[i].name, name + 6) == 0)

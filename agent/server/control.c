@@ -3,6 +3,7 @@
 #include "server/acceptor.h"
 #include "server/backend.h"
 #include "server/denials.h"
+#include "server/desk.h"
 #include "server/keeper.h"
 #include "server/service.h"
 #include "server/worker.h"
@@ -47,6 +48,7 @@ struct control {
 	struct acceptor *acceptor;
 	struct keeper *keeper;
 	struct denials *denials;
+	struct desk *desk;     /* what the operator changed */
 	struct redis_hub *hub; /* NULL: the store is the memory store */
 	unsigned ticks;
 	uint64_t events_dropped; /* as of the last second that was summed up */
@@ -219,6 +221,12 @@ static void free_retired(struct control *c)
 	c->retired_n = kept;
 }
 
+static bool has_room_to_publish(struct control *c)
+{
+	free_retired(c);
+	return c->retired_n < RETIRED_MAX;
+}
+
 static void publish(struct control *c, struct snapshot *fresh)
 {
 	double slower = snapshot_slower_by(c->snapshot, fresh);
@@ -231,6 +239,22 @@ static void publish(struct control *c, struct snapshot *fresh)
 	keeper_change_interval(c->keeper, fresh->settings.store.state_interval);
 	c->retired[c->retired_n++] = c->snapshot;
 	c->snapshot = fresh;
+}
+
+/* For the desk. */
+
+static struct snapshot *current(void *with)
+{
+	return ((struct control *)with)->snapshot;
+}
+
+static bool publish_change(void *with, struct snapshot *fresh)
+{
+	struct control *c = with;
+	if (!has_room_to_publish(c))
+		return false;
+	publish(c, fresh);
+	return true;
 }
 
 static void log_problems(const struct problems *p, bool refused)
@@ -257,7 +281,7 @@ static struct snapshot *load_fresh(struct control *c)
 		char err[512];
 		struct log_settings log = log_settings_for(&fresh->settings, c->args.verbosity);
 		if (log_change(&log, err, sizeof err) == 0)
-			return fresh;
+			return desk_apply(c->desk, fresh);
 		log_error("reload_refused", KV_Z("problem", err));
 	}
 	drop(fresh);
@@ -270,8 +294,7 @@ static void reload(struct control *c)
 		log_error("reload_refused", KV_Z("problem", "the agent is stopping"));
 		return;
 	}
-	free_retired(c);
-	if (c->retired_n == RETIRED_MAX) {
+	if (!has_room_to_publish(c)) {
 		log_error("reload_refused",
 			KV_Z("problem",
 				"workers have not taken over the last ones yet: try again"));
@@ -386,6 +409,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		return;
 	sum_up_denials(c);
 	warn_of_full_table(c, now);
+	if (c->phase == CONTROL_RUN)
+		desk_tick(c->desk, now.utc);
 	free_retired(c);
 	if (now.steady - c->stats_at >= STATS_EVERY) {
 		c->stats_at = now.steady;
@@ -546,6 +571,28 @@ static void watch_all(struct control *c)
 		ev_timer_start(c->loop, &c->watchdog);
 }
 
+static const char nothing_left[] =
+	"no memory, threads or descriptors left: raise the limits of the service";
+
+/* What the operator changed in an earlier run holds from the first check on. */
+static bool open_desk(struct control *c)
+{
+	const struct settings *s = &c->snapshot->settings;
+	c->keeper = keeper_start(c->args.store, s->store.state_file, s->store.state_interval);
+	if (!c->keeper)
+		return false;
+	c->desk = desk_new(&(struct desk_args){
+		.store = c->args.store,
+		.keeper = c->keeper,
+		.current = current,
+		.publish = publish_change,
+		.with = c,
+	});
+	if (c->desk)
+		c->snapshot = desk_apply(c->desk, c->snapshot);
+	return c->desk != NULL;
+}
+
 struct control *control_new(const struct control_args *args, char *err, size_t err_size)
 {
 	struct control *c = aligned_alloc(alignof(struct control), sizeof *c);
@@ -577,6 +624,10 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	c->bell.data = c;
 	ev_async_start(c->loop, &c->bell);
 	watch_all(c);
+	if (!open_desk(c)) {
+		(void)snprintf(err, err_size, "%s", nothing_left);
+		goto fail;
+	}
 	const struct settings *s = &c->snapshot->settings;
 	if (s->store.backend == BACKEND_REDIS &&
 		!(c->hub = backend_hub_new(s, c->loop, err, err_size)))
@@ -591,13 +642,10 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	}
 	if (c->hub)
 		await_redis(c);
-	c->keeper = keeper_start(args->store, c->snapshot->settings.store.state_file,
-		c->snapshot->settings.store.state_interval);
 	c->acceptor = acceptor_new(
 		c->loop, args->listeners, c->worker, c->worker_n, &c->metrics, c->snapshot);
-	if (!c->keeper || !c->acceptor) {
-		(void)snprintf(err, err_size,
-			"no memory, threads or descriptors left: raise the limits of the service");
+	if (!c->acceptor) {
+		(void)snprintf(err, err_size, "%s", nothing_left);
 		goto fail;
 	}
 	return c;
@@ -630,6 +678,7 @@ void control_free(struct control *c)
 	if (!c)
 		return;
 	acceptor_free(c->acceptor);
+	desk_free(c->desk);
 	keeper_stop(c->keeper);
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);

@@ -20,7 +20,7 @@ struct keeper {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stop;       /* under the lock */
+	bool stop, soon; /* under the lock */
 	usec_t interval; /* under the lock */
 };
 
@@ -60,10 +60,13 @@ static void *run(void *arg)
 		if (k->stop)
 			break;
 		usec_t interval = k->interval;
+		bool soon = k->soon;
+		k->soon = false;
 		(void)pthread_mutex_unlock(&k->lock);
 		struct now now = clock_read();
 		(void)memory_store_sweep(k->store, now, SWEEP_BUDGET);
-		if (k->state_file[0] && interval > 0 && now.steady - saved_at >= interval) {
+		bool due = interval > 0 && now.steady - saved_at >= interval;
+		if (k->state_file[0] && (due || soon)) {
 			(void)keeper_save(k->store, k->state_file);
 			saved_at = clock_read().steady;
 		}
@@ -118,6 +121,14 @@ void keeper_change_interval(struct keeper *k, usec_t interval)
 {
 	(void)pthread_mutex_lock(&k->lock);
 	k->interval = interval;
+	(void)pthread_mutex_unlock(&k->lock);
+}
+
+void keeper_save_soon(struct keeper *k)
+{
+	(void)pthread_mutex_lock(&k->lock);
+	k->soon = true;
+	(void)pthread_cond_signal(&k->changed);
 	(void)pthread_mutex_unlock(&k->lock);
 }
 

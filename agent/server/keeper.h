@@ -14,6 +14,9 @@ struct keeper *keeper_start(struct memory_store *, const char *state_file, usec_
 /* The settings of a reload. Control thread. */
 void keeper_change_interval(struct keeper *, usec_t interval);
 
+/* The state file is written as soon as the thread gets to it. Any thread. */
+void keeper_save_soon(struct keeper *);
+
 /* Ends the thread (when it is done with a file it has begun). NULL is fine. */
 void keeper_stop(struct keeper *);
 

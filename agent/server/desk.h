@@ -1,0 +1,54 @@
+/* The operator's desk: his changes at work (config/changes.h): applied to what is served, kept
+ * beside the counters, and each written to the log as `audit`. Knows nothing of HTTP. Control
+ * thread. */
+#ifndef SERVER_DESK_H
+#define SERVER_DESK_H
+
+#include "config/changes.h"
+#include "config/snapshot.h"
+#include "store/memory.h"
+
+struct keeper;
+struct desk;
+
+struct desk_args {
+	struct memory_store *store; /* its notes keep the changes through a restart */
+	struct keeper *keeper;
+	/* What is served now; borrowed. */
+	struct snapshot *(*current)(void *with);
+	/* Serves `fresh` from now on, and takes it over. false: not now (too many that workers have
+	 * not taken over yet), and `fresh` is still the caller's. */
+	bool (*publish)(void *with, struct snapshot *fresh);
+	void *with;
+};
+
+/* With what an earlier run has left in the store's notes; it is not applied yet. What cannot be
+ * read of it is logged and left out. NULL: out of memory. */
+struct desk *desk_new(const struct desk_args *);
+void desk_free(struct desk *); /* NULL is fine */
+
+const struct changes *desk_changes(const struct desk *);
+
+/* A configuration that was just loaded, with all changes: `fresh` itself where there are none, or
+ * in its place another. What does not go with it is logged. Never NULL. */
+struct snapshot *desk_apply(struct desk *, struct snapshot *fresh);
+
+/* Who does it, and why; for the log, and for whoever looks at the change later. */
+struct act {
+	const char *who;    /* "token", "uid 0" */
+	const char *reason; /* NULL: none was given */
+};
+
+/* A change, in the place of one of that name. `value` gets since, who and reason. false: `err` says
+ * why not (also where it does not go with the configuration), and nothing has changed. */
+bool desk_put(
+	struct desk *, const char *name, json_t *value, struct act, char *err, size_t err_size);
+/* false: there is none of that name, or it cannot be taken out now. */
+bool desk_remove(struct desk *, const char *name, struct act, char *err, size_t err_size);
+/* All counters of a rule begin anew; NULL: of all rules. */
+bool desk_reset_rule(struct desk *, const char *rule, struct act, char *err, size_t err_size);
+
+/* What ends by itself, ends. Every second or so. */
+void desk_tick(struct desk *, usec_t utc);
+
+#endif

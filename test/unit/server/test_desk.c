@@ -1,0 +1,249 @@
+/* The operator's changes at work: what is served after each, what is refused, what survives. */
+#include "server/desk.h"
+
+#include "server/keeper.h"
+#include "store/state.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const struct hash_key test_key = { { 1 } };
+static const char config[] =
+	"rules = ( { name = \"api\"; per = [ \"user\" ]; rate = \"10/minute\"; } );";
+static const struct act by = { .who = "uid 0", .reason = "a test" };
+
+struct rig {
+	struct memory_store *store;
+	struct keeper *keeper;
+	struct desk *desk;
+	struct snapshot *served;
+	bool busy;
+};
+
+static struct snapshot *current(void *with)
+{
+	return ((struct rig *)with)->served;
+}
+
+static void drop(struct snapshot *s)
+{
+	if (snapshot_unref(s))
+		snapshot_free(s);
+}
+
+static bool publish(void *with, struct snapshot *fresh)
+{
+	struct rig *r = with;
+	if (r->busy)
+		return false;
+	drop(r->served);
+	r->served = fresh;
+	return true;
+}
+
+static struct snapshot *loaded(const char *text, uint64_t generation)
+{
+	struct problems p = { 0 };
+	struct snapshot *s = config_load_text(
+		"t.cfg", text, strlen(text), &test_key, generation, &p);
+	problems_free(&p);
+	assert_non_null(s);
+	return s;
+}
+
+/* `store`: taken over; NULL: a new one. */
+static void start(struct rig *r, struct memory_store *store, const char *state_file)
+{
+	*r = (struct rig){ .store = store };
+	if (!store)
+		r->store = memory_store_new(100, &test_key, clock_read());
+	r->keeper = keeper_start(r->store, state_file, 0);
+	r->served = loaded(config, 1);
+	r->desk = desk_new(&(struct desk_args){ r->store, r->keeper, current, publish, r });
+	assert_non_null(r->desk);
+	r->served = desk_apply(r->desk, r->served);
+}
+
+/* `state_file`: what is kept is written there; NULL: nowhere. */
+static void stop(struct rig *r, const char *state_file)
+{
+	desk_free(r->desk);
+	keeper_stop(r->keeper);
+	if (state_file)
+		assert_true(keeper_save(r->store, state_file));
+	drop(r->served);
+	store_close(memory_store_base(r->store));
+}
+
+static bool put(struct rig *r, const char *name, const char *json, char *err)
+{
+	json_t *value = json_loads(json, 0, NULL);
+	assert_non_null(value);
+	err[0] = '\0';
+	bool good = desk_put(r->desk, name, value, by, err, 256);
+	json_decref(value);
+	return good;
+}
+
+static enum rule_mode api_mode(const struct rig *r)
+{
+	return r->served->policy->rule[0].mode;
+}
+
+static void a_change_is_served_at_once(void **state)
+{
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(put(&r, "switch:api", "{\"mode\":\"shadow\"}", err));
+	assert_int_equal(api_mode(&r), MODE_SHADOW);
+	assert_int_equal(r.served->generation, 2);
+	json_t *kept = changes_get(desk_changes(r.desk), "switch:api");
+	assert_string_equal(json_string_value(json_object_get(kept, "who")), "uid 0");
+	assert_string_equal(json_string_value(json_object_get(kept, "reason")), "a test");
+	assert_true(json_integer_value(json_object_get(kept, "since")) > 1500000000);
+
+	/* a reload keeps it */
+	r.served = desk_apply(r.desk, (drop(r.served), loaded(config, 3)));
+	assert_int_equal(api_mode(&r), MODE_SHADOW);
+	assert_int_equal(r.served->generation, 3);
+
+	assert_true(desk_remove(r.desk, "switch:api", by, err, sizeof err));
+	assert_int_equal(api_mode(&r), MODE_ENFORCE);
+	assert_false(desk_remove(r.desk, "switch:api", by, err, sizeof err));
+	assert_string_equal(err, "there is none of that name");
+	stop(&r, NULL);
+}
+
+static void what_is_refused_changes_nothing(void **state)
+{
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(put(&r, "override:user:a", "{\"rates\":{\"api\":\"7/minute\"}}", err));
+	struct snapshot *before = r.served;
+
+	assert_false(put(&r, "override:user:a", "{\"rates\":{\"gone\":\"7/minute\"}}", err));
+	assert_string_equal(err, "there is no rule \"gone\"");
+	assert_false(put(&r, "switch:gone", "{\"mode\":\"off\"}", err));
+	assert_string_equal(err, "there is no rule \"gone\"");
+	assert_false(put(&r, "switch:api", "{\"mode\":\"on\"}", err));
+	r.busy = true;
+	assert_false(put(&r, "switch:api", "{\"mode\":\"off\"}", err));
+	assert_non_null(strstr(err, "try again"));
+	assert_false(desk_remove(r.desk, "override:user:a", by, err, sizeof err));
+	assert_non_null(strstr(err, "try again"));
+
+	assert_ptr_equal(r.served, before);
+	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
+	json_t *kept = changes_get(desk_changes(r.desk), "override:user:a");
+	assert_non_null(json_object_get(json_object_get(kept, "rates"), "api"));
+	stop(&r, NULL);
+}
+
+static void each_reset_makes_other_counters(void **state)
+{
+	struct rig r;
+	char err[256];
+	struct key seen[4];
+	(void)state;
+
+	start(&r, NULL, "");
+	for (unsigned i = 0; i < 4; i++) {
+		seen[i] = r.served->policy->rule[0].other.limit->salt;
+		for (unsigned k = 0; k < i; k++)
+			assert_memory_not_equal(&seen[i], &seen[k], sizeof seen[i]);
+		assert_true(desk_reset_rule(r.desk, i % 2 ? "api" : NULL, by, err, sizeof err));
+	}
+	assert_false(desk_reset_rule(r.desk, "gone", by, err, sizeof err));
+	assert_string_equal(err, "there is no rule \"gone\"");
+	stop(&r, NULL);
+}
+
+static void an_end_comes_by_itself(void **state)
+{
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(put(&r, "switch:api", "{\"mode\":\"off\",\"until\":2000000000}", err));
+	desk_tick(r.desk, INT64_C(1999999999) * USEC_PER_SEC);
+	assert_int_equal(api_mode(&r), MODE_OFF);
+	r.busy = true; /* not now; then soon after */
+	desk_tick(r.desk, INT64_C(2000000000) * USEC_PER_SEC);
+	assert_int_equal(api_mode(&r), MODE_OFF);
+	r.busy = false;
+	desk_tick(r.desk, INT64_C(2000000001) * USEC_PER_SEC);
+	assert_int_equal(api_mode(&r), MODE_ENFORCE);
+	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
+	uint64_t generation = r.served->generation;
+	desk_tick(r.desk, INT64_C(2000000002) * USEC_PER_SEC);
+	assert_int_equal(r.served->generation, generation); /* nothing to do */
+	stop(&r, NULL);
+}
+
+static void changes_survive_a_restart(void **state)
+{
+	char folder[] = "/tmp/desk-test-XXXXXX", path[64], message[256], err[256];
+	struct memory_store *store;
+	struct rig r;
+	(void)state;
+
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/state", folder);
+	start(&r, NULL, path);
+	assert_true(put(&r, "switch:api", "{\"mode\":\"shadow\"}", err));
+	assert_true(put(&r, "override:user:a", "{\"bypass\":true}", err));
+	stop(&r, path);
+
+	assert_int_equal(
+		state_load(path, 100, clock_read(), &store, message, sizeof message), STATE_LOADED);
+	start(&r, store, "");
+	assert_int_equal(changes_count(desk_changes(r.desk)), 2);
+	assert_int_equal(api_mode(&r), MODE_SHADOW);
+	stop(&r, NULL);
+
+	/* Of notes that hold something else, what can be read counts. */
+	store = memory_store_new(100, &test_key, clock_read());
+	static const char notes[] = "{\"nonsense\":1,\"switch:api\":{\"mode\":\"off\"}}";
+	assert_true(memory_store_set_notes(store, notes, strlen(notes)));
+	start(&r, store, "");
+	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
+	assert_int_equal(api_mode(&r), MODE_OFF);
+	stop(&r, NULL);
+	store = memory_store_new(100, &test_key, clock_read());
+	assert_true(memory_store_set_notes(store, "{", 1));
+	start(&r, store, "");
+	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
+	stop(&r, NULL);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return hash_init() ? 0 : -1;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_change_is_served_at_once),
+		cmocka_unit_test(what_is_refused_changes_nothing),
+		cmocka_unit_test(each_reset_makes_other_counters),
+		cmocka_unit_test(an_end_comes_by_itself),
+		cmocka_unit_test(changes_survive_a_restart),
+	};
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
