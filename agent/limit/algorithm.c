@@ -64,6 +64,13 @@ void window_bounds(const struct window *w, usec_t utc, usec_t *start, usec_t *en
 	}
 }
 
+bool quota_eq(const struct quota *a, const struct quota *b)
+{
+	return a->algorithm == b->algorithm && a->window.kind == b->window.kind &&
+	       a->window.length == b->window.length && a->units == b->units &&
+	       a->capacity == b->capacity;
+}
+
 /* The clamp comes before the drain: who owes no more than the capacity now, owes that much from the
  * last charge on, and what was told of the wait holds. */
 static inline double tokens_used(const struct quota *q, const struct bucket *b, usec_t steady)
@@ -279,7 +286,7 @@ static usec_t at_least_one(usec_t wait)
 	return wait > 0 ? wait : 1;
 }
 
-static usec_t end_of(const struct quota *q, const struct bucket *b)
+usec_t bucket_window_end(const struct quota *q, const struct bucket *b)
 {
 	usec_t start, end;
 	if (q->window.kind != WINDOW_MONTH)
@@ -319,7 +326,7 @@ usec_t bucket_retry_after(
 	case ALGORITHM_SLIDING_WINDOW:
 		return at_least_one(sliding_retry_at(q, b, cost) - now.utc);
 	case ALGORITHM_FIXED_WINDOW:
-		return at_least_one(end_of(q, b) - now.utc);
+		return at_least_one(bucket_window_end(q, b) - now.utc);
 	}
 	return 0;
 }
@@ -340,7 +347,7 @@ usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct 
 			at = b->at + q->window.length;
 		break;
 	case ALGORITHM_FIXED_WINDOW:
-		at = end_of(q, b);
+		at = bucket_window_end(q, b);
 		break;
 	}
 	return at > now.utc ? at - now.utc : 0;

@@ -33,6 +33,8 @@ struct quota {
 	int64_t capacity; /* burst of a token bucket, else N */
 };
 
+bool quota_eq(const struct quota *, const struct quota *);
+
 /* 16 bytes; all zero (and any instant long past) is "never seen": full. */
 struct bucket {
 	union {
@@ -89,6 +91,8 @@ bool bucket_refund(const struct quota *, struct bucket *, int64_t cost,
 usec_t bucket_retry_after(const struct quota *, const struct bucket *, int64_t cost, struct now);
 /* Microseconds until full again (fixed window: until the window ends, whatever is used). */
 usec_t bucket_reset_after(const struct quota *, const struct bucket *, struct now);
+/* When the window ends that the bucket is of: UTC. Windows only. */
+usec_t bucket_window_end(const struct quota *, const struct bucket *);
 /* Microseconds until it equals one never seen: what a store needs to know. */
 usec_t bucket_full_after(const struct quota *, const struct bucket *, struct now);
 

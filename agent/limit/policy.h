@@ -70,6 +70,7 @@ struct rule {
 	enum on_failure on_failure;
 	char *tag; /* owned; never NULL when action is ACTION_TAG */
 	bool count_denied;
+	double lease;   /* share of a limit that this agent takes ahead; 0: none */
 	double warn_at; /* 1.0: never */
 	uint8_t cost_slot;
 	struct limits *tier;    /* owned; policy->tier_n of them, by tier */

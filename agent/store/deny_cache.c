@@ -33,13 +33,6 @@ void deny_cache_clear(struct deny_cache *c)
 	memset(c, 0, sizeof *c);
 }
 
-static bool same_quota(const struct quota *a, const struct quota *b)
-{
-	return a->algorithm == b->algorithm && a->window.kind == b->window.kind &&
-	       a->window.length == b->window.length && a->units == b->units &&
-	       a->capacity == b->capacity;
-}
-
 static int64_t cost_asked(const struct take *t)
 {
 	return t->cost ? t->cost : 1;
@@ -53,7 +46,7 @@ static bool enforces(const struct take *t)
 static bool holds(const struct denial *d, const struct take *t)
 {
 	return d->cost && d->key.a == t->key.a && d->key.b == t->key.b &&
-	       same_quota(&d->quota, &t->limit->quota);
+	       quota_eq(&d->quota, &t->limit->quota);
 }
 
 static struct denial *find(struct deny_cache *c, const struct take *t)

@@ -10,11 +10,14 @@
 -- ARGV[2]  the takes: '<BBBI4' key and limit (from 0), 1: first of its rule + 2: last of its
 --          request, cost
 -- ARGV[3]  empty; tests: the instant to go by
+-- ARGV[4]  '<I4I4i8' done, back, mark, for each of the takes that is not a request but asks for a
+--          block: flags 4, cost the units wanted (limit/lease.h)
 -- returns  '<i8' now, and for each take the 16 bytes of its bucket as it was before its request: all
---          zero for one never seen
+--          zero for one never seen; for one that asks for a block followed by the 8 of what is out
 --
--- A bucket: '<di8' used, at (token bucket) or '<I4I4i8' current, previous, at. What is none counts
--- as never seen. Instants are microseconds since 1970, at most 2^52: sums are exact. (Floors of
+-- A bucket: '<di8' used, at (token bucket) or '<I4I4i8' current, previous, at; of a token bucket, while
+-- blocks are out, followed by '<I4I4' units out of this turn, and of the one before. What is none
+-- counts as never seen. Instants are microseconds since 1970, at most 2^52: sums are exact. (Floors of
 -- quotients are, too: a quotient of integers below 2^53 never rounds up to a whole number.)
 
 local TOKEN_BUCKET, SLIDING_WINDOW = 0, 1
@@ -23,12 +26,15 @@ local WINDOW_WEEK, WINDOW_MONTH = 1, 2
 local ALGORITHM, WINDOW, ENFORCES, COUNT_DENIED, UNITS, CAPACITY = 1, 2, 3, 4, 5, 6
 local LENGTH, SLOWEST_INTERVAL, SLOWEST_REFILL = 7, 8, 9
 local LIMIT, KEY, COST, USED, PREVIOUS, AT, CHARGED, ADMITS, RULE = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local OUT = 10
 local UNIT_SLACK = 5e-7
 local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
 local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
+local LEASE_LIFE, LEASE_LEAST, LEASE_PART, LEASE_OUT = 2000000, 2, 4, 2
 local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local NONE_OUT = '\0\0\0\0\0\0\0\0'
 
 local call, unpack_bytes, pack_bytes = redis.call, struct.unpack, struct.pack
 local floor, ceil = math.floor, math.ceil
@@ -73,6 +79,52 @@ if not now then
 	now = time[1] * 1000000 + time[2]
 end
 
+-- lease_read() of a token bucket of 24 bytes: its 16 as it stands now, and the 8 of what is out.
+local function lease_read(limit, bytes)
+	local units, length, capacity = limit[UNITS], limit[LENGTH], limit[CAPACITY]
+	local used, at, fresh, stale = unpack_bytes('<di8I4I4', bytes)
+	if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
+		return NEVER_SEEN, NONE_OUT
+	end
+
+	local function drained(level, from)
+		if from < now and level > 0 then
+			level = level - (now - from) * units / length
+			if level < 0 then
+				level = 0
+			end
+		end
+		return level
+	end
+
+	local turn, first = floor(now / LEASE_LIFE), floor(at / LEASE_LIFE)
+	local out = fresh + stale
+	if out > 0 then
+		if used > capacity + UNIT_SLACK then
+			used = capacity
+		end
+		used = drained(used, at)
+		local level = drained(out, math.min((first + 1) * LEASE_LIFE, now))
+		if level > used then
+			used = level
+		end
+		level = drained(fresh, math.min((first + 2) * LEASE_LIFE, now))
+		if level > used then
+			used = level
+		end
+		if at < now then
+			at = now
+		end
+		if first > turn then
+			fresh, stale = math.min(out, 4294967295), 0
+		elseif first < turn then
+			stale = first + 1 == turn and fresh or 0
+			fresh = 0
+		end
+	end
+	return pack_bytes('<di8', used, at), pack_bytes('<I4I4', fresh, stale)
+end
+
 -- By place in KEYS: the bucket's bytes, as they are at this point of the call.
 local buckets = #keys > 0 and call('MGET', unpack(keys)) or {}
 
@@ -87,8 +139,10 @@ for i = 1, #bytes / 7 do
 	key = key + 1
 	local limit = limits[number + 1]
 	local capacity = limit[CAPACITY]
-	local bucket = buckets[key]
-	if not bucket or #bucket ~= 16 then
+	local bucket, out = buckets[key], nil
+	if bucket and #bucket == 24 and limit[ALGORITHM] == TOKEN_BUCKET then
+		bucket, out = lease_read(limit, bucket)
+	elseif not bucket or #bucket ~= 16 then
 		bucket = NEVER_SEEN
 	end
 

@@ -1,0 +1,582 @@
+#include "limit/ledger.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static_assert(PLAN_MAX <= 32, "a bit for each take");
+
+enum {
+	SETS = 512,
+	WAYS = 4,
+	BLOCKS = 2,    /* in hand: the one that is spent, and the next */
+	MARKS = 2,     /* of which there is something to report */
+	HOT_LEAST = 8, /* units wanted in one period: below, asking each time is cheap enough */
+	NONE = UINT32_MAX,
+};
+
+/* How much is wanted is counted over this, and a block is to last as long: many times what Redis
+ * takes to answer. */
+#define PERIOD        (LEASE_LIFE / 16)
+#define IDLE_MAX      (LEASE_LIFE / 2)
+#define REFUSED_PAUSE (5 * USEC_PER_MSEC)
+
+struct block {
+	uint32_t units, left; /* units 0: none */
+	int64_t mark;
+	usec_t since, until; /* steady */
+	bool disowned;
+};
+
+struct entry {
+	struct quota quota;
+	double slowest_refill, slowest_interval;
+	uint32_t id;     /* which key has this place: changes with it */
+	uint32_t serial; /* which block is first: changes with it */
+	uint32_t most;   /* units in hand */
+	uint32_t wanted, wanted_before;
+	int64_t period; /* of `wanted` */
+	struct block block[BLOCKS];
+	struct lease_ask owed[MARKS]; /* done 0: nothing; want is unused */
+	usec_t ask_after;
+	bool asked, queued;
+	bool leaving;        /* everything goes back, and the place is free then */
+	uint32_t next;       /* in the queue */
+	struct bucket known; /* as it was after the last block */
+};
+
+struct ledger {
+	struct key key[SETS * WAYS]; /* zero: free */
+	struct entry entry[SETS * WAYS];
+	uint32_t first, last; /* the queue */
+	uint32_t under_way;
+	unsigned parts;
+	uint64_t held;
+	usec_t ahead; /* the shared counters' clock, less this machine's */
+	bool closed;
+	struct ledger_stats stats;
+};
+
+struct ledger *ledger_new(unsigned parts)
+{
+	struct ledger *l = calloc(1, sizeof *l);
+	if (!l)
+		return NULL;
+	l->parts = parts;
+	l->first = l->last = NONE;
+	return l;
+}
+
+void ledger_free(struct ledger *l)
+{
+	free(l);
+}
+
+const struct ledger_stats *ledger_stats(const struct ledger *l)
+{
+	return &l->stats;
+}
+
+uint64_t ledger_held(const struct ledger *l)
+{
+	return l->held;
+}
+
+bool ledger_holds(const struct ledger *l)
+{
+	return l->held || l->under_way || l->first != NONE;
+}
+
+bool ledger_wants(const struct ledger *l)
+{
+	return l->first != NONE;
+}
+
+struct now ledger_now(const struct ledger *l, usec_t steady)
+{
+	return (struct now){ .steady = steady + l->ahead, .utc = steady + l->ahead };
+}
+
+static uint32_t place_of(const struct ledger *l, const struct entry *e)
+{
+	return (uint32_t)(e - l->entry);
+}
+
+/* ---- the queue: entries with something to ask ---- */
+
+static void queue(struct ledger *l, struct entry *e)
+{
+	if (e->queued)
+		return;
+	e->queued = true;
+	e->next = NONE;
+	if (l->first == NONE)
+		l->first = place_of(l, e);
+	else
+		l->entry[l->last].next = place_of(l, e);
+	l->last = place_of(l, e);
+}
+
+static struct entry *unqueue(struct ledger *l)
+{
+	struct entry *e = &l->entry[l->first];
+
+	l->first = e->next;
+	e->queued = false;
+	return e;
+}
+
+/* ---- blocks ---- */
+
+static uint32_t in_hand(const struct entry *e)
+{
+	return e->block[0].left + e->block[1].left;
+}
+
+/* Of two marks one report each; of a third the older one's is forgotten: its turn is over. */
+static void owe(struct ledger *l, struct entry *e, const struct block *b)
+{
+	struct lease_ask *to = NULL;
+
+	for (unsigned i = 0; i < MARKS && !to; i++)
+		if (e->owed[i].done && e->owed[i].mark == b->mark)
+			to = &e->owed[i];
+	for (unsigned i = 0; i < MARKS && !to; i++)
+		if (!e->owed[i].done)
+			to = &e->owed[i];
+	if (!to) {
+		to = e->owed[0].mark < e->owed[1].mark ? &e->owed[0] : &e->owed[1];
+		l->stats.dropped += to->back;
+		*to = (struct lease_ask){ 0 };
+	}
+	to->mark = b->mark;
+	to->done += b->units;
+	to->back += b->left;
+	if (to->back)
+		queue(l, e);
+}
+
+/* The first block has come to its end. */
+static void end_block(struct ledger *l, struct entry *e, usec_t steady)
+{
+	struct block b = e->block[0];
+	bool ended = b.until <= steady && e->quota.algorithm != ALGORITHM_TOKEN_BUCKET;
+
+	l->held -= b.left;
+	e->block[0] = e->block[1];
+	e->block[1] = (struct block){ 0 };
+	e->serial++;
+	if (b.disowned || ended)
+		l->stats.dropped += b.left;
+	else
+		owe(l, e, &b);
+}
+
+/* So that what is first can be spent, if there is anything. */
+static inline void settle(struct ledger *l, struct entry *e, usec_t steady)
+{
+	while (e->block[0].units &&
+		(e->block[0].until <= steady || (!e->block[0].left && e->block[1].units)))
+		end_block(l, e, steady);
+}
+
+static void end_all(struct ledger *l, struct entry *e, usec_t steady)
+{
+	while (e->block[0].units)
+		end_block(l, e, steady);
+}
+
+/* ---- places ---- */
+
+static bool same_key(const struct key *a, const struct key *b)
+{
+	return a->a == b->a && a->b == b->b;
+}
+
+static bool is_busy(const struct entry *e)
+{
+	return e->block[0].units || e->asked || e->queued || e->leaving;
+}
+
+static void free_place(struct ledger *l, struct entry *e)
+{
+	uint32_t id = e->id;
+
+	l->key[place_of(l, e)] = (struct key){ 0, 0 };
+	*e = (struct entry){ .id = id + 1 };
+}
+
+static struct entry *find(struct ledger *l, const struct key *k)
+{
+	uint32_t at = (uint32_t)(k->a % SETS) * WAYS;
+
+	for (uint32_t i = at; i < at + WAYS; i++)
+		if (same_key(&l->key[i], k))
+			return &l->entry[i];
+	return NULL;
+}
+
+/* A place for a key that has none: one that is free, or that of the key longest not wanted. */
+static struct entry *make_place(struct ledger *l, const struct key *k)
+{
+	uint32_t at = (uint32_t)(k->a % SETS) * WAYS;
+	struct entry *best = NULL;
+
+	for (uint32_t i = at; i < at + WAYS; i++) {
+		struct entry *e = &l->entry[i];
+		if (!is_busy(e) && (!best || e->period < best->period))
+			best = e;
+	}
+	if (best) {
+		free_place(l, best);
+		l->key[place_of(l, best)] = *k;
+	}
+	return best;
+}
+
+static void set_limit(const struct ledger *l, struct entry *e, const struct limit *limit)
+{
+	e->quota = limit->quota;
+	e->slowest_refill = limit->slowest_refill;
+	e->slowest_interval = limit->slowest_interval;
+	e->most = (uint32_t)(limit->rule->lease * (double)limit->quota.capacity / l->parts);
+}
+
+/* NULL: it cannot be leased now. */
+static struct entry *entry_of(struct ledger *l, const struct take *t)
+{
+	struct entry *e = find(l, &t->key);
+
+	if (!e) {
+		if (l->closed || !(e = make_place(l, &t->key)))
+			return NULL;
+		set_limit(l, e, t->limit);
+	}
+	if (e->leaving)
+		return NULL;
+	if (!quota_eq(&e->quota, &t->limit->quota)) { /* another tier of the same counter */
+		if (is_busy(e))
+			return NULL;
+		set_limit(l, e, t->limit);
+	}
+	return e;
+}
+
+/* ---- how much, and when ---- */
+
+static inline void want(struct entry *e, int64_t cost, usec_t steady)
+{
+	int64_t period = steady / PERIOD;
+
+	if (e->period != period) {
+		e->wanted_before = e->period + 1 == period ? e->wanted : 0;
+		e->wanted = 0;
+		e->period = period;
+	}
+	if (cost <= e->most)
+		e->wanted += (uint32_t)cost;
+}
+
+/* Units to ask for now; 0: none. */
+static uint32_t to_ask(const struct ledger *l, const struct entry *e, usec_t steady)
+{
+	uint32_t units = e->wanted > e->wanted_before ? e->wanted : e->wanted_before;
+	uint32_t left = in_hand(e);
+
+	if (e->asked || e->leaving || l->closed || e->block[1].units || units < HOT_LEAST ||
+		steady < e->ask_after)
+		return 0;
+	if (units > e->most)
+		units = e->most;
+	if (units < left + LEASE_LEAST || left > units / 2)
+		return 0;
+	return units - left;
+}
+
+/* ---- spending ---- */
+
+static void fill_verdict(
+	const struct ledger *l, const struct entry *e, struct take *t, usec_t steady)
+{
+	struct verdict *v = &t->verdict;
+	struct now now = ledger_now(l, steady);
+	uint32_t left = in_hand(e);
+
+	/* What is in hand was debited, and is still there for who asks here. */
+	v->state = bucket_read(&e->quota, &e->known, now);
+	if (e->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
+		v->state.used = v->state.used > left ? v->state.used - left : 0;
+	else
+		v->state.current -= left < v->state.current ? left : v->state.current;
+	v->left = bucket_left(&e->quota, &v->state, now);
+	v->admits = true;
+	v->oversize = v->charged = false;
+	v->retry_after = 0;
+}
+
+static bool spend(struct ledger *l, struct entry *e, int64_t cost, usec_t steady)
+{
+	settle(l, e, steady);
+	if ((cost ? cost : 1) > in_hand(e))
+		return false;
+	if (cost > e->block[0].left) {
+		cost -= e->block[0].left;
+		l->held -= e->block[0].left;
+		l->stats.spent += e->block[0].left;
+		e->block[0].left = 0;
+		end_block(l, e, steady);
+	}
+	e->block[0].left -= (uint32_t)cost;
+	l->held -= (uint64_t)cost;
+	l->stats.spent += (uint64_t)cost;
+	return true;
+}
+
+/* No more than what its first block has lost: the rest is dropped. */
+static void unspend(struct ledger *l, struct entry *e, int64_t cost)
+{
+	struct block *b = &e->block[0];
+	uint32_t back = b->units - b->left;
+
+	if (cost < back)
+		back = (uint32_t)cost;
+	b->left += back;
+	l->held += back;
+	l->stats.spent -= (uint64_t)cost;
+	l->stats.dropped += (uint64_t)cost - back;
+}
+
+static unsigned rule_end(const struct plan *plan, unsigned first)
+{
+	unsigned end = first + 1;
+	while (end < plan->n && plan->take[end].limit->rule == plan->take[first].limit->rule)
+		end++;
+	return end;
+}
+
+static bool spend_rule(
+	struct ledger *l, struct plan *plan, unsigned first, unsigned end, usec_t steady)
+{
+	struct entry *entry[PLAN_MAX];
+	unsigned spent = first;
+	bool all = true;
+
+	for (unsigned i = first; i < end; i++) {
+		entry[i] = entry_of(l, &plan->take[i]);
+		if (entry[i])
+			want(entry[i], plan->take[i].cost, steady);
+		all &= entry[i] != NULL;
+	}
+	while (all && spent < end && spend(l, entry[spent], plan->take[spent].cost, steady))
+		spent++;
+	all = spent == end;
+	while (!all && spent-- > first)
+		unspend(l, entry[spent], plan->take[spent].cost);
+	for (unsigned i = first; i < end; i++) {
+		if (all)
+			fill_verdict(l, entry[i], &plan->take[i], steady);
+		if (entry[i] && to_ask(l, entry[i], steady))
+			queue(l, entry[i]);
+	}
+	return all;
+}
+
+uint32_t ledger_spend(struct ledger *l, struct plan *plan, usec_t steady)
+{
+	uint32_t spent = 0;
+
+	for (unsigned first = 0, end; first < plan->n; first = end) {
+		end = rule_end(plan, first);
+		if (plan->take[first].limit->rule->lease > 0 &&
+			spend_rule(l, plan, first, end, steady))
+			spent |= (uint32_t)((UINT64_C(1) << end) - (UINT64_C(1) << first));
+	}
+	return spent;
+}
+
+struct ledger_spent ledger_remember(const struct ledger *l, const struct plan *plan, uint32_t which)
+{
+	struct ledger_spent s = { .which = which };
+
+	for (unsigned i = 0; i < plan->n; i++) {
+		if (!(which >> i & 1))
+			continue;
+		const struct entry *e = find((struct ledger *)l, &plan->take[i].key);
+		s.serial[i] = e ? e->serial : 0;
+	}
+	return s;
+}
+
+void ledger_unspend(
+	struct ledger *l, struct plan *plan, const struct ledger_spent *s, usec_t steady)
+{
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct take *t = &plan->take[i];
+		if (!(s->which >> i & 1))
+			continue;
+		struct entry *e = find(l, &t->key);
+		if (e && e->serial == s->serial[i] && e->block[0].units &&
+			e->block[0].until > steady) {
+			unspend(l, e, t->cost);
+			fill_verdict(l, e, t, steady);
+		} else {
+			l->stats.spent -= (uint64_t)t->cost;
+			l->stats.dropped += (uint64_t)t->cost;
+		}
+	}
+}
+
+/* ---- asking ---- */
+
+/* Which report goes first: one that gives something back. */
+static struct lease_ask *most_owed(struct entry *e)
+{
+	return e->owed[1].back > e->owed[0].back || !e->owed[0].done ? &e->owed[1] : &e->owed[0];
+}
+
+static void leave_if_done(struct ledger *l, struct entry *e)
+{
+	if (e->leaving && !e->asked && !e->queued && !e->block[0].units)
+		free_place(l, e);
+}
+
+bool ledger_next(struct ledger *l, struct ledger_ask *a, usec_t steady)
+{
+	while (l->first != NONE) {
+		struct entry *e = unqueue(l);
+		settle(l, e, steady);
+		if (e->block[0].units && !e->block[0].left)
+			end_block(l, e, steady);
+		uint32_t units = to_ask(l, e, steady);
+		struct lease_ask *owed = most_owed(e);
+		bool is_wanted = units || owed->back;
+		if (is_wanted) {
+			*a = (struct ledger_ask){
+				.key = l->key[place_of(l, e)],
+				.quota = e->quota,
+				.slowest_refill = e->slowest_refill,
+				.slowest_interval = e->slowest_interval,
+				.ask = *owed,
+				.place = place_of(l, e),
+				.serial = e->id,
+			};
+			a->ask.want = units;
+			e->asked |= units > 0;
+			l->stats.returned += owed->back;
+			*owed = (struct lease_ask){ 0 };
+			if (most_owed(e)->back)
+				queue(l, e);
+		}
+		leave_if_done(l, e);
+		if (is_wanted) {
+			l->under_way++;
+			return true;
+		}
+	}
+	return false;
+}
+
+static struct entry *entry_that_asked(struct ledger *l, const struct ledger_ask *a)
+{
+	struct entry *e = &l->entry[a->place];
+
+	return a->ask.want && e->id == a->serial && e->asked ? e : NULL;
+}
+
+void ledger_heard(struct ledger *l, const struct ledger_ask *a, uint32_t granted,
+	const struct leased *state, struct now now, usec_t sent, usec_t steady)
+{
+	struct entry *e = entry_that_asked(l, a);
+
+	l->under_way--;
+	l->ahead = now.utc - sent;
+	if (!e)
+		return;
+	e->asked = false;
+	if (granted == 0) {
+		l->stats.refused++;
+		e->ask_after = steady + REFUSED_PAUSE;
+		leave_if_done(l, e);
+		return;
+	}
+	if (e->block[0].units && !e->block[0].left)
+		end_block(l, e, steady);
+	struct block *b = &e->block[e->block[0].units != 0];
+	*b = (struct block){
+		.units = granted,
+		.left = granted,
+		.mark = lease_mark(&e->quota, state, now),
+		.since = sent,
+		.until = sent + lease_life(&e->quota, state, now),
+	};
+	e->known = state->bucket;
+	l->held += granted;
+	l->stats.granted += granted;
+	l->stats.blocks++;
+	if (e->leaving)
+		end_all(l, e, steady);
+	settle(l, e, steady);
+	leave_if_done(l, e);
+}
+
+void ledger_lost(struct ledger *l, const struct ledger_ask *a, usec_t steady)
+{
+	struct entry *e = entry_that_asked(l, a);
+
+	l->under_way--;
+	l->stats.returned -= a->ask.back;
+	l->stats.dropped += a->ask.back;
+	if (!e)
+		return;
+	e->asked = false;
+	e->ask_after = steady + REFUSED_PAUSE;
+	leave_if_done(l, e);
+}
+
+/* ---- ends ---- */
+
+static bool is_free(const struct ledger *l, uint32_t i)
+{
+	return (l->key[i].a | l->key[i].b) == 0;
+}
+
+void ledger_tick(struct ledger *l, usec_t steady)
+{
+	for (uint32_t i = 0; i < SETS * WAYS; i++) {
+		struct entry *e = &l->entry[i];
+		if (is_free(l, i) || !e->block[0].units)
+			continue;
+		settle(l, e, steady);
+		while (e->block[0].units && steady - e->block[0].since >= IDLE_MAX)
+			end_block(l, e, steady);
+	}
+}
+
+void ledger_return_all(struct ledger *l, usec_t steady)
+{
+	for (uint32_t i = 0; i < SETS * WAYS; i++) {
+		struct entry *e = &l->entry[i];
+		if (is_free(l, i))
+			continue;
+		e->leaving = true;
+		end_all(l, e, steady);
+		leave_if_done(l, e);
+	}
+}
+
+void ledger_close(struct ledger *l)
+{
+	l->closed = true;
+}
+
+void ledger_disown(struct ledger *l)
+{
+	for (uint32_t i = 0; i < SETS * WAYS; i++) {
+		struct entry *e = &l->entry[i];
+		for (unsigned k = 0; k < BLOCKS; k++)
+			e->block[k].disowned = true;
+		for (unsigned k = 0; k < MARKS; k++) {
+			l->stats.dropped += e->owed[k].back;
+			e->owed[k] = (struct lease_ask){ 0 };
+		}
+	}
+}
