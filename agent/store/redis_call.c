@@ -7,7 +7,7 @@
 static_assert(REDIS_CALL_TAKES <= 256, "their places are bytes");
 static_assert((int)REDIS_CALL_TAKES >= (int)PLAN_MAX, "one plan always fits");
 
-enum { FIRST_OF_RULE = 1, LAST_OF_REQUEST = 2 };
+enum { FIRST_OF_RULE = 1, LAST_OF_REQUEST = 2, ASKS = 4 };
 
 /* ---- bytes: little-endian, on any machine ---- */
 
@@ -44,7 +44,7 @@ static uint64_t get_u64(const uint8_t *p)
 
 void redis_call_clear(struct redis_call *c)
 {
-	c->plan_n = c->take_n = c->key_n = c->limit_n = 0;
+	c->plan_n = c->take_n = c->key_n = c->limit_n = c->ask_n = 0;
 	memset(c->key_at, 0, sizeof c->key_at);
 	memset(c->limit_at, 0, sizeof c->limit_at);
 }
@@ -55,19 +55,20 @@ static bool enforces(const struct rule *r)
 }
 
 /* "<BBBBI4I4ddd" */
-static void put_limit(uint8_t *p, const struct limit *l)
+static void put_limit(struct redis_call *c, const struct quota *q, const struct rule *r,
+	double slowest_interval, double slowest_refill)
 {
-	const struct quota *q = &l->quota;
+	uint8_t *p = c->limits + (size_t)c->limit_n++ * REDIS_LIMIT_BYTES;
 
 	*p++ = (uint8_t)q->algorithm;
 	*p++ = (uint8_t)q->window.kind;
-	*p++ = enforces(l->rule);
-	*p++ = l->rule->count_denied;
+	*p++ = r && enforces(r);
+	*p++ = r && r->count_denied;
 	p = put_u32(p, (uint32_t)q->units);
 	p = put_u32(p, (uint32_t)q->capacity);
 	p = put_double(p, (double)q->window.length);
-	p = put_double(p, l->slowest_interval);
-	(void)put_double(p, l->slowest_refill);
+	p = put_double(p, slowest_interval);
+	(void)put_double(p, slowest_refill);
 }
 
 /* Where it is among those that differ, added if new. As many places as twice what can come, so a
@@ -79,8 +80,8 @@ static unsigned limit_place(struct redis_call *c, const struct limit *l)
 	for (;; at++) {
 		uint16_t *place = &c->limit_at[at % (2 * REDIS_CALL_TAKES)];
 		if (*place == 0) {
-			put_limit(c->limits + (size_t)c->limit_n * REDIS_LIMIT_BYTES, l);
-			c->limit[c->limit_n++] = l;
+			c->limit[c->limit_n] = l;
+			put_limit(c, &l->quota, l->rule, l->slowest_interval, l->slowest_refill);
 			*place = (uint16_t)c->limit_n;
 		}
 		if (c->limit[*place - 1] == l)
@@ -103,20 +104,21 @@ static unsigned key_place(struct redis_call *c, const struct key *k)
 }
 
 /* "<BBBI4". A cost that is more than any capacity needs no more than to stay so. */
-static void put_take(struct redis_call *c, const struct take *t, unsigned flags)
+static void put_take(
+	struct redis_call *c, const struct key *key, unsigned limit, unsigned flags, int64_t cost)
 {
 	uint8_t *p = c->takes + (size_t)c->take_n++ * REDIS_TAKE_BYTES;
 
-	*p++ = (uint8_t)key_place(c, &t->key);
-	*p++ = (uint8_t)limit_place(c, t->limit);
+	*p++ = (uint8_t)key_place(c, key);
+	*p++ = (uint8_t)limit;
 	*p++ = (uint8_t)flags;
-	(void)put_u32(p, t->cost > UINT32_MAX ? UINT32_MAX : (uint32_t)t->cost);
+	(void)put_u32(p, cost > UINT32_MAX ? UINT32_MAX : (uint32_t)cost);
 }
 
 bool redis_call_add(struct redis_call *c, struct plan *plan)
 {
 	assert(plan->n <= PLAN_MAX);
-	if (c->plan_n == REDIS_CALL_PLANS || plan->n > REDIS_CALL_TAKES - c->take_n)
+	if (c->plan_n == REDIS_CALL_PLANS || c->ask_n || plan->n > REDIS_CALL_TAKES - c->take_n)
 		return false;
 	for (unsigned i = 0; i < plan->n; i++) {
 		const struct take *t = &plan->take[i];
@@ -125,10 +127,25 @@ bool redis_call_add(struct redis_call *c, struct plan *plan)
 			flags |= FIRST_OF_RULE;
 		if (i == plan->n - 1)
 			flags |= LAST_OF_REQUEST;
-		put_take(c, t, flags);
+		put_take(c, &t->key, limit_place(c, t->limit), flags, t->cost);
 	}
 	c->plan_takes[c->plan_n] = (uint8_t)plan->n;
 	c->plan[c->plan_n++] = plan;
+	return true;
+}
+
+bool redis_call_ask(struct redis_call *c, const struct ledger_ask *a)
+{
+	if (c->ask_n == REDIS_CALL_ASKS || c->take_n == REDIS_CALL_TAKES)
+		return false;
+	uint8_t *p = c->asks + (size_t)c->ask_n * REDIS_ASK_BYTES;
+	p = put_u32(p, a->ask.done);
+	p = put_u32(p, a->ask.back);
+	(void)put_u64(p, (uint64_t)a->ask.mark);
+	c->limit[c->limit_n] = NULL; /* it is not to be found: its policy may go */
+	put_take(c, &a->key, c->limit_n, ASKS, a->ask.want);
+	put_limit(c, &a->quota, NULL, a->slowest_interval, a->slowest_refill);
+	c->ask[c->ask_n++].asked = *a;
 	return true;
 }
 
@@ -158,9 +175,10 @@ unsigned redis_call_args(struct redis_call *c, const char *prefix, const char *s
 
 	assert(prefix_n <= REDIS_PREFIX_MAX);
 	(void)snprintf(c->key_count, sizeof c->key_count, "%u", c->key_n);
-	c->now[0] = '\0';
+	c->virtual_now[0] = '\0';
 	if (virtual_now)
-		(void)snprintf(c->now, sizeof c->now, "%lld", (long long)*virtual_now);
+		(void)snprintf(
+			c->virtual_now, sizeof c->virtual_now, "%lld", (long long)*virtual_now);
 
 #define ARG(p, bytes) (argv[n] = (const char *)(p), argv_bytes[n++] = (bytes))
 	ARG("EVALSHA", 7);
@@ -174,7 +192,9 @@ unsigned redis_call_args(struct redis_call *c, const char *prefix, const char *s
 	}
 	ARG(c->limits, (size_t)c->limit_n * REDIS_LIMIT_BYTES);
 	ARG(c->takes, (size_t)c->take_n * REDIS_TAKE_BYTES);
-	ARG(c->now, strlen(c->now));
+	ARG(c->virtual_now, strlen(c->virtual_now));
+	if (c->ask_n)
+		ARG(c->asks, (size_t)c->ask_n * REDIS_ASK_BYTES);
 #undef ARG
 	return n;
 }
@@ -218,6 +238,9 @@ static bool reply_holds(const struct redis_call *c, const uint8_t *p)
 				return false;
 		p += (size_t)c->plan_takes[i] * REDIS_BUCKET_BYTES;
 	}
+	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_BUCKET_BYTES + REDIS_OUT_BYTES)
+		if (!get_bucket(p, c->ask[i].asked.quota.algorithm, &b))
+			return false;
 	return true;
 }
 
@@ -235,19 +258,36 @@ static void charge(struct plan *plan, const uint8_t *p, struct now now)
 	plan_charge(plan, stored, now);
 }
 
+/* `p`: the bucket, and what is out. */
+static void apply(struct redis_ask *a, const uint8_t *p, struct now now)
+{
+	const struct quota *q = &a->asked.quota;
+	struct leased stored;
+
+	(void)get_bucket(p, q->algorithm, &stored.bucket);
+	uint64_t out = get_u64(p + REDIS_BUCKET_BYTES);
+	stored.fresh = (uint32_t)out;
+	stored.stale = (uint32_t)(out >> 32);
+	a->granted = lease_apply(q, &stored, &a->asked.ask, now, &a->state);
+}
+
 bool redis_call_read(struct redis_call *c, const void *reply, size_t n)
 {
 	const uint8_t *p = reply;
 
-	if (n != 8 + (size_t)c->take_n * REDIS_BUCKET_BYTES || !reply_holds(c, p))
+	if (n != 8 + (size_t)c->take_n * REDIS_BUCKET_BYTES + (size_t)c->ask_n * REDIS_OUT_BYTES ||
+		!reply_holds(c, p))
 		return false;
 	usec_t at = (usec_t)get_u64(p);
 	struct now now = { .steady = at, .utc = at };
+	c->now = now;
 	p += 8;
 	for (unsigned i = 0; i < c->plan_n; i++) {
 		if (c->plan[i])
 			charge(c->plan[i], p, now);
 		p += (size_t)c->plan_takes[i] * REDIS_BUCKET_BYTES;
 	}
+	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_BUCKET_BYTES + REDIS_OUT_BYTES)
+		apply(&c->ask[i], p, now);
 	return true;
 }

@@ -32,6 +32,7 @@ local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
 local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
+local ASKS = 4 -- flags
 local LEASE_LIFE, LEASE_LEAST, LEASE_PART, LEASE_OUT = 2000000, 2, 4, 2
 local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NONE_OUT = '\0\0\0\0\0\0\0\0'
@@ -128,9 +129,68 @@ end
 -- By place in KEYS: the bucket's bytes, as they are at this point of the call.
 local buckets = #keys > 0 and call('MGET', unpack(keys)) or {}
 
+local asks = 0
+local changed = {} -- by place in KEYS: the take that was charged last
+
+-- The rest of lease_apply(): hears of a block that is done, and grants the next.
+local function lease_apply(t)
+	local limit, key, want, used, at = t[LIMIT], t[KEY], t[COST], t[USED], t[AT]
+	local done, back, mark = unpack_bytes('<I4I4i8', ARGV[4], 16 * asks + 1)
+	local fresh, stale, heard = 0, 0, false
+	asks = asks + 1
+	if t[OUT] then
+		fresh, stale = unpack_bytes('<I4I4', t[OUT])
+	end
+
+	local tokens = limit[ALGORITHM] == TOKEN_BUCKET
+	if done > 0 and tokens then
+		local turn = floor(now / LEASE_LIFE)
+		if mark == turn and done <= fresh then
+			fresh, heard = fresh - done, true
+		elseif mark == turn - 1 and done <= stale then
+			stale, heard = stale - done, true
+		end
+		if heard then
+			used = back < used and used - back or 0
+		end
+	elseif done > 0 and mark == at then
+		used = used - math.min(back, used)
+		heard = true
+	end
+
+	local level = used
+	if limit[ALGORITHM] == SLIDING_WINDOW and t[PREVIOUS] > 0 then
+		local elapsed = now - at
+		if elapsed < 0 then
+			elapsed = 0
+		end
+		level = used + t[PREVIOUS] * (limit[LENGTH] - elapsed) / limit[LENGTH]
+	end
+
+	local most = limit[CAPACITY] - level
+	most = (most > 0 and most or 0) / LEASE_PART
+	if tokens then
+		local room = limit[CAPACITY] / LEASE_OUT - fresh - stale
+		most = most < room and most or room
+	end
+	most = want < most and want or most
+	most = most >= LEASE_LEAST and floor(most) or 0
+	if most == 0 and not heard then
+		return
+	end
+	t[USED] = used + most
+	if tokens then
+		fresh = fresh + most
+		t[OUT] = fresh + stale > 0 and pack_bytes('<I4I4', fresh, stale) or nil
+		buckets[key] = pack_bytes('<di8', t[USED], at) .. (t[OUT] or '')
+	else
+		buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], at)
+	end
+	changed[key] = t
+end
+
 local takes = {}
 local reply = { pack_bytes('<i8', now) }
-local changed = {} -- by place in KEYS: the take that was charged last
 local first, rule, denied = 1, nil, false
 
 bytes = ARGV[2]
@@ -204,6 +264,9 @@ for i = 1, #bytes / 7 do
 			level = used + previous * (length - elapsed) / length
 		end
 	end
+	if out == NONE_OUT then
+		out = nil
+	end
 	reply[i + 1] = bucket
 
 	local asked = cost > 0 and cost or 1
@@ -211,18 +274,21 @@ for i = 1, #bytes / 7 do
 	anew = anew and cost > 0 and bucket ~= NEVER_SEEN
 
 	-- A rule is charged whole or not at all: its first take speaks for it.
-	local t = { limit, key, cost, used, previous, at, anew, admits, false }
+	local t = { limit, key, cost, used, previous, at, anew, admits, false, out }
 	takes[i] = t
-	if flags % 2 == 1 then
+	if flags == ASKS then
+		reply[i + 1] = bucket .. (out or NONE_OUT)
+		lease_apply(t)
+	elseif flags % 2 == 1 then
 		rule = t
 	end
 	t[RULE] = rule
-	if not admits then
+	if flags ~= ASKS and not admits then
 		rule[ADMITS] = false
 		denied = denied or limit[ENFORCES] == 1
 	end
 
-	if flags >= 2 then
+	if flags ~= ASKS and flags >= 2 then
 		-- The last take of a request: charge_by_rule(). An `at` that went back is kept, too.
 		for k = first, i do
 			t = takes[k]
@@ -246,6 +312,9 @@ for i = 1, #bytes / 7 do
 			if charged then
 				if limit[ALGORITHM] == TOKEN_BUCKET then
 					buckets[key] = pack_bytes('<di8', t[USED], t[AT])
+					if t[OUT] then
+						buckets[key] = buckets[key] .. t[OUT]
+					end
 				else
 					buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], t[AT])
 				end
@@ -269,6 +338,9 @@ for i = 1, #takes do
 			end
 			if keep > KEEP_MAX then
 				keep = KEEP_MAX
+			end
+			if t[OUT] then
+				keep = ceil(keep) + 2 * LEASE_LIFE
 			end
 		elseif limit[ALGORITHM] == SLIDING_WINDOW then
 			if used > 0 then

@@ -5,6 +5,7 @@
 #include "redis/store.h"
 
 #include "base/clock.h"
+#include "chance.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -45,52 +46,18 @@ __attribute__((format(printf, 2, 3))) static bool hold(bool ok, const char *form
 	return false;
 }
 
-/* --- Chance --- */
-
-struct chance {
-	uint64_t state;
-};
-
-static uint64_t draw(struct chance *c)
-{
-	uint64_t z = c->state += UINT64_C(0x9e3779b97f4a7c15);
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
-
-/* lo..hi */
-static int64_t between(struct chance *c, int64_t lo, int64_t hi)
-{
-	return lo + (int64_t)(draw(c) % (uint64_t)(hi - lo + 1));
-}
-
-static bool one_in(struct chance *c, unsigned n)
-{
-	return draw(c) % n == 0;
-}
-
-/* 1..most, of any magnitude. */
-static int64_t magnitude(struct chance *c, int64_t most)
-{
-	int64_t top = most;
-	for (int64_t n = between(c, 0, 9); n > 0 && top > 10; n--)
-		top /= 10;
-	return between(c, 1, top);
-}
-
 /* --- A world: rules, and what Redis should hold --- */
 
 /* A value of Redis: `n` bytes, or none, or none that is a string. */
 struct entry {
 	struct key key;
 	enum algorithm algorithm;
-	uint8_t bytes[24];
+	uint8_t bytes[REDIS_LEASED_BYTES + 8];
 	int n; /* -1: no string */
 	bool is_there, is_bucket;
 	/* By this call: the limit that charged it last, and with what. */
 	const struct limit *charged;
-	struct bucket state;
+	struct leased state;
 };
 
 struct world {
@@ -269,33 +236,127 @@ static void compare_plans(const struct plan *want, const struct plan *got)
 	}
 }
 
-/* The bytes of a bucket: this machine's own, which is little-endian. */
+/* The bytes of a bucket, and of what is out: this machine's own, which is little-endian. */
 static_assert(sizeof(struct bucket) == REDIS_BUCKET_BYTES, "as it lies in Redis");
+static_assert(sizeof(struct leased) == REDIS_LEASED_BYTES, "as it lies in Redis");
+
+static struct now now_of(const struct world *w)
+{
+	return (struct now){ .steady = w->now, .utc = w->now };
+}
+
+/* false: never seen. */
+static bool model_read(
+	const struct world *w, const struct entry *e, const struct quota *q, struct leased *state)
+{
+	static const struct bucket zero;
+
+	memset(state, 0, sizeof *state);
+	if (!e->is_bucket)
+		return false;
+	memcpy(state, e->bytes, (size_t)e->n);
+	*state = lease_read(q, state, now_of(w));
+	return !same_bits(&state->bucket, &zero, sizeof zero);
+}
+
+static void model_keeps(struct entry *e, const struct limit *l, const struct leased *state)
+{
+	e->charged = l;
+	e->state = *state;
+	e->is_there = e->is_bucket = true;
+	e->n = state->fresh | state->stale ? REDIS_LEASED_BYTES : REDIS_BUCKET_BYTES;
+	memcpy(e->bytes, state, sizeof *state);
+}
 
 static void model_charges(struct world *w, struct plan *p)
 {
 	const struct bucket *stored[PLAN_MAX];
-	struct bucket bucket[PLAN_MAX];
-	static const uint8_t zero[REDIS_BUCKET_BYTES];
+	struct leased state[PLAN_MAX];
 
 	for (unsigned i = 0; i < p->n; i++) {
-		const struct entry *e = entry_of(w, &p->take[i].key);
-		memcpy(&bucket[i], e->bytes, sizeof bucket[i]);
-		stored[i] = e->is_bucket && !same_bits(e->bytes, zero, sizeof zero) ? &bucket[i]
-										    : NULL;
+		const struct take *t = &p->take[i];
+		bool seen = model_read(w, entry_of(w, &t->key), &t->limit->quota, &state[i]);
+		stored[i] = seen ? &state[i].bucket : NULL;
 	}
-	plan_charge(p, stored, (struct now){ .steady = w->now, .utc = w->now });
+	plan_charge(p, stored, now_of(w));
 	for (unsigned i = 0; i < p->n; i++) {
 		const struct take *t = &p->take[i];
 		if (!t->verdict.charged)
 			continue;
-		struct entry *e = entry_of(w, &t->key);
-		e->charged = t->limit;
-		e->state = t->verdict.state;
-		e->is_there = e->is_bucket = true;
-		e->n = REDIS_BUCKET_BYTES;
-		memcpy(e->bytes, &t->verdict.state, sizeof t->verdict.state);
+		state[i].bucket = t->verdict.state;
+		model_keeps(entry_of(w, &t->key), t->limit, &state[i]);
 	}
+}
+
+/* --- Blocks --- */
+
+/* What an agent might say of a block: that it is one which is out, or anything. */
+static void random_ask(struct world *w, struct ledger_ask *a)
+{
+	struct chance *c = &w->chance;
+	unsigned r = (unsigned)between(c, 0, w->rules - 1);
+	unsigned i = (unsigned)between(c, 0, w->limits[r] - 1);
+	const struct limit *l = &w->limit[r][between(c, 0, TIERS - 1)][i];
+	const struct entry *e = entry_of(w, &w->entry[r][i][between(c, 0, CLIENTS - 1)].key);
+	struct leased there;
+
+	(void)model_read(w, e, &l->quota, &there);
+	*a = (struct ledger_ask){ .key = e->key,
+		.quota = l->quota,
+		.slowest_interval = l->slowest_interval,
+		.slowest_refill = l->slowest_refill };
+	if (!one_in(c, 4))
+		a->ask.want = (uint32_t)magnitude(c, one_in(c, 2) ? 20 : UINT32_MAX);
+	if (one_in(c, 3))
+		return;
+	uint32_t out = one_in(c, 2) ? there.fresh : there.stale;
+	a->ask.mark = lease_mark(&l->quota, &there, now_of(w)) - between(c, 0, 2);
+	a->ask.done = (uint32_t)(one_in(c, 4) ? magnitude(c, UINT32_MAX) : between(c, 0, out + 1));
+	a->ask.back = (uint32_t)between(c, 0, a->ask.done);
+	if (!e->is_bucket || l->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
+		return;
+	a->ask.mark = there.bucket.at + (one_in(c, 4) ? between(c, -1, 1) : 0);
+	a->ask.done = (uint32_t)between(c, 1, (int64_t)there.bucket.current + 1);
+	a->ask.back = (uint32_t)between(c, 0, a->ask.done);
+}
+
+static bool is_known(
+	const struct lease_ask *ask, const struct quota *q, const struct leased *l, struct now now)
+{
+	int64_t mark = lease_mark(q, l, now);
+
+	if (ask->done == 0)
+		return false;
+	if (q->algorithm != ALGORITHM_TOKEN_BUCKET)
+		return ask->mark == mark;
+	return (ask->mark == mark && ask->done <= l->fresh) ||
+	       (ask->mark == mark - 1 && ask->done <= l->stale);
+}
+
+static uint64_t asks, grants, reports;
+
+static uint32_t model_grants(struct world *w, const struct ledger_ask *a, struct leased *state)
+{
+	static struct limit kept[REDIS_CALL_ASKS];
+	static unsigned kept_n;
+	struct entry *e = entry_of(w, &a->key);
+	struct leased stored;
+
+	(void)model_read(w, e, &a->quota, &stored);
+	uint32_t granted = lease_apply(&a->quota, &stored, &a->ask, now_of(w), state);
+	stored.bucket = bucket_read(&a->quota, &stored.bucket, now_of(w));
+	bool known = is_known(&a->ask, &a->quota, &stored, now_of(w));
+	asks++;
+	grants += granted > 0;
+	reports += known;
+	if (granted || known) {
+		struct limit *l = &kept[kept_n++ % REDIS_CALL_ASKS];
+		*l = (struct limit){ .quota = a->quota,
+			.slowest_interval = a->slowest_interval,
+			.slowest_refill = a->slowest_refill };
+		model_keeps(e, l, state);
+	}
+	return granted;
 }
 
 /* --- What is in Redis --- */
@@ -328,34 +389,40 @@ static void command(struct redis_server *s, const char *format, ...)
 static void check_life(const struct entry *e, usec_t now, int64_t ms)
 {
 	const struct quota *q = &e->charged->quota;
-	usec_t least = 0, most = 0, start, end;
+	const struct bucket *b = &e->state.bucket;
+	usec_t least = 0, most = 0, out = 0, start, end;
 
 	switch (q->algorithm) {
 	case ALGORITHM_TOKEN_BUCKET: {
 		/* Of what rounding admitted beyond the capacity nothing is owed. */
-		double used = fmin(e->state.used, (double)q->capacity);
+		double used = fmin(b->used, (double)q->capacity);
 		double full = used > 0 ? used * (double)q->window.length / (double)q->units : 0;
 		least = full > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)full;
 		double slow = e->charged->slowest_refill;
 		most = slow > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)slow + 1;
+		/* What is out may be so for two turns, and drains then. */
+		if (e->state.fresh | e->state.stale)
+			out = 2 * LEASE_LIFE;
 		break;
 	}
 	case ALGORITHM_SLIDING_WINDOW:
-		least = e->state.current ? q->window.length : 0;
+		least = b->current ? q->window.length : 0;
 		most = 2 * q->window.length + USEC_PER_SEC;
 		break;
 	case ALGORITHM_FIXED_WINDOW:
 		window_bounds(&q->window, now, &start, &end);
-		least = e->state.current && e->state.at == start ? end - now : 0;
+		least = b->current && b->at == start ? end - now : 0;
 		most = 2 * q->window.length + USEC_PER_SEC;
 		break;
 	}
+	least += out;
+	most += out;
 	hold(ms * 1000 >= least - 1, "lives %" PRId64 " ms, and is full after %" PRId64 " us", ms,
 		least);
 	hold(ms * 1000 <= most + 1000, "lives %" PRId64 " ms, at most wanted %" PRId64 " us", ms,
 		most);
-	usec_t keep = limit_keep_for(
-		e->charged, &e->state, (struct now){ .steady = now, .utc = now });
+	usec_t keep = out +
+		      limit_keep_for(e->charged, b, (struct now){ .steady = now, .utc = now });
 	int64_t want = (keep + 999) / 1000;
 	hold(ms == (want ? want : 1), "lives %" PRId64 " ms, limit_keep_for() says %" PRId64, ms,
 		want);
@@ -427,14 +494,26 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 	e->n = REDIS_BUCKET_BYTES;
 	e->is_there = true;
 	e->is_bucket = false;
-	switch (between(c, 0, 6)) {
+	switch (between(c, 0, 8)) {
 	case 0:
 		e->n = -1;
+		break;
+	case 8:
+		/* Blocks are out. Of a window, none ever is: this is no bucket then. */
+		e->n = REDIS_LEASED_BYTES;
+		e->is_bucket = tokens;
+		at = w->now + between(c, -3 * LEASE_LIFE, LEASE_LIFE);
+		memcpy(e->bytes, &used, sizeof used);
+		memcpy(e->bytes + 8, &at, sizeof at);
+		for (unsigned k = 0; k < 2; k++) {
+			uint32_t out = (uint32_t)magnitude(c, one_in(c, 2) ? 10 : UINT32_MAX);
+			memcpy(e->bytes + 16 + 4 * k, &out, sizeof out);
+		}
 		break;
 	case 1:
 		do
 			e->n = (int)between(c, 0, sizeof e->bytes);
-		while (e->n == REDIS_BUCKET_BYTES);
+		while (e->n == REDIS_BUCKET_BYTES || e->n == REDIS_LEASED_BYTES);
 		break;
 	case 2:
 		if (tokens) {
@@ -485,6 +564,10 @@ static void run_call(struct world *w, struct waiting_store *s)
 	static struct plan plan[REDIS_CALL_PLANS], want[REDIS_CALL_PLANS];
 	struct plan *list[REDIS_CALL_PLANS] = { 0 };
 	unsigned n = (unsigned)between(&w->chance, 0, one_in(&w->chance, 10) ? 64 : 6), room;
+	static struct ledger_ask ask[REDIS_CALL_ASKS];
+	struct leased left[REDIS_CALL_ASKS];
+	uint32_t granted[REDIS_CALL_ASKS];
+	unsigned ask_n = one_in(&w->chance, 2) ? (unsigned)between(&w->chance, 1, 6) : 0;
 
 	room = REDIS_CALL_TAKES;
 	for (unsigned i = 0; i < n; i++) {
@@ -498,9 +581,19 @@ static void run_call(struct world *w, struct waiting_store *s)
 		want[i] = plan[i];
 		model_charges(w, &want[i]);
 	}
+	ask_n = ask_n < room ? ask_n : room;
+	for (unsigned i = 0; i < ask_n; i++) {
+		random_ask(w, &ask[i]);
+		granted[i] = model_grants(w, &ask[i], &left[i]);
+	}
 	calls++;
-	if (!hold(waiting_store_take(s, list, n, w->now), "no good reply"))
+	if (!hold(waiting_store_take(s, list, n, ask, ask_n, w->now), "no good reply"))
 		return;
+	for (unsigned i = 0; i < ask_n; i++)
+		hold(s->call.ask[i].granted == granted[i] &&
+				same_bits(&s->call.ask[i].state, &left[i], sizeof left[i]),
+			"ask %u of %u: %u units granted, C grants %u", i, ask_n,
+			s->call.ask[i].granted, granted[i]);
 	for (unsigned i = 0; i < n; i++) {
 		requests++;
 		takes += plan[i].n;
@@ -589,8 +682,9 @@ int main(int argc, char **argv)
 		run_seed(&store, first + i);
 	by_the_servers_clock(&server);
 	printf("%" PRIu64 " calls, %" PRIu64 " requests (%" PRIu64 " denied), %" PRIu64
-	       " takes (%" PRIu64 " charged), %u failures\n",
-		calls, requests, denials, takes, charges, failures);
+	       " takes (%" PRIu64 " charged), %" PRIu64 " asks for a block (%" PRIu64
+	       " granted; of %" PRIu64 " blocks it was heard), %u failures\n",
+		calls, requests, denials, takes, charges, asks, grants, reports, failures);
 	redis_server_stop(&server);
 	return failures != 0;
 }

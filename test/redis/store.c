@@ -3,7 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-bool waiting_store_take(struct waiting_store *s, struct plan *const plan[], unsigned n, usec_t now)
+bool waiting_store_take(struct waiting_store *s, struct plan *const plan[], unsigned n,
+	const struct ledger_ask *ask, unsigned ask_n, usec_t now)
 {
 	const char *argv[REDIS_CALL_ARGS];
 	size_t bytes[REDIS_CALL_ARGS];
@@ -12,6 +13,12 @@ bool waiting_store_take(struct waiting_store *s, struct plan *const plan[], unsi
 	for (unsigned i = 0; i < n; i++) {
 		if (!redis_call_add(&s->call, plan[i])) {
 			fprintf(stderr, "no room for %u plans in one call\n", n);
+			return false;
+		}
+	}
+	for (unsigned i = 0; i < ask_n; i++) {
+		if (!redis_call_ask(&s->call, &ask[i])) {
+			fprintf(stderr, "no room for %u asks in one call\n", ask_n);
 			return false;
 		}
 	}
@@ -30,7 +37,7 @@ static enum store_rc take(struct store *store, struct plan *plan, struct now now
 {
 	struct waiting_store *s = (struct waiting_store *)store;
 
-	if (!waiting_store_take(s, &plan, 1, now.utc))
+	if (!waiting_store_take(s, &plan, 1, NULL, 0, now.utc))
 		exit(2);
 	return STORE_DONE;
 }

@@ -19,7 +19,9 @@ struct waiting_store {
 /* `prefix` is borrowed: stores with different ones share nothing. */
 void waiting_store_init(struct waiting_store *, struct redis_server *, const char *prefix);
 
-/* One call of `n` plans at `now`; false, with a line on stderr: no good answer. */
-bool waiting_store_take(struct waiting_store *, struct plan *const plan[], unsigned n, usec_t now);
+/* One call of `n` plans, and what `ask_n` ledgers want, at `now`; false, with a line on stderr: no
+ * good answer. What came of an ask is in call.ask[]. */
+bool waiting_store_take(struct waiting_store *, struct plan *const plan[], unsigned n,
+	const struct ledger_ask *, unsigned ask_n, usec_t now);
 
 #endif

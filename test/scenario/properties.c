@@ -2,6 +2,7 @@
  * virtual time. A failure names its property and seed; `properties NAME SEED` runs that one again,
  * `properties NAME SEED COUNT` as many from there on. */
 #include "base/timeline.h"
+#include "chance.h"
 #include "config/snapshot.h"
 #include "limit/decision.h"
 #include "store/memory.h"
@@ -45,31 +46,6 @@ static void *must(void *p)
 		return p;
 	fputs("out of memory\n", stderr);
 	exit(2);
-}
-
-/* --- Chance --- */
-
-struct chance {
-	uint64_t state;
-};
-
-static uint64_t draw(struct chance *c)
-{
-	uint64_t z = c->state += UINT64_C(0x9e3779b97f4a7c15);
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
-
-/* lo..hi */
-static int64_t between(struct chance *c, int64_t lo, int64_t hi)
-{
-	return lo + (int64_t)(draw(c) % (uint64_t)(hi - lo + 1));
-}
-
-static bool one_in(struct chance *c, unsigned n)
-{
-	return draw(c) % n == 0;
 }
 
 /* --- Clocks --- */

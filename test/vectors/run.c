@@ -127,7 +127,7 @@ static void ask_redis(const struct table *t, int64_t cost, usec_t now, const str
 	}
 	plan.n = 1;
 	plan.take[0] = (struct take){ .limit = &limit, .key = { t->number, 0 }, .cost = cost };
-	if (!waiting_store_take(redis, list, 1, now)) {
+	if (!waiting_store_take(redis, list, 1, NULL, 0, now)) {
 		failures++;
 		return;
 	}
