@@ -2,6 +2,7 @@
 #include "config/snapshot.h"
 #include "server/control.h"
 #include "server/keeper.h"
+#include "store/redis_tls.h"
 #include "store/state.h"
 
 #include <ev.h>
@@ -115,7 +116,9 @@ static int print_version(unsigned how_often)
 		ev_version_major(), ev_version_minor(), LIBCONFIG_VER_MAJOR, LIBCONFIG_VER_MINOR,
 		LIBCONFIG_VER_REVISION, sodium_version_string(), SYSTEMD_VERSION, HIREDIS_MAJOR,
 		HIREDIS_MINOR, HIREDIS_PATCH);
-	(void)printf("Stores: memory, redis\nSPOP: 2.0, pipelining, fragmentation\n");
+	(void)printf(
+		"Stores: memory, redis\nTLS to Redis: %s\nSPOP: 2.0, pipelining, fragmentation\n",
+		redis_tls_version());
 	return EXIT_SUCCESS;
 }
 

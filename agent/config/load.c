@@ -3,7 +3,9 @@
 
 #include "config/nearest.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char *const top_name[] = {
 #define X(name) #name,
@@ -162,6 +164,47 @@ static void redis_fill(struct loader *l)
 	}
 }
 
+/* A file that is named has to be there; what is in it OpenSSL finds out at the start. */
+static void check_tls_file(struct loader *l, enum option id, const char *path)
+{
+	if (path[0] && access(path, R_OK) != 0)
+		problem_add(l->problems, l->option_at[id], "%s = \"%s\": %s", option_table[id].name,
+			path, strerror(errno));
+}
+
+static void check_tls(struct loader *l)
+{
+	const struct settings *s = &l->values.settings;
+	struct place at = l->option_at[OPTION_ID_redis_tls];
+
+	if (!s->redis.tls) {
+		for (int id = OPTION_ID_redis_tls_ca; id <= OPTION_ID_redis_tls_name; id++)
+			if (l->option_at[id].line)
+				problem_warn(l->problems, l->option_at[id],
+					"%s: not used without redis.tls = true",
+					option_table[id].name);
+		return;
+	}
+	if (!REDIS_TLS)
+		problem_add(l->problems, at,
+			"redis.tls = true: this build has no TLS, as its hiredis had none: use one for "
+			"Debian 13 or newer, or let stunnel do it beside the agent (conf/README.md)");
+	check_tls_file(l, OPTION_ID_redis_tls_ca, s->redis.tls_ca);
+	check_tls_file(l, OPTION_ID_redis_tls_cert, s->redis.tls_cert);
+	check_tls_file(l, OPTION_ID_redis_tls_key, s->redis.tls_key);
+	if (!s->redis.tls_cert[0] != !s->redis.tls_key[0])
+		problem_add(l->problems,
+			l->option_at[s->redis.tls_cert[0] ? OPTION_ID_redis_tls_cert
+							  : OPTION_ID_redis_tls_key],
+			"redis.tls_cert and redis.tls_key: want both or none");
+	for (unsigned i = 0; i < s->redis.server_n; i++)
+		if (s->redis.server[i].is_unix)
+			problem_add(l->problems, l->option_at[OPTION_ID_redis_servers],
+				"redis.servers: \"%s\": want host:port with redis.tls = true: Redis has no "
+				"TLS on a UNIX socket",
+				s->redis.server[i].text);
+}
+
 /* A rule that counts by a field whose values are secret; NULL: there is none. */
 static const struct rule *counts_secret(const struct policy *p, unsigned *slot)
 {
@@ -276,6 +319,7 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	options_default(l);
 	policy_fill(l);
 	redis_fill(l);
+	check_tls(l);
 	tiers_file_load(l);
 	if (loader_failed(l))
 		return NULL;

@@ -105,6 +105,18 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		settings.redis.password, "better from the environment than in this file") \
 	X(redis_db, "redis.db", INTEGER, "0", 0, 65535, RESTART, "", settings.redis.db, \
 		"number of the database") \
+	X(redis_tls, "redis.tls", BOOLEAN, "false", 0, 0, RESTART, "", settings.redis.tls, \
+		"TLS to servers and sentinels; certificates are verified, and the name in them") \
+	X(redis_tls_ca, "redis.tls_ca", PATH, "", 0, 0, RESTART, "", settings.redis.tls_ca, \
+		"who may have signed their certificates: a file, or a folder with hashed names; " \
+		"\"\": the system's; read again at a reload, as the next two") \
+	X(redis_tls_cert, "redis.tls_cert", PATH, "", 0, 0, RESTART, "", settings.redis.tls_cert, \
+		"the agent's own certificate, with its chain, where they ask for one") \
+	X(redis_tls_key, "redis.tls_key", PATH, "", 0, 0, RESTART, "", settings.redis.tls_key, \
+		"its key, without a passphrase") \
+	X(redis_tls_name, "redis.tls_name", TEXT, "", 0, 0, RESTART, "", settings.redis.tls_name, \
+		"the name that each certificate must have, also asked for (SNI); \"\": the host as " \
+		"configured, or as sentinels name it") \
 	X(redis_prefix, "redis.prefix", TEXT, "rl:", 0, 0, RESTART, "", settings.redis.prefix, \
 		"what the names of all keys begin with") \
 	X(redis_timeout, "redis.timeout", DURATION, "20ms", 1000, OPTION_MINUTE, RELOAD, "", \

@@ -53,6 +53,8 @@ struct settings {
 		struct listen_address server[SERVERS_MAX];
 		unsigned server_n;                             /* REDIS_KIND_SINGLE: 1 */
 		char master[64], username[128], password[256]; /* "": none */
+		bool tls;
+		char tls_ca[256], tls_cert[256], tls_key[256], tls_name[256]; /* ditto */
 		int64_t db;
 		char prefix[64];
 		usec_t timeout;

@@ -7,23 +7,36 @@
 
 static_assert((int)SERVERS_MAX <= (int)REDIS_SERVERS_MAX, "all that can be configured");
 
-struct redis_settings backend_redis_settings(const struct settings *s)
+struct redis_settings backend_redis_settings(const struct settings *s, struct redis_tls *tls)
 {
-	struct redis_settings r = { .db = (int)s->redis.db, .timeout = s->redis.timeout };
+	struct redis_settings r = {
+		.db = (int)s->redis.db, .timeout = s->redis.timeout, .tls = tls
+	};
 	(void)snprintf(r.prefix, sizeof r.prefix, "%s", s->redis.prefix);
 	(void)snprintf(r.username, sizeof r.username, "%s", s->redis.username);
 	(void)snprintf(r.password, sizeof r.password, "%s", s->redis.password);
 	return r;
 }
 
-struct redis_hub *backend_hub_new(
-	const struct settings *s, struct ev_loop *loop, char *err, size_t err_size)
+struct redis_tls *backend_tls_new(const struct settings *s, char *err, size_t err_size)
+{
+	struct redis_tls_settings t = { 0 };
+	(void)snprintf(t.ca, sizeof t.ca, "%s", s->redis.tls_ca);
+	(void)snprintf(t.cert, sizeof t.cert, "%s", s->redis.tls_cert);
+	(void)snprintf(t.key, sizeof t.key, "%s", s->redis.tls_key);
+	(void)snprintf(t.name, sizeof t.name, "%s", s->redis.tls_name);
+	return redis_tls_new(&t, err, err_size);
+}
+
+struct redis_hub *backend_hub_new(const struct settings *s, struct redis_tls *tls,
+	struct ev_loop *loop, char *err, size_t err_size)
 {
 	struct redis_host server[SERVERS_MAX];
 	struct redis_hub_settings h = {
 		.mode = s->redis.mode == REDIS_KIND_SENTINEL ? REDIS_SENTINEL : REDIS_SINGLE,
 		.server = server,
 		.server_n = s->redis.server_n,
+		.tls = tls,
 	};
 	for (unsigned i = 0; i < s->redis.server_n; i++) {
 		const struct listen_address *from = &s->redis.server[i];

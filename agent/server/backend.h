@@ -5,12 +5,16 @@
 #include "config/snapshot.h"
 #include "store/redis.h"
 #include "store/redis_hub.h"
+#include "store/redis_tls.h"
 
-/* Of one worker's store. Holds the password: wipe it after use. */
-struct redis_settings backend_redis_settings(const struct settings *);
+/* Of one worker's store, which borrows the TLS. Holds the password: wipe it after use. */
+struct redis_settings backend_redis_settings(const struct settings *, struct redis_tls *);
 
-/* The hub of this process; NULL: `err` says why. */
+/* What connections to Redis share, where redis.tls is true; NULL: `err` says why. */
+struct redis_tls *backend_tls_new(const struct settings *, char *err, size_t err_size);
+
+/* The hub of this process, which borrows the TLS; NULL: `err` says why. */
 struct redis_hub *backend_hub_new(
-	const struct settings *, struct ev_loop *, char *err, size_t err_size);
+	const struct settings *, struct redis_tls *, struct ev_loop *, char *err, size_t err_size);
 
 #endif

@@ -49,6 +49,7 @@ struct control {
 	struct keeper *keeper;
 	struct denials *denials;
 	struct desk *desk;     /* what the operator changed */
+	struct redis_tls *tls; /* NULL: none */
 	struct redis_hub *hub; /* NULL: the store is the memory store */
 	unsigned ticks;
 	uint64_t events_dropped; /* as of the last second that was summed up */
@@ -277,8 +278,10 @@ static struct snapshot *load_fresh(struct control *c)
 	bool ok = fresh && snapshot_can_replace(c->snapshot, fresh, &problems);
 	log_problems(&problems, !ok);
 	problems_free(&problems);
-	if (ok) {
-		char err[512];
+	char err[512];
+	if (ok && c->tls && !redis_tls_reload(c->tls, err, sizeof err)) {
+		log_error("reload_refused", KV_Z("problem", err));
+	} else if (ok) {
 		struct log_settings log = log_settings_for(&fresh->settings, c->args.verbosity);
 		if (log_change(&log, err, sizeof err) == 0)
 			return desk_apply(c->desk, fresh);
@@ -474,7 +477,7 @@ static bool has_descriptors(unsigned loops)
 static bool start_workers(struct control *c)
 {
 	unsigned n = worker_count(&c->snapshot->settings);
-	struct redis_settings redis = backend_redis_settings(&c->snapshot->settings);
+	struct redis_settings redis = backend_redis_settings(&c->snapshot->settings, c->tls);
 	bool all = true;
 	for (unsigned i = 0; i < n && all; i++) {
 		struct worker *w = worker_new(&(struct worker_args){
@@ -515,6 +518,14 @@ static void on_moment(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)loop;
 	(void)timer;
 	(void)revents;
+}
+
+static bool open_redis(struct control *c, const struct settings *s, char *err, size_t err_size)
+{
+	if (s->redis.tls && !(c->tls = backend_tls_new(s, err, err_size)))
+		return false;
+	c->hub = backend_hub_new(s, c->tls, c->loop, err, err_size);
+	return c->hub;
 }
 
 /* Who starts beside a Redis that works should not begin by doing without it. */
@@ -629,8 +640,7 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 		goto fail;
 	}
 	const struct settings *s = &c->snapshot->settings;
-	if (s->store.backend == BACKEND_REDIS &&
-		!(c->hub = backend_hub_new(s, c->loop, err, err_size)))
+	if (s->store.backend == BACKEND_REDIS && !open_redis(c, s, err, err_size))
 		goto fail;
 	if (!start_workers(c)) {
 		(void)snprintf(err, err_size,
@@ -683,6 +693,7 @@ void control_free(struct control *c)
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);
 	redis_hub_free(c->hub);
+	redis_tls_free(c->tls);
 	for (unsigned i = 0; i < c->retired_n; i++)
 		drop(c->retired[i]);
 	drop(c->snapshot);

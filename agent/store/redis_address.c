@@ -9,6 +9,11 @@ bool redis_address_eq(const struct redis_address *a, const struct redis_address 
 	return a->port == b->port && strcmp(a->host, b->host) == 0;
 }
 
+const char *redis_address_name(const struct redis_address *a)
+{
+	return a->name[0] ? a->name : a->host;
+}
+
 const char *redis_address_text(const struct redis_address *a, char out[REDIS_ADDRESS_TEXT_MAX])
 {
 	if (!a->port)

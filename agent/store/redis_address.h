@@ -18,9 +18,12 @@ struct redis_host {
 struct redis_address {
 	char host[108]; /* numeric, or an absolute path */
 	uint16_t port;  /* 0: a path */
+	char name[256]; /* by which it was found, for its certificate; "": by what stands above */
 };
 
+/* The same place, whatever its name. */
 bool redis_address_eq(const struct redis_address *, const struct redis_address *);
+const char *redis_address_name(const struct redis_address *);
 /* "127.0.0.1:6379", "[::1]:6379", or the path. */
 enum { REDIS_ADDRESS_TEXT_MAX = 120 };
 const char *redis_address_text(const struct redis_address *, char out[REDIS_ADDRESS_TEXT_MAX]);

@@ -1,5 +1,7 @@
 #include "store/redis_conn.h"
 
+#include "store/redis_tls.h"
+
 #include <assert.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -35,6 +37,7 @@ struct redis_conn {
 	/* Ours while ac->data points back here; one that hiredis has still to free (it was given
 	 * up inside one of its callbacks) no longer does. */
 	redisAsyncContext *ac;
+	struct ssl_st *ssl; /* of `ac`; NULL: no TLS */
 	ev_io readable, writable;
 	redisReplyObjectFunctions *plain, bounded;
 	size_t budget;     /* of the reply that is being read */
@@ -193,6 +196,7 @@ static redisAsyncContext *detach(struct redis_conn *c)
 		}
 	}
 	c->ac = NULL;
+	c->ssl = NULL;
 	c->expected = 0;
 	return ac;
 }
@@ -357,8 +361,9 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
 		char why[160];
 		snprintf(why, sizeof why, "%s", ac->errstr ? ac->errstr : "");
 		bool too_large = ac->err == REDIS_ERR_OOM;
+		const char *hint = c->ssl ? redis_tls_explain(c->ssl, why, sizeof why) : NULL;
 		(void)detach(c);
-		fall(c, too_large ? "a reply that is larger than any should be" : why, NULL);
+		fall(c, too_large ? "a reply that is larger than any should be" : why, hint);
 		return;
 	}
 	c->budget = c->settings.reply_max;
@@ -379,6 +384,20 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
 }
 
 /* ---- opening ---- */
+
+/* false: it has fallen. */
+static bool begin_tls(struct redis_conn *c)
+{
+	const char *hint;
+	char why[160];
+
+	if (!c->settings.tls)
+		return true;
+	c->ssl = redis_tls_begin(c->settings.tls, c->ac, &c->address, why, sizeof why, &hint);
+	if (!c->ssl)
+		give_up(c, why, hint);
+	return c->ssl;
+}
 
 static void open_now(struct redis_conn *c)
 {
@@ -412,6 +431,8 @@ static void open_now(struct redis_conn *c)
 	bound_replies(c);
 	ev_io_set(&c->readable, ac->c.fd, EV_READ);
 	ev_io_set(&c->writable, ac->c.fd, EV_WRITE);
+	if (!begin_tls(c))
+		return;
 	if (redisAsyncFormattedCommand(ac, on_reply, NULL, guard, 0) != REDIS_OK ||
 		!put_handshake(c)) {
 		give_up(c, "out of memory", NULL);
@@ -426,7 +447,8 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 	struct redis_conn *c = timer->data;
 	if (c->state == STATE_OPENING)
-		give_up(c, "it does not answer in time", NULL);
+		give_up(c, "it does not answer in time",
+			c->ssl ? "does it speak TLS at that port?" : NULL);
 	else if (c->state == STATE_WAITING)
 		open_now(c);
 }
@@ -446,15 +468,31 @@ static void on_work(struct ev_loop *loop, ev_timer *work, int revents)
 		c->events.failed(c->owner, c->why, c->hint);
 }
 
+static void let_read(struct redis_conn *c)
+{
+	if (c->ssl)
+		redis_tls_enter();
+	c->in_hiredis = true;
+	redisAsyncHandleRead(c->ac);
+	c->in_hiredis = false;
+}
+
+static void let_write(struct redis_conn *c)
+{
+	if (c->ssl)
+		redis_tls_enter();
+	c->in_hiredis = true;
+	redisAsyncHandleWrite(c->ac);
+	c->in_hiredis = false;
+}
+
 static void on_readable(struct ev_loop *loop, ev_io *io, int revents)
 {
 	(void)loop;
 	(void)revents;
 	struct redis_conn *c = io->data;
 	redisAsyncContext *ac = c->ac;
-	c->in_hiredis = true;
-	redisAsyncHandleRead(ac);
-	c->in_hiredis = false;
+	let_read(c);
 	if (c->ac == ac && ac->c.reader->len - ac->c.reader->pos > c->settings.reply_max)
 		give_up(c, "a reply that is larger than any should be", NULL);
 }
@@ -463,10 +501,7 @@ static void on_writable(struct ev_loop *loop, ev_io *io, int revents)
 {
 	(void)loop;
 	(void)revents;
-	struct redis_conn *c = io->data;
-	c->in_hiredis = true;
-	redisAsyncHandleWrite(c->ac);
-	c->in_hiredis = false;
+	let_write(io->data);
 }
 
 /* ---- what others call ---- */
@@ -548,9 +583,7 @@ void redis_conn_flush(struct redis_conn *c)
 {
 	if (c->state != STATE_READY || c->in_hiredis || !ev_is_active(&c->writable))
 		return;
-	c->in_hiredis = true;
-	redisAsyncHandleWrite(c->ac);
-	c->in_hiredis = false;
+	let_write(c);
 }
 
 void redis_conn_give_up(struct redis_conn *c, const char *why)

@@ -15,6 +15,7 @@
 
 struct redisReply;
 struct redis_conn;
+struct redis_tls;
 
 /* What is called back; from the loop, never from inside a function below. */
 struct redis_conn_events {
@@ -34,7 +35,8 @@ struct redis_conn_settings {
 	char username[128], password[256];
 	int db;
 	bool auth_if_asked; /* only where the server says NOAUTH (sentinels) */
-	usec_t open_within; /* from connect() to the end of the handshake */
+	usec_t open_within; /* from connect() to the end of the handshake, that of TLS included */
+	struct redis_tls *tls; /* NULL: none; borrowed */
 	/* Loaded in the handshake, which goes well only if Redis calls it `sha1`. NULL: a PING
 	 * takes its place. */
 	const char *script, *sha1;

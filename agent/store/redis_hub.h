@@ -23,6 +23,7 @@ struct redis_hub_settings {
 	char master[64];                 /* REDIS_SENTINEL: its name */
 	/* For sentinels that ask for it. */
 	char username[128], password[256];
+	struct redis_tls *tls; /* to sentinels; NULL: none; borrowed */
 };
 
 struct redis_hub;

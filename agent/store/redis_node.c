@@ -696,6 +696,7 @@ struct redis_node *redis_node_new(const struct redis_settings *settings, struct 
 	struct redis_conn_settings c = {
 		.db = settings->db,
 		.open_within = n->hang_after > OPEN_LEAST ? n->hang_after : OPEN_LEAST,
+		.tls = settings->tls,
 		.script = redis_script,
 		.script_bytes = redis_script_bytes,
 		.sha1 = redis_script_sha1,

@@ -43,6 +43,7 @@ static void resolve(const struct redis_host *s, struct redis_resolved *out)
 			    NI_NUMERICHOST) != 0)
 			continue;
 		next->port = s->port;
+		memcpy(next->name, s->host, sizeof next->name);
 		a->n++;
 	}
 	freeaddrinfo(found);

@@ -218,6 +218,7 @@ struct redis_sentinels *redis_sentinels_new(const struct redis_hub_settings *set
 
 	struct redis_conn_settings c = {
 		.auth_if_asked = true,
+		.tls = settings->tls,
 		.open_within = ANSWER_WITHIN,
 		.reply_max = 4096,
 	};

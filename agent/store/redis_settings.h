@@ -12,7 +12,8 @@ struct redis_settings {
 	char prefix[64];
 	char username[128], password[256]; /* "": none */
 	int db;
-	usec_t timeout; /* of a check, from store_take() to plan->done(); 1 ms at least */
+	struct redis_tls *tls; /* NULL: none; borrowed */
+	usec_t timeout;        /* of a check, from store_take() to plan->done(); 1 ms at least */
 };
 
 /* Counters of one store, over all its nodes; one writer, read by anyone. */

@@ -20,8 +20,10 @@ import time
 
 from agent import BOUND, Agent, Process, free_port, until
 
-PROGRAM = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
+# Which server the tests start; Valkey is another that is tried.
+PROGRAM = shutil.which(os.environ.get("RATELIMIT_TEST_REDIS") or "redis-server")
 VALKEY = shutil.which("valkey-server")
+OPENSSL = shutil.which("openssl")
 TOOL = shutil.which("redis-cli") or shutil.which("valkey-cli")
 
 USER, PASSWORD = "ratelimit", "agent-secret-b6Qz"
@@ -96,6 +98,40 @@ class Client:
             return None if n < 0 else self.file.read(n + 2)[:-2]
         assert kind == b"*", line
         return None if n < 0 else [self.read() for _ in range(n)]
+
+
+# --- certificates ----------------------------------------------------------------------------
+
+class Authority:
+    """Signs certificates, for a day."""
+
+    def __init__(self, directory, name="ca"):
+        self.directory = pathlib.Path(directory)
+        self.name = name
+        self.path = self.make(name, "-addext", "basicConstraints=critical,CA:TRUE",
+                              "-addext", "keyUsage=critical,keyCertSign")[0]
+
+    def make(self, name, *more):
+        path, key = (self.directory / f"{name}.{kind}" for kind in ("pem", "key"))
+        done = subprocess.run(
+            [OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+             "-nodes", "-days", "1", "-subj", f"/CN={name}", "-keyout", key, "-out", path, *more],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return path, key
+
+    def sign(self, name, names="IP:127.0.0.1,DNS:localhost", *more):
+        """The files of a certificate for `names`, and of its key."""
+        return self.make(f"{self.name}-{name}", "-CA", self.path, "-CAkey",
+                         self.path.with_suffix(".key"), "-addext", f"subjectAltName={names}",
+                         "-addext", "basicConstraints=critical,CA:FALSE", *more)
+
+    def settings(self, port, pair, clients="no"):
+        """Of a server with TLS on `port`; its own connections to others have the same
+        certificate."""
+        return ["bind 127.0.0.1 -::1", f"tls-port {port}", f"tls-cert-file {pair[0]}",
+                f"tls-key-file {pair[1]}", f"tls-ca-cert-file {self.path}",
+                f"tls-auth-clients {clients}"]
 
 
 # --- a server --------------------------------------------------------------------------------

@@ -106,6 +106,51 @@ static void messages(void **state)
 	}
 }
 
+/* What is wrong with a build that has TLS is wrong with one that has none, which also says so. */
+static void tls(void **state)
+{
+#if REDIS_TLS
+#define NONE(where)
+#else
+#define NONE(where) \
+	where ": redis.tls = true: this build has no TLS, as its hiredis had none: use one for " \
+	      "Debian 13 or newer, or let stunnel do it beside the agent (conf/README.md)\n"
+#endif
+	static const struct {
+		const char *title, *text, *want;
+	} row[] = {
+		{ "asked for", "redis: {\n tls = true; };", "" NONE("t.cfg:2") },
+		{ "not asked for", "redis: { tls = false; };", "" },
+		{ "nor used",
+			"redis: {\n tls_ca = \"/nowhere/ca\";\n tls_cert = \"/nowhere/c\";\n"
+			" tls_name = \"n\"; };",
+			"t.cfg:2: warning: redis.tls_ca: not used without redis.tls = true\n"
+			"t.cfg:3: warning: redis.tls_cert: not used without redis.tls = true\n"
+			"t.cfg:4: warning: redis.tls_name: not used without redis.tls = true\n" },
+		{ "files that are not there",
+			"redis: { tls = true;\n tls_ca = \"/nowhere/ca\";\n"
+			" tls_cert = \"/nowhere/c\";\n tls_key = \"/nowhere/k\"; };",
+			"" NONE("t.cfg:1") "t.cfg:2: redis.tls_ca = \"/nowhere/ca\": No such file or directory\n"
+					   "t.cfg:3: redis.tls_cert = \"/nowhere/c\": No such file or directory\n"
+					   "t.cfg:4: redis.tls_key = \"/nowhere/k\": No such file or directory\n" },
+		{ "a certificate without its key",
+			"redis: { tls = true;\n tls_cert = \"/dev/null\"; };",
+			"" NONE("t.cfg:1") "t.cfg:2: redis.tls_cert and redis.tls_key: want both or none\n" },
+		{ "a key without its certificate",
+			"redis: { tls = true;\n tls_key = \"/dev/null\"; };",
+			"" NONE("t.cfg:1") "t.cfg:2: redis.tls_cert and redis.tls_key: want both or none\n" },
+		{ "a UNIX socket", "redis: { tls = true;\n servers = [ \"/run/redis.sock\" ]; };",
+			"" NONE("t.cfg:1") "t.cfg:2: redis.servers: \"/run/redis.sock\": want host:port with redis.tls = "
+					   "true: Redis has no TLS on a UNIX socket\n" },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct snapshot *s = load_text(row[i].title, row[i].text, row[i].want);
+		if (s)
+			drop(s);
+	}
+}
+
 /* The state file is named in the configuration as it counts, but nobody may write it. */
 static void no_state_file(void **state)
 {
@@ -385,6 +430,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_settings),
 		cmocka_unit_test(messages),
+		cmocka_unit_test(tls),
 		cmocka_unit_test(no_state_file),
 		cmocka_unit_test(failure_policies),
 		cmocka_unit_test(shares),
