@@ -33,7 +33,7 @@ done
 
 packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libjansson-dev libsodium-dev
 libsystemd-dev libhiredis-dev libcmocka-dev clang libclang-rt-dev llvm clang-format clang-tidy haproxy
-redis-server curl mandoc systemd python3 python3-pytest"
+redis-server openssl libssl-dev curl mandoc systemd python3 python3-pytest"
 
 missing() {
 	for p; do
@@ -234,6 +234,10 @@ sources() {
 say "packages"
 # shellcheck disable=SC2086
 install_packages $packages
+# Debian 13 and newer have Valkey as well.
+if [ -n "$(apt-cache --quiet=2 search --names-only '^valkey-server$' 2>/dev/null)" ]; then
+	install_packages valkey-server
+fi
 
 if wanted format; then
 	if known_version clang-format; then
@@ -279,6 +283,14 @@ if wanted system; then
 		pytests system-redis build/dev/agent/spoa-ratelimit test/system/test_wire.py \
 			test/system/test_process.py test/system/test_haproxy.py
 		unset RATELIMIT_TEST_BACKEND
+		# And two servers: what is true of Redis is true of Valkey.
+		if command -v valkey-server >/dev/null; then
+			RATELIMIT_TEST_REDIS=valkey-server
+			export RATELIMIT_TEST_REDIS
+			pytests system-valkey build/dev/agent/spoa-ratelimit test/system/test_redis.py \
+				test/system/test_redis_sentinel.py test/system/test_redis_tls.py
+			unset RATELIMIT_TEST_REDIS
+		fi
 	else
 		failed=$((failed + 1))
 		say "FAILED: system: there is no build/dev/agent/spoa-ratelimit (--only dev,system builds it)"

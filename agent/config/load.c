@@ -172,17 +172,23 @@ static void check_tls_file(struct loader *l, enum option id, const char *path)
 			path, strerror(errno));
 }
 
+static void warn_unused(struct loader *l, enum option id, const char *value)
+{
+	if (value[0])
+		problem_warn(l->problems, l->option_at[id], "%s: not used without redis.tls = true",
+			option_table[id].name);
+}
+
 static void check_tls(struct loader *l)
 {
 	const struct settings *s = &l->values.settings;
 	struct place at = l->option_at[OPTION_ID_redis_tls];
 
 	if (!s->redis.tls) {
-		for (int id = OPTION_ID_redis_tls_ca; id <= OPTION_ID_redis_tls_name; id++)
-			if (l->option_at[id].line)
-				problem_warn(l->problems, l->option_at[id],
-					"%s: not used without redis.tls = true",
-					option_table[id].name);
+		warn_unused(l, OPTION_ID_redis_tls_ca, s->redis.tls_ca);
+		warn_unused(l, OPTION_ID_redis_tls_cert, s->redis.tls_cert);
+		warn_unused(l, OPTION_ID_redis_tls_key, s->redis.tls_key);
+		warn_unused(l, OPTION_ID_redis_tls_name, s->redis.tls_name);
 		return;
 	}
 	if (!REDIS_TLS)
