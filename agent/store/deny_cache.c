@@ -2,19 +2,23 @@
 
 #include <stdlib.h>
 
-/* Two places for each key: the newer denial goes to the first, and the one there to the second. */
-enum { SETS = 2048, WAYS = 2 };
+/* Four places for each key: the newest denial comes first, and moves the others back. With many
+ * clients of a flood remembered the denials are megabytes (touched where there are some), and
+ * nearly all that is asked is of limits that are not denied: tags that lie close together say so
+ * first. */
+enum { SETS = 8192, WAYS = 4 };
 
 struct denial {
 	struct key key;
 	struct quota quota; /* two tiers share a counter, and not what they allow */
 	struct bucket state;
-	int64_t cost; /* 0: nothing is here */
+	int64_t cost;
 	usec_t at;    /* the server's clock */
 	usec_t asked; /* this machine's */
 };
 
 struct deny_cache {
+	uint32_t tag[SETS][WAYS]; /* of a denial's key; 0: nothing is here */
 	struct denial denial[SETS][WAYS];
 };
 
@@ -30,7 +34,7 @@ void deny_cache_free(struct deny_cache *c)
 
 void deny_cache_clear(struct deny_cache *c)
 {
-	memset(c, 0, sizeof *c);
+	memset(c->tag, 0, sizeof c->tag);
 }
 
 static int64_t cost_asked(const struct take *t)
@@ -43,31 +47,52 @@ static bool enforces(const struct take *t)
 	return t->limit->rule->mode == MODE_ENFORCE && t->limit->rule->action == ACTION_DENY;
 }
 
+static uint32_t tag_of(const struct key *key)
+{
+	return (uint32_t)(key->b >> 32) | 1;
+}
+
 static bool holds(const struct denial *d, const struct take *t)
 {
-	return d->cost && d->key.a == t->key.a && d->key.b == t->key.b &&
+	return d->key.a == t->key.a && d->key.b == t->key.b &&
 	       quota_eq(&d->quota, &t->limit->quota);
 }
 
-static struct denial *find(struct deny_cache *c, const struct take *t)
+/* Where among the set's ways; WAYS: it is not there. */
+static unsigned find(const struct deny_cache *c, size_t set, const struct take *t)
 {
-	struct denial *set = c->denial[t->key.a % SETS];
+	uint32_t tag = tag_of(&t->key);
 
 	for (unsigned i = 0; i < WAYS; i++)
-		if (holds(&set[i], t))
-			return &set[i];
-	return NULL;
+		if (c->tag[set][i] == tag && holds(&c->denial[set][i], t))
+			return i;
+	return WAYS;
+}
+
+/* The first way, emptied: those before the first that is free move back, or the last is dropped. */
+static void make_place(struct deny_cache *c, size_t set)
+{
+	unsigned i = 0;
+
+	while (i < WAYS - 1 && c->tag[set][i])
+		i++;
+	for (; i > 0; i--) {
+		c->tag[set][i] = c->tag[set][i - 1];
+		c->denial[set][i] = c->denial[set][i - 1];
+	}
 }
 
 static void note(struct deny_cache *c, const struct take *t, usec_t at, usec_t asked)
 {
-	struct denial *set = c->denial[t->key.a % SETS], *place = find(c, t);
+	size_t set = t->key.a % SETS;
+	unsigned i = find(c, set, t);
 
-	if (!place) {
-		set[1] = set[0];
-		place = &set[0];
+	if (i == WAYS) {
+		make_place(c, set);
+		i = 0;
 	}
-	*place = (struct denial){
+	c->tag[set][i] = tag_of(&t->key);
+	c->denial[set][i] = (struct denial){
 		.key = t->key,
 		.quota = t->limit->quota,
 		.state = t->verdict.state,
@@ -100,17 +125,21 @@ void deny_cache_note(struct deny_cache *c, const struct plan *plan, usec_t asked
 /* The remembered denial of one limit, if it still denies this cost: then its verdict. */
 static bool answer(struct deny_cache *c, struct take *t, usec_t steady, struct now *now)
 {
-	struct denial *d = find(c, t);
+	size_t set = t->key.a % SETS;
+	unsigned way = find(c, set, t);
 	int64_t cost = cost_asked(t);
 
-	if (!d || !enforces(t) || cost < d->cost)
+	if (way == WAYS)
+		return false;
+	const struct denial *d = &c->denial[set][way];
+	if (!enforces(t) || cost < d->cost)
 		return false;
 	const struct quota *q = &t->limit->quota;
 	usec_t at = d->at + (steady - d->asked);
 	struct now then = { .steady = at, .utc = at };
 	struct bucket state = bucket_read(q, &d->state, then);
 	if (steady < d->asked || bucket_admits(q, &state, d->cost, then)) {
-		d->cost = 0; /* over */
+		c->tag[set][way] = 0; /* over */
 		return false;
 	}
 	bool oversize = cost > q->capacity;

@@ -163,12 +163,56 @@ static void it_is_of_one_tier_and_forgets_when_told(void **state)
 	rig_close(m);
 }
 
+/* Is `client` remembered, once it was denied? */
+static bool flood_finds(struct deny_cache *c, struct rig_limit *l, uint64_t client)
+{
+	struct plan p = { 0 };
+	rig_plan_add(&p, l, client, 1);
+	return deny_cache_answer(c, &p, offset);
+}
+
+static void flood_denies(struct deny_cache *c, struct rig_limit *l, uint64_t client)
+{
+	struct plan p = { .denied = true, .now = server_now(0) };
+	rig_plan_add(&p, l, client, 1);
+	p.take[0].verdict.state.at = p.now.utc;
+	p.take[0].verdict.state.used = (double)l->limit.quota.capacity;
+	deny_cache_note(c, &p, offset);
+}
+
+static void it_remembers_a_flood_of_many(void **state)
+{
+	(void)state;
+	enum { MANY = 3000, TOO_MANY = 200000 };
+	struct rig_limit l[LIMITS];
+	unsigned found = 0;
+	limits(l);
+	struct deny_cache *c = deny_cache_new();
+	for (uint64_t i = 0; i < MANY; i++)
+		flood_denies(c, &l[0], i);
+	for (uint64_t i = 0; i < MANY; i++)
+		found += flood_finds(c, &l[0], i);
+	assert_true(found > MANY * 99 / 100);
+	/* Bounded, and a new denial takes an old one's place. */
+	for (uint64_t i = 0; i < TOO_MANY; i++) {
+		flood_denies(c, &l[0], i);
+		assert_true(flood_finds(c, &l[0], i));
+	}
+	found = 0;
+	for (uint64_t i = TOO_MANY - MANY; i < TOO_MANY; i++)
+		found += flood_finds(c, &l[0], i);
+	assert_true(found > MANY * 99 / 100);
+	assert_false(flood_finds(c, &l[0], 0));
+	deny_cache_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_denies_only_what_the_store_denies),
 		cmocka_unit_test(it_lasts_until_retry_after),
 		cmocka_unit_test(it_is_of_one_tier_and_forgets_when_told),
+		cmocka_unit_test(it_remembers_a_flood_of_many),
 	};
 	return cmocka_run_group_tests_name("store/deny_cache", tests, NULL, NULL);
 }
