@@ -211,8 +211,9 @@ static bool refund_tokens(const struct quota *q, struct bucket *b, int64_t cost,
 		back = (double)cost;
 	if (!(back > 0) || !(b->used > 0))
 		return false;
-	b->used = b->used > back ? b->used - back : 0;
-	return true;
+	double was = b->used;
+	b->used = was > back ? was - back : 0;
+	return b->used != was;
 }
 
 static bool refund_count(uint32_t *count, int64_t cost)

@@ -30,6 +30,7 @@ struct block {
 struct entry {
 	struct quota quota;
 	double slowest_refill, slowest_interval;
+	struct key salt;
 	uint32_t id;     /* which key has this place: changes with it */
 	uint32_t serial; /* which block is first: changes with it */
 	uint32_t most;   /* units in hand */
@@ -236,6 +237,7 @@ static struct entry *make_place(struct ledger *l, const struct key *k)
 static void set_limit(const struct ledger *l, struct entry *e, const struct limit *limit)
 {
 	e->quota = limit->quota;
+	e->salt = limit->salt;
 	e->slowest_refill = limit->slowest_refill;
 	e->slowest_interval = limit->slowest_interval;
 	e->most = (uint32_t)(limit->rule->lease * (double)limit->quota.capacity / l->parts);
@@ -452,6 +454,7 @@ bool ledger_next(struct ledger *l, struct ledger_ask *a, usec_t steady)
 		if (is_wanted) {
 			*a = (struct ledger_ask){
 				.key = l->key[place_of(l, e)],
+				.salt = e->salt,
 				.quota = e->quota,
 				.slowest_refill = e->slowest_refill,
 				.slowest_interval = e->slowest_interval,

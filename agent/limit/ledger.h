@@ -35,7 +35,7 @@ struct ledger_stats {
 /* What is to be asked of the shared counter, with all that is needed for it: copies, no rule has to
  * outlive it. */
 struct ledger_ask {
-	struct key key;
+	struct key key, salt; /* the salt of its limit */
 	struct quota quota;
 	double slowest_refill, slowest_interval;
 	struct lease_ask ask;

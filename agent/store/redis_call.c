@@ -2,12 +2,13 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static_assert(REDIS_CALL_TAKES <= 256, "their places are bytes");
 static_assert((int)REDIS_CALL_TAKES >= (int)PLAN_MAX, "one plan always fits");
 
-enum { FIRST_OF_RULE = 1, LAST_OF_REQUEST = 2, ASKS = 4 };
+enum { FIRST_OF_RULE = 1, LAST_OF_REQUEST = 2, ASKS = 4, REFUND = 8, DENIED = 16 };
 
 /* ---- bytes: little-endian, on any machine ---- */
 
@@ -42,12 +43,69 @@ static uint64_t get_u64(const uint8_t *p)
 
 /* ---- what a call holds ---- */
 
+/* Of its own, to the last byte: the policy that its limits are of may be gone. */
+struct after_take {
+	struct key key;
+	int64_t cost;
+	unsigned flags;
+	uint8_t limit[REDIS_LIMIT_BYTES];
+	uint8_t charged[REDIS_BUCKET_BYTES]; /* REFUND */
+	char tag[REDIS_TAG_BYTES];
+};
+
+struct redis_after {
+	struct redis_after *next;
+	uint16_t slot; /* of the first */
+	unsigned n;
+	struct after_take take[];
+};
+
 void redis_call_clear(struct redis_call *c)
 {
-	c->plan_n = c->take_n = c->key_n = c->limit_n = c->ask_n = 0;
-	memset(c->key_at, 0, sizeof c->key_at);
-	memset(c->limit_at, 0, sizeof c->limit_at);
+	for (struct redis_after *a; (a = c->after);) {
+		c->after = a->next;
+		redis_after_free(a);
+	}
+	c->last_after = NULL;
+	c->plan_n = c->take_n = c->after_n = c->after_takes = c->ask_n = 0;
 }
+
+bool redis_call_add(struct redis_call *c, struct plan *plan)
+{
+	assert(plan->n <= PLAN_MAX);
+	if (c->plan_n == REDIS_CALL_PLANS || plan->n > REDIS_CALL_TAKES - c->take_n)
+		return false;
+	c->take_n += plan->n;
+	c->plan_takes[c->plan_n] = (uint8_t)plan->n;
+	c->plan[c->plan_n++] = plan;
+	return true;
+}
+
+bool redis_call_add_after(struct redis_call *c, struct redis_after *a)
+{
+	if (a->n > REDIS_CALL_TAKES - c->take_n)
+		return false;
+	c->take_n += a->n;
+	c->after_takes += a->n;
+	c->after_n++;
+	if (c->last_after)
+		c->last_after->next = a;
+	else
+		c->after = a;
+	c->last_after = a;
+	return true;
+}
+
+bool redis_call_ask(struct redis_call *c, const struct ledger_ask *a)
+{
+	if (c->ask_n == REDIS_CALL_ASKS || c->take_n == REDIS_CALL_TAKES)
+		return false;
+	c->take_n++;
+	c->ask[c->ask_n++].asked = *a;
+	return true;
+}
+
+/* ---- limits and takes, as bytes ---- */
 
 static bool enforces(const struct rule *r)
 {
@@ -55,11 +113,9 @@ static bool enforces(const struct rule *r)
 }
 
 /* "<BBBBI4I4ddd" */
-static void put_limit(struct redis_call *c, const struct quota *q, const struct rule *r,
+static void put_quota(uint8_t *p, const struct quota *q, const struct rule *r,
 	double slowest_interval, double slowest_refill)
 {
-	uint8_t *p = c->limits + (size_t)c->limit_n++ * REDIS_LIMIT_BYTES;
-
 	*p++ = (uint8_t)q->algorithm;
 	*p++ = (uint8_t)q->window.kind;
 	*p++ = r && enforces(r);
@@ -71,132 +127,248 @@ static void put_limit(struct redis_call *c, const struct quota *q, const struct 
 	(void)put_double(p, slowest_refill);
 }
 
+static void put_limit(uint8_t *p, const struct limit *l)
+{
+	put_quota(p, &l->quota, l->rule, l->slowest_interval, l->slowest_refill);
+}
+
+static void put_bucket(uint8_t *p, const struct limit *l, const struct bucket *b)
+{
+	if (l->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
+		p = put_double(p, b->used);
+	else
+		p = put_u32(put_u32(p, b->current), b->previous);
+	(void)put_u64(p, (uint64_t)b->at);
+}
+
 /* Where it is among those that differ, added if new. As many places as twice what can come, so a
  * search ends. */
-static unsigned limit_place(struct redis_call *c, const struct limit *l)
+static unsigned limit_place(struct redis_args *a, const struct limit *l)
 {
 	unsigned at = (unsigned)((uintptr_t)l * UINT64_C(0x9e3779b97f4a7c15) >> 32);
 
 	for (;; at++) {
-		uint16_t *place = &c->limit_at[at % (2 * REDIS_CALL_TAKES)];
+		uint16_t *place = &a->limit_at[at % (2 * REDIS_CALL_TAKES)];
 		if (*place == 0) {
-			c->limit[c->limit_n] = l;
-			put_limit(c, &l->quota, l->rule, l->slowest_interval, l->slowest_refill);
-			*place = (uint16_t)c->limit_n;
+			put_limit(a->limits + (size_t)a->limit_n * REDIS_LIMIT_BYTES, l);
+			a->limit[a->limit_n++] = l;
+			*place = (uint16_t)a->limit_n;
 		}
-		if (c->limit[*place - 1] == l)
+		if (a->limit[*place - 1] == l)
 			return *place - 1;
 	}
 }
-
-static unsigned key_place(struct redis_call *c, const struct key *k)
-{
-	for (unsigned at = (unsigned)k->a;; at++) {
-		uint16_t *place = &c->key_at[at % (2 * REDIS_CALL_TAKES)];
-		if (*place == 0) {
-			c->key[c->key_n++] = *k;
-			*place = (uint16_t)c->key_n;
-		}
-		const struct key *found = &c->key[*place - 1];
-		if (found->a == k->a && found->b == k->b)
-			return *place - 1;
-	}
-}
-
-/* "<BBBI4". A cost that is more than any capacity needs no more than to stay so. */
-static void put_take(
-	struct redis_call *c, const struct key *key, unsigned limit, unsigned flags, int64_t cost)
-{
-	uint8_t *p = c->takes + (size_t)c->take_n++ * REDIS_TAKE_BYTES;
-
-	*p++ = (uint8_t)key_place(c, key);
-	*p++ = (uint8_t)limit;
-	*p++ = (uint8_t)flags;
-	(void)put_u32(p, cost > UINT32_MAX ? UINT32_MAX : (uint32_t)cost);
-}
-
-bool redis_call_add(struct redis_call *c, struct plan *plan)
-{
-	assert(plan->n <= PLAN_MAX);
-	if (c->plan_n == REDIS_CALL_PLANS || c->ask_n || plan->n > REDIS_CALL_TAKES - c->take_n)
-		return false;
-	for (unsigned i = 0; i < plan->n; i++) {
-		const struct take *t = &plan->take[i];
-		unsigned flags = 0;
-		if (i == 0 || t->limit->rule != t[-1].limit->rule)
-			flags |= FIRST_OF_RULE;
-		if (i == plan->n - 1)
-			flags |= LAST_OF_REQUEST;
-		put_take(c, &t->key, limit_place(c, t->limit), flags, t->cost);
-	}
-	c->plan_takes[c->plan_n] = (uint8_t)plan->n;
-	c->plan[c->plan_n++] = plan;
-	return true;
-}
-
-bool redis_call_ask(struct redis_call *c, const struct ledger_ask *a)
-{
-	if (c->ask_n == REDIS_CALL_ASKS || c->take_n == REDIS_CALL_TAKES)
-		return false;
-	uint8_t *p = c->asks + (size_t)c->ask_n * REDIS_ASK_BYTES;
-	p = put_u32(p, a->ask.done);
-	p = put_u32(p, a->ask.back);
-	(void)put_u64(p, (uint64_t)a->ask.mark);
-	c->limit[c->limit_n] = NULL; /* it is not to be found: its policy may go */
-	put_take(c, &a->key, c->limit_n, ASKS, a->ask.want);
-	put_limit(c, &a->quota, NULL, a->slowest_interval, a->slowest_refill);
-	c->ask[c->ask_n++].asked = *a;
-	return true;
-}
-
-/* ---- arguments ---- */
 
 /* Base64url, 16 bytes to 22 characters. */
-static char *put_key(char *out, const struct key *k)
+static void put_key(char *out, const struct key *k)
 {
-	static const char digit[64] = { "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-					"0123456789-_" };
 	uint8_t bytes[18] = { 0 };
 
 	(void)put_u64(put_u64(bytes, k->a), k->b);
 	for (unsigned i = 0; i < 22; i++) {
 		unsigned bit = 6 * i;
 		unsigned two = (unsigned)bytes[bit / 8] << 8 | bytes[bit / 8 + 1];
-		*out++ = digit[two >> (10 - bit % 8) & 63];
+		*out++ = redis_base64url[two >> (10 - bit % 8) & 63];
 	}
-	return out;
 }
 
-unsigned redis_call_args(struct redis_call *c, const char *prefix, const char *sha,
-	const usec_t *virtual_now, const char *argv[], size_t argv_bytes[])
+/* Where a key is; a new one in keys[] wants its tag and its characters. */
+static unsigned key_place(struct redis_args *a, const struct key *k, bool *is_new)
+{
+	for (unsigned at = (unsigned)k->a;; at++) {
+		uint16_t *place = &a->key_at[at % (2 * REDIS_CALL_TAKES)];
+		*is_new = *place == 0;
+		if (*is_new) {
+			a->key[a->key_n++] = *k;
+			*place = (uint16_t)a->key_n;
+		}
+		const struct key *found = &a->key[*place - 1];
+		if (found->a == k->a && found->b == k->b)
+			return *place - 1;
+	}
+}
+
+/* PREFIX "1:{TAG}" and the key; `tag` is where the tag begins. */
+static void put_key_name(
+	struct redis_args *a, unsigned place, const char *prefix, size_t prefix_n, const char *tag)
+{
+	char *p = a->keys[place];
+
+	memcpy(p, prefix, prefix_n);
+	p += prefix_n;
+	memcpy(p, "1:{", 3);
+	memcpy(p + 3, tag, REDIS_TAG_BYTES);
+	p[3 + REDIS_TAG_BYTES] = '}';
+	put_key(p + 4 + REDIS_TAG_BYTES, &a->key[place]);
+}
+
+/* "<BBBI4". A cost that is more than any capacity needs no more than to stay so. */
+static void put_take(
+	struct redis_args *a, unsigned key, unsigned limit, unsigned flags, int64_t cost)
+{
+	uint8_t *p = a->takes + (size_t)a->take_n++ * REDIS_TAKE_BYTES;
+
+	*p++ = (uint8_t)key;
+	*p++ = (uint8_t)limit;
+	*p++ = (uint8_t)flags;
+	(void)put_u32(p, cost > UINT32_MAX ? UINT32_MAX : (uint32_t)cost);
+}
+
+static uint8_t *put_more(struct redis_args *a)
+{
+	return a->more + (size_t)a->more_n++ * REDIS_MORE_BYTES;
+}
+
+static unsigned flags_of(const struct plan *plan, unsigned i)
+{
+	const struct take *t = &plan->take[i];
+	unsigned flags = 0;
+
+	if (i == 0 || t->limit->rule != t[-1].limit->rule)
+		flags |= FIRST_OF_RULE;
+	if (i == plan->n - 1)
+		flags |= LAST_OF_REQUEST;
+	return flags;
+}
+
+static void put_plan(
+	struct redis_args *a, const struct plan *plan, const char *prefix, size_t prefix_n)
+{
+	char tag[REDIS_TAG_BYTES];
+	bool is_new;
+
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *t = &plan->take[i];
+		unsigned key = key_place(a, &t->key, &is_new);
+		if (is_new) {
+			redis_tag(&t->key, &t->limit->salt, tag);
+			put_key_name(a, key, prefix, prefix_n, tag);
+		}
+		put_take(a, key, limit_place(a, t->limit), flags_of(plan, i), t->cost);
+	}
+}
+
+/* ---- what comes after ---- */
+
+struct redis_after *redis_after_new(const struct plan *plan)
+{
+	struct redis_after *a = malloc(sizeof *a + plan->n * sizeof a->take[0]);
+
+	if (!a)
+		return NULL;
+	a->next = NULL;
+	a->n = plan->n;
+	a->slot = plan->n ? redis_slot(&plan->take[0]) : 0;
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *from = &plan->take[i];
+		struct after_take *to = &a->take[i];
+		*to = (struct after_take){ .key = from->key, .cost = from->cost };
+		to->flags = flags_of(plan, i) | (plan->closed ? DENIED : REFUND);
+		put_limit(to->limit, from->limit);
+		put_bucket(to->charged, from->limit, &from->verdict.state);
+		redis_tag(&from->key, &from->limit->salt, to->tag);
+	}
+	return a;
+}
+
+void redis_after_free(struct redis_after *a)
+{
+	free(a);
+}
+
+uint16_t redis_after_slot(const struct redis_after *a)
+{
+	return a->slot;
+}
+
+static void put_after(
+	struct redis_args *a, const struct redis_after *after, const char *prefix, size_t prefix_n)
+{
+	bool is_new;
+
+	for (unsigned i = 0; i < after->n; i++) {
+		const struct after_take *t = &after->take[i];
+		unsigned key = key_place(a, &t->key, &is_new), limit = a->limit_n++;
+		if (is_new)
+			put_key_name(a, key, prefix, prefix_n, t->tag);
+		a->limit[limit] = NULL;
+		memcpy(a->limits + (size_t)limit * REDIS_LIMIT_BYTES, t->limit, REDIS_LIMIT_BYTES);
+		put_take(a, key, limit, t->flags, t->cost);
+		if (t->flags & REFUND)
+			memcpy(put_more(a), t->charged, REDIS_BUCKET_BYTES);
+	}
+}
+
+/* ---- blocks that are asked for ---- */
+
+/* Its limit is not to be found by others: its policy may go. */
+static void put_ask(
+	struct redis_args *args, const struct ledger_ask *a, const char *prefix, size_t prefix_n)
+{
+	char tag[REDIS_TAG_BYTES];
+	bool is_new;
+	unsigned key = key_place(args, &a->key, &is_new), limit = args->limit_n++;
+
+	if (is_new) {
+		redis_tag(&a->key, &a->salt, tag);
+		put_key_name(args, key, prefix, prefix_n, tag);
+	}
+	args->limit[limit] = NULL;
+	put_quota(args->limits + (size_t)limit * REDIS_LIMIT_BYTES, &a->quota, NULL,
+		a->slowest_interval, a->slowest_refill);
+	put_take(args, key, limit, ASKS, a->ask.want);
+	uint8_t *p = put_more(args);
+	p = put_u32(p, a->ask.done);
+	p = put_u32(p, a->ask.back);
+	(void)put_u64(p, (uint64_t)a->ask.mark);
+}
+
+/* ---- arguments ---- */
+
+static void put_all(struct redis_call *c, struct redis_args *a, const char *prefix)
 {
 	size_t prefix_n = strlen(prefix);
-	unsigned n = 0;
 
 	assert(prefix_n <= REDIS_PREFIX_MAX);
-	(void)snprintf(c->key_count, sizeof c->key_count, "%u", c->key_n);
-	c->virtual_now[0] = '\0';
-	if (virtual_now)
-		(void)snprintf(
-			c->virtual_now, sizeof c->virtual_now, "%lld", (long long)*virtual_now);
+	a->key_n = a->limit_n = a->take_n = a->more_n = 0;
+	a->key_bytes = (uint8_t)(prefix_n + REDIS_KEY_MAX - REDIS_PREFIX_MAX);
+	memset(a->key_at, 0, sizeof a->key_at);
+	memset(a->limit_at, 0, sizeof a->limit_at);
+	for (unsigned i = 0; i < c->plan_n; i++) {
+		if (c->plan[i])
+			put_plan(a, c->plan[i], prefix, prefix_n);
+		else
+			c->plan_takes[i] = 0;
+	}
+	for (const struct redis_after *after = c->after; after; after = after->next)
+		put_after(a, after, prefix, prefix_n);
+	for (unsigned i = 0; i < c->ask_n; i++)
+		put_ask(a, &c->ask[i].asked, prefix, prefix_n);
+	c->take_n = a->take_n;
+}
 
-#define ARG(p, bytes) (argv[n] = (const char *)(p), argv_bytes[n++] = (bytes))
+void redis_call_args(struct redis_call *c, struct redis_args *a, const char *prefix,
+	const char *sha, const usec_t *virtual_now)
+{
+	put_all(c, a, prefix);
+	(void)snprintf(a->key_count, sizeof a->key_count, "%u", a->key_n);
+	a->now[0] = '\0';
+	if (virtual_now)
+		(void)snprintf(a->now, sizeof a->now, "%lld", (long long)*virtual_now);
+
+	a->n = 0;
+#define ARG(p, size) (a->argv[a->n] = (const char *)(p), a->bytes[a->n++] = (size))
 	ARG("EVALSHA", 7);
 	ARG(sha, strlen(sha));
-	ARG(c->key_count, strlen(c->key_count));
-	for (unsigned i = 0; i < c->key_n; i++) {
-		char *p = c->keys[i];
-		memcpy(p, prefix, prefix_n);
-		memcpy(p + prefix_n, "1:", 2);
-		ARG(p, (size_t)(put_key(p + prefix_n + 2, &c->key[i]) - p));
-	}
-	ARG(c->limits, (size_t)c->limit_n * REDIS_LIMIT_BYTES);
-	ARG(c->takes, (size_t)c->take_n * REDIS_TAKE_BYTES);
-	ARG(c->virtual_now, strlen(c->virtual_now));
-	if (c->ask_n)
-		ARG(c->asks, (size_t)c->ask_n * REDIS_ASK_BYTES);
+	ARG(a->key_count, strlen(a->key_count));
+	for (unsigned i = 0; i < a->key_n; i++)
+		ARG(a->keys[i], a->key_bytes);
+	ARG(a->limits, (size_t)a->limit_n * REDIS_LIMIT_BYTES);
+	ARG(a->takes, (size_t)a->take_n * REDIS_TAKE_BYTES);
+	ARG(a->now, strlen(a->now));
+	if (a->more_n)
+		ARG(a->more, (size_t)a->more_n * REDIS_MORE_BYTES);
 #undef ARG
-	return n;
 }
 
 /* ---- the reply ---- */
@@ -238,6 +410,7 @@ static bool reply_holds(const struct redis_call *c, const uint8_t *p)
 				return false;
 		p += (size_t)c->plan_takes[i] * REDIS_BUCKET_BYTES;
 	}
+	p += (size_t)c->after_takes * REDIS_BUCKET_BYTES; /* nobody wants to know */
 	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_BUCKET_BYTES + REDIS_OUT_BYTES)
 		if (!get_bucket(p, c->ask[i].asked.quota.algorithm, &b))
 			return false;
@@ -287,6 +460,7 @@ bool redis_call_read(struct redis_call *c, const void *reply, size_t n)
 			charge(c->plan[i], p, now);
 		p += (size_t)c->plan_takes[i] * REDIS_BUCKET_BYTES;
 	}
+	p += (size_t)c->after_takes * REDIS_BUCKET_BYTES;
 	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_BUCKET_BYTES + REDIS_OUT_BYTES)
 		apply(&c->ask[i], p, now);
 	return true;

@@ -118,11 +118,10 @@ struct node_call *node_calls_get(struct node_calls *pool)
 	if (c) {
 		pool->idle = c->next;
 	} else {
-		if (pool->n == pool->most || !(c = malloc(sizeof *c)))
+		if (pool->n == pool->most || !(c = calloc(1, sizeof *c)))
 			return NULL;
 		pool->n++;
 	}
-	redis_call_clear(&c->asked);
 	c->waits = c->sent = c->resent = false;
 	return c;
 }
@@ -140,6 +139,7 @@ static void put_back_if_done(struct redis_node *n, struct node_call *c)
 {
 	if (c->waits || c->sent || c == &n->probe)
 		return;
+	redis_call_clear(&c->asked);
 	c->next = n->pool->idle;
 	n->pool->idle = c;
 }
@@ -327,11 +327,10 @@ static struct sent ring_take(struct redis_node *n)
 
 static bool send_call(struct redis_node *n, enum kind kind, struct node_call *c, usec_t now)
 {
-	const char *argv[REDIS_CALL_ARGS];
-	size_t bytes[REDIS_CALL_ARGS];
-	unsigned argc = redis_call_args(&c->asked, n->prefix, redis_script_sha1, NULL, argv, bytes);
+	struct redis_args *args = &n->pool->args;
 
-	if (!redis_conn_send(n->conn, argc, argv, bytes))
+	redis_call_args(&c->asked, args, n->prefix, redis_script_sha1, NULL);
+	if (!redis_conn_send(n->conn, args->n, args->argv, args->bytes))
 		return false;
 	ring_add(n, (struct sent){ .kind = kind, .call = c, .at = now });
 	return true;
@@ -357,7 +356,6 @@ static void send_probe(struct redis_node *n, usec_t now)
 {
 	if (n->probes)
 		return;
-	redis_call_clear(&n->probe.asked);
 	n->probe.resent = false;
 	n->probe_at = INT64_MAX;
 	(void)send_call(n, KIND_PROBE, &n->probe, now);

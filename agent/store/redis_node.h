@@ -40,6 +40,7 @@ struct node_call {
 struct node_calls {
 	struct node_call *idle;
 	unsigned n, most; /* that gather, are under way, or are waited for by nobody any more */
+	struct redis_args args; /* of the one that is being sent */
 };
 
 struct node_call *node_calls_get(struct node_calls *); /* NULL: as many as may be, or no memory */

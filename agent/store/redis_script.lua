@@ -10,8 +10,10 @@
 -- ARGV[2]  the takes: '<BBBI4' key and limit (from 0), 1: first of its rule + 2: last of its
 --          request, cost
 -- ARGV[3]  empty; tests: the instant to go by
--- ARGV[4]  '<I4I4i8' done, back, mark, for each of the takes that is not a request but asks for a
---          block: flags 4, cost the units wanted (limit/lease.h)
+-- ARGV[4]  16 bytes for each take with one of these flags, in their order, and only where there are any:
+--          + 4: no request, but asks for a block of as many units as its cost (limit/lease.h):
+--          '<I4I4i8' done, back, mark; + 8: its cost is to be refunded: the bucket as the charge left
+--          it. (+ 16: its request was denied elsewhere: limit/split.h.)
 -- returns  '<i8' now, and for each take the 16 bytes of its bucket as it was before its request: all
 --          zero for one never seen; for one that asks for a block followed by the 8 of what is out
 --
@@ -32,7 +34,7 @@ local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
 local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
-local ASKS = 4 -- flags
+local ASKS, REFUND, DENIED = 4, 8, 16 -- flags
 local LEASE_LIFE, LEASE_LEAST, LEASE_PART, LEASE_OUT = 2000000, 2, 4, 2
 local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NONE_OUT = '\0\0\0\0\0\0\0\0'
@@ -129,15 +131,15 @@ end
 -- By place in KEYS: the bucket's bytes, as they are at this point of the call.
 local buckets = #keys > 0 and call('MGET', unpack(keys)) or {}
 
-local asks = 0
+local more = 0 -- of ARGV[4], how many were read
 local changed = {} -- by place in KEYS: the take that was charged last
 
 -- The rest of lease_apply(): hears of a block that is done, and grants the next.
 local function lease_apply(t)
 	local limit, key, want, used, at = t[LIMIT], t[KEY], t[COST], t[USED], t[AT]
-	local done, back, mark = unpack_bytes('<I4I4i8', ARGV[4], 16 * asks + 1)
+	local done, back, mark = unpack_bytes('<I4I4i8', ARGV[4], 16 * more + 1)
 	local fresh, stale, heard = 0, 0, false
-	asks = asks + 1
+	more = more + 1
 	if t[OUT] then
 		fresh, stale = unpack_bytes('<I4I4', t[OUT])
 	end
@@ -187,6 +189,32 @@ local function lease_apply(t)
 		buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], at)
 	end
 	changed[key] = t
+end
+
+-- bucket_refund(): of what is used now, and whether that has changed.
+local function refund(limit, used, previous, at, cost)
+	local was_used, was_previous = used, previous
+	if limit[ALGORITHM] == TOKEN_BUCKET then
+		local back, when = unpack_bytes('<di8', ARGV[4], 16 * more + 1)
+		if when < now then
+			back = back - (now - when) * limit[UNITS] / limit[LENGTH]
+		end
+		if back > cost then
+			back = cost
+		end
+		if back > 0 and used > 0 then
+			used = used > back and used - back or 0
+		end
+	else
+		local _, _, when = unpack_bytes('<I4I4i8', ARGV[4], 16 * more + 1)
+		if at == when then
+			used = used > cost and used - cost or 0
+		elseif limit[ALGORITHM] == SLIDING_WINDOW and at == when + limit[LENGTH] then
+			previous = previous > cost and previous - cost or 0
+		end
+	end
+	more = more + 1
+	return used, previous, used ~= was_used or previous ~= was_previous
 end
 
 local takes = {}
@@ -272,6 +300,15 @@ for i = 1, #bytes / 7 do
 	local asked = cost > 0 and cost or 1
 	local admits = asked <= capacity and level + asked <= capacity + UNIT_SLACK
 	anew = anew and cost > 0 and bucket ~= NEVER_SEEN
+
+	if flags >= DENIED then
+		flags, denied = flags - DENIED, true
+	elseif flags >= REFUND then
+		-- It is not charged for anything then, but may have changed.
+		flags = flags - REFUND
+		used, previous, anew = refund(limit, used, previous, at, cost)
+		cost = 0
+	end
 
 	-- A rule is charged whole or not at all: its first take speaks for it.
 	local t = { limit, key, cost, used, previous, at, anew, admits, false, out }

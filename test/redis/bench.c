@@ -74,10 +74,9 @@ static struct plan plans[IN_FLIGHT][REDIS_CALL_PLANS];
 
 static void send_call(unsigned slot)
 {
-	const char *argv[REDIS_CALL_ARGS];
-	size_t bytes[REDIS_CALL_ARGS];
-	unsigned n = redis_call_args(&call[slot], "rl:", sha, NULL, argv, bytes);
-	redisAppendCommandArgv(server.redis, (int)n, argv, bytes);
+	static struct redis_args args;
+	redis_call_args(&call[slot], &args, "rl:", sha, NULL);
+	redisAppendCommandArgv(server.redis, (int)args.n, args.argv, args.bytes);
 }
 
 static void read_call(unsigned slot)

@@ -5,6 +5,7 @@
 #include "redis/store.h"
 
 #include "base/clock.h"
+#include "limit/split.h"
 #include "chance.h"
 
 #include <assert.h>
@@ -21,6 +22,7 @@ enum {
 	TIERS = 2,  /* which share their counters */
 	CLIENTS = 3,
 	ENTRIES = RULES * LIMITS * CLIENTS,
+	EARLIER = 4,
 	CALLS = 10,   /* for each seed */
 	SEEDS = 3000, /* where nothing else is said */
 };
@@ -67,6 +69,8 @@ struct world {
 	unsigned rules, limits[RULES];
 	struct entry entry[RULES][LIMITS][CLIENTS];
 	usec_t now;
+	struct plan earlier[EARLIER]; /* of the call before */
+	unsigned earlier_n;
 };
 
 static const struct window windows[] = {
@@ -268,7 +272,8 @@ static void model_keeps(struct entry *e, const struct limit *l, const struct lea
 	memcpy(e->bytes, state, sizeof *state);
 }
 
-static void model_charges(struct world *w, struct plan *p)
+static void model_charges(struct world *w, struct plan *p,
+	void (*how)(struct plan *, const struct bucket *const[], struct now))
 {
 	const struct bucket *stored[PLAN_MAX];
 	struct leased state[PLAN_MAX];
@@ -278,7 +283,7 @@ static void model_charges(struct world *w, struct plan *p)
 		bool seen = model_read(w, entry_of(w, &t->key), &t->limit->quota, &state[i]);
 		stored[i] = seen ? &state[i].bucket : NULL;
 	}
-	plan_charge(p, stored, now_of(w));
+	how(p, stored, now_of(w));
 	for (unsigned i = 0; i < p->n; i++) {
 		const struct take *t = &p->take[i];
 		if (!t->verdict.charged)
@@ -431,8 +436,8 @@ static void check_life(const struct entry *e, usec_t now, int64_t ms)
 /* Every key of the call: written as the model says, or as it was. */
 static void check_values(struct world *w, struct waiting_store *s)
 {
-	const struct redis_call *call = &s->call;
-	size_t n = strlen(s->prefix) + 24;
+	const struct redis_args *call = &s->args;
+	size_t n = call->key_bytes;
 
 	if (!call->key_n)
 		return;
@@ -461,20 +466,20 @@ static void put(struct waiting_store *s, const struct entry *e)
 {
 	/* A call that takes it says what it is called. */
 	static struct redis_call call;
-	const char *argv[REDIS_CALL_ARGS];
-	size_t bytes[REDIS_CALL_ARGS];
+	static struct redis_args args;
 	struct rule rule = { 0 };
 	struct limit limit = { .rule = &rule };
 	struct plan plan = { .n = 1, .take = { { .limit = &limit, .key = e->key } } };
 
 	redis_call_clear(&call);
 	redis_call_add(&call, &plan);
-	redis_call_args(&call, s->prefix, s->sha, NULL, argv, bytes);
-	command(s->server, "DEL %b", argv[3], bytes[3]);
+	redis_call_args(&call, &args, s->prefix, s->sha, NULL);
+	command(s->server, "DEL %b", args.argv[3], args.bytes[3]);
 	if (e->n < 0)
-		command(s->server, "RPUSH %b x", argv[3], bytes[3]);
+		command(s->server, "RPUSH %b x", args.argv[3], args.bytes[3]);
 	else
-		command(s->server, "SET %b %b", argv[3], bytes[3], e->bytes, (size_t)e->n);
+		command(s->server, "SET %b %b", args.argv[3], args.bytes[3], e->bytes,
+			(size_t)e->n);
 }
 
 /* Somebody else writes there: what is no bucket counts as never seen, and any that is one is read
@@ -557,7 +562,32 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 
 /* --- --- */
 
-static uint64_t calls, requests, takes, charges, denials;
+static uint64_t calls, requests, takes, charges, denials, refunds;
+
+/* Some of what was charged before is refunded, or was denied elsewhere; with a charge that is made
+ * up now and then. */
+static void random_afters(struct world *w, struct waiting_store *s, unsigned room)
+{
+	static struct plan after;
+	struct chance *c = &w->chance;
+
+	for (unsigned i = 0; i < w->earlier_n && s->after_n < WAITING_AFTERS; i++) {
+		const struct plan *p = &w->earlier[i];
+		bool refund = one_in(c, 2);
+		if (one_in(c, 2) || !(refund ? split_refund : split_charge)(p, &after) ||
+			after.n > room)
+			continue;
+		if (refund && one_in(c, 4)) {
+			struct verdict *v = &after.take[between(c, 0, after.n - 1)].verdict;
+			v->state.at += between(c, -USEC_PER_SEC, USEC_PER_SEC);
+		}
+		s->after[s->after_n++] = redis_after_new(&after);
+		room -= after.n;
+		model_charges(w, &after, refund ? split_take_back : plan_charge);
+		for (unsigned k = 0; k < after.n; k++)
+			(*(refund ? &refunds : &charges)) += after.take[k].verdict.charged;
+	}
+}
 
 static void run_call(struct world *w, struct waiting_store *s)
 {
@@ -579,9 +609,10 @@ static void run_call(struct world *w, struct waiting_store *s)
 		room -= plan[i].n;
 		list[i] = &plan[i];
 		want[i] = plan[i];
-		model_charges(w, &want[i]);
+		model_charges(w, &want[i], plan_charge);
 	}
 	ask_n = ask_n < room ? ask_n : room;
+	random_afters(w, s, room - ask_n);
 	for (unsigned i = 0; i < ask_n; i++) {
 		random_ask(w, &ask[i]);
 		granted[i] = model_grants(w, &ask[i], &left[i]);
@@ -605,6 +636,8 @@ static void run_call(struct world *w, struct waiting_store *s)
 		compare_plans(&want[i], &plan[i]);
 	}
 	check_values(w, s);
+	w->earlier_n = n < EARLIER ? n : EARLIER;
+	memcpy(w->earlier, want, w->earlier_n * sizeof want[0]);
 }
 
 static void run_seed(struct waiting_store *s, uint64_t seed)
@@ -636,9 +669,8 @@ static void run_seed(struct waiting_store *s, uint64_t seed)
 static void by_the_servers_clock(struct redis_server *server)
 {
 	static struct redis_call call;
+	static struct redis_args args;
 	static struct plan plan;
-	const char *argv[REDIS_CALL_ARGS];
-	size_t bytes[REDIS_CALL_ARGS];
 	struct rule rule = { 0 };
 	struct limit limit = { .rule = &rule,
 		.quota = { ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 3600 * USEC_PER_SEC }, 60, 60 },
@@ -654,8 +686,8 @@ static void by_the_servers_clock(struct redis_server *server)
 	plan.n = 1;
 	plan.take[0] = (struct take){ .limit = &limit, .key = { 1, 2 }, .cost = 10 };
 	redis_call_add(&call, &plan);
-	unsigned argc = redis_call_args(&call, "rl:", sha, NULL, argv, bytes);
-	redisReply *reply = redis_server_ask(server, argc, argv, bytes);
+	redis_call_args(&call, &args, "rl:", sha, NULL);
+	redisReply *reply = redis_server_ask(server, args.n, args.argv, args.bytes);
 	usec_t after = clock_read().utc;
 	if (hold(reply->type == REDIS_REPLY_STRING &&
 			    redis_call_read(&call, reply->str, reply->len),
@@ -663,7 +695,7 @@ static void by_the_servers_clock(struct redis_server *server)
 		hold(plan.now.utc >= before && plan.now.utc <= after,
 			"the server's time is not now");
 	freeReplyObject(reply);
-	reply = redisCommand(server->redis, "PTTL %b", argv[3], bytes[3]);
+	reply = redisCommand(server->redis, "PTTL %b", args.argv[3], args.bytes[3]);
 	hold(reply && reply->integer <= 600000 && reply->integer > 500000,
 		"lives %lld ms, want 600000", reply ? reply->integer : -1);
 	freeReplyObject(reply);
@@ -682,9 +714,10 @@ int main(int argc, char **argv)
 		run_seed(&store, first + i);
 	by_the_servers_clock(&server);
 	printf("%" PRIu64 " calls, %" PRIu64 " requests (%" PRIu64 " denied), %" PRIu64
-	       " takes (%" PRIu64 " charged), %" PRIu64 " asks for a block (%" PRIu64
-	       " granted; of %" PRIu64 " blocks it was heard), %u failures\n",
-		calls, requests, denials, takes, charges, asks, grants, reports, failures);
+	       " takes (%" PRIu64 " charged, %" PRIu64 " refunded), %" PRIu64
+	       " asks for a block (%" PRIu64 " granted; of %" PRIu64
+	       " blocks it was heard), %u failures\n",
+		calls, requests, denials, takes, charges, refunds, asks, grants, reports, failures);
 	redis_server_stop(&server);
 	return failures != 0;
 }

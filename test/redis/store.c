@@ -6,9 +6,6 @@
 bool waiting_store_take(struct waiting_store *s, struct plan *const plan[], unsigned n,
 	const struct ledger_ask *ask, unsigned ask_n, usec_t now)
 {
-	const char *argv[REDIS_CALL_ARGS];
-	size_t bytes[REDIS_CALL_ARGS];
-
 	redis_call_clear(&s->call);
 	for (unsigned i = 0; i < n; i++) {
 		if (!redis_call_add(&s->call, plan[i])) {
@@ -22,8 +19,12 @@ bool waiting_store_take(struct waiting_store *s, struct plan *const plan[], unsi
 			return false;
 		}
 	}
-	unsigned argc = redis_call_args(&s->call, s->prefix, s->sha, &now, argv, bytes);
-	redisReply *reply = redis_server_ask(s->server, argc, argv, bytes);
+	for (unsigned i = 0; i < s->after_n; i++)
+		if (!redis_call_add_after(&s->call, s->after[i]))
+			abort();
+	s->after_n = 0;
+	redis_call_args(&s->call, &s->args, s->prefix, s->sha, &now);
+	redisReply *reply = redis_server_ask(s->server, s->args.n, s->args.argv, s->args.bytes);
 	bool good = reply->type == REDIS_REPLY_STRING &&
 		    redis_call_read(&s->call, reply->str, reply->len);
 	if (!good)

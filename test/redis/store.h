@@ -8,12 +8,17 @@
 #include "store/redis_call.h"
 #include "store/store.h"
 
+enum { WAITING_AFTERS = 8 };
+
 struct waiting_store {
 	struct store base;
 	struct redis_server *server;
 	const char *prefix;
 	char sha[41];
 	struct redis_call call;
+	struct redis_args args;                    /* of the last one */
+	struct redis_after *after[WAITING_AFTERS]; /* that the next one takes along */
+	unsigned after_n;
 };
 
 /* `prefix` is borrowed: stores with different ones share nothing. */

@@ -19,7 +19,7 @@ from test_limits import DAY, near, rule, rules
 
 # Long enough that nothing refills, and no window ends, while a test runs.
 LONG = "300d"
-KEY = re.compile(r"rl:1:[A-Za-z0-9_-]{22}")
+KEY = re.compile(r"rl:1:\{[A-Za-z0-9_-]{3}\}[A-Za-z0-9_-]{22}")
 
 
 @pytest.fixture(scope="module")

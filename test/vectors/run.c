@@ -142,7 +142,7 @@ static void ask_redis(const struct table *t, int64_t cost, usec_t now, const str
 
 	/* And what is there now. */
 	redisReply *reply = redisCommand(
-		redis->server->redis, "GET %b", redis->call.keys[0], strlen(redis->prefix) + 24);
+		redis->server->redis, "GET %b", redis->args.keys[0], (size_t)redis->args.key_bytes);
 	if (want->charged)
 		same("stored bucket", reply && reply->len == sizeof want->state &&
 					      memcmp(reply->str, &want->state, reply->len) == 0);

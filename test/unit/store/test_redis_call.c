@@ -16,8 +16,9 @@
 static struct rig_limit tokens, fixed, sliding, shadow;
 static struct redis_call call;
 static struct plan plan[REDIS_CALL_PLANS + 1];
-static const char *argv[REDIS_CALL_ARGS];
-static size_t bytes[REDIS_CALL_ARGS];
+static struct redis_args sent;
+static const char *const *const argv = sent.argv;
+static const size_t *const bytes = sent.bytes;
 static unsigned argc;
 
 static int setup(void **state)
@@ -42,7 +43,8 @@ static void take(struct plan *p, const struct rig_limit *r, uint64_t key, int64_
 
 static void args(const char *prefix)
 {
-	argc = redis_call_args(&call, prefix, "SHA", NULL, argv, bytes);
+	redis_call_args(&call, &sent, prefix, "SHA", NULL);
+	argc = sent.n;
 }
 
 static void assert_arg(unsigned i, const char *text)
@@ -59,10 +61,10 @@ static void test_a_key_is_base64url_of_its_16_bytes(void **state)
 		struct key key;
 		const char *text;
 	} rows[] = {
-		{ { 0, 0 }, "rl:1:AAAAAAAAAAAAAAAAAAAAAA" },
-		{ { 0x0706050403020100, 0x0f0e0d0c0b0a0908 }, "rl:1:AAECAwQFBgcICQoLDA0ODw" },
-		{ { UINT64_MAX, UINT64_MAX }, "rl:1:_____________________w" },
-		{ { 0xfbfbfbfbfbfbfbfb, 0xefefefefefefefef }, "rl:1:-_v7-_v7-_vv7-_v7-_v7w" },
+		{ { 0, 0 }, "rl:1:{AAA}AAAAAAAAAAAAAAAAAAAAAA" },
+		{ { 0x0706050403020100, 0x0f0e0d0c0b0a0908 }, "rl:1:{AAE}AAECAwQFBgcICQoLDA0ODw" },
+		{ { UINT64_MAX, UINT64_MAX }, "rl:1:{___}_____________________w" },
+		{ { 0xfbfbfbfbfbfbfbfb, 0xefefefefefefefef }, "rl:1:{-_v}-_v7-_v7-_vv7-_v7-_v7w" },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		setup(NULL);
@@ -100,7 +102,7 @@ static void test_what_is_sent(void **state)
 	assert_arg(1, "SHA");
 	assert_arg(2, "3");
 	for (unsigned i = 3; i < 6; i++)
-		assert_int_equal(bytes[i], 24);
+		assert_int_equal(bytes[i], 29);
 	assert_int_equal(bytes[6], 3 * REDIS_LIMIT_BYTES);
 	memcpy(limit + 12, reals, sizeof reals);
 	assert_memory_equal(argv[6], limit, sizeof limit);
@@ -112,12 +114,61 @@ static void test_what_is_sent(void **state)
 
 	/* Once more, for a Redis that did not know the script; and by a clock of one's own. */
 	const usec_t now = -5;
-	argc = redis_call_args(&call, "abc:", "SHA", &now, argv, bytes);
+	redis_call_args(&call, &sent, "abc:", "SHA", &now);
+	argc = sent.n;
 	assert_int_equal(argc, 9);
-	assert_int_equal(bytes[3], 28);
-	assert_memory_equal(argv[3], "abc:1:", 6);
+	assert_int_equal(bytes[3], 33);
+	assert_memory_equal(argv[3], "abc:1:{", 7);
 	assert_memory_equal(argv[7], takes, sizeof takes);
 	assert_arg(8, "-5");
+}
+
+static void test_what_comes_after(void **state)
+{
+	(void)state;
+	struct plan refund = { 0 }, charge = { .closed = true };
+	take(&refund, &tokens, 7, 3);
+	take(&refund, &fixed, 8, 2);
+	refund.take[0].verdict.state = (struct bucket){ .used = 4.5, .at = NOW };
+	refund.take[1].verdict.state = (struct bucket){ .current = 5, .previous = 6, .at = NOW };
+	take(&charge, &shadow, 9, 1);
+	take(&plan[0], &tokens, 7, 1);
+	assert_true(redis_call_add(&call, &plan[0]));
+	assert_true(redis_call_add_after(&call, redis_after_new(&refund)));
+	assert_true(redis_call_add_after(&call, redis_after_new(&charge)));
+	/* It has its own copy of all. */
+	memset(&refund, 0xff, sizeof refund);
+	shadow.rule.count_denied = false;
+	args("rl:");
+	static const uint8_t takes[] = { 0, 0, 1 + 2, 1, 0, 0, 0,     /* */
+		0, 1, 1 + 8, 3, 0, 0, 0, 1, 2, 1 + 2 + 8, 2, 0, 0, 0, /* a refund */
+		2, 3, 1 + 2 + 16, 1, 0, 0, 0 };
+	assert_int_equal(argc, 10);
+	assert_int_equal(bytes[6], 4 * REDIS_LIMIT_BYTES);
+	assert_int_equal(argv[6][3 * REDIS_LIMIT_BYTES + 3], 1);
+	assert_int_equal(bytes[7], sizeof takes);
+	assert_memory_equal(argv[7], takes, sizeof takes);
+	assert_int_equal(bytes[9], 2 * REDIS_BUCKET_BYTES);
+	struct bucket sent_bucket[2];
+	memcpy(sent_bucket, argv[9], sizeof sent_bucket);
+	assert_true(sent_bucket[0].used == 4.5 && sent_bucket[0].at == NOW);
+	assert_int_equal(sent_bucket[1].current, 5);
+	assert_int_equal(sent_bucket[1].previous, 6);
+	struct {
+		usec_t now;
+		struct bucket bucket[4];
+	} reply = { .now = NOW };
+	assert_false(redis_call_read(&call, &reply, sizeof reply - REDIS_BUCKET_BYTES));
+	assert_true(redis_call_read(&call, &reply, sizeof reply));
+	assert_true(plan[0].take[0].verdict.charged);
+
+	/* Whoever has gone before it was sent is left out of it. */
+	call.plan[0] = NULL;
+	args("rl:");
+	assert_int_equal(bytes[7], sizeof takes - REDIS_TAKE_BYTES);
+	assert_true(redis_call_read(&call, &reply, sizeof reply - REDIS_BUCKET_BYTES));
+	redis_call_clear(&call);
+	assert_int_equal(call.after_n, 0);
 }
 
 static void test_two_limits_of_a_rule_are_one_rule(void **state)
@@ -144,8 +195,8 @@ static void test_a_call_holds_64_plans(void **state)
 	}
 	assert_false(redis_call_add(&call, &plan[REDIS_CALL_PLANS]));
 	assert_int_equal(call.plan_n, REDIS_CALL_PLANS);
-	assert_int_equal(call.key_n, 1);
 	args("");
+	assert_int_equal(sent.key_n, 1);
 	assert_int_equal(argc, 7);
 	assert_int_equal(bytes[4], REDIS_LIMIT_BYTES);
 	assert_int_equal(bytes[5], REDIS_CALL_PLANS * REDIS_TAKE_BYTES);
@@ -353,6 +404,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_a_key_is_base64url_of_its_16_bytes),
 		T(test_what_is_sent),
+		T(test_what_comes_after),
 		T(test_two_limits_of_a_rule_are_one_rule),
 		T(test_a_call_holds_64_plans),
 		T(test_a_call_holds_256_takes),
