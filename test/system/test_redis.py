@@ -201,7 +201,7 @@ def test_prefixes_and_secrets_keep_agents_apart(run, tmp_path, ends):
         {"prefix": "other:", "hash_secret": "x"}, {"prefix": ""}, {"db": 3})]
     assert [a.check(user="u")["remaining"] for a in some] == [4, 3, 4, 4, 3, 4, 4, 4]
     assert len(redis.keys()) == 5 and len(redis.keys(db=3)) == 1
-    prefixes = collections.Counter(k[:-24] for k in redis.keys())
+    prefixes = collections.Counter(k[:-29] for k in redis.keys())
     assert prefixes == {"rl:": 2, "other:": 2, "": 1}
     # What follows the prefix differs too where the secret comes from it.
     assert len({k[-22:] for k in redis.keys()}) >= 4
