@@ -284,12 +284,12 @@ class Bench:
 		with self.null(1, pin=False) as null, self.agent("three", 1, pin=False) as ours:
 			null.await_port(null.port)
 			ours.await_port(ours.port)
-			with self.haproxy(null, ours) as ports:
+			with self.haproxy(null, ours) as (ports, _):
 				self.haproxy_rounds(ports)
 
 	@contextlib.contextmanager
 	def haproxy(self, null, ours):
-		"""The ports of its frontends; `null` is an agent that only acknowledges."""
+		"""The ports of its frontends, and its process; `null` is an agent that only acknowledges."""
 		ports = {who: free_port() for who in ("bare", "stick", "null", "ours")}
 		env = {f"BENCH_PORT_{who.upper()}": str(port) for who, port in ports.items()}
 		env.update(BENCH_SPOE=f"{HERE}/spoe.cfg", BENCH_PORT_AGENT_NULL=str(null.port),
@@ -297,7 +297,7 @@ class Bench:
 		with Process(["haproxy", "-db", "-f", f"{HERE}/haproxy.cfg"], env) as process:
 			for port in ports.values():
 				process.await_port(port)
-			yield ports
+			yield ports, process
 
 	def haproxy_rounds(self, ports):
 		got = {who: [] for who in ports}
