@@ -229,23 +229,12 @@ static bool load_state(struct agent *a)
 	return fail(message);
 }
 
-/* What the configuration knows before the agent does. */
-static bool has_backend(const struct settings *s)
-{
-	if (s->store.backend != BACKEND_REDIS || s->redis.mode != REDIS_KIND_CLUSTER)
-		return true;
-	return fail("redis.mode: this version does not know \"cluster\" yet: set \"single\" or "
-		    "\"sentinel\"");
-}
-
 /* The store, and the configuration again with the store's hash key where it has its own. With
  * Redis this is what stands in while that is away: it has no state file, and the configuration's
  * key. */
 static bool open_store(struct agent *a)
 {
 	const struct settings *s = &a->snapshot->settings;
-	if (!has_backend(s))
-		return false;
 	memcpy(a->state_file, s->store.state_file, sizeof a->state_file);
 	if (a->state_file[0]) {
 		if (!load_state(a))

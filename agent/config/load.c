@@ -141,6 +141,27 @@ static void policy_fill(struct loader *l)
 		p->default_tier = (unsigned)tier;
 }
 
+static void check_cluster(struct loader *l)
+{
+	const struct settings *s = &l->values.settings;
+
+	if (s->redis.mode != REDIS_KIND_CLUSTER)
+		return;
+	if (s->redis.db)
+		problem_add(l->problems, l->option_at[OPTION_ID_redis_db],
+			"redis.db: %d: a cluster has no database but 0", (int)s->redis.db);
+	if (strchr(s->redis.prefix, '{'))
+		problem_add(l->problems, l->option_at[OPTION_ID_redis_prefix],
+			"redis.prefix: \"%s\": want no \"{\" with mode = \"cluster\": all keys would lie "
+			"in one slot",
+			s->redis.prefix);
+	for (unsigned i = 0; i < s->redis.server_n; i++)
+		if (s->redis.server[i].is_unix)
+			problem_add(l->problems, l->option_at[OPTION_ID_redis_servers],
+				"redis.servers: \"%s\": want host:port with mode = \"cluster\"",
+				s->redis.server[i].text);
+}
+
 /* What rules have of the redis group, once all files were read. */
 static void redis_fill(struct loader *l)
 {
@@ -325,6 +346,7 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	options_default(l);
 	policy_fill(l);
 	redis_fill(l);
+	check_cluster(l);
 	check_tls(l);
 	tiers_file_load(l);
 	if (loader_failed(l))

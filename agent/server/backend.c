@@ -33,7 +33,9 @@ struct redis_hub *backend_hub_new(const struct settings *s, struct redis_tls *tl
 {
 	struct redis_host server[SERVERS_MAX];
 	struct redis_hub_settings h = {
-		.mode = s->redis.mode == REDIS_KIND_SENTINEL ? REDIS_SENTINEL : REDIS_SINGLE,
+		.mode = s->redis.mode == REDIS_KIND_SENTINEL  ? REDIS_SENTINEL
+			: s->redis.mode == REDIS_KIND_CLUSTER ? REDIS_CLUSTER
+							      : REDIS_SINGLE,
 		.server = server,
 		.server_n = s->redis.server_n,
 		.tls = tls,

@@ -3,13 +3,13 @@
 #include "limit/fallback.h"
 #include "store/deny_cache.h"
 #include "store/redis_hub.h"
-#include "store/redis_node.h"
+#include "store/redis_nodes.h"
+#include "store/redis_parts.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CALLS_MAX = 64 };
+enum { CHECKS_MAX = 8192 }; /* that wait: what they are in parts is bounded by it */
 
 struct redis_store {
 	struct store base;
@@ -20,11 +20,10 @@ struct redis_store {
 	struct deny_cache *denied; /* what Redis would deny again; owned */
 	struct ev_loop *loop;
 
-	struct redis_node *node;
-	struct node_calls calls;
+	bool of_cluster;
+	struct redis_nodes *nodes;
 	unsigned waiting_checks;
-	uint64_t generation; /* of the addresses that the node has */
-	bool settling;       /* what plan->done takes now is refused */
+	bool settling; /* what plan->done takes now is refused */
 
 	struct redis_listener listener;
 	ev_async bell;
@@ -48,48 +47,55 @@ static void warm(struct redis_store *s, const struct plan *plan, struct now now)
 		memory_store_mirror(s->local, &heard, now);
 }
 
-/* By the failure policy, or (`answered`) as its plans now say. plan->done may take again. */
+/* By the failure policy, or (`answered`) as the plan now says. plan->done may take again. */
+static void plan_ended(
+	struct redis_store *s, struct plan *plan, bool answered, usec_t taken_at, struct now now)
+{
+	s->waiting_checks--;
+	if (answered) {
+		warm(s, plan, now);
+		deny_cache_note(s->denied, plan, taken_at);
+	} else {
+		fall_back(s, plan, now);
+	}
+	plan->done(plan);
+}
+
+/* The first part that fails decides for the whole: what others have charged stays charged. */
+static void part_ended(struct redis_store *s, struct redis_parts *parts, bool answered,
+	usec_t taken_at, struct now now)
+{
+	bool failed;
+	struct plan *whole = redis_parts_back(parts, answered, &failed);
+
+	if (redis_parts_is_over(parts)) {
+		struct redis_after *after;
+		unsigned lost = 0;
+		while ((after = redis_parts_next_after(parts, &lost))) {
+			redis_count(&s->stats.refunds, 1);
+			lost += !redis_nodes_add_after(s->nodes, after);
+		}
+		redis_count(&s->stats.refunds_lost, lost);
+		redis_parts_free(parts);
+	}
+	if (whole)
+		plan_ended(s, whole, !failed, taken_at, now);
+}
+
 static void on_ended(void *owner, struct node_call *c, bool answered, struct now now)
 {
 	struct redis_store *s = owner;
 
 	for (unsigned i = 0; i < c->asked.plan_n; i++) {
 		struct plan *plan = c->asked.plan[i];
+		struct redis_parts *parts = redis_parts_whose(plan);
 		c->asked.plan[i] = NULL;
-		s->waiting_checks--;
-		if (answered) {
-			warm(s, plan, now);
-			deny_cache_note(s->denied, plan, c->taken_at);
-		} else {
-			fall_back(s, plan, now);
-		}
-		plan->done(plan);
+		if (parts)
+			part_ended(s, parts, answered, c->taken_at, now);
+		else
+			plan_ended(s, plan, answered, c->taken_at, now);
 	}
 }
-
-/* ---- health ---- */
-
-static void on_away(void *owner, struct redis_node *node, const char *why, const char *hint,
-	const struct redis_address *address)
-{
-	struct redis_store *s = owner;
-
-	(void)node;
-	atomic_store_explicit(&s->stats.degraded, true, memory_order_relaxed);
-	redis_hub_away(s->hub, &s->listener, why, hint, address);
-	redis_hub_ask_again(s->hub);
-}
-
-static void on_back(void *owner, struct redis_node *node)
-{
-	struct redis_store *s = owner;
-
-	(void)node;
-	atomic_store_explicit(&s->stats.degraded, false, memory_order_relaxed);
-	redis_hub_back(s->hub, &s->listener);
-}
-
-static const struct redis_node_events node_events = { on_ended, on_away, on_back };
 
 /* ---- the loop ---- */
 
@@ -98,12 +104,7 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 	(void)loop;
 	(void)revents;
 	struct redis_store *s = bell->data;
-	struct redis_addresses a = redis_hub_addresses(s->hub);
-
-	if (a.generation == s->generation)
-		return;
-	s->generation = a.generation;
-	redis_node_use(s->node, &a);
+	redis_nodes_look(s->nodes);
 }
 
 /* Before the loop sleeps: what came in this turn goes. */
@@ -112,10 +113,54 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int revents)
 	(void)loop;
 	(void)revents;
 	struct redis_store *s = prepare->data;
-	redis_node_send(s->node);
+	redis_nodes_send(s->nodes);
 }
 
 /* ---- the store ---- */
+
+/* What of a plan is for which node; without a cluster all of it is one part. */
+struct way {
+	unsigned parts;
+	uint16_t slot[PLAN_MAX]; /* of each part */
+	uint8_t part_of[PLAN_MAX];
+};
+
+static void find_way(const struct redis_store *s, const struct plan *plan, struct way *w)
+{
+	w->parts = 1;
+	w->slot[0] = 0;
+	if (s->of_cluster)
+		w->parts = redis_parts_of(plan, w->part_of, w->slot);
+}
+
+/* Whether all its nodes are to be asked; *well: they are known to work. */
+static bool is_open(struct redis_store *s, const struct way *w, bool *well)
+{
+	*well = true;
+	for (unsigned i = 0; i < w->parts; i++) {
+		const struct redis_node *node = redis_nodes_at(s->nodes, w->slot[i]);
+		if (!node || !redis_node_takes(node))
+			return false;
+		*well &= redis_node_is_well(node);
+	}
+	return true;
+}
+
+static bool send_parts(struct redis_store *s, struct plan *plan, const struct way *w)
+{
+	struct redis_parts *parts = redis_parts_new(plan, w->part_of, w->parts);
+
+	if (!parts)
+		return false;
+	for (unsigned i = 0; i < w->parts; i++) {
+		if (redis_nodes_add(s->nodes, w->slot[i], redis_parts_at(parts, i)))
+			continue;
+		(void)redis_parts_drop(parts, i);
+		return false;
+	}
+	redis_count(&s->stats.split, 1);
+	return true;
+}
 
 static enum store_rc take(struct store *base, struct plan *plan, struct now now)
 {
@@ -125,25 +170,20 @@ static enum store_rc take(struct store *base, struct plan *plan, struct now now)
 		plan->now = now;
 		return STORE_DONE;
 	}
-	struct node_call *c = redis_node_gathering(s->node);
+	struct way way;
+	bool well;
 
-	if (!redis_node_takes(s->node) || s->settling)
+	find_way(s, plan, &way);
+	if (!is_open(s, &way, &well) || s->settling || s->waiting_checks == CHECKS_MAX)
 		goto refuse;
 	/* (What is remembered does not show whether it works again.) */
-	if (redis_node_is_well(s->node) && deny_cache_answer(s->denied, plan, now.steady)) {
+	if (well && deny_cache_answer(s->denied, plan, now.steady)) {
 		redis_count(&s->stats.remembered, 1);
 		return STORE_DONE;
 	}
-	if (!c || !redis_call_add(&c->asked, plan)) {
-		c = node_calls_get(&s->calls);
-		if (!c)
-			goto refuse;
-		c->taken_at = clock_steady();
-		bool added = redis_call_add(&c->asked, plan);
-		assert(added);
-		(void)added;
-		redis_node_give(s->node, c);
-	}
+	if (way.parts > 1 ? !send_parts(s, plan, &way)
+			  : !redis_nodes_add(s->nodes, way.slot[0], plan))
+		goto refuse;
 	s->waiting_checks++;
 	return STORE_PENDING;
 refuse:
@@ -170,14 +210,13 @@ unsigned redis_store_waiting(const struct redis_store *s)
 void redis_store_settle(struct redis_store *s)
 {
 	s->settling = true;
-	redis_node_end_all(s->node);
+	redis_nodes_end_all(s->nodes);
 	s->settling = false;
 }
 
 static void store_free(struct redis_store *s)
 {
-	redis_node_free(s->node);
-	node_calls_fini(&s->calls);
+	redis_nodes_free(s->nodes);
 	deny_cache_free(s->denied);
 	explicit_bzero(&s->settings, sizeof s->settings);
 	free(s);
@@ -201,7 +240,7 @@ static const struct store_ops redis_ops = {
 void redis_store_set_timeout(struct redis_store *s, usec_t timeout)
 {
 	s->settings.timeout = timeout;
-	redis_node_set_timeout(s->node, timeout);
+	redis_nodes_set_timeout(s->nodes, timeout);
 }
 
 struct redis_store *redis_store_new(const struct redis_settings *settings, struct redis_hub *hub,
@@ -215,11 +254,11 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	s->hub = hub;
 	s->local = local;
 	s->loop = loop;
-	s->calls.most = CALLS_MAX;
+	s->of_cluster = redis_hub_is_cluster(hub);
 	atomic_init(&s->stats.degraded, true);
-	s->node = redis_node_new(settings, &s->stats, &s->calls, &node_events, s, loop);
+	s->nodes = redis_nodes_new(settings, &s->stats, hub, on_ended, s, loop);
 	s->denied = deny_cache_new();
-	if (!s->node || !s->denied) {
+	if (!s->nodes || !s->denied) {
 		store_free(s);
 		return NULL;
 	}

@@ -81,6 +81,13 @@ bool redis_call_add(struct redis_call *c, struct plan *plan)
 	return true;
 }
 
+struct plan *redis_call_take_last(struct redis_call *c)
+{
+	assert(c->plan_n);
+	c->take_n -= c->plan_takes[--c->plan_n];
+	return c->plan[c->plan_n];
+}
+
 bool redis_call_add_after(struct redis_call *c, struct redis_after *a)
 {
 	if (a->n > REDIS_CALL_TAKES - c->take_n)

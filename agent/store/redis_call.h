@@ -81,7 +81,9 @@ void redis_call_clear(struct redis_call *);
  * place in plan[] is NULL. One that takes nothing is welcome. false: there is no room for it, send
  * the call first; nothing has changed. */
 bool redis_call_add(struct redis_call *, struct plan *);
-/* The same; it is the call's then. */
+/* The last plan out of it again; there must be one. */
+struct plan *redis_call_take_last(struct redis_call *);
+/* The same as redis_call_add(); it is the call's then. */
 bool redis_call_add_after(struct redis_call *, struct redis_after *);
 /* Appends what a ledger wants. false: there is no room for it. */
 bool redis_call_ask(struct redis_call *, const struct ledger_ask *);

@@ -1,6 +1,7 @@
 #include "store/redis_hub.h"
 
 #include "base/log.h"
+#include "store/redis_cluster.h"
 #include "store/redis_resolver.h"
 #include "store/redis_sentinel.h"
 
@@ -13,7 +14,7 @@
 
 #define TICK           0.5 /* seconds */
 #define RESOLVE_EVERY  USEC_PER_SEC
-#define ASK_EVERY      USEC_PER_SEC          /* the sentinels */
+#define ASK_EVERY      USEC_PER_SEC          /* sentinels, nodes */
 #define ASK_SOONEST    (100 * USEC_PER_MSEC) /* when a store wants to know */
 #define NAMED_WITHIN   USEC_PER_SEC
 #define BACK_AFTER     USEC_PER_SEC
@@ -36,6 +37,7 @@ struct redis_hub {
 	ev_timer tick;
 	struct redis_resolver *resolver;   /* NULL: there are no names */
 	struct redis_sentinels *sentinels; /* REDIS_SENTINEL */
+	struct redis_cluster *cluster;     /* REDIS_CLUSTER */
 	usec_t started_at, resolved_at;
 	struct seed *seed; /* settings.server_n of them */
 	struct redis_listener self;
@@ -45,6 +47,7 @@ struct redis_hub {
 	pthread_mutex_t lock;
 	/* under the lock */
 	struct redis_addresses addresses;
+	struct redis_map *map; /* REDIS_CLUSTER; NULL: none yet */
 	struct redis_listener *listeners;
 	unsigned away_n;
 	usec_t away_since, back_since; /* 0: not told / not all are back */
@@ -55,6 +58,12 @@ static usec_t hub_now(void)
 	return clock_steady();
 }
 
+static void ring_all(struct redis_hub *h) /* with the lock held */
+{
+	for (struct redis_listener *l = h->listeners; l; l = l->next)
+		ev_async_send(l->loop, l->bell);
+}
+
 static void publish(struct redis_hub *h, const struct redis_addresses *a)
 {
 	pthread_mutex_lock(&h->lock);
@@ -63,12 +72,27 @@ static void publish(struct redis_hub *h, const struct redis_addresses *a)
 		h->addresses = *a;
 		h->addresses.generation = generation;
 		h->addresses.master_only = h->settings.mode == REDIS_SENTINEL;
-		for (struct redis_listener *l = h->listeners; l; l = l->next)
-			ev_async_send(l->loop, l->bell);
+		ring_all(h);
 	}
 	pthread_mutex_unlock(&h->lock);
 	if (a->n)
 		redis_hub_back(h, &h->self);
+}
+
+static void publish_map(struct redis_hub *h, struct redis_map *m)
+{
+	struct redis_map *old = m;
+
+	pthread_mutex_lock(&h->lock);
+	if (!h->map || !redis_map_eq(h->map, m)) {
+		old = h->map;
+		m->generation = old ? old->generation + 1 : 1;
+		h->map = m;
+		ring_all(h);
+	}
+	pthread_mutex_unlock(&h->lock);
+	redis_map_unref(old);
+	redis_hub_back(h, &h->self);
 }
 
 static void copy_resolved(struct redis_hub *h)
@@ -123,16 +147,43 @@ static void on_sentinel_failed(void *owner)
 
 static const struct redis_sentinels_events sentinel_events = { on_named, on_sentinel_failed };
 
+static void on_mapped(void *owner, struct redis_map *m)
+{
+	publish_map(owner, m);
+}
+
+static void on_node_failed(
+	void *owner, const char *why, const char *hint, const struct redis_address *node)
+{
+	struct redis_hub *h = owner;
+	char text[REDIS_ADDRESS_TEXT_MAX];
+
+	atomic_store(&h->wants_to_know, true);
+	log_warning_every(COMPLAIN_EVERY, "redis_node_away",
+		KV_Z("server", redis_address_text(node, text)), KV_Z("why", why),
+		KV_Z("hint", hint ? hint : "another node is asked for the slots"));
+}
+
+static const struct redis_cluster_events cluster_events = { on_mapped, on_node_failed };
+
 static void look(struct redis_hub *h)
 {
 	copy_resolved(h);
-	if (h->settings.mode == REDIS_SINGLE) {
-		if (h->seed[0].addresses.n)
-			publish(h, &h->seed[0].addresses);
-		return;
+	for (unsigned i = 0; i < h->settings.server_n; i++) {
+		const struct redis_addresses *a = &h->seed[i].addresses;
+		switch (h->settings.mode) {
+		case REDIS_SINGLE:
+			if (a->n)
+				publish(h, a);
+			break;
+		case REDIS_SENTINEL:
+			redis_sentinels_use(h->sentinels, i, a);
+			break;
+		case REDIS_CLUSTER:
+			redis_cluster_use(h->cluster, i, a);
+			break;
+		}
 	}
-	for (unsigned i = 0; i < h->settings.server_n; i++)
-		redis_sentinels_use(h->sentinels, i, &h->seed[i].addresses);
 }
 
 static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
@@ -144,6 +195,8 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 	if (atomic_load(&h->wants_to_know)) {
 		if (h->settings.mode == REDIS_SENTINEL)
 			redis_sentinels_ask(h->sentinels, now, ASK_SOONEST);
+		if (h->settings.mode == REDIS_CLUSTER)
+			redis_cluster_ask(h->cluster, now, ASK_SOONEST, true);
 		resolve_again(h, now);
 	}
 	look(h);
@@ -167,7 +220,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 	(void)revents;
 	struct redis_hub *h = tick->data;
 	usec_t now = hub_now();
-	if (atomic_exchange(&h->wants_to_know, false) || !all_resolved(h))
+	bool wanted = atomic_exchange(&h->wants_to_know, false);
+	if (wanted || !all_resolved(h))
 		resolve_again(h, now);
 	if (h->settings.mode == REDIS_SENTINEL) {
 		redis_sentinels_ask(h->sentinels, now, ASK_EVERY);
@@ -175,6 +229,12 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 		if (!h->addresses.n && now - h->started_at > NAMED_WITHIN)
 			redis_hub_away(h, &h->self, "no sentinel has named the master yet",
 				"see redis.servers and redis.master", NULL);
+	}
+	if (h->settings.mode == REDIS_CLUSTER) {
+		redis_cluster_ask(h->cluster, now, wanted ? ASK_SOONEST : ASK_EVERY, wanted);
+		if (!h->map && now - h->started_at > NAMED_WITHIN)
+			redis_hub_away(h, &h->self, "no node has told the slots yet",
+				"see redis.servers, and the log line redis_node_away", NULL);
 	}
 	look(h);
 	tell_back(h, now);
@@ -191,7 +251,7 @@ void redis_hub_listen(struct redis_hub *h, struct redis_listener *l)
 	if (l->next)
 		l->next->link = &l->next;
 	h->listeners = l;
-	if (h->addresses.n)
+	if (h->addresses.n || h->map)
 		ev_async_send(l->loop, l->bell);
 	pthread_mutex_unlock(&h->lock);
 }
@@ -217,6 +277,19 @@ struct redis_addresses redis_hub_addresses(struct redis_hub *h)
 	struct redis_addresses a = h->addresses;
 	pthread_mutex_unlock(&h->lock);
 	return a;
+}
+
+struct redis_map *redis_hub_map(struct redis_hub *h)
+{
+	pthread_mutex_lock(&h->lock);
+	struct redis_map *m = h->map ? redis_map_ref(h->map) : NULL;
+	pthread_mutex_unlock(&h->lock);
+	return m;
+}
+
+bool redis_hub_is_cluster(const struct redis_hub *h)
+{
+	return h->settings.mode == REDIS_CLUSTER;
 }
 
 void redis_hub_ask_again(struct redis_hub *h)
@@ -278,10 +351,17 @@ static bool servers_init(struct redis_hub *h, const struct redis_hub_settings *s
 		if (!h->resolver)
 			return false;
 	}
-	if (settings->mode == REDIS_SINGLE)
+	switch (settings->mode) {
+	case REDIS_SINGLE:
 		return true;
-	h->sentinels = redis_sentinels_new(settings, &sentinel_events, h, h->loop);
-	return h->sentinels != NULL;
+	case REDIS_SENTINEL:
+		h->sentinels = redis_sentinels_new(settings, &sentinel_events, h, h->loop);
+		return h->sentinels != NULL;
+	case REDIS_CLUSTER:
+		h->cluster = redis_cluster_new(settings, &cluster_events, h, h->loop);
+		return h->cluster != NULL;
+	}
+	return false;
 }
 
 struct redis_hub *redis_hub_new(
@@ -299,6 +379,12 @@ struct redis_hub *redis_hub_new(
 	}
 	for (unsigned i = 0; i < settings->server_n; i++) {
 		const struct redis_host *s = &settings->server[i];
+		if (settings->mode == REDIS_CLUSTER && s->host[0] == '/') {
+			snprintf(err, err_size,
+				"redis.servers: \"%s\": the nodes of a cluster want host:port",
+				s->host);
+			return NULL;
+		}
 		if (s->host[0] && (s->host[0] == '/') == (s->port == 0))
 			continue;
 		snprintf(err, err_size, "redis.servers: \"%s\": want host:port or an absolute path",
@@ -336,6 +422,8 @@ void redis_hub_free(struct redis_hub *h)
 	assert(!h->listeners);
 	redis_resolver_free(h->resolver);
 	redis_sentinels_free(h->sentinels);
+	redis_cluster_free(h->cluster);
+	redis_map_unref(h->map);
 	free(h->seed);
 	ev_async_stop(h->loop, &h->bell);
 	ev_timer_stop(h->loop, &h->tick);

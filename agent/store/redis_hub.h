@@ -1,5 +1,6 @@
-/* Where Redis is: what all workers share. Has names looked up (redis_resolver.h), and the
- * sentinels asked who is master (redis_sentinel.h), and tells every store that listens. It also
+/* Where Redis is: what all workers share. Has names looked up (redis_resolver.h), the
+ * sentinels asked who is master (redis_sentinel.h), the nodes of a cluster who has which slot
+ * (redis_cluster.h), and tells every store that listens. It also
  * keeps the log lines of Redis' absence to one when it begins and one when it ends, however many
  * workers there are.
  *
@@ -13,20 +14,21 @@
 
 #include <ev.h>
 
-enum redis_mode { REDIS_SINGLE, REDIS_SENTINEL };
+enum redis_mode { REDIS_SINGLE, REDIS_SENTINEL, REDIS_CLUSTER };
 
 struct redis_hub_settings {
 	enum redis_mode mode;
 	const struct redis_host *server; /* copied. REDIS_SINGLE: exactly one; REDIS_SENTINEL: the
-					  * sentinels */
+					  * sentinels; REDIS_CLUSTER: some nodes */
 	unsigned server_n;               /* 1..REDIS_SERVERS_MAX */
 	char master[64];                 /* REDIS_SENTINEL: its name */
-	/* For sentinels that ask for it. */
+	/* For sentinels that ask for it, and for nodes. */
 	char username[128], password[256];
-	struct redis_tls *tls; /* to sentinels; NULL: none; borrowed */
+	struct redis_tls *tls; /* to these; NULL: none; borrowed */
 };
 
 struct redis_hub;
+struct redis_map;
 
 /* Starts looking; returns at once. NULL: out of memory, no descriptors or no thread, or settings
  * that cannot be (`err` says which). */
@@ -49,7 +51,12 @@ struct redis_listener {
 void redis_hub_listen(struct redis_hub *, struct redis_listener *);
 void redis_hub_leave(struct redis_hub *, struct redis_listener *);
 
+/* REDIS_SINGLE, REDIS_SENTINEL. */
 struct redis_addresses redis_hub_addresses(struct redis_hub *);
+
+/* REDIS_CLUSTER: with a reference of the caller's; NULL: not known yet. */
+struct redis_map *redis_hub_map(struct redis_hub *);
+bool redis_hub_is_cluster(const struct redis_hub *);
 
 /* What the hub said leads nowhere (refused, timed out, a replica): it looks again, at most once a
  * second. */

@@ -15,9 +15,10 @@ enum {
 	 * calls, with 32 and all of what comes in small ones it has four times as many to do
 	 * (measured with three limits a check: 8 was best, by a tenth and by half). */
 	WINDOW = 8,
-	SENT_MAX = 256,   /* replies that are still to come */
-	SPARE = 16,       /* of these, for what is not asked from outside */
-	FAILURES_MAX = 3, /* in a row, and the breaker opens */
+	WINDOW_OF_MANY = 64, /* each carries what is of one slot */
+	SENT_MAX = 256,      /* replies that are still to come */
+	SPARE = 16,          /* of these, for what is not asked from outside */
+	FAILURES_MAX = 3,    /* in a row, and the breaker opens */
 	REPLY_MAX = 16 * 1024,
 };
 static_assert(REDIS_REPLY_MAX < REPLY_MAX - 1024, "the largest reply is within bounds");
@@ -37,7 +38,7 @@ enum health {
 	HEALTH_WELL,
 };
 
-enum kind { KIND_CHECKS, KIND_PROBE, KIND_SCRIPT, KIND_ASK };
+enum kind { KIND_CHECKS, KIND_PROBE, KIND_SCRIPT, KIND_ASK, KIND_ASKING };
 
 struct sent {
 	enum kind kind;
@@ -56,12 +57,13 @@ struct redis_node {
 	struct ev_loop *loop;
 	struct redis_conn *conn;
 
-	struct node_call *first, *last; /* that wait; those not sent yet are the last of them */
-	struct node_call *unsent;       /* the first of these */
+	struct node_call *first, *last;         /* that wait, by deadline */
+	struct node_call *unsent, *last_unsent; /* of these, in the order to send them */
 	struct node_ask *asks, *last_ask;
 	struct sent sent[SENT_MAX];
 	unsigned sent_at, sent_n, window_n; /* window_n: of kind KIND_CHECKS */
 
+	bool one_of_many, fresh; /* fresh: its first connection is still being opened */
 	enum health health;
 	bool must_prove; /* it opened for an error in a reply, which probes do not meet */
 	unsigned failures;
@@ -122,8 +124,16 @@ struct node_call *node_calls_get(struct node_calls *pool)
 			return NULL;
 		pool->n++;
 	}
-	c->waits = c->sent = c->resent = false;
+	c->waits = c->gathers = c->sent = c->resent = c->asking = false;
+	c->redirects = c->retries = 0;
 	return c;
+}
+
+void node_calls_put(struct node_calls *pool, struct node_call *c)
+{
+	redis_call_clear(&c->asked);
+	c->next = pool->idle;
+	pool->idle = c;
 }
 
 void node_calls_fini(struct node_calls *pool)
@@ -137,40 +147,45 @@ void node_calls_fini(struct node_calls *pool)
 
 static void put_back_if_done(struct redis_node *n, struct node_call *c)
 {
-	if (c->waits || c->sent || c == &n->probe)
-		return;
-	redis_call_clear(&c->asked);
-	c->next = n->pool->idle;
-	n->pool->idle = c;
+	if (!c->waits && !c->sent && c != &n->probe)
+		node_calls_put(n->pool, c);
 }
 
-static void list_append(struct redis_node *n, struct node_call *c)
+/* By deadline: nearly always it is the last. (One that comes from another node began earlier.) */
+static void list_add(struct redis_node *n, struct node_call *c)
 {
+	struct node_call *after = n->last;
+
+	while (after && after->taken_at > c->taken_at)
+		after = after->before;
+	c->before = after;
+	c->next = after ? after->next : n->first;
+	*(c->next ? &c->next->before : &n->last) = c;
+	*(after ? &after->next : &n->first) = c;
 	c->waits = true;
-	c->next = NULL;
-	c->before = n->last;
-	if (n->last)
-		n->last->next = c;
-	else
-		n->first = c;
-	n->last = c;
-	if (!n->unsent)
-		n->unsent = c;
 }
 
 static void list_remove(struct redis_node *n, struct node_call *c)
 {
-	if (n->unsent == c)
-		n->unsent = c->next;
-	if (c->before)
-		c->before->next = c->next;
-	else
-		n->first = c->next;
-	if (c->next)
-		c->next->before = c->before;
-	else
-		n->last = c->before;
+	*(c->before ? &c->before->next : &n->first) = c->next;
+	*(c->next ? &c->next->before : &n->last) = c->before;
 	c->waits = false;
+}
+
+static void queue_add(struct redis_node *n, struct node_call *c)
+{
+	c->next_unsent = NULL;
+	c->before_unsent = n->last_unsent;
+	*(n->last_unsent ? &n->last_unsent->next_unsent : &n->unsent) = c;
+	n->last_unsent = c;
+	c->gathers = true;
+}
+
+static void queue_remove(struct redis_node *n, struct node_call *c)
+{
+	*(c->before_unsent ? &c->before_unsent->next_unsent : &n->unsent) = c->next_unsent;
+	*(c->next_unsent ? &c->next_unsent->before_unsent : &n->last_unsent) = c->before_unsent;
+	c->gathers = false;
 }
 
 /* Its place may be taken only after: who hears of it may give further calls. */
@@ -178,6 +193,8 @@ static void end_call(struct redis_node *n, struct node_call *c, bool answered, s
 {
 	assert(c->waits);
 	list_remove(n, c);
+	if (c->gathers)
+		queue_remove(n, c);
 	n->events.ended(n->owner, c, answered, now);
 	put_back_if_done(n, c);
 }
@@ -248,6 +265,7 @@ static void set_health(struct redis_node *n, enum health h)
 {
 	n->health = h;
 	if (h == HEALTH_WELL) {
+		n->fresh = false;
 		n->failures = 0;
 		n->events.back(n->owner, n);
 	}
@@ -255,6 +273,7 @@ static void set_health(struct redis_node *n, enum health h)
 
 static void tell_away(struct redis_node *n, const char *why, const char *hint)
 {
+	n->fresh = false;
 	n->events.away(n->owner, n, why, hint, address_now(n));
 }
 
@@ -336,6 +355,18 @@ static bool send_call(struct redis_node *n, enum kind kind, struct node_call *c,
 	return true;
 }
 
+/* The node is about to get the slot: only who says so is served. */
+static bool send_asking(struct redis_node *n, usec_t now)
+{
+	const char *argv[] = { "ASKING" };
+	size_t bytes[] = { 6 };
+
+	if (!redis_conn_send(n->conn, 1, argv, bytes))
+		return false;
+	ring_add(n, (struct sent){ .kind = KIND_ASKING, .at = now });
+	return true;
+}
+
 static bool send_script(struct redis_node *n, usec_t now)
 {
 	const char *argv[] = { "SCRIPT", "LOAD", redis_script };
@@ -363,18 +394,20 @@ static void send_probe(struct redis_node *n, usec_t now)
 
 static unsigned window(const struct redis_node *n)
 {
-	return n->health == HEALTH_WELL ? WINDOW : n->health == HEALTH_TRYING ? 1 : 0;
+	if (n->health == HEALTH_WELL)
+		return n->one_of_many ? WINDOW_OF_MANY : WINDOW;
+	return n->health == HEALTH_TRYING ? 1 : 0;
 }
 
 static void send_gathered(struct redis_node *n, usec_t now)
 {
 	while (n->unsent && n->window_n < window(n)) {
 		struct node_call *c = n->unsent;
-		if (!send_call(n, KIND_CHECKS, c, now))
+		if ((c->asking && !send_asking(n, now)) || !send_call(n, KIND_CHECKS, c, now))
 			return; /* `lost` follows */
 		redis_count(&n->stats->calls, 1);
 		redis_count(&n->stats->checks, c->asked.plan_n);
-		n->unsent = c->next;
+		queue_remove(n, c);
 	}
 }
 
@@ -389,6 +422,8 @@ static bool call_again(struct redis_node *n, struct sent sent, usec_t now)
 	if (c->resent || !wanted || !send_script(n, now))
 		return false;
 	c->resent = true;
+	if (c->asking && !send_asking(n, now))
+		return false;
 	return send_call(n, sent.kind, c, now);
 }
 
@@ -441,6 +476,20 @@ static void on_checks_reply(struct redis_node *n, const struct sent *sent, bool 
 	end_call(n, c, true, now);
 }
 
+/* It has done nothing, and says who would. */
+static bool call_goes_on(struct redis_node *n, struct node_call *c, const char *error)
+{
+	if (!c->waits || !n->events.redirected)
+		return false;
+	list_remove(n, c);
+	if (n->events.redirected(n->owner, n, c, error)) {
+		call_went_well(n);
+		return true;
+	}
+	list_add(n, c);
+	return false;
+}
+
 static void on_script_reply(
 	struct redis_node *n, const struct sent *sent, const struct redisReply *r, struct now now)
 {
@@ -455,10 +504,12 @@ static void on_script_reply(
 		if (sent->call && strncmp(error, "NOSCRIPT", 8) == 0 &&
 			call_again(n, *sent, now.steady))
 			return;
+		if (sent->kind == KIND_CHECKS && call_goes_on(n, sent->call, error))
+			return;
 		log_error_reply(n, error, hint);
 	}
-	/* A script that did not get there shows in the call that follows it. */
-	if (sent->kind == KIND_SCRIPT)
+	/* What did not get there shows in the call that follows it. */
+	if (sent->kind == KIND_SCRIPT || sent->kind == KIND_ASKING)
 		return;
 	bool good = !is_error && r->type == REDIS_REPLY_STRING &&
 		    redis_call_read(&sent->call->asked, r->str, (size_t)r->len);
@@ -533,6 +584,7 @@ static void on_failed(void *owner, const char *why, const char *hint)
 
 	redis_count(&n->stats->connects_failed, 1);
 	tell_away(n, why, hint);
+	fail_all_unsent(n, clock_read());
 	n->address_at = (n->address_at + 1) % n->addresses.n;
 	redis_conn_aim(n->conn, address_now(n), n->addresses.master_only);
 }
@@ -583,7 +635,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct redis_node *n = timer->data;
 	struct now now = clock_read();
 	expire(n, now);
-	if (n->health == HEALTH_BROKEN)
+	if (n->health == HEALTH_BROKEN && !n->fresh)
 		fail_all_unsent(n, now);
 	if (n->sent_n && n->sent[n->sent_at].at + n->hang_after <= now.steady) {
 		redis_conn_give_up(n->conn, "it hangs");
@@ -600,6 +652,8 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 
 bool redis_node_takes(const struct redis_node *n)
 {
+	if (n->fresh)
+		return true;
 	/* While it is being tried, one call is enough: the others need not wait to learn. */
 	return window(n) > 0 && !(n->health == HEALTH_TRYING && n->window_n);
 }
@@ -609,15 +663,21 @@ bool redis_node_is_well(const struct redis_node *n)
 	return n->health == HEALTH_WELL;
 }
 
-struct node_call *redis_node_gathering(struct redis_node *n)
+bool redis_node_is_idle(const struct redis_node *n)
 {
-	return n->unsent ? n->last : NULL;
+	return !n->first && !n->asks;
+}
+
+const struct redis_address *redis_node_address(const struct redis_node *n)
+{
+	return address_now(n);
 }
 
 void redis_node_give(struct redis_node *n, struct node_call *c)
 {
-	list_append(n, c);
-	set_timer(n, c->taken_at);
+	list_add(n, c);
+	queue_add(n, c);
+	set_timer(n, c->redirects | c->retries ? clock_steady() : c->taken_at);
 }
 
 void redis_node_send(struct redis_node *n)
@@ -654,7 +714,7 @@ void redis_node_end_all(struct redis_node *n)
 }
 
 /* Timers come up to a millisecond late, and the answer has to be out by then. */
-static usec_t patience(usec_t timeout)
+usec_t redis_node_patience(usec_t timeout)
 {
 	usec_t margin = timeout / 10 > USEC_PER_MSEC ? timeout / 10 : USEC_PER_MSEC;
 
@@ -664,20 +724,21 @@ static usec_t patience(usec_t timeout)
 void redis_node_set_timeout(struct redis_node *n, usec_t timeout)
 {
 	n->timeout = timeout;
-	n->patience = patience(timeout);
+	n->patience = redis_node_patience(timeout);
 	n->hang_after = HANG_TIMEOUTS * timeout;
 	if (n->hang_after < HANG_LEAST)
 		n->hang_after = HANG_LEAST;
 }
 
-struct redis_node *redis_node_new(const struct redis_settings *settings, struct redis_stats *stats,
-	struct node_calls *pool, const struct redis_node_events *events, void *owner,
-	struct ev_loop *loop)
+struct redis_node *redis_node_new(const struct redis_settings *settings, bool one_of_many,
+	struct redis_stats *stats, struct node_calls *pool, const struct redis_node_events *events,
+	void *owner, struct ev_loop *loop)
 {
 	struct redis_node *n = calloc(1, sizeof *n);
 	if (!n)
 		return NULL;
 	memcpy(n->prefix, settings->prefix, sizeof n->prefix);
+	n->one_of_many = n->fresh = one_of_many;
 	n->stats = stats;
 	n->pool = pool;
 	n->events = *events;

@@ -30,10 +30,17 @@ struct redis_node;
 struct node_call {
 	struct redis_call asked;
 	usec_t taken_at; /* steady; the first of its checks: the deadline of all counts from it */
-	/* the node's: in the list of those that wait, by deadline, until it has ended, and in the
-	 * ring of what was sent until its reply has come; free when it is in neither */
+	/* the owner's, of a cluster */
+	uint16_t slot;
+	uint8_t redirects; /* times in a row that it was sent elsewhere */
+	uint8_t retries;   /* times that it was to come again */
+	bool asking;       /* a node that is about to get the slot is asked: ASKING comes first */
+	/* the node's: in the list of those that wait, by deadline, until it has ended; in the queue
+	 * until it is sent (`gathers`), and then in the ring until its reply has come. Free when it
+	 * is in none. */
 	struct node_call *next, *before;
-	bool waits, sent, resent;
+	struct node_call *next_unsent, *before_unsent;
+	bool waits, gathers, sent, resent;
 };
 
 /* For all nodes of a worker. Begins zeroed, with `most`. */
@@ -44,7 +51,9 @@ struct node_calls {
 };
 
 struct node_call *node_calls_get(struct node_calls *); /* NULL: as many as may be, or no memory */
-void node_calls_fini(struct node_calls *);             /* after all are back */
+/* One that is with no node, and ended. */
+void node_calls_put(struct node_calls *, struct node_call *);
+void node_calls_fini(struct node_calls *); /* after all are back */
 
 /* ---- other commands ---- */
 
@@ -64,6 +73,10 @@ struct redis_node_events {
 	/* The waiting of a call is over: its plans have their verdicts (`answered`), or are to get
 	 * them elsewhere. The call goes back to its pool after. May give the node further calls. */
 	void (*ended)(void *owner, struct node_call *, bool answered, struct now);
+	/* It has answered that the call is not for it, and has done nothing (MOVED, ASK, TRYAGAIN:
+	 * `error`). true: the owner has the call now, to give it to another node, or once more to
+	 * this one. NULL: every error ends the call. */
+	bool (*redirected)(void *owner, struct redis_node *, struct node_call *, const char *error);
 	/* Nobody should be sent there / it works again. `away` also comes again, with a newer
 	 * reason. `hint` and the address may be NULL. */
 	void (*away)(void *owner, struct redis_node *, const char *why, const char *hint,
@@ -71,14 +84,18 @@ struct redis_node_events {
 	void (*back)(void *owner, struct redis_node *);
 };
 
-/* Away until it is told where to go and has been there. The pool and the counters are borrowed.
- * NULL: out of memory. */
-struct redis_node *redis_node_new(const struct redis_settings *, struct redis_stats *,
-	struct node_calls *, const struct redis_node_events *, void *owner, struct ev_loop *);
+/* Away until it is told where to go and has been there. `one_of_many`: of a cluster. Its calls are
+ * small, so that more are under way at once, and it takes them while its first connection is still
+ * being opened. The pool and the counters are borrowed. NULL: out of memory. */
+struct redis_node *redis_node_new(const struct redis_settings *, bool one_of_many,
+	struct redis_stats *, struct node_calls *, const struct redis_node_events *, void *owner,
+	struct ev_loop *);
 /* After redis_node_end_all(). Nothing is called back any more. NULL is fine. */
 void redis_node_free(struct redis_node *);
 
 void redis_node_set_timeout(struct redis_node *, usec_t timeout);
+/* How long a call waits, so that its checks are answered within `timeout`. */
+usec_t redis_node_patience(usec_t timeout);
 
 /* Where it is, from now on: the first of them that lets itself be reached, or the one that it has
  * if that is among them. Calls that are with it end, before this returns, where that means to go.
@@ -89,11 +106,11 @@ void redis_node_use(struct redis_node *, const struct redis_addresses *);
  * show whether it works again is under way. */
 bool redis_node_takes(const struct redis_node *);
 bool redis_node_is_well(const struct redis_node *);
+bool redis_node_is_idle(const struct redis_node *);                        /* nothing waits */
+const struct redis_address *redis_node_address(const struct redis_node *); /* NULL: none yet */
 
-/* The call that gathers and was given last; NULL: none does. More plans may be added to it. */
-struct node_call *redis_node_gathering(struct redis_node *);
-/* A call of the pool with taken_at set; its plans may still come. `ended` follows, from the loop.
- */
+/* A call of the pool with taken_at set. `ended` follows, from the loop. While it `gathers`, more
+ * plans may be added to it. */
 void redis_node_give(struct redis_node *, struct node_call *);
 /* Sends what has gathered. For the loop's prepare. */
 void redis_node_send(struct redis_node *);

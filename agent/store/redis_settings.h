@@ -26,6 +26,10 @@ struct redis_settings {
 	X(failed, "checks that met an error or a lost connection") \
 	X(refused, \
 		"checks that were not sent: no connection, breaker open, or too many in flight") \
+	X(redirected, "calls sent again: MOVED, ASK, TRYAGAIN") \
+	X(split, "checks whose limits lie in several slots of a cluster") \
+	X(refunds, "parts of checks that were refunded, or charged as denied, after the fact") \
+	X(refunds_lost, "of these, such as are not known to have got there") \
 	X(scripts_sent, "times the script had to be sent (NOSCRIPT)") \
 	X(connects, "connections that were opened") \
 	X(connects_failed, "connections that could not be opened") \

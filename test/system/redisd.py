@@ -30,7 +30,8 @@ USER, PASSWORD = "ratelimit", "agent-secret-b6Qz"
 ADMIN = "admin-secret-x81T"     # of the user `default`, which may do everything: the tests' own
 
 # What the agent may do, and nothing else (CONTRACT.md section 4; AUTH needs no permission).
-COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping", "role")
+COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping", "role",
+            "cluster|slots", "asking")
 
 
 def acl(keys):

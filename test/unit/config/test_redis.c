@@ -64,6 +64,16 @@ static void messages(void **state)
 		const char *title, *text, *want;
 	} row[] = {
 		{ "clusters are known", "redis: { mode = \"cluster\"; };", "" },
+		{ "a cluster has no databases", "redis: { mode = \"cluster\"; db = 3; };",
+			"t.cfg:1: redis.db: 3: a cluster has no database but 0\n" },
+		{ "of a cluster, slots are in braces",
+			"redis: { mode = \"cluster\"; prefix = \"{rl}:\"; };",
+			"t.cfg:1: redis.prefix: \"{rl}:\": want no \"{\" with mode = \"cluster\": all keys "
+			"would lie in one slot\n" },
+		{ "a cluster has no sockets",
+			"redis: { mode = \"cluster\"; servers = [ \"/run/redis.sock\" ]; };",
+			"t.cfg:1: redis.servers: \"/run/redis.sock\": want host:port with mode = "
+			"\"cluster\"\n" },
 		{ "one server alone", "redis: { servers = [ \"a:1\", \"b:2\" ]; };",
 			"t.cfg:1: redis.servers: 2 elements: want one with mode = \"single\" (several are "
 			"for \"sentinel\" or \"cluster\")\n" },
