@@ -80,6 +80,15 @@ def test_the_agent_accepts_what_the_readme_shows(tmp_path):
     assert said.status == 0, said
 
 
+def test_the_agent_accepts_what_the_readme_shows_of_redis(tmp_path):
+    """As it stands there, with nothing but a rule, and no word of warning."""
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r'(?m)^    store: \{ backend = "redis"; \};\n(?:    .*\n)*', text)[0]
+    (tmp_path / "ratelimit.cfg").write_text(shown + readme_block("rules = ("))
+    said = agents.check_file(tmp_path / "ratelimit.cfg", env=SECRETS)
+    assert said.status == 0 and not said.stderr, said
+
+
 @folders
 def test_every_variable_is_one_that_the_agent_sends(folder):
     """HAProxy ignores an unknown variable in silence: a typo would let everything through."""

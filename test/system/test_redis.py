@@ -12,13 +12,15 @@ import time
 import pytest
 
 import redisd
-from agent import config, execute, has_ipv6, until
+from agent import ROOT, config, execute, has_ipv6, until
 from redisd import admitted, hammer
 from spop import NOTIFY, disconnect, frame, message
 from test_limits import DAY, near, rule, rules
 
 # Long enough that nothing refills, and no window ends, while a test runs.
 LONG = "300d"
+# Asked for in Sentinel mode, or in Cluster mode.
+OTHER_MODES = {"role", "cluster|slots", "asking"}
 KEY = re.compile(r"rl:1:\{[A-Za-z0-9_-]{3}\}[A-Za-z0-9_-]{22}")
 
 
@@ -435,8 +437,18 @@ def test_the_acl_is_enough_and_no_more_than_is_used(run, tmp_path, ends):
     for ours in ("auth", "acl|log", "info", "client|kill", "script|flush", "ping", "hello"):
         calls.pop(ours, None)
     assert set(calls) <= set(redisd.COMMANDS), "commands that are not listed"
-    assert set(redisd.COMMANDS) - {"ping", "role"} <= set(calls), "listed, but not used"
+    assert set(redisd.COMMANDS) - {"ping", *OTHER_MODES} <= set(calls), "listed, but not used"
     assert redis.denied() == []
+
+
+def test_the_acl_is_the_one_that_is_printed():
+    """What the documents tell operators is what these tests allow; the example is not for a cluster."""
+    shown = re.findall(r"(?m)^    (ACL SETUSER .*)$", (ROOT / "conf/README.md").read_text())
+    assert shown[0] == f"ACL SETUSER ratelimit on >PASSWORD {redisd.acl('rl:*')}"
+    users = (ROOT / "conf/examples/two-nodes/users.acl").read_text()
+    line = re.search(r"(?m)^user ratelimit on >AGENT-PASSWORD (.*)$", users)[1]
+    wanted = [c for c in redisd.COMMANDS if c not in ("cluster|slots", "asking")]
+    assert line == " ".join(["~rl:*", "-@all", *("+" + c for c in wanted)])
 
 
 def addresses(redis):
