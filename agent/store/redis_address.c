@@ -4,6 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+bool redis_host_eq(const struct redis_host *a, const struct redis_host *b)
+{
+	return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
 bool redis_address_eq(const struct redis_address *a, const struct redis_address *b)
 {
 	return a->port == b->port && strcmp(a->host, b->host) == 0;

@@ -14,6 +14,8 @@ struct redis_host {
 	uint16_t port;
 };
 
+bool redis_host_eq(const struct redis_host *, const struct redis_host *);
+
 /* Where to connect, without any name left to look up: never blocks. */
 struct redis_address {
 	char host[108]; /* numeric, or an absolute path */

@@ -25,7 +25,7 @@ enum state {
 
 /* The handshake, sent as a whole. */
 enum step { STEP_AUTH, STEP_SELECT, STEP_ROLE, STEP_SCRIPT, STEP_PING };
-enum { STEPS_MAX = 4 };
+enum { STEPS_MAX = 4, CHANNELS_MAX = 4 };
 
 struct redis_conn {
 	struct redis_conn_settings settings;
@@ -42,6 +42,7 @@ struct redis_conn {
 	redisReplyObjectFunctions *plain, bounded;
 	size_t budget;     /* of the reply that is being read */
 	unsigned expected; /* replies that will come */
+	bool subscribed;   /* what nobody asked for is welcome */
 	bool in_hiredis;   /* its functions are on the stack: it must not be entered again */
 
 	enum step step[STEPS_MAX];
@@ -239,9 +240,20 @@ static void set_timer(struct redis_conn *c, usec_t after)
 	ev_timer_start(c->loop, &c->timer);
 }
 
-/* ---- the handshake ---- */
+/* What hiredis looks at is the first command. With none of its bytes sent, it expects one reply
+ * more than will come: so one that nobody asked for comes to on_reply(), and not to its assertion
+ * that there is no such thing; and the end of the connection is told in any case. */
+static const char first_command[] = "*1\r\n$4\r\nPING\r\n";
+enum { FIRST_COMMAND_BYTES = sizeof first_command - 1 };
 
 static void on_reply(redisAsyncContext *ac, void *reply, void *unused);
+
+static bool put_guard(struct redis_conn *c)
+{
+	return redisAsyncFormattedCommand(c->ac, on_reply, NULL, first_command, 0) == REDIS_OK;
+}
+
+/* ---- the handshake ---- */
 
 static bool put(struct redis_conn *c, unsigned argc, const char *argv[], size_t argv_bytes[])
 {
@@ -367,11 +379,15 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
 		return;
 	}
 	c->budget = c->settings.reply_max;
-	if (c->expected == 0) {
+	if (c->expected) {
+		c->expected--;
+	} else if (!c->subscribed) {
 		give_up(c, "a reply that nobody asked for", NULL);
 		return;
+	} else if (!put_guard(c)) {
+		give_up(c, "out of memory", NULL);
+		return;
 	}
-	c->expected--;
 	if (c->state == STATE_READY) {
 		c->events.reply(c->owner, r);
 		return;
@@ -385,28 +401,27 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
 
 /* ---- opening ---- */
 
-/* false: it has fallen. */
-static bool begin_tls(struct redis_conn *c)
+static void begin_handshake(struct redis_conn *c)
+{
+	if (!put_handshake(c))
+		give_up(c, "out of memory", NULL);
+}
+
+static void begin_tls(struct redis_conn *c)
 {
 	const char *hint;
 	char why[160];
 
-	if (!c->settings.tls)
-		return true;
 	c->ssl = redis_tls_begin(c->settings.tls, c->ac, &c->address, why, sizeof why, &hint);
-	if (!c->ssl)
+	if (c->ssl)
+		begin_handshake(c);
+	else
 		give_up(c, why, hint);
-	return c->ssl;
 }
 
 static void open_now(struct redis_conn *c)
 {
-	/* What hiredis looks at is the first command, and no byte of it is sent. It expects one
-	 * reply more than will come: so one that nobody asked for comes here, and not to its
-	 * assertion that there is no such thing; and the end of the connection is told in any
-	 * case. */
-	static const char guard[] = "*1\r\n$4\r\nPING\r\n";
-
+	c->subscribed = false;
 	c->state = STATE_OPENING;
 	redisAsyncContext *ac = c->address.port
 					? redisAsyncConnect(c->address.host, c->address.port)
@@ -431,14 +446,11 @@ static void open_now(struct redis_conn *c)
 	bound_replies(c);
 	ev_io_set(&c->readable, ac->c.fd, EV_READ);
 	ev_io_set(&c->writable, ac->c.fd, EV_WRITE);
-	if (!begin_tls(c))
-		return;
-	if (redisAsyncFormattedCommand(ac, on_reply, NULL, guard, 0) != REDIS_OK ||
-		!put_handshake(c)) {
-		give_up(c, "out of memory", NULL);
-		return;
-	}
 	set_timer(c, c->settings.open_within);
+	if (!put_guard(c))
+		give_up(c, "out of memory", NULL);
+	else if (!c->settings.tls)
+		begin_handshake(c);
 }
 
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -501,7 +513,13 @@ static void on_writable(struct ev_loop *loop, ev_io *io, int revents)
 {
 	(void)loop;
 	(void)revents;
-	let_write(io->data);
+	struct redis_conn *c = io->data;
+	redisAsyncContext *ac = c->ac;
+	let_write(c);
+	/* Not before hiredis has seen that it is connected: it asks connect() once more, and that
+	 * throws away what a server has said before it closed. */
+	if (c->ac == ac && c->settings.tls && !c->ssl && (ac->c.flags & REDIS_CONNECTED))
+		begin_tls(c);
 }
 
 /* ---- what others call ---- */
@@ -575,6 +593,45 @@ bool redis_conn_send(struct redis_conn *c, unsigned argc, const char *argv[], si
 		return false;
 	if (put(c, argc, argv, argv_bytes))
 		return true;
+	give_up(c, "out of memory", NULL);
+	return false;
+}
+
+/* hiredis must not know: it would keep what is said in the channels to itself. So it is shown a
+ * PING, and SUBSCRIBE follows in the same bytes. */
+static bool put_subscribe(struct redis_conn *c, unsigned argc, const char *argv[])
+{
+	char *command = NULL;
+	int n = redisFormatCommandArgv(&command, (int)argc, argv, NULL);
+	if (n < 0)
+		return false;
+	char *both = malloc(FIRST_COMMAND_BYTES + (size_t)n);
+	bool ok = both != NULL;
+	if (ok) {
+		memcpy(both, first_command, FIRST_COMMAND_BYTES);
+		memcpy(both + FIRST_COMMAND_BYTES, command, (size_t)n);
+		ok = redisAsyncFormattedCommand(c->ac, on_reply, NULL, both,
+			     FIRST_COMMAND_BYTES + (size_t)n) == REDIS_OK;
+	}
+	free(both);
+	redisFreeCommand(command);
+	return ok;
+}
+
+bool redis_conn_subscribe(struct redis_conn *c, unsigned channel_n, const char *channel[])
+{
+	const char *argv[1 + CHANNELS_MAX] = { "SUBSCRIBE" };
+
+	assert(channel_n <= CHANNELS_MAX);
+	if (c->state != STATE_READY)
+		return false;
+	for (unsigned i = 0; i < channel_n; i++)
+		argv[1 + i] = channel[i];
+	if (put_subscribe(c, 1 + channel_n, argv)) {
+		c->subscribed = true;
+		c->expected++;
+		return true;
+	}
 	give_up(c, "out of memory", NULL);
 	return false;
 }

@@ -65,6 +65,11 @@ bool redis_conn_is_ready(const struct redis_conn *);
 bool redis_conn_send(struct redis_conn *, unsigned argc, const char *argv[], size_t argv_bytes[]);
 void redis_conn_flush(struct redis_conn *);
 
+/* SUBSCRIBE to the channels. From then on whatever the server says comes as a `reply`, asked for or
+ * not: first a PONG, then what SUBSCRIBE and PUBLISH bring. (What may be sent then is PING.) Ends
+ * with the connection. false: as redis_conn_send(). */
+bool redis_conn_subscribe(struct redis_conn *, unsigned channel_n, const char *channel[]);
+
 /* Gives the connection up (a peer that hangs, or talks nonsense): `lost` or `failed` follows, and
  * another attempt, after a while that doubles with each (50 ms to 2 s, half of it by chance) until
  * redis_conn_is_good() says that all is well. */

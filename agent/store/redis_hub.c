@@ -118,10 +118,13 @@ static void copy_resolved(struct redis_hub *h)
 
 static void resolve_again(struct redis_hub *h, usec_t now)
 {
-	if (!h->resolver || now - h->resolved_at < RESOLVE_EVERY)
+	if (now - h->resolved_at < RESOLVE_EVERY)
 		return;
 	h->resolved_at = now;
-	redis_resolver_wake(h->resolver);
+	if (h->resolver)
+		redis_resolver_wake(h->resolver);
+	if (h->sentinels)
+		redis_sentinels_resolve(h->sentinels);
 }
 
 static bool all_resolved(const struct redis_hub *h)

@@ -16,10 +16,11 @@ struct redis_resolver {
 	bool stop, wanted;
 	struct ev_loop *loop;
 	ev_async *bell;
-	struct redis_resolved result[REDIS_SERVERS_MAX];
-	/* set once */
-	struct redis_host server[REDIS_SERVERS_MAX];
-	unsigned server_n;
+	unsigned entry_n; /* set once */
+	struct entry {
+		struct redis_host server;
+		struct redis_resolved result;
+	} entry[];
 };
 
 static void resolve(const struct redis_host *s, struct redis_resolved *out)
@@ -30,7 +31,7 @@ static void resolve(const struct redis_host *s, struct redis_resolved *out)
 	struct addrinfo *found = NULL;
 	struct redis_addresses *a = &out->addresses;
 
-	*out = (struct redis_resolved){ 0 };
+	*out = (struct redis_resolved){ .server = *s };
 	int rc = getaddrinfo(s->host, NULL, &hints, &found);
 	if (rc) {
 		snprintf(out->why, sizeof out->why, "%s",
@@ -67,6 +68,7 @@ static void *run(void *arg)
 	struct redis_resolver *r = arg;
 	struct redis_address plain;
 	struct redis_resolved found;
+	struct redis_host server;
 
 	(void)pthread_setname_np(pthread_self(), "resolver");
 	pthread_mutex_lock(&r->lock);
@@ -76,14 +78,17 @@ static void *run(void *arg)
 			continue;
 		}
 		r->wanted = false;
-		for (unsigned i = 0; i < r->server_n && !r->stop; i++) {
-			if (redis_address_of(&r->server[i], &plain))
+		for (unsigned i = 0; i < r->entry_n && !r->stop; i++) {
+			if (redis_address_of(&r->entry[i].server, &plain))
 				continue;
+			server = r->entry[i].server;
 			pthread_mutex_unlock(&r->lock);
-			resolve(&r->server[i], &found);
+			resolve(&server, &found);
 			pthread_mutex_lock(&r->lock);
-			found.answered = r->result[i].answered + 1;
-			r->result[i] = found;
+			if (!redis_host_eq(&server, &r->entry[i].server))
+				continue; /* changed meanwhile, and wanted again */
+			found.answered = r->entry[i].result.answered + 1;
+			r->entry[i].result = found;
 			if (!r->stop)
 				ev_async_send(r->loop, r->bell);
 		}
@@ -95,15 +100,16 @@ static void *run(void *arg)
 struct redis_resolver *redis_resolver_new(
 	const struct redis_host *server, unsigned server_n, struct ev_loop *loop, ev_async *bell)
 {
-	struct redis_resolver *r = calloc(1, sizeof *r);
+	struct redis_resolver *r = calloc(1, sizeof *r + server_n * sizeof r->entry[0]);
 	if (!r)
 		return NULL;
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->wake, NULL);
 	r->loop = loop;
 	r->bell = bell;
-	r->server_n = server_n;
-	memcpy(r->server, server, server_n * sizeof r->server[0]);
+	r->entry_n = server_n;
+	for (unsigned i = 0; i < server_n; i++)
+		r->entry[i].server = server[i];
 	r->refs = 2;
 	r->wanted = true;
 
@@ -131,10 +137,20 @@ void redis_resolver_wake(struct redis_resolver *r)
 	pthread_mutex_unlock(&r->lock);
 }
 
+void redis_resolver_change(struct redis_resolver *r, unsigned i, const struct redis_host *server)
+{
+	pthread_mutex_lock(&r->lock);
+	r->entry[i].server = *server;
+	r->entry[i].result = (struct redis_resolved){ .answered = r->entry[i].result.answered };
+	r->wanted = true;
+	pthread_cond_signal(&r->wake);
+	pthread_mutex_unlock(&r->lock);
+}
+
 struct redis_resolved redis_resolver_get(struct redis_resolver *r, unsigned i)
 {
 	pthread_mutex_lock(&r->lock);
-	struct redis_resolved found = r->result[i];
+	struct redis_resolved found = r->entry[i].result;
 	pthread_mutex_unlock(&r->lock);
 	return found;
 }

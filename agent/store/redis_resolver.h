@@ -10,6 +10,7 @@
 struct redis_resolver;
 
 struct redis_resolved {
+	struct redis_host server; /* of which this is the answer */
 	struct redis_addresses addresses;
 	char why[96];      /* "": found */
 	unsigned answered; /* times; 0: not yet */
@@ -21,6 +22,8 @@ struct redis_resolver *redis_resolver_new(
 	const struct redis_host *server, unsigned server_n, struct ev_loop *, ev_async *bell);
 /* Once more. */
 void redis_resolver_wake(struct redis_resolver *);
+/* Another server in place of `i`: looked up next, and what is known of the one before forgotten. */
+void redis_resolver_change(struct redis_resolver *, unsigned i, const struct redis_host *);
 /* What is known of server `i` now. */
 struct redis_resolved redis_resolver_get(struct redis_resolver *, unsigned i);
 /* Never waits. NULL is fine. */

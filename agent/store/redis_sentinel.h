@@ -1,5 +1,7 @@
 /* The sentinels: asks each of them who is master, and elects whom most of them name. Dead and lying
- * ones are outvoted.
+ * ones are outvoted. Asked is once in a while, and who says by itself that the master is another
+ * one now, at once (redis_news.h). Where they name the master by a name, each of them has a
+ * resolver of its own: a name that is made up to hang holds nobody else up.
  *
  * The control thread's, on its loop. */
 #ifndef STORE_REDIS_SENTINEL_H
@@ -26,6 +28,8 @@ void redis_sentinels_use(struct redis_sentinels *, unsigned i, const struct redi
 
 /* Asks them all, unless they were less than `soonest` ago. */
 void redis_sentinels_ask(struct redis_sentinels *, usec_t now, usec_t soonest);
+/* The names of masters once more: they may have come to mean other addresses. */
+void redis_sentinels_resolve(struct redis_sentinels *);
 /* `named`, by what is still fresh of what they said. */
 void redis_sentinels_elect(struct redis_sentinels *, usec_t now);
 

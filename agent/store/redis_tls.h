@@ -32,9 +32,9 @@ void redis_tls_free(struct redis_tls *);
 /* Reads the files again: for connections from then on. false: `err` says why, and all stays. */
 bool redis_tls_reload(struct redis_tls *, char *err, size_t err_size);
 
-/* All that is sent over it from now on is TLS, the handshake first; for a context that is still
- * connecting. The answer is hiredis', and lives as long. NULL: `why` says why, and `*hint` as that
- * of redis_tls_explain(). */
+/* All that is sent over it from now on is TLS, the handshake first; for a context that is
+ * connected, with nothing to be sent. The answer is hiredis', and lives as long. NULL: `why` says
+ * why, and `*hint` as that of redis_tls_explain(). */
 struct ssl_st *redis_tls_begin(struct redis_tls *, struct redisAsyncContext *,
 	const struct redis_address *, char *why, size_t why_size, const char **hint);
 

@@ -33,6 +33,9 @@ def until(condition, what="a condition", bound=BOUND):
         time.sleep(0.01)
 
 
+given = set()   # ports, to this process: some are bound only later
+
+
 def free_port(host="127.0.0.1"):
     """A port below the ephemeral range, so that no connection of ours takes it in between."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -43,6 +46,8 @@ def free_port(host="127.0.0.1"):
                 s.bind((host, port))
             except OSError:
                 continue
+        if port not in given:
+            given.add(port)
             return port
     raise RuntimeError("no free port")
 

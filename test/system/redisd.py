@@ -450,21 +450,40 @@ class Sentinels:
 
     MASTER = "mymaster"
 
-    def __init__(self, directory, replicas=2, sentinels=3):
+    def __init__(self, directory, replicas=2, sentinels=3, names=False, ca=None):
         self.directory = directory
         self.servers = []
         self.sentinels = []
         self.started = []
+        self.ca = ca
+        self.ports = {}         # of each server, as others are told
+        host = "localhost" if names else "127.0.0.1"
         both = [f"masterauth {ADMIN}", "repl-diskless-sync-delay 0", "repl-timeout 5"]
+        if names:
+            both += ["bind 127.0.0.1 -::1", f"replica-announce-ip {host}"]
         for i in range(1 + replicas):
-            of = [f"replicaof 127.0.0.1 {self.servers[0].port}"] if i else []
-            self.servers.append(Server(directory, f"r{i}", settings=both + of))
+            of = [f"replicaof {host} {self.ports[self.servers[0]]}"] if i else []
+            self.servers.append(self.make(f"r{i}", settings=both + of))
+        knows = ["bind 127.0.0.1 -::1", "sentinel resolve-hostnames yes",
+                 "sentinel announce-hostnames yes"]
         for i in range(sentinels):
-            m = self.MASTER
-            self.sentinels.append(Server(directory, f"s{i}", auth=False, sentinel=True, settings=[
-                f"sentinel monitor {m} 127.0.0.1 {self.servers[0].port} {sentinels // 2 + 1}",
-                f"sentinel auth-pass {m} {ADMIN}", f"sentinel down-after-milliseconds {m} 500",
-                f"sentinel failover-timeout {m} 2000", f"sentinel parallel-syncs {m} 2"]))
+            m, port = self.MASTER, self.ports[self.servers[0]]
+            self.sentinels.append(self.make(
+                f"s{i}", auth=False, sentinel=True, settings=[
+                    *(knows if names else []),
+                    f"sentinel monitor {m} {host} {port} {sentinels // 2 + 1}",
+                    f"sentinel auth-pass {m} {ADMIN}", f"sentinel down-after-milliseconds {m} 500",
+                    f"sentinel failover-timeout {m} 2000", f"sentinel parallel-syncs {m} 2"]))
+
+    def make(self, name, settings, **kw):
+        """With a port of its own for the test where what counts is the one with TLS."""
+        port = free_port() if self.ca else None
+        if self.ca:
+            settings = [*self.ca.settings(port, self.ca.sign(name)), "tls-replication yes",
+                        *settings]
+        made = Server(self.directory, name, settings=settings, **kw)
+        self.ports[made] = port or made.port
+        return made
 
     def start(self):
         for s in self.servers + self.sentinels:
@@ -487,7 +506,7 @@ class Sentinels:
         for s in self.sentinels:
             if s.running and not s.stopped:
                 _, port = s("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.MASTER)
-                return next(x for x in self.servers if x.port == int(port))
+                return next(x for x in self.servers if self.ports[x] == int(port))
         raise AssertionError("no sentinel is left")
 
     def failed_over(self, old):
@@ -498,7 +517,7 @@ class Sentinels:
         return until(new, "another master", 30)
 
     def addresses(self):
-        return [f"127.0.0.1:{s.port}" for s in self.sentinels]
+        return [f"127.0.0.1:{self.ports[s]}" for s in self.sentinels]
 
     def group(self, **more):
         return group(self.addresses(), mode="sentinel", master=self.MASTER, **more)

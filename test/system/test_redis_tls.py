@@ -232,6 +232,33 @@ def test_certificates_are_read_again_at_a_reload(run, tmp_path, ends, ca, strang
     until(lambda: a.check(user="u", cost=0)["reason"] == "ok", "Redis")
 
 
+# --- sentinels -------------------------------------------------------------------------------
+
+@with_tls
+def test_sentinels(run, tmp_path, ends, ca):
+    """All of it: what is asked, what is pushed, the master and its successor."""
+    s = ends(redisd.Sentinels(tmp_path, ca=ca))
+    a = run(rules=rule(rate=f"100/{LONG}"), top=s.group(
+        tls=True, tls_ca=ca.path, timeout="200ms", on_failure="closed"))
+    until(lambda: a.check(user="u", cost=0)["reason"] == "ok", "the master")
+    assert a.check(user="u")["remaining"] == 99
+    old = s.master()
+    old.kill()
+    s.failed_over(old)
+    until(lambda: a.check(user="u", cost=0)["reason"] == "ok", "the new master")
+    assert a.check(user="u")["remaining"] in (98, 99)
+    assert not said(a, "redis_sentinel_away"), a.stderr
+
+
+@with_tls
+def test_sentinels_of_somebody_else(run, tmp_path, ends, ca, stranger):
+    s = ends(redisd.Sentinels(tmp_path, replicas=0, sentinels=1, ca=stranger))
+    a = run(rules=rule(), top=s.group(tls=True, tls_ca=ca.path, on_failure="closed"))
+    line = until(lambda: said(a, "redis_sentinel_away"), "a line in the log")[0]
+    assert "its certificate is refused" in line and SELF in line
+    assert a.check(user="u")["reason"] == "degraded"
+
+
 # --- what is at the other end does not do its part -------------------------------------------
 
 @pytest.fixture
