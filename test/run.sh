@@ -281,7 +281,8 @@ if wanted system; then
 		RATELIMIT_TEST_BACKEND=redis
 		export RATELIMIT_TEST_BACKEND
 		pytests system-redis build/dev/agent/spoa-ratelimit test/system/test_wire.py \
-			test/system/test_process.py test/system/test_haproxy.py
+			test/system/test_process.py test/system/test_config.py test/system/test_haproxy.py \
+			test/system/test_haproxy_files.py test/system/test_examples.py
 		unset RATELIMIT_TEST_BACKEND
 		# And two servers: what is true of Redis is true of Valkey.
 		if command -v valkey-server >/dev/null; then

@@ -12,7 +12,6 @@ import redisd  # noqa: E402
 # that names STORES runs with each of them. What cannot hold there, and why:
 MEMORY_ONLY = {
     "test_max_keys": "what is pushed out is the memory store's own",
-    "test_memory_is_bounded": "of the memory store",
     "test_counters_survive_a_restart": "a state file is the memory store's",
     "test_what_is_asked_during_the_drain_counts": "a state file is the memory store's",
     "test_relative_state_files_start_from_the_configuration": "a state file is the memory store's",
