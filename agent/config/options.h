@@ -50,7 +50,9 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"where HAProxy connects: \"host:port\", \"[v6]:port\", \":port\" for all addresses, " \
 		"or an absolute path for a UNIX socket") \
 	X(agent_threads, "agent.threads", INTEGER, "0", 0, 64, RESTART, "", \
-		settings.agent.threads, "threads that decide; 0: one for each core") \
+		settings.agent.threads, \
+		"threads that decide, at most: connections lie on as few as carry them; 0: one for " \
+		"each core") \
 	X(agent_max_connections, "agent.max_connections", INTEGER, "1024", 1, 1000000, RELOAD, "", \
 		settings.agent.max_connections, \
 		"connections open at once; more are closed at once, and counted") \
@@ -72,7 +74,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(agent_busy_poll, "agent.busy_poll", DURATION, "30us", 0, 1000, RELOAD, "", \
 		settings.agent.busy_poll, \
 		"after requests a thread asks for more, so long at most, before it sleeps: less " \
-		"delay for more CPU time; only where there are more cores than threads") \
+		"delay for more CPU time; only where there are more cores than threads that have " \
+		"connections") \
 	X(agent_header_format, "agent.header_format", WORD, "ietf-11", 0, 0, RELOAD, "ietf-11", \
 		header_format, \
 		"which draft of the RateLimit fields the variables policy and ratelimit follow") \

@@ -32,6 +32,7 @@ struct acceptor {
 	int spare; /* closed to accept, and refuse, one connection when there is no other */
 	struct worker *const *workers;
 	unsigned workers_n;
+	const struct balancer *balancer;
 	struct metrics *metrics;
 	const struct snapshot *snapshot;
 };
@@ -118,21 +119,17 @@ static bool is_allowed(
 	return cidr_set_has(allowed, &addr);
 }
 
+/* Not by who has them: one on its way from a worker to another would be missed, or counted twice.
+ */
 static unsigned connections(const struct acceptor *a)
 {
-	unsigned n = 0;
+	uint64_t n = atomic_load_explicit(
+		&a->metrics->value[METRIC_connections_accepted], memory_order_relaxed);
 	for (unsigned i = 0; i < a->workers_n; i++)
-		n += worker_connections(a->workers[i]);
-	return n;
-}
-
-static struct worker *least_loaded(const struct acceptor *a)
-{
-	struct worker *best = a->workers[0];
-	for (unsigned i = 1; i < a->workers_n; i++)
-		if (worker_connections(a->workers[i]) < worker_connections(best))
-			best = a->workers[i];
-	return best;
+		n -= atomic_load_explicit(
+			&worker_metrics(a->workers[i])->value[METRIC_connections_closed],
+			memory_order_relaxed);
+	return (unsigned)n;
 }
 
 static void take(struct acceptor *a, const struct listener *l, struct worker *worker, int fd,
@@ -170,8 +167,8 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 	struct watch *w = io->data;
 	struct acceptor *a = w->acceptor;
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-		struct worker *worker = least_loaded(a);
-		if (worker_mailbox_full(worker)) {
+		struct worker *worker = balancer_choose(a->balancer);
+		if (!worker) {
 			pause_for(a, PAUSE_MAILBOX);
 			return;
 		}
@@ -207,8 +204,8 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 }
 
 struct acceptor *acceptor_new(struct ev_loop *loop, const struct listeners *ls,
-	struct worker *const *workers, unsigned workers_n, struct metrics *metrics,
-	const struct snapshot *snapshot)
+	struct worker *const *workers, unsigned workers_n, const struct balancer *balancer,
+	struct metrics *metrics, const struct snapshot *snapshot)
 {
 	struct acceptor *a = calloc(1, sizeof *a);
 	if (!a)
@@ -216,6 +213,7 @@ struct acceptor *acceptor_new(struct ev_loop *loop, const struct listeners *ls,
 	a->loop = loop;
 	a->workers = workers;
 	a->workers_n = workers_n;
+	a->balancer = balancer;
 	a->metrics = metrics;
 	a->snapshot = snapshot;
 	ev_timer_init(&a->pause, on_pause_over, 0., 0.);

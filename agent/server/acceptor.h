@@ -2,14 +2,14 @@
 #ifndef SERVER_ACCEPTOR_H
 #define SERVER_ACCEPTOR_H
 
+#include "server/balancer.h"
 #include "server/listener.h"
-#include "server/worker.h"
 
 struct acceptor;
 
 /* All is borrowed. NULL: out of memory or descriptors. Starts at once. */
 struct acceptor *acceptor_new(struct ev_loop *, const struct listeners *, struct worker *const *,
-	unsigned workers_n, struct metrics *, const struct snapshot *);
+	unsigned workers_n, const struct balancer *, struct metrics *, const struct snapshot *);
 void acceptor_free(struct acceptor *); /* stops; NULL is fine */
 
 /* The snapshot of a reload: max_connections and allow_from follow it. */

@@ -38,6 +38,8 @@ bool busy_poll_step(struct busy_poll *b, usec_t now)
 			rest(b, now, REST_FAILED);
 		return false;
 	}
+	usec_t spent = atomic_load_explicit(&b->spent, memory_order_relaxed) + now - b->polled;
+	atomic_store_explicit(&b->spent, spent, memory_order_relaxed);
 	b->polled = now;
 	return true;
 }

@@ -13,16 +13,18 @@
 #include "base/clock.h"
 
 #include <ev.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 struct busy_poll {
 	struct ev_loop *loop;
-	ev_idle idle;    /* runs while nothing else does, and keeps the loop from sleeping */
-	usec_t longest;  /* of one stretch of polling; 0: never */
-	usec_t since;    /* the first poll of this stretch; 0: to come */
-	usec_t polled;   /* the last poll */
-	usec_t again_at; /* no polling before */
-	int credit;      /* how often it paid off, less how often it did not */
+	ev_idle idle;          /* runs while nothing else does, and keeps the loop from sleeping */
+	usec_t longest;        /* of one stretch of polling; 0: never */
+	usec_t since;          /* the first poll of this stretch; 0: to come */
+	usec_t polled;         /* the last poll */
+	usec_t again_at;       /* no polling before */
+	int credit;            /* how often it paid off, less how often it did not */
+	_Atomic(usec_t) spent; /* polling, in all; any thread may read it */
 };
 
 /* Polls never, until busy_poll_set(). */

@@ -1,4 +1,6 @@
-#include "server/conn.h"
+#include "server/conn_inside.h"
+
+#include "server/handover.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +12,6 @@
 enum {
 	ACCEPT_FRAME_MAX = 65536, /* accepted whatever is configured: HAProxy 3.1.0 ignores what was
 				   * negotiated and sends up to its own size */
-	PEER_MAX = 128,
 	RECV_MAX = 8192, /* of one turn: a peer that sends without end gets its share, not more;
 			  * about what HAProxy asks at a time (20 NOTIFYs) */
 	CHECKS_EACH_MAX = CHECKS_MAX / 4, /* of one connection: it must not take everyone's */
@@ -22,41 +23,6 @@ enum {
 	(400 * USEC_PER_MSEC) /* a connection that is never quiet is cut after this \
 			       */
 #define STOP_ENTIRE_MAX (1000 * USEC_PER_MSEC)
-
-enum conn_state {
-	CONN_OPEN,
-	CONN_FINISHING, /* nothing more is asked; what the store has is answered, then `goodbye` */
-	CONN_FLUSHING,  /* nothing more is answered; `out` has to go, the DISCONNECT with it */
-	CONN_LINGERING  /* our side is shut; what still comes is thrown away, so that no RST for
-			 * unread input overtakes the DISCONNECT */
-};
-
-struct conn {
-	struct conns *all;
-	struct conn *next, **link; /* the list of `all` */
-	ev_io reader, writer;      /* the writer runs only while the peer does not take `out` */
-	int fd;
-	enum conn_state state;
-	struct session session;
-	struct session_settings settings;
-	size_t room;        /* what `out` must have before a frame is handled */
-	struct buffer *in;  /* a frame's beginning, or frames that wait for `out`; NULL: nothing */
-	struct buffer *out; /* what the peer did not take yet; NULL: nothing */
-	usec_t deadline;    /* steady; for what HAProxy owes us; 0: nothing */
-	usec_t write_deadline; /* steady; 0: nothing waits to be sent */
-	usec_t answered_at;    /* steady; the last bytes that were sent */
-	size_t lingered;       /* bytes thrown away */
-	/* Checks whose answer comes later (check_pool.h). */
-	struct check *asked;                  /* the store has them */
-	struct check *decided, **decided_end; /* to be written, in the order they were decided */
-	unsigned checks_n;                    /* both */
-	bool paused; /* too many of them: nothing is read until there are fewer */
-	bool is_dirty;
-	uint8_t goodbye[SESSION_OUT_MAX]; /* the DISCONNECT that waits for them */
-	uint16_t goodbye_n;
-	struct conn *next_dirty;
-	char peer[PEER_MAX];
-};
 
 static void on_readable(struct ev_loop *, ev_io *, int revents);
 static void on_writable(struct ev_loop *, ev_io *, int revents);
@@ -91,7 +57,9 @@ static size_t buffer_size_for(const struct session_settings *s)
 bool conns_init(struct conns *all, struct ev_loop *loop, struct snapshot *snapshot,
 	struct store *store, struct metrics *metrics, struct event_ring *events)
 {
-	*all = (struct conns){ .loop = loop, .snapshot = snapshot, .metrics = metrics };
+	*all = (struct conns){
+		.loop = loop, .snapshot = snapshot, .metrics = metrics, .epoll = -1
+	};
 	all->settings = session_settings_of(&snapshot->settings);
 	buffer_pool_init(&all->pool, buffer_size_for(&all->settings));
 	busy_poll_init(&all->busy_poll, loop);
@@ -177,28 +145,52 @@ static void forget_dirty(struct conn *c)
 	c->is_dirty = false;
 }
 
+void conn_attach(struct conn *c, struct conns *all)
+{
+	c->all = all;
+	/* Set anew, so that the loop does not take it for one that it has had and knows of. */
+	ev_io_set(&c->reader, c->fd, EV_READ);
+	ev_io_set(&c->writer, c->fd, EV_WRITE);
+	c->next = all->head;
+	c->link = &all->head;
+	if (c->next)
+		c->next->link = &c->next;
+	all->head = c;
+	all->n++;
+	metric_add(all->metrics, METRIC_connections_open, 1);
+}
+
+void conn_detach(struct conn *c)
+{
+	struct conns *all = c->all;
+	ev_io_stop(all->loop, &c->reader);
+	ev_io_stop(all->loop, &c->writer);
+	*c->link = c->next;
+	if (c->next)
+		c->next->link = c->link;
+	all->n--;
+	atomic_fetch_sub_explicit(&all->open, 1, memory_order_relaxed);
+	metric_add(all->metrics, METRIC_connections_open, (uint64_t)-1);
+	c->all = NULL;
+}
+
 static void conn_free(struct conn *c)
 {
 	struct conns *all = c->all;
 	abandon_checks(c);
 	forget_dirty(c);
-	ev_io_stop(all->loop, &c->reader);
-	ev_io_stop(all->loop, &c->writer);
+	conn_detach(c);
 	(void)close(c->fd);
-	*c->link = c->next;
-	if (c->next)
-		c->next->link = c->link;
 	buffer_put(&all->pool, c->in);
 	buffer_put(&all->pool, c->out);
 	session_fini(&c->session);
 	free(c);
-	all->n--;
-	atomic_fetch_sub_explicit(&all->open, 1, memory_order_relaxed);
-	metric_add(all->metrics, METRIC_connections_open, (uint64_t)-1);
+	metric_add(all->metrics, METRIC_connections_closed, 1);
 }
 
 void conns_close(struct conns *all)
 {
+	conns_shut(all, false);
 	while (all->head)             /* which conn_free() moves on, through c->link */
 		conn_free(all->head); /* NOLINT(clang-analyzer-unix.Malloc) */
 	ev_prepare_stop(all->loop, &all->flusher);
@@ -218,10 +210,26 @@ static void set_busy_poll(struct conns *all)
 		&all->busy_poll, all->may_busy_poll ? all->snapshot->settings.agent.busy_poll : 0);
 }
 
-void conns_allow_busy_poll(struct conns *all)
+void conns_allow_busy_poll(struct conns *all, bool allow)
 {
-	all->may_busy_poll = true;
+	all->may_busy_poll = allow;
 	set_busy_poll(all);
+}
+
+bool conns_fit(struct conns *all, const struct session_settings *wanted)
+{
+	/* A frame may be longer now than the view's memory was made for. Without the new memory a
+	 * value that does not fit counts as absent, so sizes stay as they were. */
+	if (wanted->accept_max > all->settings.accept_max &&
+		!checker_grow(&all->checker, wanted->accept_max))
+		return false;
+	/* What was made large stays large: there may be connections that still need it. */
+	struct session_settings larger = *wanted;
+	larger.accept_max = (uint32_t)max_of(all->settings.accept_max, wanted->accept_max);
+	all->settings.accept_max = larger.accept_max;
+	all->settings.reassembly_max = larger.accept_max;
+	buffer_pool_grow(&all->pool, buffer_size_for(&larger));
+	return true;
 }
 
 void conns_use(struct conns *all, struct snapshot *snapshot)
@@ -232,21 +240,12 @@ void conns_use(struct conns *all, struct snapshot *snapshot)
 	if (store && store->ops->forget)
 		store->ops->forget(store);
 	struct session_settings fresh = session_settings_of(&snapshot->settings);
-	struct checker *c = &all->checker;
-	if (fresh.accept_max > all->settings.accept_max) {
-		/* A frame may be longer now than the view's memory was made for. Without the new
-		 * memory a value that does not fit counts as absent, so sizes stay as they were. */
-		if (!checker_grow(c, fresh.accept_max)) {
-			log_error("no_memory", KV_Z("for", "a larger agent.max_frame_size"),
-				KV_Z("hint", "the sizes from before the reload are kept"));
-			return;
-		}
+	if (!conns_fit(all, &fresh)) {
+		log_error("no_memory", KV_Z("for", "a larger agent.max_frame_size"),
+			KV_Z("hint", "the sizes from before the reload are kept"));
+		return;
 	}
-	/* What was made large stays large: there may be connections that still need it. */
 	all->settings.max_frame_size = fresh.max_frame_size;
-	all->settings.accept_max = (uint32_t)max_of(all->settings.accept_max, fresh.accept_max);
-	all->settings.reassembly_max = all->settings.accept_max;
-	buffer_pool_grow(&all->pool, buffer_size_for(&all->settings));
 }
 
 void conns_add(struct conns *all, int fd, const char *peer, struct now now)
@@ -256,9 +255,9 @@ void conns_add(struct conns *all, int fd, const char *peer, struct now now)
 		log_warning_every(USEC_PER_SEC, "no_memory", KV_Z("for", "a connection"));
 		(void)close(fd);
 		atomic_fetch_sub_explicit(&all->open, 1, memory_order_relaxed);
+		metric_add(all->metrics, METRIC_connections_closed, 1);
 		return;
 	}
-	c->all = all;
 	c->fd = fd;
 	(void)snprintf(c->peer, sizeof c->peer, "%s", peer);
 	c->settings = all->settings;
@@ -268,20 +267,14 @@ void conns_add(struct conns *all, int fd, const char *peer, struct now now)
 	c->decided_end = &c->decided;
 	c->deadline = now.steady + CONN_HELLO_TIMEOUT;
 	c->answered_at = now.steady;
-	ev_io_init(&c->reader, on_readable, fd, EV_READ);
-	ev_io_init(&c->writer, on_writable, fd, EV_WRITE);
+	ev_init(&c->reader, on_readable);
+	ev_init(&c->writer, on_writable);
 	c->reader.data = c->writer.data = c;
-	c->next = all->head;
-	c->link = &all->head;
-	if (c->next)
-		c->next->link = &c->next;
-	all->head = c;
-	all->n++;
-	metric_add(all->metrics, METRIC_connections_open, 1);
+	conn_attach(c, all);
 	ev_io_start(all->loop, &c->reader);
 }
 
-static void conn_end(struct conn *c, const char *why)
+void conn_end(struct conn *c, const char *why)
 {
 	if (log_enabled(LOG_LEVEL_DEBUG))
 		log_debug("connection_closed", KV_Z("peer", c->peer), KV_Z("why", why));
@@ -613,19 +606,29 @@ static bool send_decided(struct conn *c, struct now now)
 }
 
 /* Reads on, beginning with what waits, or ends. May free `c`. */
-static void go_on(struct conn *c, struct now now)
+static void read_on(struct conn *c, struct now now)
 {
 	if (c->state == CONN_FINISHING) {
 		if (!c->checks_n)
 			say_goodbye(c, now);
 		return;
 	}
+	if (c->leaving && (c->checks_n || conn_hand_over(c)))
+		return;
 	if (c->paused && c->checks_n >= CHECKS_EACH_MAX / 2)
 		return;
 	c->paused = false;
 	ev_io_start(c->all->loop, &c->reader);
 	if (c->in)
 		serve(c, now);
+}
+
+void conn_go_on(struct conn *c, struct now now)
+{
+	if (buffer_waiting(c->out))
+		wait_for_peer(c);
+	else
+		read_on(c, now);
 }
 
 /* Callbacks. */
@@ -660,6 +663,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	ssize_t n = recv(c->fd, in->bytes + in->end, room < RECV_MAX ? room : RECV_MAX, 0);
 	if (n > 0) {
 		in->end += (size_t)n;
+		c->recent += (size_t)n;
 		struct now now = clock_read();
 		busy_poll_note(&c->all->busy_poll, now.steady);
 		serve(c, now);
@@ -697,7 +701,7 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 	}
 	ev_io_stop(loop, &c->writer);
 	if (send_decided(c, now))
-		go_on(c, now);
+		read_on(c, now);
 }
 
 static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
@@ -713,7 +717,7 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *w, int revents)
 		/* Where the peer does not take what it got, on_writable() will go on. */
 		if (c->state <= CONN_FINISHING && !ev_is_active(&c->writer) &&
 			send_decided(c, now) && (c->paused || c->state == CONN_FINISHING))
-			go_on(c, now);
+			read_on(c, now);
 	}
 	ev_prepare_stop(loop, w);
 }
@@ -749,6 +753,7 @@ void conns_expire(struct conns *all, struct now now)
 {
 	for (struct conn *c = all->head, *next; c; c = next) {
 		next = c->next;
+		c->recent /= 2;
 		expire(c, now);
 	}
 }

@@ -1,5 +1,6 @@
 /* SPOP connections of one loop: one recv, then all frames that it brought, in place, then one
- * send of all their answers. Knows nothing of threads, mailboxes and listeners.
+ * send of all their answers. Knows nothing of mailboxes and listeners, and of other threads only
+ * that they may hand connections over (handover.h).
  *
  * All functions: on the loop's thread. */
 #ifndef SERVER_CONN_H
@@ -31,11 +32,14 @@ struct conns {
 	struct busy_poll busy_poll;
 	bool may_busy_poll;
 	struct conn *head;
+	struct conn *_Atomic arrivals; /* from other loops' threads: handover.h */
+	int epoll;                     /* of the loop: loop_epoll(); -1: not known */
+	ev_async *bell;     /* of this loop, rung when there are any; NULL: nobody hands over */
 	struct conn *dirty; /* those with answers that came later than their requests' turn */
 	ev_prepare flusher; /* sends them, before the loop sleeps; runs while there are any */
 	unsigned n;
-	_Atomic(unsigned) open; /* n and what was promised: the control thread adds, for the choice
-				 * of a worker, before it mails; each end here takes one off */
+	_Atomic(unsigned) open; /* n and what was promised: who mails or hands over adds before,
+				 * each that ends or leaves here takes one off */
 	bool draining;
 	usec_t stopping_since; /* steady; 0: not */
 };
@@ -48,9 +52,9 @@ bool conns_init(struct conns *, struct ev_loop *, struct snapshot *, struct stor
 void conns_close(struct conns *);
 void conns_fini(struct conns *); /* copes with the half-built */
 
-/* From now on agent.busy_poll counts, before the loop sleeps. Only where a core is left for those
- * who ask. */
-void conns_allow_busy_poll(struct conns *);
+/* Does agent.busy_poll count, before the loop sleeps? Only where a core is left for those who ask.
+ */
+void conns_allow_busy_poll(struct conns *, bool allow);
 
 /* The next snapshot (the caller keeps it alive, and the old one until this returns). */
 void conns_use(struct conns *, struct snapshot *);

@@ -2,11 +2,11 @@
 
 #include "server/acceptor.h"
 #include "server/backend.h"
+#include "server/balancer.h"
 #include "server/denials.h"
 #include "server/desk.h"
 #include "server/keeper.h"
 #include "server/service.h"
-#include "server/worker.h"
 
 #include <ev.h>
 #include <fcntl.h>
@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 enum {
-	WORKERS_MAX = 256,
 	RETIRED_MAX = 16, /* snapshots of the past that some worker still has */
 	TICKS_A_SECOND = 10,
 };
@@ -45,6 +44,7 @@ struct control {
 	unsigned retired_n;
 	struct worker *worker[WORKERS_MAX];
 	unsigned worker_n;
+	struct balancer *balancer;
 	struct acceptor *acceptor;
 	struct keeper *keeper;
 	struct denials *denials;
@@ -408,6 +408,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct control *c = timer->data;
 	struct now now = clock_read();
 	read_events(c);
+	if (c->phase == CONTROL_RUN || c->phase == CONTROL_DRAIN)
+		balancer_tick(c->balancer, now.steady);
 	if (++c->ticks % TICKS_A_SECOND)
 		return;
 	sum_up_denials(c);
@@ -486,8 +488,6 @@ static bool start_workers(struct control *c)
 			.memory = c->args.store,
 			.hub = c->hub,
 			.redis = &redis,
-			/* Where workers take every core, whom they answer needs what they leave. */
-			.may_busy_poll = all_cores() > n,
 			.home = c->loop,
 			.bell = &c->bell,
 		});
@@ -650,10 +650,15 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 			c->worker_n, worker_count(&c->snapshot->settings));
 		goto fail;
 	}
+	c->balancer = balancer_new(c->worker, c->worker_n, all_cores());
+	if (!c->balancer) {
+		(void)snprintf(err, err_size, "%s", nothing_left);
+		goto fail;
+	}
 	if (c->hub)
 		await_redis(c);
-	c->acceptor = acceptor_new(
-		c->loop, args->listeners, c->worker, c->worker_n, &c->metrics, c->snapshot);
+	c->acceptor = acceptor_new(c->loop, args->listeners, c->worker, c->worker_n, c->balancer,
+		&c->metrics, c->snapshot);
 	if (!c->acceptor) {
 		(void)snprintf(err, err_size, "%s", nothing_left);
 		goto fail;
@@ -688,6 +693,7 @@ void control_free(struct control *c)
 	if (!c)
 		return;
 	acceptor_free(c->acceptor);
+	balancer_free(c->balancer);
 	desk_free(c->desk);
 	keeper_stop(c->keeper);
 	for (unsigned i = 0; i < c->worker_n; i++)

@@ -38,6 +38,11 @@ bool mailbox_full(const struct mailbox *m)
 	return ring_full(m->ring);
 }
 
+bool mailbox_empty(const struct mailbox *m)
+{
+	return ring_empty(m->ring);
+}
+
 bool mailbox_put(struct mailbox *m, const struct letter *letter)
 {
 	return ring_put(m->ring, letter);

@@ -17,6 +17,7 @@ struct mailbox *mailbox_new(void);   /* NULL: out of memory */
 void mailbox_free(struct mailbox *); /* closes what nobody fetched; after both threads are done */
 
 bool mailbox_full(const struct mailbox *);                 /* control thread */
+bool mailbox_empty(const struct mailbox *);                /* control thread */
 bool mailbox_put(struct mailbox *, const struct letter *); /* control thread; false: full */
 bool mailbox_get(struct mailbox *, struct letter *);       /* worker; false: empty */
 

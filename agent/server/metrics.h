@@ -9,6 +9,7 @@
 	X(connections_accepted, COUNTER, "SPOP connections accepted") \
 	X(connections_refused, COUNTER, \
 		"connections refused: max_connections, allow_from, or no descriptors left") \
+	X(connections_closed, COUNTER, "SPOP connections that have ended") \
 	X(connections_open, GAUGE, "SPOP connections open now") \
 	X(health_checks, COUNTER, "health checks answered") \
 	X(frames_received, COUNTER, "frames received") \

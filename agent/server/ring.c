@@ -55,6 +55,12 @@ bool ring_full(const struct ring *r)
 	return head - tail > r->mask;
 }
 
+bool ring_empty(const struct ring *r)
+{
+	unsigned head = atomic_load_explicit(&r->head, memory_order_relaxed);
+	return head == atomic_load_explicit(&r->tail, memory_order_acquire);
+}
+
 bool ring_put(struct ring *r, const void *item)
 {
 	if (ring_full(r))

@@ -15,6 +15,7 @@ void ring_free(struct ring *);
 /* The putting thread's side. false: full. */
 bool ring_put(struct ring *, const void *item);
 bool ring_full(const struct ring *);
+bool ring_empty(const struct ring *);
 
 /* The getting thread's side. false: empty. */
 bool ring_get(struct ring *, void *item);

@@ -1,17 +1,24 @@
 #include "server/worker.h"
 
 #include "server/conn.h"
+#include "server/handover.h"
 
+#include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* How often deadlines are looked at, and how often while stopping. */
 static const double EXPIRE_EVERY = 0.5, STOP_EVERY = 0.004;
 
 enum { EVENTS_MAX = 1024 };
+
+/* Also there where the rest of /proc is hidden (ProcSubset=pid), and right in a container. */
+static const char schedstat_file[] = "/proc/thread-self/schedstat";
 
 enum phase { PHASE_RUN, PHASE_DRAIN, PHASE_STOP, PHASE_STOP_NOW };
 
@@ -32,6 +39,10 @@ struct worker {
 	_Atomic(int) phase;            /* control writes; only ever rises */
 	_Atomic(unsigned) ping, pong;
 	_Atomic(bool) done;
+	struct worker *_Atomic give_to; /* an order; NULL: done */
+	_Atomic(unsigned) give_share;
+	_Atomic(bool) may_busy_poll;
+	_Atomic(int) schedstat; /* the kernel's account of the thread; -1: not open */
 	/* The control thread's own. */
 	unsigned number;
 	bool running;
@@ -60,6 +71,17 @@ static void fetch_letters(struct worker *w)
 	struct now now = clock_read();
 	while (mailbox_get(w->mailbox, &letter))
 		conns_add(&w->conns, letter.fd, letter.peer, now);
+	conns_fetch(&w->conns, now);
+}
+
+static void obey(struct worker *w)
+{
+	struct worker *to = atomic_exchange(&w->give_to, NULL);
+	if (to)
+		conns_give(&w->conns, &to->conns, atomic_load(&w->give_share));
+	bool may_busy_poll = atomic_load(&w->may_busy_poll);
+	if (may_busy_poll != w->conns.may_busy_poll)
+		conns_allow_busy_poll(&w->conns, may_busy_poll);
 }
 
 static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
@@ -73,8 +95,11 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 	if (phase >= PHASE_DRAIN && !w->conns.draining)
 		conns_drain(&w->conns);
 	fetch_letters(w);
+	if (phase < PHASE_STOP)
+		obey(w);
 	if (phase >= PHASE_STOP && !w->stopping) {
 		w->stopping = true;
+		conns_shut(&w->conns, true);
 		w->tick.repeat = STOP_EVERY;
 		ev_timer_again(loop, &w->tick);
 	}
@@ -97,6 +122,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 static void *run(void *arg)
 {
 	struct worker *w = arg;
+	atomic_store(&w->schedstat, open(schedstat_file, O_RDONLY | O_CLOEXEC));
 	ev_run(w->loop, 0);
 	atomic_store(&w->done, true);
 	ev_async_send(w->home, w->bell);
@@ -110,21 +136,24 @@ struct worker *worker_new(const struct worker_args *a)
 	struct worker *w = aligned_alloc(alignof(struct worker), sizeof *w);
 	if (!w)
 		return NULL;
-	*w = (struct worker){ .number = a->number, .home = a->home, .bell = a->bell };
+	*w = (struct worker){
+		.number = a->number, .home = a->home, .bell = a->bell, .schedstat = -1
+	};
 	w->snapshot = snapshot_ref(a->snapshot);
 	w->loop = ev_loop_new(EVFLAG_AUTO);
 	w->mailbox = mailbox_new();
 	w->events = event_ring_new(EVENTS_MAX);
 	if (!w->loop || !w->mailbox || !w->events)
 		goto fail;
+	int epoll = loop_epoll(w->loop);
 	if (a->hub && !(w->redis = redis_store_new(a->redis, a->hub, a->memory, w->loop)))
 		goto fail;
 	w->conns_made = true;
 	struct store *store = w->redis ? redis_store_base(w->redis) : memory_store_base(a->memory);
 	if (!conns_init(&w->conns, w->loop, w->snapshot, store, &w->metrics, w->events))
 		goto fail;
-	if (a->may_busy_poll)
-		conns_allow_busy_poll(&w->conns);
+	w->conns.bell = &w->wake;
+	w->conns.epoll = epoll;
 	ev_async_init(&w->wake, on_wake);
 	w->wake.data = w;
 	ev_async_start(w->loop, &w->wake);
@@ -156,6 +185,9 @@ void worker_free(struct worker *w)
 		conns_fini(&w->conns);
 	if (w->loop)
 		ev_loop_destroy(w->loop);
+	int schedstat = atomic_load(&w->schedstat);
+	if (schedstat >= 0)
+		(void)close(schedstat);
 	mailbox_free(w->mailbox);
 	event_ring_free(w->events);
 	struct snapshot *next = atomic_load(&w->next);
@@ -197,6 +229,55 @@ void worker_mail(struct worker *w, const struct letter *letter)
 	atomic_fetch_add_explicit(&w->conns.open, 1, memory_order_relaxed);
 	(void)mailbox_put(w->mailbox, letter);
 	ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_mailbox_empty(const struct worker *w)
+{
+	return mailbox_empty(w->mailbox);
+}
+
+void worker_give(struct worker *w, struct worker *to, unsigned share)
+{
+	atomic_store(&w->give_share, share);
+	atomic_store(&w->give_to, to);
+	ev_async_send(w->loop, &w->wake);
+}
+
+void worker_allow_busy_poll(struct worker *w, bool allow)
+{
+	atomic_store(&w->may_busy_poll, allow);
+	ev_async_send(w->loop, &w->wake);
+}
+
+static bool read_schedstat(int fd, struct worker_time *t)
+{
+	char text[64];
+	uint64_t ran, waited;
+	ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	if (sscanf(text, "%" SCNu64 " %" SCNu64, &ran, &waited) != 2)
+		return false;
+	t->ran = ran / 1000;
+	t->waited = waited / 1000;
+	return true;
+}
+
+bool worker_time(const struct worker *w, struct worker_time *t)
+{
+	t->polled = (uint64_t)atomic_load_explicit(&w->conns.busy_poll.spent, memory_order_relaxed);
+	return read_schedstat(atomic_load(&w->schedstat), t);
+}
+
+bool worker_time_is_known(void)
+{
+	struct worker_time t = { 0 };
+	int fd = open(schedstat_file, O_RDONLY | O_CLOEXEC);
+	bool known = read_schedstat(fd, &t) && t.ran; /* all zero: there, and not kept */
+	if (fd >= 0)
+		(void)close(fd);
+	return known;
 }
 
 void worker_publish(struct worker *w, struct snapshot *s)

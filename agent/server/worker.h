@@ -17,7 +17,6 @@ struct worker_args {
 	struct memory_store *memory;
 	struct redis_hub *hub; /* NULL: the memory store is the store, not only its understudy */
 	const struct redis_settings *redis; /* with a hub; copied */
-	bool may_busy_poll;                 /* there are more cores than workers */
 	struct ev_loop *home; /* the control loop, and what is sent there when the thread is done */
 	ev_async *bell;
 };
@@ -29,12 +28,30 @@ void worker_free(struct worker *);
 
 bool worker_start(struct worker *); /* false: no thread */
 
-/* Connections, those in the mailbox included. */
+/* Connections, those on their way to it included. */
 unsigned worker_connections(const struct worker *);
 
+bool worker_mailbox_empty(const struct worker *);
 bool worker_mailbox_full(const struct worker *);
 /* Hands over a connection. The mailbox must not be full. */
 void worker_mail(struct worker *, const struct letter *);
+
+/* Asks it to hand over so much, in thousandths, of what its connections ask (handover.h). What was
+ * asked before and is not done yet is forgotten. */
+void worker_give(struct worker *, struct worker *to, unsigned share);
+
+/* May it poll (busy_poll.h)? It may not until this says so. */
+void worker_allow_busy_poll(struct worker *, bool allow);
+
+/* What its thread has done since the start, in microseconds. */
+struct worker_time {
+	uint64_t ran;    /* on a core; up to some milliseconds old */
+	uint64_t polled; /* a part of that, about */
+	uint64_t waited; /* it could have run, and had no core */
+};
+/* false: the kernel does not tell, or the thread has not begun. */
+bool worker_time(const struct worker *, struct worker_time *);
+bool worker_time_is_known(void); /* does the kernel tell? */
 
 /* Hands a snapshot over; the worker changes to it between two batches of frames. It takes a
  * reference of its own and gives that of the old one back, but never the last one of any: the

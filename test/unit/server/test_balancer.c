@@ -1,0 +1,176 @@
+/* Who gets a new connection, and who may poll. Decisions on moving: test_balance.c. */
+#include "server/balancer.h"
+
+#include "store/memory.h"
+
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { WORKERS = 3 };
+
+struct fixture {
+	struct snapshot *snapshot;
+	struct memory_store *store;
+	struct ev_loop *home;
+	ev_async bell;
+	struct worker *worker[WORKERS];
+	unsigned n;
+	struct balancer *balancer;
+};
+
+static void start(struct fixture *f, unsigned n, unsigned cores)
+{
+	static const char text[] = "agent: { busy_poll = \"1ms\"; };\n"
+				   "log: { level = \"error\"; };\n";
+	struct hash_key key = { { 1 } };
+	struct problems problems = { 0 };
+	assert_true(hash_init());
+	*f = (struct fixture){ .home = ev_loop_new(EVFLAG_AUTO), .n = n };
+	f->snapshot = config_load_text("t.cfg", text, sizeof text - 1, &key, 1, &problems);
+	assert_non_null(f->snapshot);
+	problems_free(&problems);
+	f->store = memory_store_new(1000, &key, clock_read());
+	for (unsigned i = 0; i < n; i++) {
+		f->worker[i] = worker_new(&(struct worker_args){
+			.number = i + 1,
+			.snapshot = f->snapshot,
+			.memory = f->store,
+			.home = f->home,
+			.bell = &f->bell,
+		});
+		assert_non_null(f->worker[i]);
+	}
+	f->balancer = balancer_new(f->worker, n, cores);
+	assert_non_null(f->balancer);
+}
+
+static void end(struct fixture *f)
+{
+	balancer_free(f->balancer);
+	for (unsigned i = 0; i < f->n; i++)
+		worker_free(f->worker[i]);
+	store_close(memory_store_base(f->store));
+	assert_true(snapshot_unref(f->snapshot));
+	snapshot_free(f->snapshot);
+	ev_loop_destroy(f->home);
+}
+
+/* Its end of a new connection; the other one is closed at once where none is wanted. */
+static int mail(struct worker *w)
+{
+	int pair[2];
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+	struct letter letter = { .fd = pair[0], .peer = "test" };
+	worker_mail(w, &letter);
+	return pair[1];
+}
+
+static void new_ones_go_to_the_active(void **state)
+{
+	(void)state;
+	struct fixture f;
+	if (!worker_time_is_known())
+		skip();
+	start(&f, WORKERS, 8);
+	int peer[MAILBOX_LETTERS];
+	for (unsigned i = 0; i < MAILBOX_LETTERS; i++) {
+		struct worker *w = balancer_choose(f.balancer);
+		assert_ptr_equal(w, f.worker[0]);
+		peer[i] = mail(w);
+	}
+	/* Its mailbox is full: a burst waits for nobody while there are others. */
+	assert_true(worker_mailbox_full(f.worker[0]));
+	int one_more = mail(f.worker[1]);
+	assert_ptr_equal(balancer_choose(f.balancer), f.worker[2]);
+	for (unsigned i = 0; i < MAILBOX_LETTERS; i++)
+		(void)close(peer[i]);
+	(void)close(one_more);
+	end(&f);
+}
+
+static void who_does_not_fetch_its_mail_gets_no_more(void **state)
+{
+	(void)state;
+	struct fixture f;
+	if (!worker_time_is_known())
+		skip();
+	start(&f, WORKERS, 8);
+	int peer = mail(f.worker[0]);
+	balancer_tick(f.balancer, 100000);
+	assert_ptr_equal(balancer_choose(f.balancer), f.worker[0]);
+	balancer_tick(f.balancer, 200000);
+	assert_ptr_equal(balancer_choose(f.balancer), f.worker[1]);
+	(void)close(peer);
+	end(&f);
+}
+
+static size_t put_hello(uint8_t *out, size_t size)
+{
+	struct wire_writer w = { out, out + size, false };
+	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
+	wire_put_str(&w, STR("supported-versions"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("2.0"));
+	wire_put_str(&w, STR("max-frame-size"));
+	wire_put_u8(&w, 3);
+	wire_put_varint(&w, 16380);
+	wire_put_str(&w, STR("capabilities"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("pipelining"));
+	frame_end(&w, at);
+	assert_false(w.bad);
+	return (size_t)(w.p - out);
+}
+
+/* Some traffic; with `until_it_does` more, as long as it takes: who polls leaves off for a while
+ * where another thread wants the core. */
+static uint64_t polled_in(unsigned workers, unsigned cores, bool until_it_does)
+{
+	struct fixture f;
+	uint8_t bytes[512];
+	struct worker_time t = { 0 };
+	start(&f, workers, cores);
+	assert_true(worker_start(f.worker[0]));
+	usec_t bound = clock_steady() + 60 * USEC_PER_SEC;
+	for (unsigned i = 0; until_it_does ? !t.polled && clock_steady() < bound : i < 50; i++) {
+		int fd = mail(f.worker[0]);
+		size_t n = put_hello(bytes, sizeof bytes);
+		assert_int_equal(send(fd, bytes, n, MSG_NOSIGNAL), (ssize_t)n);
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		assert_int_equal(poll(&p, 1, 10000), 1);
+		assert_true(recv(fd, bytes, sizeof bytes, 0) > 0);
+		(void)close(fd);
+		(void)worker_time(f.worker[0], &t);
+	}
+	end(&f);
+	return t.polled;
+}
+
+/* As many as cores: whom they answer needs what they leave. One of two is active here. */
+static void who_may_poll(void **state)
+{
+	(void)state;
+	if (!worker_time_is_known())
+		skip();
+	assert_int_equal(polled_in(1, 1, false), 0);
+	assert_true(polled_in(1, 2, true) > 0);
+	assert_true(polled_in(2, 2, true) > 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(new_ones_go_to_the_active),
+		cmocka_unit_test(who_does_not_fetch_its_mail_gets_no_more),
+		cmocka_unit_test(who_may_poll),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,349 @@
+/* Several workers, their threads, and connections that are handed over all the time, half-read
+ * frames and all: one ACK for each NOTIFY, and nobody is forgotten at a drain, a reload or a stop.
+ */
+#include "server/worker.h"
+
+#include "store/memory.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { WORKERS = 4, PEERS = 24, IN_FLIGHT_MAX = 64, BYTES = 65536, ROUNDS = 3000 };
+
+struct peer {
+	int fd; /* -1: closed */
+	uint64_t asked, answered;
+	uint64_t seen[IN_FLIGHT_MAX]; /* by ID modulo: the ID that was answered last, plus one */
+	uint8_t out[BYTES], in[BYTES];
+	size_t out_n, in_n;
+	bool said_hello, disconnected;
+};
+
+struct fixture {
+	struct snapshot *snapshot;
+	struct memory_store *store;
+	struct ev_loop *home;
+	ev_async bell;
+	struct worker *worker[WORKERS];
+	unsigned worker_n;
+	struct peer peer[PEERS];
+	unsigned accepted;
+	uint32_t seed;
+};
+
+static uint32_t any(struct fixture *f, uint32_t below)
+{
+	f->seed = f->seed * 1664525 + 1013904223;
+	return (f->seed >> 8) % below;
+}
+
+static void put_hello(struct peer *p)
+{
+	struct wire_writer w = { p->out + p->out_n, p->out + BYTES, false };
+	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
+	wire_put_str(&w, STR("supported-versions"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("2.0"));
+	wire_put_str(&w, STR("max-frame-size"));
+	wire_put_u8(&w, 3);
+	wire_put_varint(&w, 16380);
+	wire_put_str(&w, STR("capabilities"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("pipelining"));
+	frame_end(&w, at);
+	p->out_n = (size_t)(w.p - p->out);
+}
+
+static void put_notify(struct peer *p)
+{
+	struct wire_writer w = { p->out + p->out_n, p->out + BYTES, false };
+	uint8_t *at = frame_begin(&w, FRAME_NOTIFY, p->asked, 1);
+	wire_put_str(&w, STR("check"));
+	wire_put_u8(&w, 1);
+	wire_put_str(&w, STR("user"));
+	wire_put_u8(&w, 8);
+	wire_put_str(&w, STR("alice"));
+	frame_end(&w, at);
+	assert_false(w.bad);
+	p->out_n = (size_t)(w.p - p->out);
+	p->asked++;
+}
+
+static void open_peer(struct fixture *f, struct peer *p)
+{
+	int pair[2];
+	assert_int_equal(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+	memset(p, 0, sizeof *p);
+	p->fd = pair[1];
+	put_hello(p);
+	struct letter letter = { .fd = pair[0], .peer = "test" };
+	struct worker *w = f->worker[any(f, f->worker_n)];
+	assert_false(worker_mailbox_full(w));
+	worker_mail(w, &letter);
+	f->accepted++;
+}
+
+static void read_answers(struct peer *p)
+{
+	ssize_t n;
+	while ((n = recv(p->fd, p->in + p->in_n, BYTES - p->in_n, 0)) > 0) {
+		p->in_n += (size_t)n;
+		const uint8_t *at = p->in;
+		struct frame frame;
+		enum spop_status status;
+		while (frame_next(&at, p->in + p->in_n, BYTES, &frame, &status) == FRAME_OK) {
+			if (frame.type == FRAME_AGENT_HELLO) {
+				assert_false(p->said_hello);
+				p->said_hello = true;
+				continue;
+			}
+			if (frame.type == FRAME_AGENT_DISCONNECT) {
+				p->disconnected = true;
+				continue;
+			}
+			assert_int_equal(frame.type, FRAME_ACK);
+			assert_true(p->said_hello && !p->disconnected);
+			assert_true(frame.stream_id < p->asked);
+			uint64_t *seen = &p->seen[frame.stream_id % IN_FLIGHT_MAX];
+			assert_true(*seen != frame.stream_id + 1); /* once only */
+			*seen = frame.stream_id + 1;
+			p->answered++;
+		}
+		p->in_n -= (size_t)(at - p->in);
+		memmove(p->in, at, p->in_n);
+	}
+	if (n == 0 || (n < 0 && errno != EAGAIN))
+		assert_true(p->disconnected);
+}
+
+/* At most `most` bytes: so frames are cut anywhere. */
+static void send_some(struct peer *p, size_t most)
+{
+	size_t n = p->out_n < most ? p->out_n : most;
+	ssize_t sent = send(p->fd, p->out, n, MSG_NOSIGNAL);
+	if (sent <= 0)
+		return;
+	p->out_n -= (size_t)sent;
+	memmove(p->out, p->out + sent, p->out_n);
+}
+
+static void hand_over(struct fixture *f)
+{
+	static const unsigned share[] = { 100, 300, 500, 1000, 1000 };
+	unsigned from = any(f, f->worker_n), to = any(f, f->worker_n);
+	worker_give(f->worker[from], f->worker[to], share[any(f, 5)]);
+}
+
+static void play(struct fixture *f, struct peer *p)
+{
+	while (p->asked - p->answered < IN_FLIGHT_MAX && p->out_n < BYTES / 2 && any(f, 8))
+		put_notify(p);
+	send_some(p, 1 + any(f, 600));
+	read_answers(p);
+	if (any(f, 2000) == 0) { /* it ends, wherever it is, asked or not */
+		(void)close(p->fd);
+		open_peer(f, p);
+	}
+}
+
+static void start(struct fixture *f, unsigned workers)
+{
+	static const char text[] = "log: { level = \"error\"; };\n"
+				   "rules = ( { name = \"api\"; per = [ \"user\" ]; "
+				   "rate = \"1000000000/day\"; } );";
+	struct hash_key key = { { 1 } };
+	struct problems problems = { 0 };
+	assert_true(hash_init());
+	*f = (struct fixture){ .seed = 7, .home = ev_loop_new(EVFLAG_AUTO) };
+	f->snapshot = config_load_text("t.cfg", text, sizeof text - 1, &key, 1, &problems);
+	assert_non_null(f->snapshot);
+	problems_free(&problems);
+	f->store = memory_store_new(1000, &key, clock_read());
+	assert_non_null(f->store);
+	for (unsigned i = 0; i < workers; i++) {
+		f->worker[i] = worker_new(&(struct worker_args){
+			.number = i + 1,
+			.snapshot = f->snapshot,
+			.memory = f->store,
+			.home = f->home,
+			.bell = &f->bell,
+		});
+		assert_non_null(f->worker[i]);
+		f->worker_n++;
+	}
+	for (unsigned i = 0; i < workers; i++)
+		assert_true(worker_start(f->worker[i]));
+	for (unsigned i = 0; i < PEERS; i++)
+		open_peer(f, &f->peer[i]);
+}
+
+static uint64_t sum(const struct fixture *f, enum metric id)
+{
+	uint64_t n = 0;
+	for (unsigned i = 0; i < f->worker_n; i++)
+		n += atomic_load(&worker_metrics(f->worker[i])->value[id]);
+	return n;
+}
+
+static uint64_t open_now(const struct fixture *f)
+{
+	return f->accepted - sum(f, METRIC_connections_closed);
+}
+
+static bool all_are_done(const struct fixture *f)
+{
+	for (unsigned i = 0; i < f->worker_n; i++)
+		if (!worker_is_done(f->worker[i]))
+			return false;
+	return true;
+}
+
+static void end(struct fixture *f)
+{
+	for (unsigned i = 0; i < f->worker_n; i++)
+		worker_free(f->worker[i]);
+	for (unsigned i = 0; i < PEERS; i++)
+		(void)close(f->peer[i].fd);
+	store_close(memory_store_base(f->store));
+	assert_true(snapshot_unref(f->snapshot));
+	snapshot_free(f->snapshot);
+	ev_loop_destroy(f->home);
+}
+
+static void play_with(unsigned workers)
+{
+	static struct fixture f;
+	start(&f, workers);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (unsigned i = 0; i < PEERS; i++)
+			play(&f, &f.peer[i]);
+		hand_over(&f);
+		if (any(&f, 100) == 0) /* a reload, which reaches them one after another */
+			for (unsigned i = 0; i < workers; i++)
+				worker_publish(f.worker[i], f.snapshot);
+		if (round == ROUNDS - 100) /* what is open is served on */
+			for (unsigned i = 0; i < workers; i++)
+				worker_drain(f.worker[i]);
+	}
+	/* All that was asked is answered, still on the move. */
+	bool all = false;
+	for (unsigned round = 0; !all && round < 100000; round++) {
+		all = true;
+		hand_over(&f);
+		for (unsigned i = 0; i < PEERS; i++) {
+			struct peer *p = &f.peer[i];
+			send_some(p, BYTES);
+			read_answers(p);
+			all = all && p->answered == p->asked && p->said_hello;
+		}
+		if (!all)
+			(void)poll(NULL, 0, 1);
+	}
+	assert_true(all);
+	for (unsigned round = 0; round < 10000 && open_now(&f) != PEERS; round++)
+		(void)poll(NULL, 0, 1); /* those that ended are noticed a little later */
+	assert_int_equal(open_now(&f), PEERS);
+	/* A stop in the middle of it: everyone hears of it. */
+	for (unsigned i = 0; i < workers; i++) {
+		hand_over(&f);
+		worker_stop(f.worker[i]);
+		hand_over(&f);
+	}
+	for (unsigned round = 0; !all_are_done(&f) && round < 100000; round++) {
+		for (unsigned i = 0; i < PEERS; i++)
+			if (!f.peer[i].disconnected) {
+				read_answers(&f.peer[i]);
+				if (f.peer[i].disconnected)
+					(void)shutdown(f.peer[i].fd, SHUT_WR);
+			}
+		(void)poll(NULL, 0, 1);
+	}
+	assert_true(all_are_done(&f));
+	for (unsigned i = 0; i < PEERS; i++) {
+		if (!f.peer[i].disconnected)
+			read_answers(&f.peer[i]);
+		assert_true(f.peer[i].disconnected);
+	}
+	assert_int_equal(sum(&f, METRIC_connections_open), 0);
+	assert_int_equal(sum(&f, METRIC_connections_closed), f.accepted);
+	assert_int_equal(sum(&f, METRIC_frames_bad), 0);
+	for (unsigned i = 0; i < workers; i++)
+		assert_int_equal(worker_connections(f.worker[i]), 0);
+	end(&f);
+}
+
+static void with_two(void **state)
+{
+	(void)state;
+	play_with(2);
+}
+
+static void with_four(void **state)
+{
+	(void)state;
+	play_with(4);
+}
+
+/* What is on its way when everything just ends is closed. */
+static void an_end_at_once(void **state)
+{
+	(void)state;
+	for (unsigned n = 0; n < 20; n++) {
+		static struct fixture f;
+		start(&f, WORKERS);
+		for (unsigned round = 0; round < 20; round++) {
+			for (unsigned i = 0; i < PEERS; i++)
+				play(&f, &f.peer[i]);
+			hand_over(&f);
+		}
+		for (unsigned i = 0; i < WORKERS; i++)
+			worker_stop_now(f.worker[i]);
+		while (!all_are_done(&f))
+			(void)poll(NULL, 0, 1);
+		end(&f);
+	}
+}
+
+/* The account that the balancer reads. */
+static void its_time_is_told(void **state)
+{
+	(void)state;
+	static struct fixture f;
+	struct worker_time t = { 0 };
+	if (!worker_time_is_known())
+		skip();
+	start(&f, 2);
+	for (unsigned round = 0; round < 100000 && !t.ran; round++) {
+		for (unsigned i = 0; i < PEERS; i++)
+			play(&f, &f.peer[i]);
+		(void)worker_time(f.worker[0], &t);
+	}
+	assert_true(t.ran > 0);
+	assert_int_equal(t.polled, 0);
+	for (unsigned i = 0; i < 2; i++)
+		worker_stop_now(f.worker[i]);
+	while (!all_are_done(&f))
+		(void)poll(NULL, 0, 1);
+	end(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(with_two),
+		cmocka_unit_test(with_four),
+		cmocka_unit_test(an_end_at_once),
+		cmocka_unit_test(its_time_is_told),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
