@@ -180,17 +180,21 @@ def flood(bench, redis):
 			agent(bench, redis, "flood") as far:
 		near.await_port(near.port)
 		bench.ratio_row("requests", against(bench, near, far, flood=True, clients=1), 0.8)
+	instructions_row(bench, redis, "a denied request", "flood", "flood", flood=True)
+
+
+def instructions_row(bench, redis, what, near, far, **load):
 	if not shutil.which("valgrind"):
 		return
-	each = [denied_instructions(bench), denied_instructions(bench, redis)]
-	bench.row("instructions in user space for a denied request: memory, Redis, ratio",
+	env = {"BENCH_REDIS": f"127.0.0.1:{redis.port}"}
+	each = [instructions(bench, near, **load), instructions(bench, far, ["redis"], env, **load)]
+	bench.row(f"instructions in user space for {what}: memory, Redis, ratio",
 		  f"{each[0]:.0f}, {each[1]:.0f}, {each[1] / each[0]:.2f}")
 
 
-def denied_instructions(bench, redis=None):
+def instructions(bench, rules, extra=(), env=None, **load):
 	"""The lowest of some runs: on a busy machine batches are smaller, and it polls more often."""
-	extra, env = (["redis"], {"BENCH_REDIS": f"127.0.0.1:{redis.port}"}) if redis else ((), None)
-	counts = [min(bench.callgrind_agent(n, "flood", extra, env, clients=1, flood=True)[0]
+	counts = [min(bench.callgrind_agent(n, rules, extra, env, clients=1, **load)[0]
 		      for _ in range(3)) for n in (20000, 40000)]
 	return (counts[1] - counts[0]) / 20000
 
@@ -220,6 +224,7 @@ def leases(bench, redis):
 	with bench.agent("plain", 1, pin=False) as near, agent(bench, redis, "lease") as far:
 		near.await_port(near.port)
 		bench.ratio_row("requests", against(bench, near, far, clients=1), 0.8)
+	instructions_row(bench, redis, "a leased request", "plain", "lease")
 
 
 def memory(bench, redis):
