@@ -197,21 +197,15 @@ bool bucket_charge_denied(const struct quota *q, struct bucket *b, int64_t cost)
 	return true;
 }
 
-/* min(cost, what of `charged` is left): what was used before the charge drains first, and with it
- * went what would have drained of the charge alone. */
-static bool refund_tokens(const struct quota *q, struct bucket *b, int64_t cost,
-	const struct bucket *charged, usec_t steady)
+static bool refund_tokens(
+	const struct quota *q, struct bucket *b, int64_t cost, usec_t charged_at, usec_t steady)
 {
-	double back = charged->used;
+	double was = b->used, back = (double)cost;
 
-	if (charged->at < steady)
-		back -= (double)(steady - charged->at) * (double)q->units /
-			(double)q->window.length;
-	if (back > (double)cost)
-		back = (double)cost;
-	if (!(back > 0) || !(b->used > 0))
+	if (charged_at < steady)
+		back -= (double)(steady - charged_at) * (double)q->units / (double)q->window.length;
+	if (!(back > 0))
 		return false;
-	double was = b->used;
 	b->used = was > back ? was - back : 0;
 	return b->used != was;
 }
@@ -223,14 +217,14 @@ static bool refund_count(uint32_t *count, int64_t cost)
 	return *count != was;
 }
 
-bool bucket_refund(const struct quota *q, struct bucket *b, int64_t cost,
-	const struct bucket *charged, struct now now)
+bool bucket_refund(
+	const struct quota *q, struct bucket *b, int64_t cost, usec_t charged_at, struct now now)
 {
 	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
-		return refund_tokens(q, b, cost, charged, now.steady);
-	if (b->at == charged->at)
+		return refund_tokens(q, b, cost, charged_at, now.steady);
+	if (b->at == charged_at)
 		return refund_count(&b->current, cost);
-	if (q->algorithm == ALGORITHM_SLIDING_WINDOW && b->at == charged->at + q->window.length)
+	if (q->algorithm == ALGORITHM_SLIDING_WINDOW && b->at == charged_at + q->window.length)
 		return refund_count(&b->previous, cost);
 	return false;
 }

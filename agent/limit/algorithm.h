@@ -82,11 +82,12 @@ bool bucket_admits(const struct quota *, const struct bucket *, int64_t cost, st
 void bucket_charge(const struct quota *, struct bucket *, int64_t cost);
 /* count_denied's charge: min(cost, what is there), never into debt. false: nothing was there. */
 bool bucket_charge_denied(const struct quota *, struct bucket *, int64_t cost);
-/* Takes back `cost` that was charged before, when that left the bucket as `charged`: what of it has
- * not drained by itself since, taken alone, and has not gone with its window. So as if it had never
- * been charged, and never less than that. false: there is nothing to take back. */
-bool bucket_refund(const struct quota *, struct bucket *, int64_t cost,
-	const struct bucket *charged, struct now now);
+/* Takes back `cost` that was charged before, when the bucket's `at` became `charged_at`: unless it
+ * has gone with its window; of a token bucket, less what has drained since (all of that may have
+ * been of this charge: others' charges may have been taken back as well). So never less is used
+ * than had it not been charged. false: there is nothing to take back. */
+bool bucket_refund(
+	const struct quota *, struct bucket *, int64_t cost, usec_t charged_at, struct now now);
 /* Microseconds until `cost` would pass, 0 when it does now. `cost` must be 1..capacity. */
 usec_t bucket_retry_after(const struct quota *, const struct bucket *, int64_t cost, struct now);
 /* Microseconds until full again (fixed window: until the window ends, whatever is used). */

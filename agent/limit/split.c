@@ -86,13 +86,12 @@ static void undo(struct take *t, bool rule_admits, struct now then)
 {
 	const struct quota *q = &t->limit->quota;
 	struct verdict *v = &t->verdict;
-	struct bucket charged = v->state;
 	bool count_denied = t->limit->rule->count_denied;
 
 	if (t->cost == 0 || rule_admits == count_denied)
 		return;
 	if (rule_admits) {
-		(void)bucket_refund(q, &v->state, t->cost, &charged, then);
+		(void)bucket_refund(q, &v->state, t->cost, v->state.at, then);
 		v->charged = false;
 	} else {
 		v->charged |= bucket_charge_denied(q, &v->state, t->cost);
@@ -160,7 +159,7 @@ void split_take_back(struct plan *refund, const struct bucket *const stored[], s
 		struct verdict *v = &refund->take[i].verdict;
 		struct bucket b = bucket_read(q, stored[i] ? stored[i] : &never_seen, now);
 
-		v->charged = bucket_refund(q, &b, t->cost, &v->state, now);
+		v->charged = bucket_refund(q, &b, t->cost, v->state.at, now);
 		v->state = b;
 		v->left = bucket_left(q, &b, now);
 	}

@@ -4,8 +4,9 @@
  *
  * Where one part denies, another one may have been charged for nothing: that is to be refunded. So
  * never more than a limit is admitted, but somebody may be denied for what another one is about to
- * get back. A rule whose counters lie in two parts would be charged in one of them and not in the
- * other: all takes of a rule belong in one part.
+ * get back, and of a token bucket what drained in between is not given back. A rule whose counters
+ * lie in two parts would be charged in one of them and not in the other: all takes of a rule belong
+ * in one part.
  *
  *   split_part()     the part of each place
  *   (each place)     plan_charge(), or what does the same
@@ -29,7 +30,7 @@ void split_join(struct plan *whole, const uint8_t part_of[], const struct plan *
 
 /* `part` was decided, and the whole is denied. Takes that were charged there and are not to stay so
  * (no count_denied; for those that count it, what they were charged is min(cost, what was there)):
- * a plan for split_take_back(), each verdict.state being the bucket as the charge left it. false:
+ * a plan for split_take_back(), each verdict.state.at being that which the charge left. false:
  * there are none. */
 bool split_refund(const struct plan *part, struct plan *refund);
 

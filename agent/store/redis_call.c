@@ -49,7 +49,7 @@ struct after_take {
 	int64_t cost;
 	unsigned flags;
 	uint8_t limit[REDIS_LIMIT_BYTES];
-	uint8_t charged[REDIS_BUCKET_BYTES]; /* REFUND */
+	usec_t charged_at; /* REFUND */
 	char tag[REDIS_TAG_BYTES];
 };
 
@@ -137,15 +137,6 @@ static void put_quota(uint8_t *p, const struct quota *q, const struct rule *r,
 static void put_limit(uint8_t *p, const struct limit *l)
 {
 	put_quota(p, &l->quota, l->rule, l->slowest_interval, l->slowest_refill);
-}
-
-static void put_bucket(uint8_t *p, const struct limit *l, const struct bucket *b)
-{
-	if (l->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
-		p = put_double(p, b->used);
-	else
-		p = put_u32(put_u32(p, b->current), b->previous);
-	(void)put_u64(p, (uint64_t)b->at);
 }
 
 /* Where it is among those that differ, added if new. As many places as twice what can come, so a
@@ -272,7 +263,7 @@ struct redis_after *redis_after_new(const struct plan *plan)
 		*to = (struct after_take){ .key = from->key, .cost = from->cost };
 		to->flags = flags_of(plan, i) | (plan->closed ? DENIED : REFUND);
 		put_limit(to->limit, from->limit);
-		put_bucket(to->charged, from->limit, &from->verdict.state);
+		to->charged_at = from->verdict.state.at;
 		redis_tag(&from->key, &from->limit->salt, to->tag);
 	}
 	return a;
@@ -302,7 +293,7 @@ static void put_after(
 		memcpy(a->limits + (size_t)limit * REDIS_LIMIT_BYTES, t->limit, REDIS_LIMIT_BYTES);
 		put_take(a, key, limit, t->flags, t->cost);
 		if (t->flags & REFUND)
-			memcpy(put_more(a), t->charged, REDIS_BUCKET_BYTES);
+			(void)put_u64(put_u64(put_more(a), (uint64_t)t->charged_at), 0);
 	}
 }
 

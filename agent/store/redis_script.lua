@@ -12,8 +12,8 @@
 -- ARGV[3]  empty; tests: the instant to go by
 -- ARGV[4]  16 bytes for each take with one of these flags, in their order, and only where there are any:
 --          + 4: no request, but asks for a block of as many units as its cost (limit/lease.h):
---          '<I4I4i8' done, back, mark; + 8: its cost is to be refunded: the bucket as the charge left
---          it. (+ 16: its request was denied elsewhere: limit/split.h.)
+--          '<I4I4i8' done, back, mark; + 8: its cost is to be refunded: '<i8' `at` as the charge
+--          left it. (+ 16: its request was denied elsewhere: limit/split.h.)
 -- returns  '<i8' now, and for each take the 16 bytes of its bucket as it was before its request: all
 --          zero for one never seen; for one that asks for a block followed by the 8 of what is out
 --
@@ -194,26 +194,20 @@ end
 -- bucket_refund(): of what is used now, and whether that has changed.
 local function refund(limit, used, previous, at, cost)
 	local was_used, was_previous = used, previous
-	if limit[ALGORITHM] == TOKEN_BUCKET then
-		local back, when = unpack_bytes('<di8', ARGV[4], 16 * more + 1)
-		if when < now then
-			back = back - (now - when) * limit[UNITS] / limit[LENGTH]
-		end
-		if back > cost then
-			back = cost
-		end
-		if back > 0 and used > 0 then
-			used = used > back and used - back or 0
-		end
-	else
-		local _, _, when = unpack_bytes('<I4I4i8', ARGV[4], 16 * more + 1)
-		if at == when then
-			used = used > cost and used - cost or 0
-		elseif limit[ALGORITHM] == SLIDING_WINDOW and at == when + limit[LENGTH] then
-			previous = previous > cost and previous - cost or 0
-		end
-	end
+	local when = unpack_bytes('<i8', ARGV[4], 16 * more + 1)
 	more = more + 1
+	if limit[ALGORITHM] == TOKEN_BUCKET then
+		if when < now then
+			cost = cost - (now - when) * limit[UNITS] / limit[LENGTH]
+		end
+		if cost > 0 then
+			used = used > cost and used - cost or 0
+		end
+	elseif at == when then
+		used = used > cost and used - cost or 0
+	elseif limit[ALGORITHM] == SLIDING_WINDOW and at == when + limit[LENGTH] then
+		previous = previous > cost and previous - cost or 0
+	end
 	return used, previous, used ~= was_used or previous ~= was_previous
 end
 
