@@ -158,7 +158,7 @@ struct agent {
 	struct problems problems; /* of the configuration: warnings, once it is loaded */
 	struct memory_store *store;
 	char state_file[256]; /* "": none */
-	struct listeners listeners;
+	struct listeners listeners, admin_listeners;
 	bool log_is_open;
 };
 
@@ -203,7 +203,11 @@ static bool open_log(struct agent *a)
 static bool open_listeners(struct agent *a)
 {
 	char err[512];
-	return listeners_open(&a->listeners, &a->snapshot->settings, err, sizeof err) || fail(err);
+	const struct settings *s = &a->snapshot->settings;
+	const struct listen_plan agent = listen_plan_agent(s), admin = listen_plan_admin(s);
+	return (listeners_open(&a->listeners, &agent, err, sizeof err) &&
+		       listeners_open(&a->admin_listeners, &admin, err, sizeof err)) ||
+	       fail(err);
 }
 
 static bool load_state(struct agent *a)
@@ -253,6 +257,7 @@ static bool open_store(struct agent *a)
 static void close_agent(struct agent *a)
 {
 	listeners_close(&a->listeners);
+	listeners_close(&a->admin_listeners);
 	if (a->store)
 		store_close(memory_store_base(a->store));
 	if (a->log_is_open)

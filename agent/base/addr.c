@@ -144,6 +144,12 @@ static uint8_t byte_mask(unsigned bits, unsigned i)
 	return (uint8_t)(0xff << (8 - (bits - 8 * i)));
 }
 
+bool addr_is_loopback(const struct addr *a)
+{
+	static const uint8_t one[16] = { [15] = 1 };
+	return a->len == 4 ? a->bytes[0] == 127 : a->len == 16 && memcmp(a->bytes, one, 16) == 0;
+}
+
 struct addr addr_mask(const struct addr *a, unsigned ipv4_prefix, unsigned ipv6_prefix)
 {
 	struct addr masked = *a;

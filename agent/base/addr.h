@@ -28,6 +28,8 @@ struct addr addr_from_bytes(const void *p, size_t n);
 /* Canonical text (RFC 5952), without NUL; returns its length. */
 size_t addr_format(const struct addr *a, char out[ADDR_TEXT_MAX]);
 
+bool addr_is_loopback(const struct addr *a); /* 127.0.0.0/8, ::1 */
+
 /* Zeroes what comes after the prefix that goes with the address' family. */
 struct addr addr_mask(const struct addr *a, unsigned ipv4_prefix, unsigned ipv6_prefix);
 

@@ -85,3 +85,12 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 	memcpy(out->text, text, n + 1);
 	return true;
 }
+
+bool listen_is_local(const struct listen_address *a)
+{
+	struct addr addr;
+
+	if (a->is_unix || strcmp(a->host, "localhost") == 0)
+		return true;
+	return addr_parse(str_of(a->host), &addr) && addr_is_loopback(&addr);
+}

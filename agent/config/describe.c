@@ -195,6 +195,10 @@ size_t snapshot_describe_changes(
 		if (size)
 			out[o.n] = '\0';
 	}
+	/* The one secret that a reload may change. Of two that are set, lines do not tell. */
+	const char *was_token = old->settings.admin.token, *token = fresh->settings.admin.token;
+	if (was_token[0] && token[0] && strcmp(was_token, token) != 0)
+		say(&o, "%sadmin.token changed", o.n ? "; " : "");
 	if (o.n == 0)
 		say(&o, "nothing");
 	return o.n;

@@ -88,7 +88,9 @@ static void put_list(FILE *f, const struct option_row *o)
 	fprintf(f, column ? " ]" : "]");
 }
 
-static void put_option(FILE *f, const struct option_row *o, const char *indent)
+/* `begin` stands before what is no comment anyway. */
+static void put_option(
+	FILE *f, const struct option_row *o, const char *begin, const char *indent)
 {
 	const char *dot = strchr(o->name, '.');
 	char text[512], range[160];
@@ -97,7 +99,7 @@ static void put_option(FILE *f, const struct option_row *o, const char *indent)
 	snprintf(text, sizeof text, "%s%s%s", o->help, range,
 		o->reload ? "" : "; needs a restart to change");
 	put_comment(f, indent, "", text);
-	fprintf(f, "%s%s = ", indent, dot ? dot + 1 : o->name);
+	fprintf(f, "%s%s%s = ", begin, indent, dot ? dot + 1 : o->name);
 	if (option_is_list(o))
 		put_list(f, o);
 	else if (o->kind == OPTION_BOOLEAN || o->kind == OPTION_INTEGER)
@@ -114,32 +116,37 @@ static const struct {
 	{ "store", "Where counters are kept." },
 	{ "redis", "Used when store.backend = \"redis\", checked always." },
 	{ "log", "Where events go." },
+	{ "admin",
+		"To see and change what the agent does while it runs, over HTTP. Without this group "
+		"there is no such interface: take the #~ away to have one." },
 	{ "identity", "Who a client is." },
 };
 
 static void put_options(FILE *f)
 {
 	char group[32] = "";
+	const char *begin = "";
 
 	for (int i = 0; i < OPTION_COUNT; i++) {
 		const struct option_row *o = &option_table[i];
 		size_t n = strchr(o->name, '.') ? strcspn(o->name, ".") : 0;
 		if (strlen(group) != n || strncmp(group, o->name, n) != 0) {
 			if (group[0])
-				fprintf(f, "};\n");
+				fprintf(f, "%s};\n", begin);
 			snprintf(group, sizeof group, "%.*s", (int)n, o->name);
 			fprintf(f, "\n");
 			for (size_t g = 0; g < sizeof group_help / sizeof *group_help; g++)
 				if (strcmp(group, group_help[g].name) == 0)
 					put_comment(f, "", "", group_help[g].help);
-			fprintf(f, "%s: {\n", group);
+			begin = strcmp(group, "admin") == 0 ? "#~ " : "";
+			fprintf(f, "%s%s: {\n", begin, group);
 		} else if (i) {
 			fprintf(f, "\n");
 		}
-		put_option(f, o, n ? "\t" : "");
+		put_option(f, o, begin, n ? "\t" : "");
 	}
 	if (group[0])
-		fprintf(f, "};\n");
+		fprintf(f, "%s};\n", begin);
 }
 
 static const char head[] =

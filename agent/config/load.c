@@ -107,15 +107,14 @@ static void tree_load(struct loader *l, const struct tree *tree)
 		int id = option_find(NULL, name);
 		if (id >= 0)
 			option_load(l, (enum option)id, s);
-		else if (is_group(name))
+		else if (is_group(name)) {
+			l->has_admin = l->has_admin || strcmp(name, "admin") == 0;
 			group_load(l, s);
+		}
 		else if (strcmp(name, "rules") == 0)
 			rules_load(l, s);
 		else if (strcmp(name, "allow") == 0 || strcmp(name, "block") == 0)
 			lists_load(l, s, name[0] == 'b');
-		else if (strcmp(name, "admin") == 0)
-			problem_add(l->problems, tree_place(tree, s),
-				"admin is reserved for a later version: this one has no admin interface");
 		else
 			unknown(l, s, NULL);
 	}
@@ -230,6 +229,46 @@ static void check_tls(struct loader *l)
 				"redis.servers: \"%s\": want host:port with redis.tls = true: Redis has no "
 				"TLS on a UNIX socket",
 				s->redis.server[i].text);
+}
+
+/* What an HTTP header can carry, and nobody guesses. */
+static void check_token(struct loader *l)
+{
+	enum { TOKEN_SHORT = 16 };
+	const char *token = l->values.settings.admin.token;
+	struct place at = l->option_at[OPTION_ID_admin_token];
+
+	for (const char *p = token; *p; p++)
+		if (*p <= ' ' || *p > '~') {
+			problem_add(l->problems, at,
+				"admin.token: want visible ASCII characters without blanks: "
+				"`openssl rand -hex 32` makes a good one");
+			return;
+		}
+	if (token[0] && strlen(token) < TOKEN_SHORT)
+		problem_warn(l->problems, at,
+			"admin.token is short: a guess may hit it; `openssl rand -hex 32` makes a good "
+			"one");
+}
+
+/* There is an admin interface only where the configuration has the group. */
+static void admin_fill(struct loader *l)
+{
+	struct settings *s = &l->values.settings;
+
+	if (!l->has_admin) {
+		s->admin.listen_n = 0;
+		free(l->option_text[OPTION_ID_admin_listen]);
+		l->option_text[OPTION_ID_admin_listen] = NULL;
+		return;
+	}
+	check_token(l);
+	for (unsigned i = 0; i < s->admin.listen_n; i++)
+		if (!s->admin.token[0] && !listen_is_local(&s->admin.listen[i]))
+			problem_add(l->problems, l->option_at[OPTION_ID_admin_listen],
+				"admin.listen = \"%s\": other machines can reach it: set admin.token, "
+				"or listen on 127.0.0.1, [::1] or a UNIX socket",
+				s->admin.listen[i].text);
 }
 
 /* A rule that counts by a field whose values are secret; NULL: there is none. */
@@ -348,6 +387,7 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	redis_fill(l);
 	check_cluster(l);
 	check_tls(l);
+	admin_fill(l);
 	tiers_file_load(l);
 	if (loader_failed(l))
 		return NULL;

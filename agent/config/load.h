@@ -53,6 +53,7 @@ struct loader {
 	struct lines lines;
 	struct rule_draft *draft; /* owned; for each of policy->rule */
 	unsigned draft_n, rules_cap;
+	bool has_admin; /* some file has the group */
 };
 
 /* Whoever is the last one frees them. NULL is fine. */

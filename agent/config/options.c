@@ -222,10 +222,30 @@ static const struct given *seen_before(const struct givens *g, size_t i)
 	return NULL;
 }
 
+/* Where the addresses of an option go, and how many there are. */
+static struct listen_address *addresses_of(const struct set *s, unsigned **n)
+{
+	struct settings *settings = &s->l->values.settings;
+
+	switch ((enum option)(s->o - option_table)) {
+	case OPTION_ID_redis_servers:
+		*n = &settings->redis.server_n;
+		break;
+	case OPTION_ID_admin_listen:
+		*n = &settings->admin.listen_n;
+		break;
+	default:
+		*n = &settings->agent.listen_n;
+		break;
+	}
+	return s->member;
+}
+
 static bool set_addresses(const struct set *s)
 {
 	bool servers = s->o->kind == OPTION_SERVERS, good = true;
-	struct settings *settings = &s->l->values.settings;
+	unsigned *n;
+	struct listen_address *to = addresses_of(s, &n);
 	struct listen_address address;
 	char why[160];
 
@@ -241,12 +261,9 @@ static bool set_addresses(const struct set *s)
 			good = refuse(s, g, "a port from 1 to 65535 after the colon");
 		} else if (seen_before(s->g, i)) {
 			good = refuse(s, g, "each address once");
-		} else if (servers) {
-			settings->redis.server[i] = address;
-			settings->redis.server_n = (unsigned)i + 1;
 		} else if (good) {
-			settings->agent.listen[i] = address;
-			settings->agent.listen_n = (unsigned)i + 1;
+			to[i] = address;
+			*n = (unsigned)i + 1;
 		}
 	}
 	return good;

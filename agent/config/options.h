@@ -141,6 +141,22 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"one line for each event") \
 	X(log_level, "log.level", WORD, "info", 0, 0, RELOAD, "debug|info|warning|error", \
 		settings.log.level, "the least important that is written") \
+	X(admin_listen, "admin.listen", LISTEN, "127.0.0.1:9601", 1, ADMIN_LISTEN_MAX, RESTART, "", \
+		settings.admin.listen, \
+		"where the admin interface is served over HTTP: as agent.listen; what other machines " \
+		"can reach needs a token") \
+	X(admin_token, "admin.token", SECRET, "${RATELIMIT_ADMIN_TOKEN:-}", 0, 0, RELOAD, "", \
+		settings.admin.token, \
+		"who shows it (Authorization: Bearer TOKEN) may change things; \"\": only who may " \
+		"connect to the UNIX socket; better from the environment than in this file") \
+	X(admin_socket_mode, "admin.socket_mode", MODE, "0660", 0, 0777, RESTART, "", \
+		settings.admin.socket_mode, \
+		"permissions of its UNIX sockets, in octal, as a string: without a token, who may " \
+		"connect may change things") \
+	X(admin_socket_owner, "admin.socket_owner", TEXT, "", 0, 0, RESTART, "", \
+		settings.admin.socket_owner, "user that owns them; \"\": as the process") \
+	X(admin_socket_group, "admin.socket_group", TEXT, "", 0, 0, RESTART, "", \
+		settings.admin.socket_group, "group that owns them; \"\": as the process") \
 	X(identity_ipv4_prefix, "identity.ipv4_prefix", INTEGER, "32", 1, 32, RELOAD, "", \
 		ipv4_prefix, "how much of an IPv4 address is one client") \
 	X(identity_ipv6_prefix, "identity.ipv6_prefix", INTEGER, "64", 1, 128, RELOAD, "", \
@@ -209,6 +225,7 @@ static inline bool option_is_list(const struct option_row *o)
 	X(store) \
 	X(redis) \
 	X(log) \
+	X(admin) \
 	X(identity) \
 	X(allow) \
 	X(block) \

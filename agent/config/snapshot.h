@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-enum { LISTEN_MAX = 16, SERVERS_MAX = 64, CONFIG_FILES_MAX = 32 };
+enum { LISTEN_MAX = 16, ADMIN_LISTEN_MAX = 4, SERVERS_MAX = 64, CONFIG_FILES_MAX = 32 };
 
 struct changes; /* config/changes.h */
 
@@ -63,6 +63,13 @@ struct settings {
 		int64_t instances;          /* ditto */
 	} redis;
 	struct log_settings log;
+	struct {
+		struct listen_address listen[ADMIN_LISTEN_MAX];
+		unsigned listen_n; /* 0: there is no admin interface */
+		char token[256];   /* "": only the UNIX socket may change anything */
+		mode_t socket_mode;
+		char socket_owner[64], socket_group[64]; /* "": as the process */
+	} admin;
 };
 
 struct snapshot {
@@ -125,6 +132,10 @@ size_t snapshot_describe_changes(
 
 /* By how much the slowest refill of a counter that both know has become slower; 1.0: by nothing. */
 double snapshot_slower_by(const struct snapshot *old, const struct snapshot *fresh);
+
+/* Does only this machine reach what listens there: a UNIX socket, or an address of loopback? Looks
+ * nothing up: of names only "localhost" is. */
+bool listen_is_local(const struct listen_address *);
 
 /* The rules in words, one line each, for the start-up log: "login: 5 per 5m and 10 per hour for
  * each ip, on endpoint POST:/auth/...". Returns its length. */

@@ -22,6 +22,7 @@ enum { BACKLOG = 4096 };
 struct error {
 	char *text;
 	size_t size;
+	const char *group; /* of the settings that it is about */
 };
 
 static bool fail(const struct error *e, const char *format, ...)
@@ -36,34 +37,41 @@ static bool fail(const struct error *e, const char *format, ...)
 	return false;
 }
 
+/* A %s stands for the group of the settings. */
 static const char *advice(int error, bool is_unix)
 {
 	switch (error) {
 	case EADDRINUSE:
-		return "another process listens there: stop it, or change agent.listen";
+		return "another process listens there: stop it, or change %s.listen";
 	case EADDRNOTAVAIL:
-		return "no interface of this machine has this address: change agent.listen";
+		return "no interface of this machine has this address: change %s.listen";
 	case EACCES:
 	case EPERM:
-		return is_unix ? "let the agent's user write to the folder, or change agent.listen"
+		return is_unix ? "let the agent's user write to the folder, or change %s.listen"
 			       : "ports below 1024 need the capability CAP_NET_BIND_SERVICE: use a "
 				 "higher port";
 	case ENOENT:
-		return "its folder does not exist: create it, or change agent.listen";
+		return "its folder does not exist: create it, or change %s.listen";
 	case EAFNOSUPPORT:
-		return "this machine has no such kind of address: change agent.listen";
+		return "this machine has no such kind of address: change %s.listen";
 	case EMFILE:
 	case ENFILE:
 		return "raise the limit of open files (LimitNOFILE= of the service)";
 	default:
-		return "change agent.listen, or put right what stands in its way";
+		return "change %s.listen, or put right what stands in its way";
 	}
 }
 
 static bool fail_listen(const struct error *e, const char *text, int error, bool is_unix)
 {
-	return fail(
-		e, "cannot listen on %s: %s: %s", text, strerror(error), advice(error, is_unix));
+	char what[160];
+	const char *text_of = advice(error, is_unix), *mark = strstr(text_of, "%s");
+	if (mark)
+		(void)snprintf(what, sizeof what, "%.*s%s%s", (int)(mark - text_of), text_of,
+			e->group, mark + 2);
+	else
+		(void)snprintf(what, sizeof what, "%s", text_of);
+	return fail(e, "cannot listen on %s: %s: %s", text, strerror(error), what);
 }
 
 static bool is_any(const char *host, const char *any)
@@ -73,10 +81,10 @@ static bool is_any(const char *host, const char *any)
 
 /* "[::]" takes IPv4 too, as it does for HAProxy on Linux, unless the same port is also asked for
  * on all of IPv4: then each of the two takes its own. */
-static bool wants_v6only(const struct settings *s, const struct listen_address *a)
+static bool wants_v6only(const struct listen_plan *plan, const struct listen_address *a)
 {
-	for (unsigned i = 0; i < s->agent.listen_n; i++) {
-		const struct listen_address *other = &s->agent.listen[i];
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct listen_address *other = &plan->address[i];
 		if (!other->is_unix && is_any(other->host, "0.0.0.0") &&
 			strcmp(other->port, a->port) == 0)
 			return true;
@@ -116,8 +124,8 @@ static struct addrinfo *resolve(
 	int rc = getaddrinfo(any ? NULL : a->host, a->port, &hints, list);
 	if (rc) {
 		(void)fail(e,
-			"cannot listen on %s: %s: write an address of this machine into agent.listen",
-			a->text, rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+			"cannot listen on %s: %s: write an address of this machine into %s.listen",
+			a->text, rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc), e->group);
 		*list = NULL;
 		return NULL;
 	}
@@ -125,6 +133,13 @@ static struct addrinfo *resolve(
 		if (i->ai_family == AF_INET)
 			return i; /* of a name that has both, as HAProxy does */
 	return *list;
+}
+
+static struct addr addr_of_socket(const struct sockaddr_storage *s)
+{
+	if (s->ss_family == AF_INET)
+		return addr_from_bytes(&((const struct sockaddr_in *)s)->sin_addr, 4);
+	return addr_from_bytes(&((const struct sockaddr_in6 *)s)->sin6_addr, 16);
 }
 
 static void write_bound_text(struct listener *l, const struct listen_address *a)
@@ -135,6 +150,8 @@ static void write_bound_text(struct listener *l, const struct listen_address *a)
 	(void)snprintf(l->text, sizeof l->text, "%s", a->text);
 	if (getsockname(l->fd, (struct sockaddr *)&address, &n) < 0)
 		return;
+	struct addr addr = addr_of_socket(&address);
+	l->is_local = addr_is_loopback(&addr);
 	if (getnameinfo((struct sockaddr *)&address, n, host, sizeof host, port, sizeof port,
 		    NI_NUMERICHOST | NI_NUMERICSERV))
 		return;
@@ -142,7 +159,7 @@ static void write_bound_text(struct listener *l, const struct listen_address *a)
 		address.ss_family == AF_INET6 ? "[%.60s]:%s" : "%.60s:%s", host, port);
 }
 
-static bool open_tcp(struct listener *l, const struct settings *s, const struct listen_address *a,
+static bool open_tcp(struct listener *l, const struct listen_plan *s, const struct listen_address *a,
 	const struct error *e)
 {
 	struct addrinfo *list;
@@ -179,23 +196,23 @@ static bool is_stale(const struct sockaddr_un *address)
 	return refused;
 }
 
-static bool find_owner(const struct settings *s, uid_t *uid, gid_t *gid, const struct error *e)
+static bool find_owner(const struct listen_plan *s, uid_t *uid, gid_t *gid, const struct error *e)
 {
 	*uid = (uid_t)-1;
 	*gid = (gid_t)-1;
 	errno = 0;
-	if (s->agent.socket_owner[0]) {
-		struct passwd *p = getpwnam(s->agent.socket_owner);
+	if (s->socket_owner[0]) {
+		struct passwd *p = getpwnam(s->socket_owner);
 		if (!p)
-			return fail(e, "agent.socket_owner: this machine has no user \"%s\"",
-				s->agent.socket_owner);
+			return fail(e, "%s.socket_owner: this machine has no user \"%s\"",
+				e->group, s->socket_owner);
 		*uid = p->pw_uid;
 	}
-	if (s->agent.socket_group[0]) {
-		struct group *g = getgrnam(s->agent.socket_group);
+	if (s->socket_group[0]) {
+		struct group *g = getgrnam(s->socket_group);
 		if (!g)
-			return fail(e, "agent.socket_group: this machine has no group \"%s\"",
-				s->agent.socket_group);
+			return fail(e, "%s.socket_group: this machine has no group \"%s\"",
+				e->group, s->socket_group);
 		*gid = g->gr_gid;
 	}
 	return true;
@@ -213,8 +230,8 @@ static bool bind_unix(int fd, const struct sockaddr_un *address, const struct er
 	if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
 		return fail(e,
 			"cannot listen on %s: a file is there that is no socket: move it away, or "
-			"change agent.listen",
-			path);
+			"change %s.listen",
+			path, e->group);
 	if (!is_stale(address))
 		return fail_listen(e, path, EADDRINUSE, true);
 	if (unlink(path) == 0 && bind(fd, (const struct sockaddr *)address, sizeof *address) == 0)
@@ -222,7 +239,7 @@ static bool bind_unix(int fd, const struct sockaddr_un *address, const struct er
 	return fail_listen(e, path, errno, true);
 }
 
-static bool open_unix(struct listener *l, const struct settings *s, const struct listen_address *a,
+static bool open_unix(struct listener *l, const struct listen_plan *s, const struct listen_address *a,
 	const struct error *e)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -230,8 +247,8 @@ static bool open_unix(struct listener *l, const struct settings *s, const struct
 	if (n >= sizeof address.sun_path)
 		return fail(e,
 			"cannot listen on %s: the path has %zu bytes, and %zu are the most for a "
-			"UNIX socket: choose a shorter one in agent.listen",
-			a->text, n, sizeof address.sun_path - 1);
+			"UNIX socket: choose a shorter one in %s.listen",
+			a->text, n, sizeof address.sun_path - 1, e->group);
 	memcpy(address.sun_path, a->text, n + 1);
 	uid_t uid;
 	gid_t gid;
@@ -249,26 +266,41 @@ static bool open_unix(struct listener *l, const struct settings *s, const struct
 		l->ino = st.st_ino;
 	}
 	(void)snprintf(l->text, sizeof l->text, "%s", a->text);
+	l->is_local = true;
 	/* Until listen() nobody can connect: there is no moment with a wrong owner or mode. */
 	if ((uid != (uid_t)-1 || gid != (gid_t)-1) && chown(address.sun_path, uid, gid) < 0)
 		return fail(e,
 			"cannot give %s to \"%s:%s\": %s: run the agent as root or as a member of that "
-			"group, or change agent.socket_owner and agent.socket_group",
-			a->text, s->agent.socket_owner, s->agent.socket_group, strerror(errno));
-	if (chmod(address.sun_path, s->agent.socket_mode) < 0 || listen(l->fd, BACKLOG) < 0)
+			"group, or change %s.socket_owner and %s.socket_group",
+			a->text, s->socket_owner, s->socket_group, strerror(errno), e->group,
+			e->group);
+	if (chmod(address.sun_path, s->mode) < 0 || listen(l->fd, BACKLOG) < 0)
 		return fail_listen(e, a->text, errno, true);
 	return true;
 }
 
-bool listeners_open(struct listeners *ls, const struct settings *s, char *err, size_t err_size)
+struct listen_plan listen_plan_agent(const struct settings *s)
 {
-	const struct error e = { err, err_size };
+	return (struct listen_plan){ "agent", s->agent.listen, s->agent.listen_n,
+		s->agent.socket_mode, s->agent.socket_owner, s->agent.socket_group };
+}
+
+struct listen_plan listen_plan_admin(const struct settings *s)
+{
+	return (struct listen_plan){ "admin", s->admin.listen, s->admin.listen_n,
+		s->admin.socket_mode, s->admin.socket_owner, s->admin.socket_group };
+}
+
+bool listeners_open(
+	struct listeners *ls, const struct listen_plan *plan, char *err, size_t err_size)
+{
+	const struct error e = { err, err_size, plan->group };
 	*ls = (struct listeners){ 0 };
-	for (unsigned i = 0; i < s->agent.listen_n; i++) {
-		const struct listen_address *a = &s->agent.listen[i];
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct listen_address *a = &plan->address[i];
 		struct listener *l = &ls->at[ls->n++];
 		l->fd = -1;
-		bool ok = a->is_unix ? open_unix(l, s, a, &e) : open_tcp(l, s, a, &e);
+		bool ok = a->is_unix ? open_unix(l, plan, a, &e) : open_tcp(l, plan, a, &e);
 		if (!ok) {
 			listeners_close(ls);
 			return false;

@@ -1,4 +1,4 @@
-/* The sockets that agent.listen names: bound and listening, or a sentence that says why not. */
+/* The sockets that agent.listen and admin.listen name: bound and listening, or a sentence that says why not. */
 #ifndef SERVER_LISTENER_H
 #define SERVER_LISTENER_H
 
@@ -8,6 +8,7 @@
 
 struct listener {
 	int fd;
+	bool is_local; /* only this machine connects: a UNIX socket, or an address of loopback */
 	char text[160]; /* as bound: where a port 0 was asked for, the port that it became */
 	/* a UNIX socket's file, to remove it at the end if it still is ours */
 	char path[112]; /* "": TCP */
@@ -20,8 +21,20 @@ struct listeners {
 	unsigned n;
 };
 
+/* What to listen on, and how; borrowed. */
+struct listen_plan {
+	const char *group; /* of the settings, for messages: "agent" */
+	const struct listen_address *address;
+	unsigned n; /* 0..LISTEN_MAX */
+	mode_t mode;
+	const char *socket_owner, *socket_group; /* "": as the process */
+};
+
+struct listen_plan listen_plan_agent(const struct settings *);
+struct listen_plan listen_plan_admin(const struct settings *); /* n is 0: there is none */
+
 /* All or none. false: `err` says which address, why, and what to do. Before any thread. */
-bool listeners_open(struct listeners *, const struct settings *, char *err, size_t err_size);
+bool listeners_open(struct listeners *, const struct listen_plan *, char *err, size_t err_size);
 
 /* Closes them and removes the files of UNIX sockets. Twice is fine. */
 void listeners_close(struct listeners *);

@@ -23,9 +23,22 @@ static void settings(void **state)
 			"\"store.max_keys\"?\n" },
 		{ "unknown in redis, which is not used", "redis: { server = [ \"a:1\" ]; };\n",
 			"t.cfg:1: unknown setting \"redis.server\"; did you mean \"servers\"?\n" },
-		{ "admin is reserved", "admin: { listen = \"127.0.0.1:9601\"; };\n",
-			"t.cfg:1: admin is reserved for a later version: this one has no admin "
-			"interface\n" },
+		{ "admin for this machine alone",
+			"admin: { listen = [ \"[::1]:1\", \"/a.sock\", \"localhost:1\" ]; };\n", "" },
+		{ "admin that other machines can reach", "admin: {\n listen = \"192.0.2.1:9601\"; };\n",
+			"t.cfg:2: admin.listen = \"192.0.2.1:9601\": other machines can reach it: set "
+			"admin.token, or listen on 127.0.0.1, [::1] or a UNIX socket\n" },
+		{ "admin on all addresses", "admin: { listen = \":9601\"; };\n",
+			"t.cfg:1: admin.listen = \":9601\": other machines can reach it: set "
+			"admin.token, or listen on 127.0.0.1, [::1] or a UNIX socket\n" },
+		{ "admin on all addresses, with a token",
+			"admin: { listen = \":9601\"; token = \"0123456789abcdef\"; };\n", "" },
+		{ "a short token", "admin: { token = \"0123456789abcde\"; };\n",
+			"t.cfg:1: warning: admin.token is short: a guess may hit it; `openssl rand -hex "
+			"32` makes a good one\n" },
+		{ "a token with a blank", "admin: { token = \"0123 56789abcdef\"; };\n",
+			"t.cfg:1: admin.token: want visible ASCII characters without blanks: "
+			"`openssl rand -hex 32` makes a good one\n" },
 		/* ---- types ---- */
 		{ "a scalar for a group", "agent = 5;\n",
 			"t.cfg:1: agent: found an integer, want a group: agent: { … };\n" },
