@@ -89,8 +89,7 @@ static void put_list(FILE *f, const struct option_row *o)
 }
 
 /* `begin` stands before what is no comment anyway. */
-static void put_option(
-	FILE *f, const struct option_row *o, const char *begin, const char *indent)
+static void put_option(FILE *f, const struct option_row *o, const char *begin, const char *indent)
 {
 	const char *dot = strchr(o->name, '.');
 	char text[512], range[160];

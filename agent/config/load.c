@@ -110,8 +110,7 @@ static void tree_load(struct loader *l, const struct tree *tree)
 		else if (is_group(name)) {
 			l->has_admin = l->has_admin || strcmp(name, "admin") == 0;
 			group_load(l, s);
-		}
-		else if (strcmp(name, "rules") == 0)
+		} else if (strcmp(name, "rules") == 0)
 			rules_load(l, s);
 		else if (strcmp(name, "allow") == 0 || strcmp(name, "block") == 0)
 			lists_load(l, s, name[0] == 'b');
@@ -138,6 +137,7 @@ static void policy_fill(struct loader *l)
 			"identity.default_tier: more than %d tiers in all", TIERS_MAX);
 	else
 		p->default_tier = (unsigned)tier;
+	p->tier_named = p->tier_n; /* what comes now comes from the tiers file */
 }
 
 static void check_cluster(struct loader *l)

@@ -141,8 +141,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"one line for each event") \
 	X(log_level, "log.level", WORD, "info", 0, 0, RELOAD, "debug|info|warning|error", \
 		settings.log.level, "the least important that is written") \
-	X(admin_listen, "admin.listen", LISTEN, "127.0.0.1:9601", 1, ADMIN_LISTEN_MAX, RESTART, "", \
-		settings.admin.listen, \
+	X(admin_listen, "admin.listen", LISTEN, "127.0.0.1:9601", 1, ADMIN_LISTEN_MAX, RESTART, \
+		"", settings.admin.listen, \
 		"where the admin interface is served over HTTP: as agent.listen; what other machines " \
 		"can reach needs a token") \
 	X(admin_token, "admin.token", SECRET, "${RATELIMIT_ADMIN_TOKEN:-}", 0, 0, RELOAD, "", \

@@ -52,6 +52,7 @@ static int find_tier(
 		tier = policy_tier_find(p, v->text[FIELD_TIER]);
 		if (tier < 0) {
 			copy_tier(plan, v->text[FIELD_TIER]);
+			plan->tally = 0;
 			return -1;
 		}
 	} else if (p->tier_map) {
@@ -61,6 +62,7 @@ static int find_tier(
 		tier = p->default_tier;
 	memcpy(plan->tier, p->tier[tier].name, sizeof plan->tier);
 	plan->tier_length = p->tier[tier].length;
+	plan->tally = p->tier[tier].tally;
 	v->text[FIELD_TIER] = (struct str){ p->tier[tier].name, p->tier[tier].length };
 	v->present |= 1ull << FIELD_TIER;
 	return (int)tier;

@@ -73,6 +73,7 @@ struct rule {
 	double lease;   /* share of a limit that this agent takes ahead; 0: none */
 	double warn_at; /* 1.0: never */
 	uint8_t cost_slot;
+	uint32_t tally;         /* where what it decides is counted: who counts sets it */
 	struct limits *tier;    /* owned; policy->tier_n of them, by tier */
 	struct limits other;    /* `default`, or the only rate: for every tier not listed */
 	struct limits *special; /* owned; of overrides (limit/override.h) */
@@ -83,6 +84,7 @@ struct rule {
 struct tier {
 	char name[TIER_NAME_MAX + 1];
 	uint8_t length;
+	uint16_t tally; /* as a rule's */
 };
 
 struct policy {
@@ -94,6 +96,7 @@ struct policy {
 	unsigned rule_n;
 	struct tier *tier; /* owned; every tier that a rule, the tiers file or default_tier names */
 	unsigned tier_n;
+	unsigned tier_named;      /* the first of them: a rule or default_tier names these */
 	struct names *tier_names; /* owned; the same, for looking up */
 	unsigned default_tier;
 	struct tier_map *tier_map;     /* owned; NULL: none */

@@ -4,30 +4,39 @@
 #include "server/answer.h"
 #include "spop/value.h"
 
+#include <assert.h>
 #include <stdlib.h>
+
+/* What view.h asks for. */
+static size_t scratch_for(size_t notify_max)
+{
+	return 3 * notify_max + FIELDS_MAX * ADDR_TEXT_MAX;
+}
 
 bool checker_init(struct checker *c, size_t notify_max, struct store *store,
 	struct metrics *metrics, struct event_ring *events)
 {
 	*c = (struct checker){
-		.scratch_n = 3 * notify_max + FIELDS_MAX * ADDR_TEXT_MAX, /* what view.h asks for */
+		.scratch_n = scratch_for(notify_max),
 		.store = store,
 		.metrics = metrics,
 		.events = events,
 	};
 	c->scratch = malloc(c->scratch_n);
+	c->tally = tally_new();
 	check_pool_init(&c->pool);
-	return c->scratch != NULL;
+	return c->scratch && c->tally;
 }
 
 bool checker_grow(struct checker *c, size_t notify_max)
 {
-	struct checker larger;
-	if (!checker_init(&larger, notify_max, c->store, c->metrics, c->events))
+	size_t n = scratch_for(notify_max);
+	char *larger = malloc(n);
+	if (!larger)
 		return false;
 	free(c->scratch);
-	c->scratch = larger.scratch;
-	c->scratch_n = larger.scratch_n;
+	c->scratch = larger;
+	c->scratch_n = n;
 	return true;
 }
 
@@ -36,6 +45,8 @@ void checker_fini(struct checker *c)
 	check_pool_fini(&c->pool);
 	free(c->scratch);
 	c->scratch = NULL;
+	tally_free(c->tally);
+	c->tally = NULL;
 }
 
 static void count(struct checker *c, enum metric id)
@@ -252,10 +263,9 @@ static void put_event(struct checker *c, const struct policy *p, const struct pl
 	event_ring_put(c->events, &e);
 }
 
-static void count_decision(struct checker *c, const struct decision *d)
+static void count_reason(struct checker *c, enum reason reason)
 {
-	count(c, d->deny ? METRIC_checks_denied : METRIC_checks_allowed);
-	switch (d->reason) {
+	switch (reason) {
 	case REASON_LIMITED:
 		count(c, METRIC_checks_limited);
 		break;
@@ -278,13 +288,30 @@ static void count_decision(struct checker *c, const struct decision *d)
 	case REASON_BANNED:
 		break;
 	}
-	if (d->shadow)
-		count(c, METRIC_checks_shadow);
-	if (d->tag)
-		count(c, METRIC_checks_tagged);
-	if (d->warn)
-		count(c, METRIC_checks_warned);
 }
+
+static inline void count_decision(
+	struct checker *c, const struct plan *plan, const struct decision *d)
+{
+	tally_count(c->tally, plan, d);
+	count(c, METRIC_checks_allowed + d->deny);
+	if (d->reason != REASON_OK)
+		count_reason(c, d->reason);
+	if (d->shadow) {
+		count(c, METRIC_checks_shadow);
+		tally_shadowed(c->tally, d->shadow);
+	}
+	if (d->tag) {
+		count(c, METRIC_checks_tagged);
+		tally_tagged(c->tally, d->tag);
+	}
+	if (d->warn) {
+		count(c, METRIC_checks_warned);
+		tally_warned(c->tally, d->reported);
+	}
+}
+
+static_assert(METRIC_checks_denied == METRIC_checks_allowed + 1, "count_decision() has it so");
 
 /* No ACK is longer, so that a large frame size costs no room. */
 enum { ACK_BYTES_MAX = FRAME_HEAD_MAX + ANSWER_BYTES_MAX };
@@ -327,7 +354,7 @@ static void answer_now(struct checker *c, const struct snapshot *snap, const str
 {
 	struct decision d = decide(plan, plan->now);
 	write_ack(c, snap, plan, &d, (struct ids){ n->stream_id, n->frame_id }, send_max, out);
-	count_decision(c, &d);
+	count_decision(c, plan, &d);
 	if (wants_event(c, &d))
 		put_event(c, snap->policy, plan, &d);
 }
@@ -361,7 +388,7 @@ static void on_taken(struct plan *plan)
 
 	check->state = CHECK_DECIDED;
 	check->decision = decide(plan, plan->now);
-	count_decision(c, &check->decision);
+	count_decision(c, plan, &check->decision);
 	if (wants_event(c, &check->decision))
 		put_late_event(check);
 	if (check->owner)
@@ -406,6 +433,7 @@ static bool is_kept_waiting(struct check *check, struct checker *c, struct snaps
 	check->snapshot = snapshot_ref(snap);
 	check->owner = NULL;
 	check->state = CHECK_ASKED;
+	check->asked_at = now.steady;
 	check->stream_id = n->stream_id;
 	check->frame_id = n->frame_id;
 	check->send_max = send_max;

@@ -7,6 +7,7 @@
 #include "server/answer.h"
 #include "server/check_pool.h"
 #include "server/metrics.h"
+#include "server/tally.h"
 #include "spop/session.h"
 #include "store/store.h"
 
@@ -52,6 +53,7 @@ struct checker {
 	size_t scratch_n;
 	struct store *store;
 	struct metrics *metrics;   /* the worker's own */
+	struct tally *tally;       /* owned; decisions by rule and tier */
 	struct event_ring *events; /* NULL: denials are not logged */
 	struct check_pool pool;    /* of checks whose store answers later */
 	/* Such a check is decided, and its owner is still there: check_write() it, now or later.

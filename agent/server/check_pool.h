@@ -22,6 +22,7 @@ struct check {
 	void *owner;                /* who wants the answer; NULL: nobody any more */
 	struct check *next, **link; /* the owner's list, or the pool's */
 	enum check_state state;
+	usec_t asked_at;          /* steady */
 	struct decision decision; /* once it is decided */
 	uint64_t stream_id, frame_id;
 	uint32_t send_max;

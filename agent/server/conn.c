@@ -363,6 +363,7 @@ static void disconnect(struct conn *c, enum spop_status status, struct now now)
 	}
 	buffer_pack(out);
 	struct wire_writer w = { out->bytes + out->end, out->bytes + out->size, false };
+	metric_disconnect(c->all->metrics, false, status);
 	(void)session_disconnect(&c->session, status, &w);
 	if (!w.bad)
 		out->end = (size_t)(w.p - out->bytes);
@@ -379,6 +380,7 @@ static void log_disconnect(const struct conn *c)
 	bool normal = s->by_peer ? s->status <= SPOP_TIMEOUT : s->status == SPOP_NORMAL;
 	if (s->healthcheck && s->draining)
 		normal = true;
+	metric_disconnect(c->all->metrics, s->by_peer, s->status);
 	if (!s->by_peer && !normal)
 		metric_add(c->all->metrics, METRIC_frames_bad, 1);
 	if (normal) {
@@ -583,8 +585,10 @@ static bool send_decided(struct conn *c, struct now now)
 		struct wire_writer w = { out->bytes + out->end, out->bytes + out->size, false };
 		while (c->decided) {
 			struct check *check = c->decided, *next = check->next;
+			usec_t asked_at = check->asked_at;
 			if (!check_write(check, &w))
 				break;
+			histogram_add(&c->all->metrics->check_time, now.steady - asked_at, 1);
 			c->decided = next;
 			c->checks_n--;
 		}
@@ -631,6 +635,18 @@ void conn_go_on(struct conn *c, struct now now)
 		read_on(c, now);
 }
 
+/* serve(), and how long what it answered took: one more look at the clock for the whole batch. */
+static void serve_and_time(struct conn *c, struct now now)
+{
+	struct metrics *m = c->all->metrics;
+	const _Atomic(uint64_t) *answered = &m->value[METRIC_notifies];
+	uint64_t before = atomic_load_explicit(answered, memory_order_relaxed);
+	serve(c, now);
+	uint64_t n = atomic_load_explicit(answered, memory_order_relaxed) - before;
+	if (n)
+		histogram_add(&m->check_time, clock_steady() - now.steady, n);
+}
+
 /* Callbacks. */
 
 static void discard(struct conn *c)
@@ -666,7 +682,7 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 		c->recent += (size_t)n;
 		struct now now = clock_read();
 		busy_poll_note(&c->all->busy_poll, now.steady);
-		serve(c, now);
+		serve_and_time(c, now);
 		return;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {

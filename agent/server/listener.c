@@ -159,8 +159,8 @@ static void write_bound_text(struct listener *l, const struct listen_address *a)
 		address.ss_family == AF_INET6 ? "[%.60s]:%s" : "%.60s:%s", host, port);
 }
 
-static bool open_tcp(struct listener *l, const struct listen_plan *s, const struct listen_address *a,
-	const struct error *e)
+static bool open_tcp(struct listener *l, const struct listen_plan *s,
+	const struct listen_address *a, const struct error *e)
 {
 	struct addrinfo *list;
 	struct addrinfo *use = resolve(a, &list, e);
@@ -204,8 +204,8 @@ static bool find_owner(const struct listen_plan *s, uid_t *uid, gid_t *gid, cons
 	if (s->socket_owner[0]) {
 		struct passwd *p = getpwnam(s->socket_owner);
 		if (!p)
-			return fail(e, "%s.socket_owner: this machine has no user \"%s\"",
-				e->group, s->socket_owner);
+			return fail(e, "%s.socket_owner: this machine has no user \"%s\"", e->group,
+				s->socket_owner);
 		*uid = p->pw_uid;
 	}
 	if (s->socket_group[0]) {
@@ -239,8 +239,8 @@ static bool bind_unix(int fd, const struct sockaddr_un *address, const struct er
 	return fail_listen(e, path, errno, true);
 }
 
-static bool open_unix(struct listener *l, const struct listen_plan *s, const struct listen_address *a,
-	const struct error *e)
+static bool open_unix(struct listener *l, const struct listen_plan *s,
+	const struct listen_address *a, const struct error *e)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	size_t n = strlen(a->text);

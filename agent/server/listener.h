@@ -1,4 +1,5 @@
-/* The sockets that agent.listen and admin.listen name: bound and listening, or a sentence that says why not. */
+/* The sockets that agent.listen and admin.listen name: bound and listening, or a sentence that says
+ * why not. */
 #ifndef SERVER_LISTENER_H
 #define SERVER_LISTENER_H
 
@@ -8,7 +9,7 @@
 
 struct listener {
 	int fd;
-	bool is_local; /* only this machine connects: a UNIX socket, or an address of loopback */
+	bool is_local;  /* only this machine connects: a UNIX socket, or an address of loopback */
 	char text[160]; /* as bound: where a port 0 was asked for, the port that it became */
 	/* a UNIX socket's file, to remove it at the end if it still is ours */
 	char path[112]; /* "": TCP */

@@ -2,8 +2,8 @@
 #ifndef SERVER_METRICS_H
 #define SERVER_METRICS_H
 
-#include <stdatomic.h>
-#include <stdint.h>
+#include "base/histogram.h"
+#include "spop/frame.h"
 
 #define METRICS(X) \
 	X(connections_accepted, COUNTER, "SPOP connections accepted") \
@@ -36,7 +36,9 @@
 		"checks answered by the failure policy for want of room to wait") \
 	X(checks_abandoned, COUNTER, \
 		"checks whose connection ended before the store had answered") \
-	X(actions_dropped, COUNTER, "ACKs that had to leave variables out for want of frame size")
+	X(actions_dropped, COUNTER, "ACKs that had to leave variables out for want of frame size") \
+	X(reloads, COUNTER, "reloads that were taken over") \
+	X(reloads_refused, COUNTER, "reloads that were refused, with the old configuration kept")
 
 enum metric {
 #define X(name, kind, help) METRIC_##name,
@@ -45,8 +47,18 @@ enum metric {
 		METRIC_COUNT
 };
 
+/* Codes of DISCONNECT as they are counted: those of the specification, and all others. */
+enum disconnect_code {
+#define X(name, code, text) DISCONNECT_##name,
+	SPOP_STATUS(X)
+#undef X
+		DISCONNECT_CODES
+};
+
 struct metrics {
 	_Alignas(64) _Atomic(uint64_t) value[METRIC_COUNT];
+	_Atomic(uint64_t) disconnects[2][DISCONNECT_CODES]; /* by the agent, by HAProxy */
+	struct histogram check_time; /* of a check, from recv to its answer written */
 };
 
 /* Only the owner writes: a plain load and store is enough. */
@@ -54,6 +66,13 @@ static inline void metric_add(struct metrics *m, enum metric id, uint64_t n)
 {
 	uint64_t v = atomic_load_explicit(&m->value[id], memory_order_relaxed);
 	atomic_store_explicit(&m->value[id], v + n, memory_order_relaxed);
+}
+
+static inline void metric_disconnect(struct metrics *m, bool by_peer, unsigned code)
+{
+	unsigned i = code < DISCONNECT_UNKNOWN ? code : DISCONNECT_UNKNOWN;
+	uint64_t v = atomic_load_explicit(&m->disconnects[by_peer][i], memory_order_relaxed);
+	atomic_store_explicit(&m->disconnects[by_peer][i], v + 1, memory_order_relaxed);
 }
 
 #endif

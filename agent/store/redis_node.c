@@ -530,6 +530,8 @@ static void on_reply(void *owner, const struct redisReply *r)
 	struct now now = clock_read();
 
 	n->heard_at = now.steady;
+	if (sent.kind == KIND_CHECKS)
+		histogram_add(&n->stats->call_time, now.steady - sent.at, 1);
 	if (sent.kind != KIND_ASK)
 		on_script_reply(n, &sent, r, now);
 	else if (sent.ask)

@@ -2,9 +2,8 @@
 #ifndef STORE_REDIS_SETTINGS_H
 #define STORE_REDIS_SETTINGS_H
 
-#include "base/clock.h"
+#include "base/histogram.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 
 /* Copied. */
@@ -39,7 +38,8 @@ struct redis_stats {
 #define X(name, help) _Atomic(uint64_t) name;
 	REDIS_COUNTERS(X)
 #undef X
-	_Atomic(bool) degraded; /* the failure policy answers */
+	struct histogram call_time; /* of a call of the script, from sent to answered */
+	_Atomic(bool) degraded;     /* the failure policy answers */
 };
 
 static inline void redis_count(_Atomic(uint64_t) *counter, uint64_t n)

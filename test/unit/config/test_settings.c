@@ -24,8 +24,10 @@ static void settings(void **state)
 		{ "unknown in redis, which is not used", "redis: { server = [ \"a:1\" ]; };\n",
 			"t.cfg:1: unknown setting \"redis.server\"; did you mean \"servers\"?\n" },
 		{ "admin for this machine alone",
-			"admin: { listen = [ \"[::1]:1\", \"/a.sock\", \"localhost:1\" ]; };\n", "" },
-		{ "admin that other machines can reach", "admin: {\n listen = \"192.0.2.1:9601\"; };\n",
+			"admin: { listen = [ \"[::1]:1\", \"/a.sock\", \"localhost:1\" ]; };\n",
+			"" },
+		{ "admin that other machines can reach",
+			"admin: {\n listen = \"192.0.2.1:9601\"; };\n",
 			"t.cfg:2: admin.listen = \"192.0.2.1:9601\": other machines can reach it: set "
 			"admin.token, or listen on 127.0.0.1, [::1] or a UNIX socket\n" },
 		{ "admin on all addresses", "admin: { listen = \":9601\"; };\n",
