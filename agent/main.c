@@ -1,4 +1,5 @@
 /* spoa-ratelimit: rate limiting for HAProxy over SPOP. */
+#include "admin/admin.h"
 #include "config/snapshot.h"
 #include "server/control.h"
 #include "server/keeper.h"
@@ -9,6 +10,7 @@
 #include <getopt.h>
 #include <hiredis/hiredis.h>
 #include <libconfig.h>
+#include <microhttpd.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,10 +114,10 @@ static int print_version(unsigned how_often)
 	(void)printf("Built with: %s\n", __VERSION__);
 	(void)printf("Flags: %s\n", BUILD_FLAGS);
 	(void)printf("Libraries: libev %d.%d, libconfig %d.%d.%d, libsodium %s, libsystemd %s, "
-		     "hiredis %d.%d.%d\n",
+		     "hiredis %d.%d.%d, libmicrohttpd %s, jansson %s\n",
 		ev_version_major(), ev_version_minor(), LIBCONFIG_VER_MAJOR, LIBCONFIG_VER_MINOR,
 		LIBCONFIG_VER_REVISION, sodium_version_string(), SYSTEMD_VERSION, HIREDIS_MAJOR,
-		HIREDIS_MINOR, HIREDIS_PATCH);
+		HIREDIS_MINOR, HIREDIS_PATCH, MHD_get_version(), JANSSON_VERSION);
 	(void)printf(
 		"Stores: memory, redis\nTLS to Redis: %s\nSPOP: 2.0, pipelining, fragmentation\n",
 		redis_tls_version());
@@ -292,9 +294,17 @@ static int run(const struct options *o)
 		(void)fail(err);
 		goto end;
 	}
+	struct admin *admin = NULL;
+	if (a.admin_listeners.n && !(admin = admin_new(control, &a.admin_listeners))) {
+		(void)fail("no memory or descriptors for the admin interface: raise the limits of "
+			   "the service");
+		control_free(control);
+		goto end;
+	}
 	drop(a.snapshot); /* control has it now, until a reload replaces it */
 	a.snapshot = NULL;
 	control_run(control); /* until SIGTERM, and the drain after it */
+	admin_free(admin);
 	control_free(control);
 	if (a.state_file[0])
 		(void)keeper_save(a.store, a.state_file);

@@ -13,7 +13,8 @@ sees() {
 	base) echo ;;
 	spop | limit) echo base ;;
 	store | config) echo limit base ;;
-	server | main) echo config store spop limit base ;;
+	server) echo config store spop limit base ;;
+	admin | main) echo server config store spop limit base ;;
 	*) echo "layers.sh: agent/$1 is not in the picture: say here what it may see" >&2; exit 2 ;;
 	esac
 }
@@ -28,7 +29,7 @@ foreign() {
 	redis) echo 'libconfig' ;; # the one store that lives on a loop
 	# sys/un.h: how long a socket's path may be
 	config) echo 'ev|pthread|threads|signal|sys/socket|netinet/.*|netdb|poll|sys/epoll' ;;
-	server) echo 'libconfig' ;;
+	server | admin) echo 'libconfig' ;;
 	*) echo 'sys/socket' ;;
 	esac
 }
@@ -42,7 +43,7 @@ check() {
 	system=${1#*:}
 	shift
 	own=$folder
-	[ "$folder" = main ] && own=server # main.c has no headers of its own
+	[ "$folder" = main ] && own=admin # main.c has no headers of its own
 	may=$(echo "$own $(sees "$folder")" | sed 's/ *$//; s/ /|/g')
 	for file; do
 		[ -e "$file" ] || continue

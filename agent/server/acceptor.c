@@ -12,7 +12,7 @@
 
 enum {
 	ACCEPTS_A_TURN = 64,       /* of one listener: signals and the rest get their turn too */
-	DESCRIPTORS_OTHERWISE = 64 /* loops, log, state file, … */
+	DESCRIPTORS_OTHERWISE = 160 /* loops, log, state file, the admin interface, … */
 };
 
 /* How long nothing is accepted when there are no descriptors, and when mailboxes are full. */

@@ -1,5 +1,6 @@
 #include "server/control.h"
 
+#include "config/problems.h"
 #include "server/acceptor.h"
 #include "server/backend.h"
 #include "server/balancer.h"
@@ -28,8 +29,6 @@ enum {
 #define REDIS_WITHIN     (500 * USEC_PER_MSEC) /* at the start; then it serves without */
 #define STOP_WITHIN      (15 * USEC_PER_SEC)   /* after the drain, the state file included */
 
-enum control_phase { CONTROL_RUN, CONTROL_DRAIN, CONTROL_STOP, CONTROL_STOP_NOW };
-
 struct control {
 	struct metrics metrics; /* the control thread's own to write; first, for its alignment */
 	struct control_args args;
@@ -50,12 +49,14 @@ struct control {
 	struct denials *denials;
 	struct desk *desk;     /* what the operator changed */
 	struct redis_tls *tls; /* NULL: none */
+	struct tally_names *tally_names;
 	struct redis_hub *hub; /* NULL: the store is the memory store */
 	unsigned ticks;
 	uint64_t events_dropped; /* as of the last second that was summed up */
 	uint64_t evicted;        /* as of the last warning */
 	usec_t table_full_at;    /* steady */
 	usec_t stats_at;         /* steady */
+	usec_t started_at;       /* UTC */
 };
 
 struct log_settings log_settings_for(const struct settings *s, enum verbosity verbosity)
@@ -86,49 +87,19 @@ static uint64_t metric_sum(struct control *c, enum metric id)
 	return sum;
 }
 
-static const char *const redis_names[] = {
-#define X(name, help) "redis_" #name,
-	REDIS_COUNTERS(X)
-#undef X
-};
-enum { REDIS_COUNTER_COUNT = sizeof redis_names / sizeof *redis_names };
-
-static void sum_redis(struct control *c, uint64_t sum[REDIS_COUNTER_COUNT])
+void control_report(struct control *c, struct report *r)
 {
-	memset(sum, 0, REDIS_COUNTER_COUNT * sizeof *sum);
-	for (unsigned i = 0; i < c->worker_n; i++) {
-		const struct redis_stats *s = worker_redis(c->worker[i]);
-		unsigned n = 0;
-#define X(name, help) sum[n++] += atomic_load_explicit(&s->name, memory_order_relaxed);
-		if (s) {
-			REDIS_COUNTERS(X)
-		}
-#undef X
-	}
+	report_sum(r, &(struct report_of){
+			      &c->metrics, c->worker, c->worker_n, c->args.store, c->hub != NULL });
 }
 
 static void log_stats(struct control *c, enum log_level level, const char *event)
 {
-	static const char *const names[] = {
-#define X(name, kind, help) #name,
-		METRICS(X)
-#undef X
-	};
+	struct report r;
 	if (!log_enabled(level))
 		return;
-	struct log_field fields[METRIC_COUNT + REDIS_COUNTER_COUNT + 6] = { 0 };
-	unsigned n = 0;
-	for (unsigned id = 0; id < METRIC_COUNT; id++)
-		fields[n++] = (struct log_field)KV_INT(names[id], metric_sum(c, id));
-	struct memory_stats s = memory_store_stats(c->args.store);
-	fields[n++] = (struct log_field)KV_INT("keys", s.keys);
-	fields[n++] = (struct log_field)KV_INT("keys_expired", s.expired);
-	fields[n++] = (struct log_field)KV_INT("keys_evicted", s.evicted);
-	uint64_t redis[REDIS_COUNTER_COUNT];
-	sum_redis(c, redis);
-	for (unsigned i = 0; c->hub && i < REDIS_COUNTER_COUNT; i++)
-		fields[n++] = (struct log_field)KV_INT(redis_names[i], redis[i]);
-	log_put(level, event, fields);
+	control_report(c, &r);
+	report_log(&r, level, event);
 }
 
 static void log_started(struct control *c)
@@ -230,6 +201,7 @@ static bool has_room_to_publish(struct control *c)
 
 static void publish(struct control *c, struct snapshot *fresh)
 {
+	tally_names_apply(c->tally_names, fresh->policy);
 	double slower = snapshot_slower_by(c->snapshot, fresh);
 	if (slower > 1.0)
 		memory_store_stretch(c->args.store, slower, clock_read());
@@ -269,50 +241,96 @@ static void log_problems(const struct problems *p, bool refused)
 	}
 }
 
-/* Everything that can fail, before anything has changed. NULL: the problems are logged. */
-static struct snapshot *load_fresh(struct control *c)
+/* Everything that can fail, before anything has changed. NULL: `problems` says why. */
+static struct snapshot *load_fresh(struct control *c, struct problems *problems)
 {
-	struct problems problems = { 0 };
 	struct snapshot *fresh = config_load(c->args.files, c->args.files_n,
-		memory_store_key(c->args.store), c->snapshot->generation + 1, &problems);
-	bool ok = fresh && snapshot_can_replace(c->snapshot, fresh, &problems);
-	log_problems(&problems, !ok);
-	problems_free(&problems);
-	char err[512];
-	if (ok && c->tls && !redis_tls_reload(c->tls, err, sizeof err)) {
-		log_error("reload_refused", KV_Z("problem", err));
-	} else if (ok) {
+		memory_store_key(c->args.store), c->snapshot->generation + 1, problems);
+	if (fresh && snapshot_can_replace(c->snapshot, fresh, problems)) {
+		char err[512];
 		struct log_settings log = log_settings_for(&fresh->settings, c->args.verbosity);
-		if (log_change(&log, err, sizeof err) == 0)
+		if ((!c->tls || redis_tls_reload(c->tls, err, sizeof err)) &&
+			log_change(&log, err, sizeof err) == 0)
 			return desk_apply(c->desk, fresh);
-		log_error("reload_refused", KV_Z("problem", err));
+		problem_add(problems, (struct place){ 0 }, "%s", err);
 	}
 	drop(fresh);
 	return NULL;
 }
 
-static void reload(struct control *c)
+static const char *cannot_reload(struct control *c)
 {
-	if (c->phase != CONTROL_RUN) {
-		log_error("reload_refused", KV_Z("problem", "the agent is stopping"));
-		return;
+	if (c->phase != CONTROL_RUN)
+		return "the agent is stopping";
+	if (!has_room_to_publish(c))
+		return "workers have not taken over the last ones yet: try again";
+	return NULL;
+}
+
+bool control_reload(struct control *c, struct reload *r)
+{
+	*r = (struct reload){ 0 };
+	struct snapshot *fresh = NULL;
+	const char *why = cannot_reload(c);
+	if (why) {
+		problem_add(&r->problems, (struct place){ 0 }, "%s", why);
+	} else {
+		service_reloading();
+		fresh = load_fresh(c, &r->problems);
 	}
-	if (!has_room_to_publish(c)) {
-		log_error("reload_refused",
-			KV_Z("problem",
-				"workers have not taken over the last ones yet: try again"));
-		return;
-	}
-	service_reloading();
-	struct snapshot *fresh = load_fresh(c);
+	log_problems(&r->problems, !fresh);
+	metric_add(&c->metrics, fresh ? METRIC_reloads : METRIC_reloads_refused, 1);
 	if (fresh) {
-		char changed[2048];
-		size_t n = snapshot_describe_changes(c->snapshot, fresh, changed, sizeof changed);
+		size_t n = snapshot_describe_changes(
+			c->snapshot, fresh, r->changed, sizeof r->changed);
 		publish(c, fresh);
 		log_info("reloaded", KV_INT("generation", fresh->generation),
-			KV_STR("changed", ((struct str){ changed, n })));
+			KV_STR("changed", ((struct str){ r->changed, n })));
 	}
-	service_ready(fresh ? "serving" : "serving; the last reload was refused");
+	if (!why)
+		service_ready(fresh ? "serving" : "serving; the last reload was refused");
+	r->generation = c->snapshot->generation;
+	return fresh;
+}
+
+void reload_fini(struct reload *r)
+{
+	problems_free(&r->problems);
+}
+
+/* What others may know. */
+
+struct ev_loop *control_loop(struct control *c)
+{
+	return c->loop;
+}
+
+const struct snapshot *control_snapshot(const struct control *c)
+{
+	return c->snapshot;
+}
+
+enum control_phase control_phase(const struct control *c)
+{
+	return c->phase;
+}
+
+const struct control_args *control_args(const struct control *c)
+{
+	return &c->args;
+}
+
+usec_t control_started_at(const struct control *c)
+{
+	return c->started_at;
+}
+
+bool control_tally(struct control *c, struct tally_sum *sum)
+{
+	const struct tally *of[WORKERS_MAX];
+	for (unsigned i = 0; i < c->worker_n; i++)
+		of[i] = worker_tally(c->worker[i]);
+	return tally_sum(c->tally_names, of, c->worker_n, sum);
 }
 
 /* Stopping. */
@@ -390,7 +408,9 @@ static void on_reload_signal(struct ev_loop *loop, ev_signal *signal, int revent
 {
 	(void)loop;
 	(void)revents;
-	reload(signal->data);
+	struct reload r;
+	(void)control_reload(signal->data, &r);
+	reload_fini(&r);
 }
 
 static void on_reopen_signal(struct ev_loop *loop, ev_signal *signal, int revents)
@@ -614,7 +634,9 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	memset(c, 0, sizeof *c);
 	c->args = *args;
 	c->snapshot = snapshot_ref(args->snapshot);
-	c->stats_at = clock_read().steady;
+	struct now now = clock_read();
+	c->stats_at = now.steady;
+	c->started_at = now.utc;
 	c->evicted = memory_store_stats(args->store).evicted;
 	(void)signal(SIGPIPE, SIG_IGN);
 	acceptor_raise_limit(&c->snapshot->settings, worker_count(&c->snapshot->settings));
@@ -627,10 +649,12 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	}
 	c->loop = ev_default_loop(EVFLAG_AUTO);
 	c->denials = denials_new();
-	if (!c->loop || !c->denials) {
+	c->tally_names = tally_names_new();
+	if (!c->loop || !c->denials || !c->tally_names) {
 		(void)snprintf(err, err_size, "no memory for the control thread: free some");
 		goto fail;
 	}
+	tally_names_apply(c->tally_names, c->snapshot->policy);
 	ev_async_init(&c->bell, on_bell);
 	c->bell.data = c;
 	ev_async_start(c->loop, &c->bell);
@@ -704,6 +728,7 @@ void control_free(struct control *c)
 		drop(c->retired[i]);
 	drop(c->snapshot);
 	denials_free(c->denials);
+	tally_names_free(c->tally_names);
 	if (c->loop) {
 		unwatch_signal(c, &c->on_term);
 		unwatch_signal(c, &c->on_int);

@@ -3,7 +3,8 @@
 #define SERVER_CONTROL_H
 
 #include "server/listener.h"
-#include "store/memory.h"
+#include "server/report.h"
+#include "server/tally.h"
 
 enum verbosity { VERBOSITY_CONFIGURED, VERBOSITY_QUIET, VERBOSITY_DEBUG };
 
@@ -34,5 +35,30 @@ struct control *control_new(const struct control_args *, char *err, size_t err_s
 void control_run(struct control *);
 
 void control_free(struct control *); /* NULL is fine */
+
+/* ---- for who lives on its loop (the admin interface): control thread, from control_new() until
+ * control_free() ---- */
+
+enum control_phase { CONTROL_RUN, CONTROL_DRAIN, CONTROL_STOP, CONTROL_STOP_NOW };
+
+struct ev_loop *control_loop(struct control *);
+enum control_phase control_phase(const struct control *);
+const struct control_args *control_args(const struct control *);
+usec_t control_started_at(const struct control *); /* UTC */
+/* Borrowed, until a reload: not longer than this turn of the loop. */
+const struct snapshot *control_snapshot(const struct control *);
+
+void control_report(struct control *, struct report *);
+bool control_tally(struct control *, struct tally_sum *); /* false: out of memory */
+
+/* What SIGHUP does. */
+struct reload {
+	uint64_t generation;      /* that counts now */
+	char changed[2048];       /* snapshot_describe_changes() */
+	struct problems problems; /* why it was refused; warnings */
+};
+
+bool control_reload(struct control *, struct reload *); /* false: refused, and nothing changed */
+void reload_fini(struct reload *);
 
 #endif

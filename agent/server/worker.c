@@ -339,3 +339,8 @@ const struct redis_stats *worker_redis(const struct worker *w)
 {
 	return w->redis ? redis_store_stats(w->redis) : NULL;
 }
+
+const struct tally *worker_tally(const struct worker *w)
+{
+	return w->conns.checker.tally;
+}

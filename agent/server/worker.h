@@ -70,5 +70,6 @@ bool worker_has_answered(const struct worker *); /* the last one */
 struct metrics *worker_metrics(struct worker *);
 const struct redis_stats *worker_redis(const struct worker *); /* NULL: there is none */
 struct event_ring *worker_events(struct worker *);
+const struct tally *worker_tally(const struct worker *);
 
 #endif

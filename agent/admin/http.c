@@ -1,0 +1,657 @@
+#include "admin/http.h"
+
+#include "admin/json.h"
+#include "admin/peer.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+struct http {
+	struct http_settings settings;
+	struct peers peers;
+	struct MHD_Daemon *daemon;
+	ev_io io;
+	ev_timer timer;
+	struct request *head; /* all that are under way */
+	struct peer *adding;  /* the connection that the daemon is being given */
+	uint64_t requests;
+	bool stopping;
+};
+
+struct request {
+	struct http *http;
+	struct request *next, **link;
+	struct MHD_Connection *connection;
+	struct peer *peer;
+	const struct route *route; /* NULL: refused */
+	bool by_token;
+	bool asked;     /* the handler has it, or had */
+	bool suspended; /* the daemon does nothing about it until it is resumed */
+	bool too_long;
+	struct MHD_Response *response; /* owned; what it will get */
+	int status;
+	char *body; /* owned */
+	size_t body_n;
+	void (*gone)(void *arg);
+	void *gone_arg;
+	struct stream *stream; /* owned */
+};
+
+struct stream {
+	struct request *request;
+	void (*ended)(void *arg);
+	void *arg;
+	size_t n;
+	char bytes[HTTP_STREAM_BYTES_MAX];
+};
+
+/* ---- replies ---- */
+
+static void put_header(struct MHD_Response *r, const char *name, const char *value)
+{
+	(void)MHD_add_response_header(r, name, value);
+}
+
+/* The same for everything: nothing that is served here is to be framed, sniffed or kept. */
+static void put_headers(struct MHD_Response *r, const char *type)
+{
+	put_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	put_header(r, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+	put_header(r, "X-Content-Type-Options", "nosniff");
+	put_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	put_header(r, "Referrer-Policy", "no-referrer");
+	put_header(r, "Cross-Origin-Resource-Policy", "same-origin");
+}
+
+static void resume(struct request *r)
+{
+	if (!r->suspended)
+		return;
+	r->suspended = false;
+	MHD_resume_connection(r->connection);
+}
+
+static void set_response(struct request *r, int status, struct MHD_Response *response)
+{
+	r->response = response;
+	r->status = status;
+	r->gone = NULL;
+	resume(r); /* where the handler kept it */
+}
+
+static struct MHD_Response *make_response(char *body, size_t n, const char *type)
+{
+	struct MHD_Response *response = body ? MHD_create_response_from_buffer(
+						       n, body, MHD_RESPMEM_MUST_FREE)
+					     : NULL;
+	if (!response) {
+		free(body);
+		return NULL;
+	}
+	put_headers(response, type);
+	return response;
+}
+
+static void reply_no_memory(struct request *r)
+{
+	static const char text[] = "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\","
+				   "\"status\":503,\"detail\":\"no memory\"}\n";
+	struct MHD_Response *response = MHD_create_response_from_buffer(
+		sizeof text - 1, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+	if (response)
+		put_headers(response, "application/problem+json");
+	set_response(r, 503, response);
+}
+
+void request_reply(struct request *r, int status, const char *type, char *body, size_t n)
+{
+	struct MHD_Response *response = make_response(body, n, type);
+	if (response)
+		set_response(r, status, response);
+	else
+		reply_no_memory(r);
+}
+
+/* With a newline at its end, for people. NULL: no memory. */
+static char *dump(json_t *json, size_t *n)
+{
+	char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
+	json_decref(json);
+	if (!text)
+		return NULL;
+	*n = strlen(text);
+	char *longer = realloc(text, *n + 2);
+	if (!longer) {
+		free(text);
+		return NULL;
+	}
+	memcpy(longer + (*n)++, "\n", 2);
+	return longer;
+}
+
+void request_reply_json(struct request *r, int status, json_t *json)
+{
+	size_t n = 0;
+	char *text = dump(json, &n);
+	request_reply(r, status, "application/json", text, n);
+}
+
+void request_reply_problem(struct request *r, int status, json_t *json)
+{
+	size_t n = 0;
+	char *text = dump(json, &n);
+	request_reply(r, status, "application/problem+json", text, n);
+}
+
+static const char *title_of(int status)
+{
+	const char *title = MHD_get_reason_phrase_for((unsigned)status);
+	return title ? title : "Error";
+}
+
+/* The methods of a path, for Allow; how many there are. */
+static unsigned methods_of(const struct http_settings *s, const char *path, char *out, size_t size)
+{
+	static const char *const name[] = { "GET, HEAD", "POST", "PUT", "DELETE" };
+	unsigned n = 0;
+	out[0] = '\0';
+	for (unsigned i = 0; i < s->route_n; i++) {
+		if (strcmp(s->route[i].path, path) != 0)
+			continue;
+		size_t used = strlen(out);
+		(void)snprintf(
+			out + used, size - used, "%s%s", n++ ? ", " : "", name[s->route[i].method]);
+	}
+	return n;
+}
+
+static void reply_problem(
+	struct request *r, int status, const char *detail, const char *header, const char *value)
+{
+	size_t n = 0;
+	char *text = dump(
+		json_pack("{s:s, s:s, s:i, s:o}", "type", "about:blank", "title", title_of(status),
+			"status", status, "detail", json_of(str_of(detail))),
+		&n);
+	struct MHD_Response *response = make_response(text, n, "application/problem+json");
+	if (!response) {
+		reply_no_memory(r);
+		return;
+	}
+	if (header)
+		put_header(response, header, value);
+	set_response(r, status, response);
+}
+
+void request_problem(struct request *r, int status, const char *format, ...)
+{
+	char detail[1024];
+	va_list args;
+	va_start(args, format);
+	(void)vsnprintf(detail, sizeof detail, format, args);
+	va_end(args);
+	reply_problem(r, status, detail, NULL, NULL);
+}
+
+/* ---- streams ---- */
+
+static ssize_t on_read(void *arg, uint64_t pos, char *out, size_t max)
+{
+	(void)pos;
+	struct request *r = arg;
+	struct stream *s = r->stream;
+	if (!s)
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	size_t n = s->n < max ? s->n : max;
+	if (!n) {
+		if (r->http->stopping)
+			return MHD_CONTENT_READER_END_OF_STREAM;
+		MHD_suspend_connection(r->connection); /* until stream_write() */
+		r->suspended = true;
+		return 0;
+	}
+	memcpy(out, s->bytes, n);
+	memmove(s->bytes, s->bytes + n, s->n - n);
+	s->n -= n;
+	if (!s->n)
+		peer_enter(r->peer, PEER_STREAM);
+	return (ssize_t)n;
+}
+
+struct stream *request_stream(
+	struct request *r, const char *type, void (*ended)(void *arg), void *arg)
+{
+	enum { BLOCK = 4096 };
+	struct stream *s = malloc(sizeof *s);
+	struct MHD_Response *response = s ? MHD_create_response_from_callback(
+						    MHD_SIZE_UNKNOWN, BLOCK, on_read, r, NULL)
+					  : NULL;
+	if (!response) {
+		free(s);
+		reply_no_memory(r);
+		return NULL;
+	}
+	s->request = r;
+	s->ended = ended;
+	s->arg = arg;
+	s->n = 0;
+	put_headers(response, type);
+	r->stream = s;
+	set_response(r, 200, response);
+	return s;
+}
+
+bool stream_write(struct stream *s, const char *bytes, size_t n)
+{
+	if (n > sizeof s->bytes - s->n)
+		return false;
+	if (!s->n)
+		peer_enter(s->request->peer, PEER_REPLY); /* its deadline: to be read */
+	memcpy(s->bytes + s->n, bytes, n);
+	s->n += n;
+	/* Not the one that waits for its handler: its reply goes out first. */
+	if (s->request->response)
+		resume(s->request);
+	return true;
+}
+
+static void stream_end(struct request *r)
+{
+	struct stream *s = r->stream;
+	if (!s)
+		return;
+	r->stream = NULL;
+	s->ended(s->arg);
+	free(s);
+}
+
+/* ---- requests ---- */
+
+void *request_context(const struct request *r)
+{
+	return r->http->settings.context;
+}
+
+const struct http_settings *request_settings(const struct request *r)
+{
+	return &r->http->settings;
+}
+
+const char *request_query(const struct request *r, const char *name)
+{
+	return MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+const char *request_header(const struct request *r, const char *name)
+{
+	return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);
+}
+
+struct str request_body(const struct request *r)
+{
+	return (struct str){ r->body, r->body_n };
+}
+
+const char *request_who(const struct request *r)
+{
+	return r->by_token ? "token" : r->peer->who;
+}
+
+void request_on_gone(struct request *r, void (*gone)(void *arg), void *arg)
+{
+	r->gone = gone;
+	r->gone_arg = arg;
+}
+
+static struct request *request_new(struct http *http, struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	struct request *r = info && info->socket_context ? calloc(1, sizeof *r) : NULL;
+	if (!r)
+		return NULL;
+	r->http = http;
+	r->connection = connection;
+	r->peer = info->socket_context;
+	r->next = http->head;
+	r->link = &http->head;
+	if (r->next)
+		r->next->link = &r->next;
+	http->head = r;
+	http->requests++;
+	return r;
+}
+
+static void request_free(struct request *r)
+{
+	if (r->gone)
+		r->gone(r->gone_arg);
+	stream_end(r);
+	*r->link = r->next;
+	if (r->next)
+		r->next->link = r->link;
+	if (r->response)
+		MHD_destroy_response(r->response);
+	if (r->body)
+		explicit_bzero(r->body, r->body_n); /* keys may be in it */
+	free(r->body);
+	free(r);
+}
+
+static enum method method_of(const char *name)
+{
+	if (strcmp(name, "GET") == 0 || strcmp(name, "HEAD") == 0)
+		return METHOD_GET;
+	if (strcmp(name, "POST") == 0)
+		return METHOD_POST;
+	if (strcmp(name, "PUT") == 0)
+		return METHOD_PUT;
+	return strcmp(name, "DELETE") == 0 ? METHOD_DELETE : METHOD_OTHER;
+}
+
+static const struct route *find_route(
+	const struct http_settings *s, const char *path, enum method method)
+{
+	for (unsigned i = 0; i < s->route_n; i++)
+		if (s->route[i].method == method && strcmp(s->route[i].path, path) == 0)
+			return &s->route[i];
+	return NULL;
+}
+
+/* Also where there is no such route: who may not read learns nothing of what there is. */
+static bool may(struct request *r, const struct route *route, bool safe)
+{
+	const struct http_settings *s = &r->http->settings;
+	struct guard_verdict v = guard_check(&(struct guard_request){
+		.right = route ? route->right : RIGHT_READ,
+		.safe = safe,
+		.is_unix = r->peer->is_unix,
+		.is_local = r->peer->is_local,
+		.host = request_header(r, MHD_HTTP_HEADER_HOST),
+		.origin = request_header(r, MHD_HTTP_HEADER_ORIGIN),
+		.fetch_site = request_header(r, "Sec-Fetch-Site"),
+		.authorization = request_header(r, MHD_HTTP_HEADER_AUTHORIZATION),
+		.token = s->token(s->context),
+		.listen_host = r->peer->listen_host,
+	});
+	r->by_token = v.by_token;
+	if (!v.status)
+		return true;
+	if (v.status == 401)
+		log_warning_every(USEC_PER_SEC, "admin_refused", KV_Z("peer", r->peer->who),
+			KV_Z("why", v.detail));
+	reply_problem(r, v.status, v.detail, v.status == 401 ? "WWW-Authenticate" : NULL,
+		"Bearer realm=\"spoa-ratelimit\"");
+	return false;
+}
+
+static bool is_json(const char *type)
+{
+	static const char json[] = "application/json";
+	return type && strncasecmp(type, json, sizeof json - 1) == 0 &&
+	       strchr("; \t", type[sizeof json - 1]);
+}
+
+/* Has it a body, of the only kind there is, and not too long? */
+static bool check_body(struct request *r, bool safe)
+{
+	const char *length = request_header(r, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	bool has_body = request_header(r, MHD_HTTP_HEADER_TRANSFER_ENCODING) ||
+			(length && strtoull(length, NULL, 10) > 0);
+	if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX)
+		request_problem(r, 413, "the body is longer than %d bytes", HTTP_BODY_MAX);
+	else if (has_body && !safe && !is_json(request_header(r, MHD_HTTP_HEADER_CONTENT_TYPE)))
+		request_problem(r, 415, "bodies are Content-Type: application/json here");
+	else
+		return true;
+	return false;
+}
+
+/* The headers are there. It may have a reply after this. */
+static void judge(struct request *r, const char *path, const char *method_name)
+{
+	const struct http_settings *s = &r->http->settings;
+	enum method method = method_of(method_name);
+	const struct route *route = find_route(s, path, method);
+	char allow[64];
+
+	if (!may(r, route, method == METHOD_GET))
+		return;
+	if (!route && methods_of(s, path, allow, sizeof allow)) {
+		char detail[160];
+		(void)snprintf(detail, sizeof detail, "this path knows %s", allow);
+		reply_problem(r, 405, detail, MHD_HTTP_HEADER_ALLOW, allow);
+	} else if (!route) {
+		request_problem(
+			r, 404, "there is no %.200s here: GET /api/v1 tells what there is", path);
+	} else if (check_body(r, method == METHOD_GET)) {
+		r->route = route;
+	}
+}
+
+static bool take_body(struct request *r, const char *bytes, size_t n)
+{
+	if (r->too_long || n > HTTP_BODY_MAX - r->body_n) {
+		r->too_long = true; /* the rest is thrown away, within the time that it has */
+		return true;
+	}
+	char *longer = malloc(r->body_n + n + 1);
+	if (!longer)
+		return false;
+	if (r->body_n)
+		memcpy(longer, r->body, r->body_n);
+	memcpy(longer + r->body_n, bytes, n);
+	longer[r->body_n + n] = '\0';
+	if (r->body)
+		explicit_bzero(r->body, r->body_n);
+	free(r->body);
+	r->body = longer;
+	r->body_n += n;
+	return true;
+}
+
+/* All of it is there. */
+static void ask_handler(struct request *r)
+{
+	r->asked = true;
+	peer_enter(r->peer, PEER_REPLY);
+	if (r->too_long)
+		request_problem(r, 413, "the body is longer than %d bytes", HTTP_BODY_MAX);
+	else
+		r->route->handle(r);
+	if (r->response || r->status)
+		return;
+	MHD_suspend_connection(r->connection); /* until it has a reply */
+	r->suspended = true;
+}
+
+static enum MHD_Result send_reply(struct request *r)
+{
+	if (r->stream)
+		peer_enter(r->peer, PEER_STREAM);
+	else
+		peer_enter(r->peer, PEER_REPLY);
+	return r->response ? MHD_queue_response(r->connection, (unsigned)r->status, r->response)
+			   : MHD_NO;
+}
+
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
+	const char *method, const char *version, const char *upload, size_t *upload_n, void **state)
+{
+	(void)version;
+	struct request *r = *state;
+	if (!r) {
+		r = *state = request_new(arg, connection);
+		if (!r)
+			return MHD_NO;
+		peer_enter(r->peer, PEER_BODY);
+		judge(r, url, method);
+		return r->status ? send_reply(r) : MHD_YES;
+	}
+	if (*upload_n) {
+		bool kept = r->route && take_body(r, upload, *upload_n);
+		*upload_n = 0;
+		return kept ? MHD_YES : MHD_NO;
+	}
+	if (!r->asked && r->route)
+		ask_handler(r);
+	return r->status ? send_reply(r) : MHD_YES;
+}
+
+static void on_completed(void *arg, struct MHD_Connection *connection, void **state,
+	enum MHD_RequestTerminationCode code)
+{
+	(void)arg;
+	(void)connection;
+	(void)code;
+	struct request *r = *state;
+	*state = NULL;
+	if (!r)
+		return;
+	peer_enter(r->peer, PEER_IDLE);
+	request_free(r);
+}
+
+static void on_connection(void *arg, struct MHD_Connection *connection, void **context,
+	enum MHD_ConnectionNotificationCode code)
+{
+	(void)connection;
+	struct http *http = arg;
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		*context = http->adding;
+		http->adding = NULL;
+	} else if (*context) {
+		peer_free(*context);
+		*context = NULL;
+	}
+}
+
+/* ---- the loop ---- */
+
+static void on_log(void *arg, const char *format, va_list args)
+{
+	(void)arg;
+	char text[256];
+	if (!log_enabled(LOG_LEVEL_DEBUG))
+		return;
+	(void)vsnprintf(text, sizeof text, format, args);
+	text[strcspn(text, "\r\n")] = '\0';
+	log_debug("admin_http", KV_Z("text", text));
+}
+
+static void run(struct http *http)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+	(void)MHD_run(http->daemon);
+	ev_timer_stop(http->settings.loop, &http->timer);
+	if (MHD_get_timeout(http->daemon, &ms) == MHD_YES) {
+		ev_timer_set(&http->timer, (double)ms / 1000., 0.);
+		ev_timer_start(http->settings.loop, &http->timer);
+	}
+}
+
+static void on_io(struct ev_loop *loop, ev_io *io, int revents)
+{
+	(void)loop;
+	(void)revents;
+	run(io->data);
+}
+
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)loop;
+	(void)revents;
+	run(timer->data);
+}
+
+static bool take_connection(
+	void *arg, struct peer *p, int fd, const struct sockaddr *from, socklen_t from_n)
+{
+	struct http *http = arg;
+	http->adding = p;
+	bool taken = MHD_add_connection(http->daemon, fd, from, from_n) == MHD_YES;
+	if (http->adding) { /* it never got there */
+		http->adding = NULL;
+		peer_free(p);
+	}
+	return taken;
+}
+
+struct http *http_new(const struct http_settings *settings)
+{
+	struct http *http = calloc(1, sizeof *http);
+	if (!http)
+		return NULL;
+	http->settings = *settings;
+	http->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET |
+						MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
+		0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_log, http,
+		MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEADERS_MAX,
+		MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+		MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+		http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+	const union MHD_DaemonInfo *info = http->daemon ? MHD_get_daemon_info(http->daemon,
+								  MHD_DAEMON_INFO_EPOLL_FD)
+							: NULL;
+	if (!info) {
+		if (http->daemon)
+			MHD_stop_daemon(http->daemon);
+		free(http);
+		return NULL;
+	}
+	ev_io_init(&http->io, on_io, info->epoll_fd, EV_READ);
+	ev_timer_init(&http->timer, on_timer, 0., 0.);
+	http->io.data = http->timer.data = http;
+	ev_set_priority(&http->io, -1);
+	ev_io_start(settings->loop, &http->io);
+	peers_init(&http->peers, settings);
+	http->peers.take = take_connection;
+	http->peers.arg = http;
+	return http;
+}
+
+/* The daemon wants nothing suspended at its end. */
+static void release_all(struct http *http)
+{
+	for (struct request *r = http->head; r; r = r->next) {
+		void (*gone)(void *) = r->gone;
+		r->gone = NULL;
+		if (gone)
+			gone(r->gone_arg);
+		if (r->asked && !r->status)
+			request_problem(r, 503, "the agent stops");
+		else
+			resume(r);
+	}
+}
+
+void http_free(struct http *http)
+{
+	if (!http)
+		return;
+	http->stopping = true;
+	peers_stop(&http->peers);
+	release_all(http);
+	run(http); /* what is ready goes out */
+	ev_io_stop(http->settings.loop, &http->io);
+	ev_timer_stop(http->settings.loop, &http->timer);
+	MHD_stop_daemon(http->daemon);
+	free(http);
+}
+
+unsigned http_connections(const struct http *http)
+{
+	return http->peers.n;
+}
+
+uint64_t http_requests(const struct http *http)
+{
+	return http->requests;
+}

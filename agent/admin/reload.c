@@ -1,0 +1,57 @@
+/* /api/v1/reload. */
+#include "admin/json.h"
+#include "admin/routes.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+/* "FILE:LINE: MESSAGE" in parts. Names of files may hold colons: the first ":NUMBER: " it is. */
+static json_t *problem_json(const char *text)
+{
+	static const char warning[] = "warning: ";
+	for (const char *p = strchr(text, ':'); p; p = strchr(p + 1, ':')) {
+		char *end;
+		if (!isdigit((unsigned char)p[1]))
+			continue;
+		unsigned long line = strtoul(p + 1, &end, 10);
+		if (end[0] != ':' || end[1] != ' ')
+			continue;
+		const char *message = end + 2;
+		if (strncmp(message, warning, sizeof warning - 1) == 0)
+			message += sizeof warning - 1;
+		return json_pack("{s:o, s:I, s:o}", "file",
+			json_of((struct str){ text, (size_t)(p - text) }), "line", (json_int_t)line,
+			"message", json_of(str_of(message)));
+	}
+	return json_pack("{s:n, s:n, s:o}", "file", "line", "message", json_of(str_of(text)));
+}
+
+static json_t *problems_json(const struct problems *p, bool warnings)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; list && i < p->n; i++)
+		if (!strstr(p->message[i], ": warning: ") == !warnings)
+			(void)json_array_append_new(list, problem_json(p->message[i]));
+	return list;
+}
+
+void reload_now(struct request *r)
+{
+	const struct admin *a = request_context(r);
+	struct reload reload;
+	log_info("admin_reload", KV_Z("who", request_who(r)));
+	bool done = control_reload(a->control, &reload);
+	json_t *warnings = problems_json(&reload.problems, true);
+	if (done)
+		request_reply_json(r, 200,
+			json_pack("{s:I, s:o, s:o}", "generation", (json_int_t)reload.generation,
+				"changed", json_of(str_of(reload.changed)), "warnings", warnings));
+	else
+		request_reply_problem(r, 422,
+			json_pack("{s:s, s:s, s:i, s:s, s:I, s:o, s:o}", "type", "about:blank",
+				"title", "Unprocessable Content", "status", 422, "detail",
+				"the configuration is refused; the old one stays", "generation",
+				(json_int_t)reload.generation, "errors",
+				problems_json(&reload.problems, false), "warnings", warnings));
+	reload_fini(&reload);
+}

@@ -1,0 +1,43 @@
+/* What there is to ask for: one table, from which come the routing, Allow, the index at /api/v1 and
+ * the table in conf/admin.md. */
+#ifndef ADMIN_ROUTES_H
+#define ADMIN_ROUTES_H
+
+#include "admin/http.h"
+#include "admin/rates.h"
+#include "server/control.h"
+
+/* X(method, path, right, handler, help) */
+#define ROUTES(X) \
+	X(GET, "/healthz", ANYONE, health_alive, "200 while the agent lives") \
+	X(GET, "/readyz", ANYONE, health_ready, \
+		"200 while requests are decided; 503 from the beginning of a drain") \
+	X(GET, "/metrics", READ, metrics_show, \
+		"everything that is counted, for Prometheus: text 0.0.4, or OpenMetrics by Accept") \
+	X(GET, "/api/v1", READ, api_index, "this list") \
+	X(GET, "/api/v1/status", READ, api_status, \
+		"version, uptime, generation, store, how much is decided and denied") \
+	X(GET, "/api/v1/rules", READ, rules_show, \
+		"all rules with their settings and counts; ?rule=NAME: one of them") \
+	X(GET, "/api/v1/config", READ, config_show, \
+		"the active configuration with where each setting comes from, secrets redacted; as " \
+		"lines with Accept: text/plain") \
+	X(POST, "/api/v1/reload", CHANGE, reload_now, \
+		"as SIGHUP: 200 with what changed, or 422 with every error")
+
+/* What handlers have as their request_context(). */
+struct admin {
+	struct control *control;
+	struct http *http;
+	struct rates rates;
+	ev_timer sampler;
+};
+
+extern const struct route admin_routes[];
+extern const unsigned admin_route_n;
+
+#define X(method, path, right, handler, help) void handler(struct request *);
+ROUTES(X)
+#undef X
+
+#endif
