@@ -22,7 +22,7 @@ build=build/release
 agent=$build/agent/spoa-ratelimit
 web=http://127.0.0.1:8080
 packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libjansson-dev libsodium-dev
-libsystemd-dev libhiredis-dev haproxy curl"
+libsystemd-dev libhiredis-dev libmicrohttpd-dev haproxy curl"
 # A package's administrator tools are not in every user's path.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -180,6 +180,11 @@ echo
 echo "7. HAProxy's log of the last requests: who, which rule, what is left"
 echo
 grep -v '/reports/' "$work/haproxy.log" | tail -n 2 | fold -s -w 92 | sed 's/^/    /'
+
+echo
+echo "8. What the agent has counted: http://127.0.0.1:9601/metrics"
+echo
+curl -s http://127.0.0.1:9601/metrics | grep '^ratelimit_checks_total' | sed 's/^/    /'
 
 echo
 echo "The limits are in conf/ratelimit.cfg, HAProxy's side in haproxy/."

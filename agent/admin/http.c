@@ -21,6 +21,7 @@ struct http {
 	struct request *head; /* all that are under way */
 	struct peer *adding;  /* the connection that the daemon is being given */
 	uint64_t requests;
+	bool woken; /* a connection was resumed */
 	bool stopping;
 };
 
@@ -69,12 +70,19 @@ static void put_headers(struct MHD_Response *r, const char *type)
 	put_header(r, "Cross-Origin-Resource-Policy", "same-origin");
 }
 
+/* The daemon runs when a socket is ready, or some time is over; a connection that goes on is neither
+ * (it has no descriptor of its own to tell its loop). */
 static void resume(struct request *r)
 {
+	struct http *http = r->http;
 	if (!r->suspended)
 		return;
 	r->suspended = false;
 	MHD_resume_connection(r->connection);
+	http->woken = true;
+	ev_timer_stop(http->settings.loop, &http->timer);
+	ev_timer_set(&http->timer, 0., 0.);
+	ev_timer_start(http->settings.loop, &http->timer);
 }
 
 static void set_response(struct request *r, int status, struct MHD_Response *response)
@@ -398,15 +406,22 @@ static bool is_json(const char *type)
 	       strchr("; \t", type[sizeof json - 1]);
 }
 
-/* Has it a body, of the only kind there is, and not too long? */
-static bool check_body(struct request *r, bool safe)
+/* Bytes that its headers announce; UINT64_MAX: as many as will come. */
+static uint64_t body_length(const struct request *r)
 {
 	const char *length = request_header(r, MHD_HTTP_HEADER_CONTENT_LENGTH);
-	bool has_body = request_header(r, MHD_HTTP_HEADER_TRANSFER_ENCODING) ||
-			(length && strtoull(length, NULL, 10) > 0);
-	if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX)
+	if (request_header(r, MHD_HTTP_HEADER_TRANSFER_ENCODING))
+		return UINT64_MAX;
+	return length ? strtoull(length, NULL, 10) : 0;
+}
+
+/* Is its body, if it has one, of the only kind there is, and not too long? */
+static bool check_body(struct request *r, bool safe)
+{
+	uint64_t n = body_length(r);
+	if (n > HTTP_BODY_MAX && n != UINT64_MAX)
 		request_problem(r, 413, "the body is longer than %d bytes", HTTP_BODY_MAX);
-	else if (has_body && !safe && !is_json(request_header(r, MHD_HTTP_HEADER_CONTENT_TYPE)))
+	else if (n && !safe && !is_json(request_header(r, MHD_HTTP_HEADER_CONTENT_TYPE)))
 		request_problem(r, 415, "bodies are Content-Type: application/json here");
 	else
 		return true;
@@ -492,7 +507,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 			return MHD_NO;
 		peer_enter(r->peer, PEER_BODY);
 		judge(r, url, method);
-		return r->status ? send_reply(r) : MHD_YES;
+		/* At once only where there is a body that nobody wants: the connection goes with it. */
+		return r->status && body_length(r) ? send_reply(r) : MHD_YES;
 	}
 	if (*upload_n) {
 		bool kept = r->route && take_body(r, upload, *upload_n);
@@ -547,10 +563,11 @@ static void on_log(void *arg, const char *format, va_list args)
 
 static void run(struct http *http)
 {
-	MHD_UNSIGNED_LONG_LONG ms;
+	MHD_UNSIGNED_LONG_LONG ms = 0;
+	http->woken = false;
 	(void)MHD_run(http->daemon);
 	ev_timer_stop(http->settings.loop, &http->timer);
-	if (MHD_get_timeout(http->daemon, &ms) == MHD_YES) {
+	if (http->woken || MHD_get_timeout(http->daemon, &ms) == MHD_YES) {
 		ev_timer_set(&http->timer, (double)ms / 1000., 0.);
 		ev_timer_start(http->settings.loop, &http->timer);
 	}

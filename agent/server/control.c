@@ -654,7 +654,6 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 		(void)snprintf(err, err_size, "no memory for the control thread: free some");
 		goto fail;
 	}
-	tally_names_apply(c->tally_names, c->snapshot->policy);
 	ev_async_init(&c->bell, on_bell);
 	c->bell.data = c;
 	ev_async_start(c->loop, &c->bell);
@@ -663,6 +662,7 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 		(void)snprintf(err, err_size, "%s", nothing_left);
 		goto fail;
 	}
+	tally_names_apply(c->tally_names, c->snapshot->policy);
 	const struct settings *s = &c->snapshot->settings;
 	if (s->store.backend == BACKEND_REDIS && !open_redis(c, s, err, err_size))
 		goto fail;
