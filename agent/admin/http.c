@@ -70,8 +70,8 @@ static void put_headers(struct MHD_Response *r, const char *type)
 	put_header(r, "Cross-Origin-Resource-Policy", "same-origin");
 }
 
-/* The daemon runs when a socket is ready, or some time is over; a connection that goes on is neither
- * (it has no descriptor of its own to tell its loop). */
+/* The daemon runs when a socket is ready, or some time is over; a connection that goes on is
+ * neither (it has no descriptor of its own to tell its loop). */
 static void resume(struct request *r)
 {
 	struct http *http = r->http;
@@ -507,7 +507,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 			return MHD_NO;
 		peer_enter(r->peer, PEER_BODY);
 		judge(r, url, method);
-		/* At once only where there is a body that nobody wants: the connection goes with it. */
+		/* At once only where there is a body that nobody wants: the connection goes with
+		 * it. */
 		return r->status && body_length(r) ? send_reply(r) : MHD_YES;
 	}
 	if (*upload_n) {

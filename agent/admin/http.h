@@ -41,7 +41,7 @@ struct route {
 struct http_settings {
 	struct ev_loop *loop;
 	struct listeners *listeners;          /* borrowed; closed by who opened them */
-	const struct listen_address *address; /* as configured, one for each listener; borrowed */
+	const struct listen_address *address; /* as configured, one for each listener; copied */
 	const struct route *route;
 	unsigned route_n;
 	const char *(*token)(void *context); /* admin.token as it is now */

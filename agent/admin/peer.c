@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -182,7 +183,7 @@ void peers_init(struct peers *all, const struct http_settings *s)
 		struct gate *g = &all->gate[all->gate_n++];
 		g->peers = all;
 		g->listener = &s->listeners->at[i];
-		g->listen_host = s->address[i].host;
+		memcpy(g->listen_host, s->address[i].host, sizeof g->listen_host);
 		ev_io_init(&g->io, on_accept, s->listeners->at[i].fd, EV_READ);
 		ev_set_priority(&g->io, -1); /* signals, SPOP and the rest first */
 		g->io.data = g;

@@ -22,7 +22,7 @@ struct peer {
 	enum peer_state state;
 	usec_t since, deadline; /* steady; deadline 0: none */
 	bool is_unix, is_local;
-	const char *listen_host;
+	const char *listen_host; /* the gate's */
 	char who[64];
 };
 
@@ -32,7 +32,7 @@ struct peers {
 		ev_io io;
 		struct peers *peers;
 		const struct listener *listener;
-		const char *listen_host;
+		char listen_host[sizeof(((struct listen_address *)0)->host)];
 	} gate[LISTEN_MAX];
 	unsigned gate_n;
 	struct peer *head;

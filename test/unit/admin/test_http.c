@@ -1,5 +1,6 @@
 /* Requests over real sockets, with routes of the test's own: routing, replies that come later,
- * streams, bounds, the end. One thread: the client's side is looked at between turns of the loop. */
+ * streams, bounds, the end. One thread: the client's side is looked at between turns of the loop.
+ */
 #include "admin/http.h"
 
 #include "base/clock.h"

@@ -50,14 +50,18 @@ static void samples(void **state)
 	struct tally_line line = { "a\"b\\c\nd", "other", REASON_LIMITED, true, 5 };
 	struct tally_rule rule = { "api", 1, 2, 3 };
 	struct tally_sum tally = { &line, 1, &rule, 1 };
-	struct exposition e = { .report = &r, .tally = &tally, .version = "1.2.3",
-		.generation = UINT64_MAX, .started = 1.5 };
+	struct exposition e = { .report = &r,
+		.tally = &tally,
+		.version = "1.2.3",
+		.generation = UINT64_MAX,
+		.started = 1.5 };
 	char *text = text_of(&e, FORMAT_PROMETHEUS);
 	has(text, "ratelimit_build_info{version=\"1.2.3\"} 1");
 	has(text, "ratelimit_generation 18446744073709551615");
 	has(text, "# TYPE ratelimit_checks_total counter");
-	has(text, "ratelimit_checks_total{rule=\"a\\\"b\\\\c\\nd\",tier=\"other\",decision=\"deny\","
-		  "reason=\"limited\"} 5");
+	has(text,
+		"ratelimit_checks_total{rule=\"a\\\"b\\\\c\\nd\",tier=\"other\",decision=\"deny\","
+		"reason=\"limited\"} 5");
 	has(text, "ratelimit_rule_warned_total{rule=\"api\"} 1");
 	has(text, "ratelimit_rule_shadow_total{rule=\"api\"} 2");
 	has(text, "ratelimit_rule_tagged_total{rule=\"api\"} 3");

@@ -37,9 +37,10 @@ static void places_survive_reloads(void **state)
 	(void)state;
 	struct tally_names *names = tally_names_new();
 	struct snapshot *one = load(TWO);
-	struct snapshot *two = load("rules = ( { name = \"b\"; rate = \"2/day\"; per = []; }, "
-				    "{ name = \"c\"; rate = { silver = \"1/day\"; gold = \"1/day\"; }; "
-				    "per = []; } );");
+	struct snapshot *two = load(
+		"rules = ( { name = \"b\"; rate = \"2/day\"; per = []; }, "
+		"{ name = \"c\"; rate = { silver = \"1/day\"; gold = \"1/day\"; }; "
+		"per = []; } );");
 	tally_names_apply(names, one->policy);
 	tally_names_apply(names, two->policy);
 	assert_int_not_equal(one->policy->rule[0].tally, one->policy->rule[1].tally);
@@ -61,8 +62,8 @@ static void they_are_bounded(void **state)
 	for (unsigned i = 0; i < TALLY_RULES + 20; i++) {
 		char text[256];
 		(void)snprintf(text, sizeof text,
-			"rules = ( { name = \"r%u\"; per = []; rate = { t%u = \"1/day\"; }; } );", i,
-			i);
+			"rules = ( { name = \"r%u\"; per = []; rate = { t%u = \"1/day\"; }; } );",
+			i, i);
 		struct snapshot *s = load(text);
 		char name[16];
 		(void)snprintf(name, sizeof name, "t%u", i);
