@@ -43,7 +43,7 @@ check() {
 	system=${1#*:}
 	shift
 	own=$folder
-	[ "$folder" = main ] && own=admin # main.c has no headers of its own
+	[ "$folder" = main ] && own="admin" # main.c has no headers of its own
 	may=$(echo "$own $(sees "$folder")" | sed 's/ *$//; s/ /|/g')
 	for file; do
 		[ -e "$file" ] || continue

@@ -58,7 +58,7 @@ def test_the_manual_names_every_setting():
     text = PAGES[1].read_text()
     full = say(stack.agents.BINARY, "--full-config").stdout
     # In groups, and of rules, which the full configuration has in a comment.
-    names = set(re.findall(r"(?m)^\t?(\w+) = ", full)) | set(re.findall(r"(?m)^#   (\w+)  +", full))
+    names = set(re.findall(r"(?m)^(?:#~ )?\t?(\w+) = ", full)) | set(re.findall(r"(?m)^#   (\w+)  +", full))
     assert len(names) > 30
     for name in names:
         assert re.search(rf"(?m)^\.It Ic (.* , )?{name}( ,|$)", text), name
