@@ -4,19 +4,20 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 static uint64_t resident_bytes(void)
 {
-	unsigned long long pages = 0;
+	char line[128] = "";
 	FILE *f = fopen("/proc/self/statm", "re");
 	if (!f)
 		return 0;
-	if (fscanf(f, "%*u %llu", &pages) != 1)
-		pages = 0;
+	bool there = fgets(line, sizeof line, f) != NULL;
 	(void)fclose(f);
-	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	const char *second = there ? strchr(line, ' ') : NULL; /* pages, all and resident */
+	return second ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 static double cpu_seconds(void)

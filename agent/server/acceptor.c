@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 enum {
-	ACCEPTS_A_TURN = 64,       /* of one listener: signals and the rest get their turn too */
+	ACCEPTS_A_TURN = 64,        /* of one listener: signals and the rest get their turn too */
 	DESCRIPTORS_OTHERWISE = 160 /* loops, log, state file, the admin interface, … */
 };
 
