@@ -2,6 +2,8 @@
 other test would see broken."""
 
 import re
+import shutil
+import subprocess
 import time
 
 import pytest
@@ -10,7 +12,7 @@ import redisd
 from agent import check_file, config, free_port, until
 from redisd import admitted, hammer
 from spop import message
-from test_limits import DAY, EVERY, near, rule, rules
+from test_limits import DAY, EVERY, near, not_at_midnight, rule, rules  # noqa: F401
 
 LONG = "300d"
 
@@ -228,3 +230,86 @@ def test_it_refills_by_the_servers_clock(run, redis, algorithm):
     most = {"token-bucket": 10 + 10 * took / 4 + 1, "fixed-window": 10 * windows,
             "sliding-window": 10 * windows}[algorithm]
     assert 15 <= passed <= most
+
+
+# --- section 4: the clock is the server's -------------------------------------------------------
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+	int (*real)(struct timeval *, void *) = (int (*)(struct timeval *, void *))dlsym(RTLD_NEXT,
+		"gettimeofday");
+	int rc = real(now, zone);
+	now->tv_sec += atol(getenv("CLOCK_AHEAD"));
+	return rc;
+}
+"""
+
+
+@pytest.fixture
+def clocked(tmp_path, ends):
+    """clocked(days): one and the same Redis, with its data, by a clock that is so far ahead."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not compiler:
+        pytest.skip("needs a compiler")
+    (tmp_path / "shim.c").write_text(SHIM)
+    library = tmp_path / "shim.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "shim.c", "-ldl"],
+                   check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    server = redisd.Server(tmp_path, "clocked", persist=True)
+
+    def at(days):
+        if server.running:
+            server.kill()
+        server.env = {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(int(days * DAY))}
+        server.start()
+        seconds, _ = server("TIME")
+        assert abs(int(seconds) - days * DAY - time.time()) < 60, "its clock is not the one it was given"
+        return server
+    ends(server)
+    return at
+
+
+THREE = rules(*(rule(x, per=f'[ "{x}" ]', rate="10/day", algorithm=f'"{x}"')
+                for x in ("token-bucket", "sliding-window", "fixed-window")))
+ALGORITHMS = ("token-bucket", "sliding-window", "fixed-window")
+
+
+def test_windows_are_those_of_the_server(run, clocked):
+    redis = clocked(40.25)
+    a = run(rules=THREE, top=redis.group(), agent=EVERY)
+    seconds, _ = redis("TIME")
+    answer = a.check({"fixed-window": "u"})
+    assert answer["reset_at"] == int(seconds) // DAY * DAY + DAY
+    assert 0 < answer["reset"] <= DAY
+    answer = a.check({"token-bucket": "u"}, cost=10)
+    assert abs(answer["reset_at"] - int(seconds) - DAY) <= 60 and near(answer["reset"], DAY)
+
+
+@pytest.mark.parametrize("days", [0.001, 1.5, 40])
+def test_a_failover_to_a_slower_clock(run, clocked, days):
+    """What lies in the future is read as now: nobody gets anything anew, nor waits for longer."""
+    redis = clocked(days)
+    a = run(rules=THREE, top=redis.group(on_failure="closed"))
+    redisd.settled(a)
+    for x in ALGORITHMS:
+        assert a.check({x: "spent"}, cost=10)["remaining"] == 0
+        assert a.check({x: "half"}, cost=5)["remaining"] == 5
+    a.stop()
+    clocked(0)
+    b = run(rules=THREE, top=redis.group(on_failure="closed"))
+    until(lambda: b.check({"token-bucket": "other"}, cost=0)["reason"] == "ok", "Redis")
+    for x in ALGORITHMS:
+        answer = b.check({x: "spent"})
+        assert (answer["deny"], answer["reason"]) == (True, "limited"), x
+        assert answer["retry_after"] <= {"token-bucket": DAY / 10 + 1}.get(x, 2 * DAY)
+        assert answer["reset"] <= 2 * DAY
+        assert b.check({x: "half"})["remaining"] == 4, x
+    for key in redis.keys():
+        # As long as it would have lived there, by a clock that is behind.
+        assert 0 < redis("PTTL", key) <= (2 + days) * DAY * 1000
