@@ -208,6 +208,17 @@ static bool all_are_done(const struct fixture *f)
 	return true;
 }
 
+static void listen_to_all(struct fixture *f)
+{
+	for (unsigned i = 0; i < PEERS; i++)
+		if (!f->peer[i].disconnected) {
+			read_answers(&f->peer[i]);
+			if (f->peer[i].disconnected)
+				(void)shutdown(f->peer[i].fd, SHUT_WR);
+		}
+	(void)poll(NULL, 0, 1);
+}
+
 static void end(struct fixture *f)
 {
 	for (unsigned i = 0; i < f->worker_n; i++)
@@ -253,21 +264,22 @@ static void play_with(unsigned workers)
 	for (unsigned round = 0; round < 10000 && open_now(&f) != PEERS; round++)
 		(void)poll(NULL, 0, 1); /* those that ended are noticed a little later */
 	assert_int_equal(open_now(&f), PEERS);
-	/* A stop in the middle of it: everyone hears of it. */
-	for (unsigned i = 0; i < workers; i++) {
+	/* A stop in the middle of it: everyone hears of it. One has ended before the others know:
+	 * what is given to it stays where it is. */
+	worker_stop(f.worker[0]);
+	for (unsigned round = 0; !worker_is_done(f.worker[0]) && round < 10000; round++)
+		listen_to_all(&f);
+	assert_true(worker_is_done(f.worker[0]));
+	for (unsigned i = 1; i < workers; i++)
+		worker_give(f.worker[i], f.worker[0], 1000);
+	(void)poll(NULL, 0, 5);
+	for (unsigned i = 1; i < workers; i++) {
 		hand_over(&f);
 		worker_stop(f.worker[i]);
 		hand_over(&f);
 	}
-	for (unsigned round = 0; !all_are_done(&f) && round < 100000; round++) {
-		for (unsigned i = 0; i < PEERS; i++)
-			if (!f.peer[i].disconnected) {
-				read_answers(&f.peer[i]);
-				if (f.peer[i].disconnected)
-					(void)shutdown(f.peer[i].fd, SHUT_WR);
-			}
-		(void)poll(NULL, 0, 1);
-	}
+	for (unsigned round = 0; !all_are_done(&f) && round < 100000; round++)
+		listen_to_all(&f);
 	assert_true(all_are_done(&f));
 	for (unsigned i = 0; i < PEERS; i++) {
 		if (!f.peer[i].disconnected)
