@@ -21,7 +21,9 @@ enum {
 #define REFUSED_PAUSE (5 * USEC_PER_MSEC)
 
 struct block {
-	uint32_t units, left; /* units 0: none */
+	uint32_t units;   /* out, as far as is known there; 0: there is no block */
+	uint32_t left;    /* in hand */
+	uint32_t pending; /* spent for plans that may still be denied */
 	int64_t mark;
 	usec_t since, until; /* steady */
 	bool disowned;
@@ -133,8 +135,15 @@ static uint32_t in_hand(const struct entry *e)
 	return e->block[0].left + e->block[1].left;
 }
 
-/* Of two marks one report each; of a third the older one's is forgotten: its turn is over. */
-static void owe(struct ledger *l, struct entry *e, const struct block *b)
+static uint32_t out(const struct entry *e)
+{
+	return e->block[0].units + e->block[1].units;
+}
+
+/* `done` units of a block, of which `back` were not spent. Of two marks one report each; of a third
+ * the older one's is forgotten: its turn is over. */
+static void owe(
+	struct ledger *l, struct entry *e, const struct block *b, uint32_t done, uint32_t back)
 {
 	struct lease_ask *to = NULL;
 
@@ -150,8 +159,8 @@ static void owe(struct ledger *l, struct entry *e, const struct block *b)
 		*to = (struct lease_ask){ 0 };
 	}
 	to->mark = b->mark;
-	to->done += b->units;
-	to->back += b->left;
+	to->done += done;
+	to->back += back;
 	if (to->back)
 		queue(l, e);
 }
@@ -169,7 +178,19 @@ static void end_block(struct ledger *l, struct entry *e, usec_t steady)
 	if (b.disowned || ended)
 		l->stats.dropped += b.left;
 	else
-		owe(l, e, &b);
+		owe(l, e, &b, b.units, b.left);
+}
+
+/* What was spent of it for certain is out no longer. */
+static void report_spent(struct ledger *l, struct entry *e)
+{
+	struct block *b = &e->block[0];
+	uint32_t spent = b->units - b->left - b->pending;
+
+	if (spent == 0 || spent == b->units || b->disowned)
+		return;
+	owe(l, e, b, spent, 0);
+	b->units -= spent;
 }
 
 /* So that what is first can be spent, if there is anything. */
@@ -200,10 +221,10 @@ static bool is_busy(const struct entry *e)
 
 static void free_place(struct ledger *l, struct entry *e)
 {
-	uint32_t id = e->id;
+	uint32_t id = e->id + 1, serial = e->serial + 1;
 
 	l->key[place_of(l, e)] = (struct key){ 0, 0 };
-	*e = (struct entry){ .id = id + 1 };
+	*e = (struct entry){ .id = id, .serial = serial };
 }
 
 static struct entry *find(struct ledger *l, const struct key *k)
@@ -337,7 +358,7 @@ static bool spend(struct ledger *l, struct entry *e, int64_t cost, usec_t steady
 static void unspend(struct ledger *l, struct entry *e, int64_t cost)
 {
 	struct block *b = &e->block[0];
-	uint32_t back = b->units - b->left;
+	uint32_t back = b->units - b->left - b->pending;
 
 	if (cost < back)
 		back = (uint32_t)cost;
@@ -395,17 +416,37 @@ uint32_t ledger_spend(struct ledger *l, struct plan *plan, usec_t steady)
 	return spent;
 }
 
-struct ledger_spent ledger_remember(const struct ledger *l, const struct plan *plan, uint32_t which)
+struct ledger_spent ledger_hold(struct ledger *l, const struct plan *plan, uint32_t which)
 {
 	struct ledger_spent s = { .which = which };
 
 	for (unsigned i = 0; i < plan->n; i++) {
-		if (!(which >> i & 1))
+		struct entry *e = which >> i & 1 ? find(l, &plan->take[i].key) : NULL;
+		if (!e)
 			continue;
-		const struct entry *e = find((struct ledger *)l, &plan->take[i].key);
-		s.serial[i] = e ? e->serial : 0;
+		s.serial[i] = e->serial;
+		e->block[0].pending += (uint32_t)plan->take[i].cost;
 	}
 	return s;
+}
+
+/* The entry whose first block is still the one that take i was spent from; its cost is pending no
+ * longer. */
+static struct entry *release(
+	struct ledger *l, const struct take *t, const struct ledger_spent *s, unsigned i)
+{
+	struct entry *e = s->which >> i & 1 ? find(l, &t->key) : NULL;
+
+	if (!e || e->serial != s->serial[i] || !e->block[0].units)
+		return NULL;
+	e->block[0].pending -= (uint32_t)t->cost;
+	return e;
+}
+
+void ledger_keep(struct ledger *l, const struct plan *plan, const struct ledger_spent *s)
+{
+	for (unsigned i = 0; i < plan->n; i++)
+		(void)release(l, &plan->take[i], s, i);
 }
 
 void ledger_unspend(
@@ -415,9 +456,8 @@ void ledger_unspend(
 		struct take *t = &plan->take[i];
 		if (!(s->which >> i & 1))
 			continue;
-		struct entry *e = find(l, &t->key);
-		if (e && e->serial == s->serial[i] && e->block[0].units &&
-			e->block[0].until > steady) {
+		struct entry *e = release(l, t, s, i);
+		if (e && e->block[0].until > steady) {
 			unspend(l, e, t->cost);
 			fill_verdict(l, e, t, steady);
 		} else {
@@ -446,9 +486,12 @@ bool ledger_next(struct ledger *l, struct ledger_ask *a, usec_t steady)
 	while (l->first != NONE) {
 		struct entry *e = unqueue(l);
 		settle(l, e, steady);
-		if (e->block[0].units && !e->block[0].left)
+		if (e->block[0].units && !e->block[0].left && !e->block[0].pending)
 			end_block(l, e, steady);
 		uint32_t units = to_ask(l, e, steady);
+		if (units)
+			report_spent(l, e);
+		units = units < e->most - out(e) ? units : e->most - out(e);
 		struct lease_ask *owed = most_owed(e);
 		bool is_wanted = units || owed->back;
 		if (is_wanted) {
@@ -501,7 +544,7 @@ void ledger_heard(struct ledger *l, const struct ledger_ask *a, uint32_t granted
 		leave_if_done(l, e);
 		return;
 	}
-	if (e->block[0].units && !e->block[0].left)
+	if (e->block[0].units && !e->block[0].left && !e->block[0].pending)
 		end_block(l, e, steady);
 	struct block *b = &e->block[e->block[0].units != 0];
 	*b = (struct block){
@@ -575,6 +618,8 @@ void ledger_disown(struct ledger *l)
 {
 	for (uint32_t i = 0; i < SETS * WAYS; i++) {
 		struct entry *e = &l->entry[i];
+		if (is_free(l, i))
+			continue;
 		for (unsigned k = 0; k < BLOCKS; k++)
 			e->block[k].disowned = true;
 		for (unsigned k = 0; k < MARKS; k++) {

@@ -7,11 +7,12 @@
  * empty, by the takes themselves: nobody waits for it. As much as was wanted of the key in the last
  *                             eighth of a second, at most what the rule's lease allows for. A key
  *                             that is not hot gets none.
- *   a block's end             spent, it is reported with the next request for its key. Not spent in
- *                             LEASE_LIFE / 2, it goes back: so does everything at a reload and a
- *                             stop. What could not be given back in time is dropped.
+ *   what was spent            is reported when the next block is asked for. What is not spent in
+ *                             LEASE_LIFE / 2 goes back; so does everything at a reload and a stop.
+ *                             What could not be given back in time is dropped.
  *
- * What may lie in hand unused at once is `lease` of the limit, over all ledgers of an agent.
+ * What is out, in hand or spent and not yet reported, is at most `lease` of the limit, over all
+ * ledgers of an agent.
  *
  * `steady` is this machine's clock. Bounded; where there is no room for a key, it has no blocks. No
  * locks: one thread. */
@@ -55,15 +56,16 @@ uint32_t ledger_spend(struct ledger *, struct plan *, usec_t steady);
  * to be read by. */
 struct now ledger_now(const struct ledger *, usec_t steady);
 
-/* The takes `which` of what ledger_spend() has just returned, to be handed to ledger_unspend(). */
+/* A plan of which only the takes `which` were spent here waits for a word from elsewhere: that may
+ * deny it. It ends in ledger_keep() or ledger_unspend(). */
 struct ledger_spent {
 	uint32_t which;
 	uint32_t serial[PLAN_MAX];
 };
-struct ledger_spent ledger_remember(const struct ledger *, const struct plan *, uint32_t which);
-
-/* The request was denied elsewhere: what was spent for it is in hand again, unless its block is
- * gone. Verdicts become what they were before. */
+struct ledger_spent ledger_hold(struct ledger *, const struct plan *, uint32_t which);
+void ledger_keep(struct ledger *, const struct plan *, const struct ledger_spent *);
+/* It was denied: what was spent for it is in hand again, unless its block is gone. Verdicts become
+ * what they were before. */
 void ledger_unspend(struct ledger *, struct plan *, const struct ledger_spent *, usec_t steady);
 
 /* The next thing to ask for, to be sent now: false, there is none. Each that is handed out ends in
