@@ -450,16 +450,15 @@ void ledger_keep(struct ledger *l, const struct plan *plan, const struct ledger_
 }
 
 void ledger_unspend(
-	struct ledger *l, struct plan *plan, const struct ledger_spent *s, usec_t steady)
+	struct ledger *l, const struct plan *plan, const struct ledger_spent *s, usec_t steady)
 {
 	for (unsigned i = 0; i < plan->n; i++) {
-		struct take *t = &plan->take[i];
+		const struct take *t = &plan->take[i];
 		if (!(s->which >> i & 1))
 			continue;
 		struct entry *e = release(l, t, s, i);
 		if (e && e->block[0].until > steady) {
 			unspend(l, e, t->cost);
-			fill_verdict(l, e, t, steady);
 		} else {
 			l->stats.spent -= (uint64_t)t->cost;
 			l->stats.dropped += (uint64_t)t->cost;

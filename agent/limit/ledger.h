@@ -64,9 +64,9 @@ struct ledger_spent {
 };
 struct ledger_spent ledger_hold(struct ledger *, const struct plan *, uint32_t which);
 void ledger_keep(struct ledger *, const struct plan *, const struct ledger_spent *);
-/* It was denied: what was spent for it is in hand again, unless its block is gone. Verdicts become
- * what they were before. */
-void ledger_unspend(struct ledger *, struct plan *, const struct ledger_spent *, usec_t steady);
+/* It was denied: what was spent for it is in hand again, unless its block is gone. */
+void ledger_unspend(
+	struct ledger *, const struct plan *, const struct ledger_spent *, usec_t steady);
 
 /* The next thing to ask for, to be sent now: false, there is none. Each that is handed out ends in
  * ledger_heard() or ledger_lost(), in any order. */

@@ -73,7 +73,7 @@ bool split_charge(const struct plan *part, struct plan *charge)
 
 /* The state as of another instant, of clocks that were read a moment apart. Not drained by that:
  * token buckets may be of time lines that have nothing to do with each other. */
-static void carry_over(const struct quota *q, struct bucket *state, struct now to)
+void split_carry_over(const struct quota *q, struct bucket *state, struct now to)
 {
 	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
 		state->at = to.steady;
@@ -119,7 +119,7 @@ static void join_part(
 		if (undone)
 			undo(t, admits, part->now);
 		if (later)
-			carry_over(q, &v->state, whole->now);
+			split_carry_over(q, &v->state, whole->now);
 		if (!undone && !later)
 			continue;
 		v->left = bucket_left(q, &v->state, whole->now);

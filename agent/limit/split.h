@@ -28,6 +28,9 @@ void split_part(
  * they are. */
 void split_join(struct plan *whole, const uint8_t part_of[], const struct plan *const part[]);
 
+/* A verdict's state that was found by one clock, as of another one that was read a moment apart. */
+void split_carry_over(const struct quota *, struct bucket *state, struct now to);
+
 /* `part` was decided, and the whole is denied. Takes that were charged there and are not to stay so
  * (no count_denied; for those that count it, what they were charged is min(cost, what was there)):
  * a plan for split_take_back(), each verdict.state.at being that which the charge left. false:

@@ -197,7 +197,7 @@ static struct call *call_get(struct world *w, struct worker *worker)
 
 	if (c)
 		w->idle = c->next;
-	else if (w->calls++ == CALLS || !(c = malloc(sizeof *c)))
+	else if (w->calls++ == CALLS || !(c = calloc(1, sizeof *c)))
 		give_out("calls");
 	redis_call_clear(&c->asked);
 	c->worker = worker;
@@ -324,8 +324,7 @@ static void on_request(struct world *w, struct worker *worker)
 static void on_send(struct world *w, struct call *c)
 {
 	struct worker *worker = c->worker;
-	const char *argv[REDIS_CALL_ARGS];
-	size_t bytes[REDIS_CALL_ARGS];
+	static struct redis_args args;
 	struct ledger_ask ask;
 
 	if (c->life != worker->life) { /* it died before */
@@ -343,7 +342,7 @@ static void on_send(struct world *w, struct call *c)
 	while (c->asked.ask_n < REDIS_CALL_ASKS && ledger_next(worker->ledger, &ask, steady))
 		(void)redis_call_ask(&c->asked, &ask);
 	c->sent = steady;
-	(void)redis_call_args(&c->asked, "rl:", "", NULL, argv, bytes);
+	redis_call_args(&c->asked, &args, "rl:", "", NULL);
 	happen(w, w->now + travel(w), ARRIVES, worker, c);
 	redis_calls++;
 }
