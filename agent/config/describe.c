@@ -290,8 +290,11 @@ size_t snapshot_describe_rule(
 			rule->algorithm == ALGORITHM_FIXED_WINDOW ? "fixed" : "sliding");
 	if (rule->count_denied)
 		say(&o, ", denied requests counted too");
-	if (s->settings.store.backend == BACKEND_REDIS)
+	if (s->settings.store.backend == BACKEND_REDIS) {
+		if (rule->lease > 0)
+			say(&o, ", up to %g%% of it taken ahead", 100 * rule->lease);
 		say_on_failure(&o, s, rule);
+	}
 	if (rule->mode == MODE_SHADOW)
 		say(&o, " (shadow: nothing is denied)");
 	else if (rule->mode == MODE_OFF)

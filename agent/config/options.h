@@ -216,7 +216,10 @@ static inline bool option_is_list(const struct option_row *o)
 	X(penalty, "", NULL) \
 	X(on_failure, "redis.on_failure", \
 		"while Redis is away: local (limit / redis.instances from memory), open or closed") \
-	X(lease, "", NULL)
+	X(lease, "0", \
+		"with Redis: share of the limit, up to 0.5, that an agent takes ahead for keys in " \
+		"much use, so that Redis is not asked for each request; agents x lease may be left " \
+		"unused; 0: none")
 
 /* Names at the top of a file. */
 #define TOP_SETTINGS(X) \

@@ -135,23 +135,35 @@ static void boolean_setting(struct reading *r, const char *name, bool *out)
 	line(r, name, *out ? "true" : "false");
 }
 
-static void warn_at_load(struct reading *r)
+/* 0..`most`; `like`: an example. */
+static void share_setting(
+	struct reading *r, const char *name, double most, const char *like, double *out)
 {
 	char shown[SHOWN_MAX], text[32];
 	struct givens g;
 	double v;
 
-	r->rule->warn_at = 1.0;
-	if (scalar(r, "warn_at", &g)) {
-		if (given_number(g.v, &v) && v >= 0 && v <= 1)
-			r->rule->warn_at = v;
+	if (scalar(r, name, &g)) {
+		if (given_number(g.v, &v) && v >= 0 && v <= most)
+			*out = v;
 		else
-			problem_add(r->l->problems, g.v->at, "%s = %s: want 0..1, like 0.8",
-				r->what, given_show(g.v, shown));
+			problem_add(r->l->problems, g.v->at, "%s = %s: want 0..%g, like %s",
+				r->what, given_show(g.v, shown), most, like);
 		givens_free(&g);
 	}
-	snprintf(text, sizeof text, "%.6g", r->rule->warn_at);
-	line(r, "warn_at", text);
+	snprintf(text, sizeof text, "%.6g", *out);
+	line(r, name, text);
+}
+
+/* Who counts what is denied has to hear of each request, wherever it was denied. */
+static void lease_load(struct reading *r)
+{
+	share_setting(r, "lease", 0.5, "0.05", &r->rule->lease);
+	if (r->rule->lease > 0 && r->rule->count_denied)
+		problem_add(r->l->problems, place_of(r, "lease"),
+			"%s: lease and count_denied: a rule that counts what is denied has to ask "
+			"Redis for each request: leave one of them out",
+			r->title);
 }
 
 static void cost_load(struct reading *r)
@@ -344,7 +356,9 @@ static void rule_load(struct loader *l, const config_setting_t *group, struct ru
 		rule->on_failure = (enum on_failure)(on_failure < 0 ? 0 : on_failure);
 	}
 	boolean_setting(&r, "count_denied", &rule->count_denied);
-	warn_at_load(&r);
+	rule->warn_at = 1.0;
+	share_setting(&r, "warn_at", 1.0, "0.8", &rule->warn_at);
+	lease_load(&r);
 	cost_load(&r);
 	tag_load(&r);
 	const config_setting_t *rate = config_setting_get_member(group, "rate");

@@ -4,6 +4,9 @@
 
 #define LIFE_SPENT (LEASE_LIFE - LEASE_LIFE / 8)
 
+/* An agent reads its clock for many requests at once. */
+#define WINDOW_MARGIN (5 * USEC_PER_MSEC)
+
 static int64_t turn_of(usec_t t)
 {
 	int64_t turn = t / LEASE_LIFE;
@@ -127,5 +130,5 @@ usec_t lease_life(const struct quota *q, const struct leased *state, struct now 
 {
 	if (is_tokens(q))
 		return LIFE_SPENT;
-	return earlier(LIFE_SPENT, bucket_window_end(q, &state->bucket) - now.utc);
+	return earlier(LIFE_SPENT, bucket_window_end(q, &state->bucket) - now.utc - WINDOW_MARGIN);
 }

@@ -53,7 +53,8 @@ uint32_t lease_apply(const struct quota *, const struct leased *stored, const st
 	struct now, struct leased *state);
 
 /* How long a block that is granted now may be spent, from when it was asked for: less than
- * LEASE_LIFE (two clocks do not run alike), at most until its window ends. */
+ * LEASE_LIFE (two clocks do not run alike), and until a little before its window ends; not above 0:
+ * not at all. */
 usec_t lease_life(const struct quota *, const struct leased *state, struct now);
 
 #endif

@@ -55,7 +55,7 @@ struct ledger {
 	unsigned parts;
 	uint64_t held;
 	usec_t ahead; /* the shared counters' clock, less this machine's */
-	bool closed;
+	bool closed, news;
 	struct ledger_stats stats;
 };
 
@@ -64,7 +64,7 @@ struct ledger *ledger_new(unsigned parts)
 	struct ledger *l = calloc(1, sizeof *l);
 	if (!l)
 		return NULL;
-	l->parts = parts;
+	l->parts = parts ? parts : 1;
 	l->first = l->last = NONE;
 	return l;
 }
@@ -92,6 +92,19 @@ bool ledger_holds(const struct ledger *l)
 bool ledger_wants(const struct ledger *l)
 {
 	return l->first != NONE;
+}
+
+uint32_t ledger_under_way(const struct ledger *l)
+{
+	return l->under_way;
+}
+
+bool ledger_had_news(struct ledger *l)
+{
+	bool news = l->news;
+
+	l->news = false;
+	return news;
 }
 
 struct now ledger_now(const struct ledger *l, usec_t steady)
@@ -348,6 +361,7 @@ static bool spend(struct ledger *l, struct entry *e, int64_t cost, usec_t steady
 		e->block[0].left = 0;
 		end_block(l, e, steady);
 	}
+	l->news |= e->block[0].left == e->block[0].units;
 	e->block[0].left -= (uint32_t)cost;
 	l->held -= (uint64_t)cost;
 	l->stats.spent += (uint64_t)cost;

@@ -43,14 +43,16 @@ struct ledger_ask {
 	uint32_t place, serial; /* the ledger's own */
 };
 
-/* `parts`: how many ledgers (workers) share what an agent may hold, 1 at least. NULL: out of
- * memory. */
+/* `parts`: how many ledgers (workers) share what an agent may hold; 0 is 1. NULL: out of memory. */
 struct ledger *ledger_new(unsigned parts);
 void ledger_free(struct ledger *);
 
 /* Spends what the takes of leased rules cost, as far as it is in hand: a rule's takes all, or none.
  * Bit i of what is returned: take i was, and has its verdict. Cost 0 only looks. */
 uint32_t ledger_spend(struct ledger *, struct plan *, usec_t steady);
+
+/* Was a block spent from for the first time since this was asked last? */
+bool ledger_had_news(struct ledger *);
 
 /* The shared counters' clock, as far as it is known here: what the verdicts of ledger_spend() are
  * to be read by. */
@@ -72,6 +74,7 @@ void ledger_unspend(
  * ledger_heard() or ledger_lost(), in any order. */
 bool ledger_next(struct ledger *, struct ledger_ask *, usec_t steady);
 bool ledger_wants(const struct ledger *); /* is there one? */
+uint32_t ledger_under_way(const struct ledger *);
 
 /* Redis did as asked: `state` is what it keeps, by its clock `now`. `sent`: steady time when it was
  * sent, or before. */

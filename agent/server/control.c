@@ -501,6 +501,7 @@ static bool start_workers(struct control *c)
 	unsigned n = worker_count(&c->snapshot->settings);
 	struct redis_settings redis = backend_redis_settings(&c->snapshot->settings, c->tls);
 	bool all = true;
+	redis.workers = n;
 	for (unsigned i = 0; i < n && all; i++) {
 		struct worker *w = worker_new(&(struct worker_args){
 			.number = i + 1,

@@ -92,8 +92,11 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 	int phase = atomic_load(&w->phase);
 	unsigned ping = atomic_load(&w->ping);
 	change_snapshot(w);
-	if (phase >= PHASE_DRAIN && !w->conns.draining)
+	if (phase >= PHASE_DRAIN && !w->conns.draining) {
 		conns_drain(&w->conns);
+		if (w->redis)
+			redis_store_drain(w->redis);
+	}
 	fetch_letters(w);
 	if (phase < PHASE_STOP)
 		obey(w);
@@ -115,7 +118,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct now now = clock_read();
 	if (!w->stopping)
 		conns_expire(&w->conns, now);
-	else if (conns_stop(&w->conns, now))
+	else if (conns_stop(&w->conns, now) && !(w->redis && redis_store_waiting(w->redis)))
 		ev_break(loop, EVBREAK_ALL);
 }
 

@@ -122,6 +122,9 @@ void deny_cache_note(struct deny_cache *c, const struct plan *plan, usec_t asked
 	}
 }
 
+/* Units of a leased limit that nobody spent come back before time has drained it. */
+#define LEASED_FOR USEC_PER_SEC
+
 /* The remembered denial of one limit, if it still denies this cost: then its verdict. */
 static bool answer(struct deny_cache *c, struct take *t, usec_t steady, struct now *now)
 {
@@ -138,6 +141,10 @@ static bool answer(struct deny_cache *c, struct take *t, usec_t steady, struct n
 	usec_t at = d->at + (steady - d->asked);
 	struct now then = { .steady = at, .utc = at };
 	struct bucket state = bucket_read(q, &d->state, then);
+	if (t->limit->rule->lease > 0 && steady - d->asked > LEASED_FOR) {
+		c->tag[set][way] = 0;
+		return false;
+	}
 	if (steady < d->asked || bucket_admits(q, &state, d->cost, then)) {
 		c->tag[set][way] = 0; /* over */
 		return false;

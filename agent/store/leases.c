@@ -21,15 +21,21 @@ struct split {
 
 struct leases {
 	struct ledger *ledger;
+	void (*news)(void *owner, const struct plan *here);
+	void *owner;
 	struct split *idle;
 	unsigned n;
 };
 
-struct leases *leases_new(struct ledger *ledger)
+struct leases *leases_new(
+	struct ledger *ledger, void (*news)(void *owner, const struct plan *here), void *owner)
 {
 	struct leases *l = calloc(1, sizeof *l);
-	if (l)
-		l->ledger = ledger;
+	if (!l)
+		return NULL;
+	l->ledger = ledger;
+	l->news = news;
+	l->owner = owner;
 	return l;
 }
 
@@ -63,6 +69,18 @@ static void on_done(struct plan *rest)
 	whole->done(whole);
 }
 
+static void tell(struct leases *l, const struct plan *plan, uint32_t spent)
+{
+	uint8_t part_of[PLAN_MAX];
+	struct plan here;
+
+	for (unsigned i = 0; i < plan->n; i++)
+		part_of[i] = spent >> i & 1 ? HERE : ELSEWHERE;
+	split_part(plan, part_of, HERE, &here);
+	here.now = plan->now;
+	l->news(l->owner, &here);
+}
+
 struct plan *leases_spend(struct leases *l, struct plan *plan, usec_t steady)
 {
 	uint32_t spent = ledger_spend(l->ledger, plan, steady);
@@ -71,6 +89,8 @@ struct plan *leases_spend(struct leases *l, struct plan *plan, usec_t steady)
 	if (!spent)
 		return plan;
 	plan->now = ledger_now(l->ledger, steady);
+	if (l->news && ledger_had_news(l->ledger))
+		tell(l, plan, spent);
 	if (spent == all) {
 		plan->denied = false;
 		return NULL;

@@ -10,8 +10,11 @@
 
 struct leases;
 
-/* Borrows the ledger. NULL: out of memory. */
-struct leases *leases_new(struct ledger *);
+/* Borrows the ledger. `news`, which may be NULL, hears of the takes that were spent here when a
+ * block is spent from for the first time: who keeps something up to date by verdicts needs no more.
+ * NULL: out of memory. */
+struct leases *leases_new(
+	struct ledger *, void (*news)(void *owner, const struct plan *here), void *owner);
 /* After all that was asked for has been joined. */
 void leases_free(struct leases *);
 

@@ -2,6 +2,7 @@
 
 #include "limit/fallback.h"
 #include "store/deny_cache.h"
+#include "store/leases.h"
 #include "store/redis_hub.h"
 #include "store/redis_nodes.h"
 #include "store/redis_parts.h"
@@ -18,6 +19,9 @@ struct redis_store {
 	struct redis_hub *hub;
 	struct memory_store *local;
 	struct deny_cache *denied; /* what Redis would deny again; owned */
+	struct ledger *ledger;     /* what was taken ahead; owned */
+	struct leases *leases;     /* owned */
+	uint64_t lost;             /* connections, of which the ledger knows */
 	struct ev_loop *loop;
 
 	bool of_cluster;
@@ -28,6 +32,7 @@ struct redis_store {
 	struct redis_listener listener;
 	ev_async bell;
 	ev_prepare prepare;
+	ev_timer idle; /* what lies in hand for long goes back */
 };
 
 /* ---- answers ---- */
@@ -45,6 +50,57 @@ static void warm(struct redis_store *s, const struct plan *plan, struct now now)
 
 	if (plan_mirror(plan, &heard))
 		memory_store_mirror(s->local, &heard, now);
+}
+
+static void show(_Atomic(uint64_t) *counter, uint64_t value)
+{
+	atomic_store_explicit(counter, value, memory_order_relaxed);
+}
+
+static void show_leases(struct redis_store *s)
+{
+	const struct ledger_stats *l = ledger_stats(s->ledger);
+
+	show(&s->stats.lease_blocks, l->blocks);
+	show(&s->stats.lease_refused, l->refused);
+	show(&s->stats.lease_granted, l->granted);
+	show(&s->stats.lease_spent, l->spent);
+	show(&s->stats.lease_returned, l->returned);
+	show(&s->stats.lease_dropped, l->dropped);
+	show(&s->stats.lease_held, ledger_held(s->ledger));
+}
+
+/* What is spent from a block is not heard of by Redis either; the memory that stands in for it need
+ * hear of a block only once: it counts as spent then. */
+static void on_news(void *owner, const struct plan *here)
+{
+	warm(owner, here, clock_read());
+}
+
+/* Who answers next may not know what is in hand. */
+static void look_for_losses(struct redis_store *s)
+{
+	uint64_t lost = redis_nodes_lost(s->nodes);
+
+	if (lost != s->lost)
+		ledger_disown(s->ledger);
+	s->lost = lost;
+}
+
+/* What the ledger asked for has come, or it is not known what became of it. */
+static void hear_asks(
+	struct redis_store *s, const struct node_call *c, bool answered, usec_t steady)
+{
+	look_for_losses(s);
+	for (unsigned i = 0; i < c->asked.ask_n; i++) {
+		const struct redis_ask *a = &c->asked.ask[i];
+		if (answered)
+			ledger_heard(s->ledger, &a->asked, a->granted, &a->state, c->asked.now,
+				c->taken_at, steady);
+		else
+			ledger_lost(s->ledger, &a->asked, steady);
+	}
+	show_leases(s);
 }
 
 /* By the failure policy, or (`answered`) as the plan now says. plan->done may take again. */
@@ -86,6 +142,8 @@ static void on_ended(void *owner, struct node_call *c, bool answered, struct now
 {
 	struct redis_store *s = owner;
 
+	if (c->asked.ask_n)
+		hear_asks(s, c, answered, now.steady);
 	for (unsigned i = 0; i < c->asked.plan_n; i++) {
 		struct plan *plan = c->asked.plan[i];
 		struct redis_parts *parts = redis_parts_whose(plan);
@@ -107,12 +165,37 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 	redis_nodes_look(s->nodes);
 }
 
+/* What the ledger wants travels with what was taken, if there is anything. */
+static void ask_for_blocks(struct redis_store *s)
+{
+	struct ledger_ask ask;
+	usec_t now = clock_steady();
+
+	look_for_losses(s);
+	while (ledger_next(s->ledger, &ask, now))
+		if (!redis_nodes_add_ask(s->nodes, &ask))
+			ledger_lost(s->ledger, &ask, now);
+}
+
+static void on_idle(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)revents;
+	struct redis_store *s = timer->data;
+	ledger_tick(s->ledger, clock_steady());
+	show_leases(s);
+	if (!ledger_holds(s->ledger))
+		ev_timer_stop(loop, timer);
+}
+
 /* Before the loop sleeps: what came in this turn goes. */
 static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int revents)
 {
-	(void)loop;
 	(void)revents;
 	struct redis_store *s = prepare->data;
+	if (ledger_wants(s->ledger))
+		ask_for_blocks(s);
+	if (ledger_holds(s->ledger) && !ev_is_active(&s->idle))
+		ev_timer_again(loop, &s->idle);
 	redis_nodes_send(s->nodes);
 }
 
@@ -162,14 +245,8 @@ static bool send_parts(struct redis_store *s, struct plan *plan, const struct wa
 	return true;
 }
 
-static enum store_rc take(struct store *base, struct plan *plan, struct now now)
+static enum store_rc ask(struct redis_store *s, struct plan *plan, struct now now)
 {
-	struct redis_store *s = (struct redis_store *)base;
-	if (plan->n == 0) { /* nothing to ask */
-		plan_charge(plan, NULL, now);
-		plan->now = now;
-		return STORE_DONE;
-	}
 	struct way way;
 	bool well;
 
@@ -192,9 +269,32 @@ refuse:
 	return STORE_DONE;
 }
 
+static enum store_rc take(struct store *base, struct plan *plan, struct now now)
+{
+	struct redis_store *s = (struct redis_store *)base;
+	if (plan->n == 0) { /* nothing to ask */
+		plan_charge(plan, NULL, now);
+		plan->now = now;
+		return STORE_DONE;
+	}
+	struct plan *rest = leases_spend(s->leases, plan, now.steady);
+	if (!rest) {
+		redis_count(&s->stats.leased, 1);
+		return STORE_DONE;
+	}
+	enum store_rc rc = ask(s, rest, now);
+	if (rc == STORE_DONE && rest != plan)
+		leases_join(rest);
+	return rc;
+}
+
+/* Blocks of rules that are other ones now go back. */
 static void forget(struct store *base)
 {
-	deny_cache_clear(((struct redis_store *)base)->denied);
+	struct redis_store *s = (struct redis_store *)base;
+
+	deny_cache_clear(s->denied);
+	ledger_return_all(s->ledger, clock_steady());
 }
 
 static void take_fall_back(struct store *base, struct plan *plan, struct now now)
@@ -204,7 +304,13 @@ static void take_fall_back(struct store *base, struct plan *plan, struct now now
 
 unsigned redis_store_waiting(const struct redis_store *s)
 {
-	return s->waiting_checks;
+	return s->waiting_checks + ledger_under_way(s->ledger) + ledger_wants(s->ledger);
+}
+
+void redis_store_drain(struct redis_store *s)
+{
+	ledger_close(s->ledger);
+	ledger_return_all(s->ledger, clock_steady());
 }
 
 void redis_store_settle(struct redis_store *s)
@@ -218,6 +324,8 @@ static void store_free(struct redis_store *s)
 {
 	redis_nodes_free(s->nodes);
 	deny_cache_free(s->denied);
+	leases_free(s->leases);
+	ledger_free(s->ledger);
 	explicit_bzero(&s->settings, sizeof s->settings);
 	free(s);
 }
@@ -230,6 +338,7 @@ static void close_store(struct store *base)
 	redis_hub_leave(s->hub, &s->listener);
 	ev_async_stop(s->loop, &s->bell);
 	ev_prepare_stop(s->loop, &s->prepare);
+	ev_timer_stop(s->loop, &s->idle);
 	store_free(s);
 }
 
@@ -258,7 +367,9 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	atomic_init(&s->stats.degraded, true);
 	s->nodes = redis_nodes_new(settings, &s->stats, hub, on_ended, s, loop);
 	s->denied = deny_cache_new();
-	if (!s->nodes || !s->denied) {
+	s->ledger = ledger_new(settings->workers);
+	s->leases = s->ledger ? leases_new(s->ledger, on_news, s) : NULL;
+	if (!s->nodes || !s->denied || !s->leases) {
 		store_free(s);
 		return NULL;
 	}
@@ -268,7 +379,9 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	ev_prepare_start(loop, &s->prepare);
 	ev_async_init(&s->bell, on_bell);
 	ev_async_start(loop, &s->bell);
-	s->prepare.data = s->bell.data = s;
+	ev_init(&s->idle, on_idle);
+	s->idle.repeat = (double)(LEASE_LIFE / 8) / (double)USEC_PER_SEC;
+	s->prepare.data = s->bell.data = s->idle.data = s;
 	s->listener = (struct redis_listener){ .loop = loop, .bell = &s->bell };
 	redis_hub_listen(hub, &s->listener);
 	return s;

@@ -45,9 +45,12 @@ struct store *redis_store_base(struct redis_store *);
 /* A reload: of checks from now on. */
 void redis_store_set_timeout(struct redis_store *, usec_t timeout);
 
-/* How many checks wait for an answer. In a drain the loop goes on until it is 0: redis.timeout at
- * most. */
+/* How many checks wait for an answer, and blocks to be taken or given back. In a drain the loop
+ * goes on until it is 0: redis.timeout at most. */
 unsigned redis_store_waiting(const struct redis_store *);
+
+/* The beginning of a drain: blocks in hand go back, and no more are taken. */
+void redis_store_drain(struct redis_store *);
 
 /* For a stop that does not wait: every check that waits gets the failure policy's answer, its
  * plan->done called before this returns. Not from inside a plan->done. */

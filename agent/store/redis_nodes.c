@@ -33,6 +33,7 @@ struct redis_nodes {
 	bool of_cluster;
 	uint64_t generation; /* of what the hub said */
 	bool knows;          /* where they are */
+	uint64_t lost;       /* times that one was */
 	bool leaving;        /* some are not in the map, and may go when nothing waits there */
 	struct member member[REDIS_NODES_MAX];
 	unsigned member_n;         /* places, free ones among them */
@@ -74,6 +75,7 @@ static void on_away(void *owner, struct redis_node *node, const char *why, const
 	if (!m)
 		return;
 	m->is_back = false;
+	s->lost++;
 	tell_degraded(s);
 	/* One that has left the cluster is missed by nobody. */
 	if (m->listed)
@@ -262,6 +264,25 @@ bool redis_nodes_add_after(struct redis_nodes *s, struct redis_after *a)
 		return true;
 	redis_after_free(a);
 	return false;
+}
+
+bool redis_nodes_add_ask(struct redis_nodes *s, const struct ledger_ask *a)
+{
+	uint16_t slot = s->of_cluster ? redis_slot_of(&a->key, &a->salt) : 0;
+	struct redis_node *to = redis_nodes_at(s, slot);
+	struct node_call *c = gathering(s, slot);
+
+	if (!to || !redis_node_takes(to) || !redis_node_is_well(to))
+		return false;
+	if (c && redis_call_ask(&c->asked, a))
+		return true;
+	c = new_call(s, to, slot);
+	return c && redis_call_ask(&c->asked, a);
+}
+
+uint64_t redis_nodes_lost(const struct redis_nodes *s)
+{
+	return s->lost;
 }
 
 /* ---- calls that are sent on ---- */

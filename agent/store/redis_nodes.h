@@ -40,6 +40,12 @@ bool redis_nodes_add(struct redis_nodes *, uint16_t slot, struct plan *);
 /* The same for what comes after; it is freed where there is no room. */
 bool redis_nodes_add_after(struct redis_nodes *, struct redis_after *);
 
+/* The same for what a ledger wants. false: there is no room, or nobody who works. */
+bool redis_nodes_add_ask(struct redis_nodes *, const struct ledger_ask *);
+
+/* How often a server was lost, or given up for a while. */
+uint64_t redis_nodes_lost(const struct redis_nodes *);
+
 /* Before the loop sleeps. */
 void redis_nodes_send(struct redis_nodes *);
 

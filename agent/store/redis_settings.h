@@ -12,6 +12,7 @@ struct redis_settings {
 	char username[128], password[256]; /* "": none */
 	int db;
 	struct redis_tls *tls; /* NULL: none; borrowed */
+	unsigned workers;      /* of the agent, each with a store: they share what it may lease */
 	usec_t timeout;        /* of a check, from store_take() to plan->done(); 1 ms at least */
 };
 
@@ -21,6 +22,14 @@ struct redis_settings {
 	X(checks, "checks that they carried") \
 	X(answered, "checks that Redis answered") \
 	X(remembered, "checks denied for what Redis denied before, without asking") \
+	X(leased, "checks allowed from blocks in hand, without asking") \
+	X(lease_blocks, "blocks of units that were taken ahead") \
+	X(lease_refused, "blocks that were asked for, and not to be had") \
+	X(lease_granted, "units of blocks that were taken ahead") \
+	X(lease_spent, "of these, spent") \
+	X(lease_returned, "of these, given back") \
+	X(lease_dropped, "of these, neither spent nor given back") \
+	X(lease_held, "of these, in hand now") \
 	X(timed_out, "checks that waited longer than redis.timeout") \
 	X(failed, "checks that met an error or a lost connection") \
 	X(refused, \

@@ -27,10 +27,15 @@ uint16_t redis_crc16(const void *p, size_t n)
 	return (uint16_t)crc;
 }
 
-uint16_t redis_slot(const struct take *t)
+uint16_t redis_slot_of(const struct key *k, const struct key *salt)
 {
 	char tag[REDIS_TAG_BYTES];
 
-	redis_tag(&t->key, &t->limit->salt, tag);
+	redis_tag(k, salt, tag);
 	return redis_crc16(tag, sizeof tag) % REDIS_SLOTS;
+}
+
+uint16_t redis_slot(const struct take *t)
+{
+	return redis_slot_of(&t->key, &t->limit->salt);
 }

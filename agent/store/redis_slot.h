@@ -16,6 +16,8 @@ uint16_t redis_crc16(const void *p, size_t n);
 
 /* The slot of the take's key, whatever the prefix (that must not hold a "{"). */
 uint16_t redis_slot(const struct take *);
+/* Of a key and its limit's salt. */
+uint16_t redis_slot_of(const struct key *, const struct key *salt);
 
 /* The digits of base64url (RFC 4648), without padding. */
 extern const char redis_base64url[64];

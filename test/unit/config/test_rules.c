@@ -17,8 +17,16 @@ static void mistakes(void **state)
 			"unknown setting \"xyzzy\"" },
 		{ "penalty is reserved", "rate = \"1/minute\"; penalty = \"5m\";",
 			"penalty is reserved for a later version: this one does not know it" },
-		{ "lease is reserved", "rate = \"1/minute\"; lease = \"5m\";",
-			"lease is reserved for a later version: this one does not know it" },
+		{ "a lease is a share", "rate = \"1/minute\"; lease = \"5m\";",
+			"lease = \"5m\": want 0..0.5, like 0.05" },
+		{ "a lease is at most half", "rate = \"1/minute\"; lease = 0.51;",
+			"lease = 0.51: want 0..0.5, like 0.05" },
+		{ "a lease is not negative", "rate = \"1/minute\"; lease = -0.1;",
+			"lease = -0.1: want 0..0.5, like 0.05" },
+		{ "no lease with count_denied",
+			"rate = \"1/minute\"; count_denied = true; lease = 0.05;",
+			"lease and count_denied: a rule that counts what is denied has to ask Redis "
+			"for each request: leave one of them out" },
 		{ "an on_failure that nobody knows", "rate = \"1/minute\"; on_failure = \"opne\";",
 			"on_failure = \"opne\": want \"local\", \"open\" or \"closed\"; did you mean "
 			"\"open\"?" },
