@@ -42,6 +42,7 @@ struct entry {
 	struct lease_ask owed[MARKS]; /* done 0: nothing; want is unused */
 	usec_t ask_after;
 	bool asked, queued;
+	bool quiet;          /* nobody wants it now: what was spent is told by itself */
 	bool leaving;        /* everything goes back, and the place is free then */
 	uint32_t next;       /* in the queue */
 	struct bucket known; /* as it was after the last block */
@@ -220,6 +221,24 @@ static void end_all(struct ledger *l, struct entry *e, usec_t steady)
 		end_block(l, e, steady);
 }
 
+/* ---- how much is wanted ---- */
+
+static inline void age(struct entry *e, usec_t steady)
+{
+	int64_t period = steady / PERIOD;
+
+	if (e->period == period)
+		return;
+	e->wanted_before = e->period + 1 == period ? e->wanted : 0;
+	e->wanted = 0;
+	e->period = period;
+}
+
+static inline uint32_t wanted(const struct entry *e)
+{
+	return e->wanted > e->wanted_before ? e->wanted : e->wanted_before;
+}
+
 /* ---- places ---- */
 
 static bool same_key(const struct key *a, const struct key *b)
@@ -250,15 +269,18 @@ static struct entry *find(struct ledger *l, const struct key *k)
 	return NULL;
 }
 
-/* A place for a key that has none: one that is free, or that of the key longest not wanted. */
-static struct entry *make_place(struct ledger *l, const struct key *k)
+/* A place for a key that has none: one that is free, or that of the key that is wanted least. */
+static struct entry *make_place(struct ledger *l, const struct key *k, usec_t steady)
 {
 	uint32_t at = (uint32_t)(k->a % SETS) * WAYS;
 	struct entry *best = NULL;
 
 	for (uint32_t i = at; i < at + WAYS; i++) {
 		struct entry *e = &l->entry[i];
-		if (!is_busy(e) && (!best || e->period < best->period))
+		if (is_busy(e))
+			continue;
+		age(e, steady);
+		if (!best || wanted(e) < wanted(best))
 			best = e;
 	}
 	if (best) {
@@ -278,12 +300,12 @@ static void set_limit(const struct ledger *l, struct entry *e, const struct limi
 }
 
 /* NULL: it cannot be leased now. */
-static struct entry *entry_of(struct ledger *l, const struct take *t)
+static struct entry *entry_of(struct ledger *l, const struct take *t, usec_t steady)
 {
 	struct entry *e = find(l, &t->key);
 
 	if (!e) {
-		if (l->closed || !(e = make_place(l, &t->key)))
+		if (l->closed || !(e = make_place(l, &t->key, steady)))
 			return NULL;
 		set_limit(l, e, t->limit);
 	}
@@ -297,25 +319,20 @@ static struct entry *entry_of(struct ledger *l, const struct take *t)
 	return e;
 }
 
-/* ---- how much, and when ---- */
+/* ---- when to ask, and for how much ---- */
 
 static inline void want(struct entry *e, int64_t cost, usec_t steady)
 {
-	int64_t period = steady / PERIOD;
-
-	if (e->period != period) {
-		e->wanted_before = e->period + 1 == period ? e->wanted : 0;
-		e->wanted = 0;
-		e->period = period;
-	}
+	age(e, steady);
 	if (cost <= e->most)
 		e->wanted += (uint32_t)cost;
 }
 
 /* Units to ask for now; 0: none. */
-static uint32_t to_ask(const struct ledger *l, const struct entry *e, usec_t steady)
+static uint32_t to_ask(const struct ledger *l, struct entry *e, usec_t steady)
 {
-	uint32_t units = e->wanted > e->wanted_before ? e->wanted : e->wanted_before;
+	age(e, steady);
+	uint32_t units = wanted(e);
 	uint32_t left = in_hand(e);
 
 	if (e->asked || e->leaving || l->closed || e->block[1].units || units < HOT_LEAST ||
@@ -398,7 +415,7 @@ static bool spend_rule(
 	bool all = true;
 
 	for (unsigned i = first; i < end; i++) {
-		entry[i] = entry_of(l, &plan->take[i]);
+		entry[i] = entry_of(l, &plan->take[i], steady);
 		if (entry[i])
 			want(entry[i], plan->take[i].cost, steady);
 		all &= entry[i] != NULL;
@@ -506,7 +523,7 @@ bool ledger_next(struct ledger *l, struct ledger_ask *a, usec_t steady)
 			report_spent(l, e);
 		units = units < e->most - out(e) ? units : e->most - out(e);
 		struct lease_ask *owed = most_owed(e);
-		bool is_wanted = units || owed->back;
+		bool is_wanted = units || owed->back || (owed->done && (e->quiet || e->leaving));
 		if (is_wanted) {
 			*a = (struct ledger_ask){
 				.key = l->key[place_of(l, e)],
@@ -522,7 +539,7 @@ bool ledger_next(struct ledger *l, struct ledger_ask *a, usec_t steady)
 			e->asked |= units > 0;
 			l->stats.returned += owed->back;
 			*owed = (struct lease_ask){ 0 };
-			if (most_owed(e)->back)
+			if (most_owed(e)->done)
 				queue(l, e);
 		}
 		leave_if_done(l, e);
@@ -571,8 +588,10 @@ void ledger_heard(struct ledger *l, const struct ledger_ask *a, uint32_t granted
 	l->held += granted;
 	l->stats.granted += granted;
 	l->stats.blocks++;
-	if (e->leaving)
+	if (e->leaving) {
 		end_all(l, e, steady);
+		queue(l, e);
+	}
 	settle(l, e, steady);
 	leave_if_done(l, e);
 }
@@ -602,11 +621,15 @@ void ledger_tick(struct ledger *l, usec_t steady)
 {
 	for (uint32_t i = 0; i < SETS * WAYS; i++) {
 		struct entry *e = &l->entry[i];
-		if (is_free(l, i) || !e->block[0].units)
+		if (is_free(l, i))
 			continue;
 		settle(l, e, steady);
 		while (e->block[0].units && steady - e->block[0].since >= IDLE_MAX)
 			end_block(l, e, steady);
+		age(e, steady);
+		e->quiet = !e->block[0].units && wanted(e) == 0;
+		if (e->quiet && most_owed(e)->done)
+			queue(l, e);
 	}
 }
 
@@ -618,6 +641,8 @@ void ledger_return_all(struct ledger *l, usec_t steady)
 			continue;
 		e->leaving = true;
 		end_all(l, e, steady);
+		if (most_owed(e)->done)
+			queue(l, e);
 		leave_if_done(l, e);
 	}
 }

@@ -1,0 +1,226 @@
+"""Leases: agents that take units ahead admit together never more than the limit, and at least all but
+what they may hold; what they do not spend comes back, or comes free."""
+
+import re
+import struct
+import time
+
+import pytest
+
+import redisd
+from agent import until
+from redisd import admitted, hammer
+from spop import message
+from test_limits import rule, rules
+
+# Long enough that nothing refills, and no window ends, while a test runs.
+LONG = "300d"
+LIMIT, LEASE = 3000, 0.1
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    s = redisd.Server(tmp_path_factory.mktemp("r"))
+    try:
+        yield s.start()
+    finally:
+        s.finish()
+
+
+@pytest.fixture
+def redis(server):
+    """A Redis that is up, empty, and at the test's end was asked nothing but what the agent may."""
+    if server.stopped:
+        server.resume()
+    server("FLUSHALL")
+    server("ACL", "LOG", "RESET")
+    yield server
+    assert server.denied() == [], "beyond the ACL"
+
+
+def leased(name="r", rate=f"{LIMIT}/{LONG}", lease=LEASE, **more):
+    return rule(name, rate=rate, lease=str(lease), **more)
+
+
+def asked(n, **fields):
+    return [message("check", {"user": "u", **fields})] * n
+
+
+def value(redis):
+    """The one bucket that is there, as (used, units out)."""
+    (key,) = redis.keys()
+    v = redis("GET", key)
+    fresh, stale = struct.unpack("<II", v[16:]) if len(v) == 24 else (0, 0)
+    return struct.unpack("<d", v[:8])[0], fresh + stale
+
+
+def window(redis):
+    """Of a window: what was counted in it."""
+    (key,) = redis.keys()
+    v = redis("GET", key)
+    assert len(v) == 16
+    return struct.unpack("<I", v[:4])[0]
+
+
+def stopped(agent):
+    """The totals that it leaves in its log as it ends."""
+    assert agent.stop() == 0
+    totals = re.findall(r"redis_(\w+)=(\d+)", agent.stderr)
+    return {k: int(v) for k, v in totals}
+
+
+# --- never more, and not much less -----------------------------------------------------------
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("algorithm", ["token-bucket", "fixed-window", "sliding-window"])
+def test_agents_admit_together_nearly_the_limit(run, redis, algorithm, count):
+    text = leased(algorithm=f'"{algorithm}"')
+    some = [run(rules=text, top=redis.group()) for _ in range(count)]
+    for a in some:
+        redisd.settled(a)
+    answers = hammer(some, lambda n: asked(6000 // (3 * count)))
+    assert len(answers) == 6000
+    assert LIMIT - count * LEASE * LIMIT <= admitted(answers) <= LIMIT
+    assert {a["reason"] for a in answers} == {"ok", "limited"}
+    totals = [stopped(a) for a in some]
+    assert sum(t["lease_blocks"] for t in totals) > 0, "nobody took a block"
+    assert sum(t["lease_spent"] for t in totals) > LIMIT / 4
+
+
+def test_what_one_holds_the_others_do_not_have(run, redis):
+    """All of it asked for twice, a second apart: what went back in between was had after."""
+    some = [run(rules=leased(), top=redis.group()) for _ in range(2)]
+    for a in some:
+        redisd.settled(a)
+    answers = hammer(some, lambda n: asked(400))
+    until(lambda: value(redis) == (pytest.approx(admitted(answers), abs=0.01), 0),
+          "blocks to come back")
+    answers += hammer(some, lambda n: asked(400))
+    assert LIMIT - 2 * LEASE * LIMIT <= admitted(answers) <= LIMIT
+
+
+def test_with_a_rule_that_asks_each_time(run, redis):
+    """Who is denied by a rule without a lease has spent nothing of one with."""
+    text = rules(leased("ahead", rate=f"100000/{LONG}", algorithm='"fixed-window"'),
+                 rule("exact", per='[ "x" ]', rate=f"1000/{LONG}"))
+    a = redisd.settled(run(rules=text, top=redis.group()))
+    answers = hammer([a], lambda n: asked(800, x="x"))
+    assert admitted(answers) == 1000
+    assert {x["rule"] for x in answers if x["deny"]} == {"exact"}
+    totals = stopped(a)
+    assert totals["lease_spent"] >= 300, totals
+    lost = totals["lease_dropped"]
+    there = {struct.unpack("<I", redis("GET", k)[:4])[0] for k in redis.keys()
+             if struct.unpack("<q", redis("GET", k)[8:16])[0] % 1000000 == 0}
+    assert any(1000 <= n <= 1000 + lost for n in there), (there, totals)
+
+
+def test_shadow_and_tag(run, redis):
+    text = rules(leased("dark", rate=f"1000/{LONG}", mode='"shadow"'),
+                 leased("slow", rate=f"600/{LONG}", action='"tag"', tag='"t"'))
+    a = redisd.settled(run(rules=text, top=redis.group()))
+    answers = hammer([a], lambda n: asked(600))
+    assert admitted(answers) == 1800, "neither denies"
+    dark = sum(x["shadow"] == "dark" for x in answers)
+    tagged = sum(x["tag"] == "t" for x in answers)
+    assert 800 <= dark <= 800 + 100 and 1200 <= tagged <= 1200 + 60
+
+
+def test_costs_and_what_is_left(run, redis):
+    a = redisd.settled(run(rules=leased(rate=f"100000/{LONG}"), top=redis.group(),
+                           agent="threads = 1;"))
+    with a.connect() as c:
+        answers = c.batch([message("check", {"user": "u", "cost": 3})] * 1000, 1)
+        assert all(not x["deny"] and x["limit"] == 100000 for x in answers)
+        # One connection, one after the other: each sees its own and those before.
+        assert [x["remaining"] for x in answers] == [100000 - 3 * (i + 1) for i in range(1000)]
+        # It asks, and nothing is spent.
+        assert c.check(user="u", cost=0)["remaining"] == 97000
+        assert c.check(user="u", cost=100001)["reason"] == "oversize"
+    assert stopped(a)["lease_spent"] > 2000
+
+
+# --- few calls -------------------------------------------------------------------------------
+
+def test_a_hot_key_is_hardly_asked_for(run, redis):
+    a = redisd.settled(run(rules=leased(rate=f"1000000/{LONG}"), top=redis.group(),
+                           agent="threads = 1;"))
+    with a.connect() as c:
+        c.batch(asked(500), 10)
+        before = redis.calls()["evalsha"]
+        begin = time.monotonic()
+        answers = c.batch(asked(5000), 10)
+        took = time.monotonic() - begin
+    assert admitted(answers) == 5000
+    # Without, each ten would be one. A block lasts for an eighth of a second.
+    assert redis.calls()["evalsha"] - before <= 10 + 20 * took < 400
+
+
+def test_a_cold_key_is_asked_for_each_time(run, redis):
+    a = redisd.settled(run(rules=leased(), top=redis.group()))
+    for left in range(5):
+        assert a.check(user="u")["remaining"] == LIMIT - 1 - left
+        time.sleep(0.15)
+    assert value(redis)[1] == 0
+    assert stopped(a)["lease_blocks"] == 0
+
+
+# --- how blocks end --------------------------------------------------------------------------
+
+@pytest.mark.parametrize("algorithm", ["token-bucket", "fixed-window", "sliding-window"])
+@pytest.mark.parametrize("how", ["drain", "idle", "reload"])
+def test_what_is_not_spent_comes_back(run, redis, how, algorithm):
+    text = leased(rate=f"100000/{LONG}", algorithm=f'"{algorithm}"')
+    a = redisd.settled(run(rules=text, top=redis.group()))
+    answers = hammer([a], lambda n: asked(333))
+    assert admitted(answers) == 999
+    if how == "drain":
+        assert a.stop() == 0
+    elif how == "reload":
+        a.rewrite(rules=text.replace("0.1", "0.05"), top=redis.group())
+        a.reload(lambda: "reloaded" in a.stderr or "generation=2" in a.stderr)
+
+    def is_back():
+        if algorithm == "token-bucket":
+            used, out = value(redis)
+            return out == 0 and abs(used - 999) < 0.01
+        return window(redis) == 999
+    until(is_back, "what was not spent to come back")
+
+
+def test_a_dead_agent_frees_itself(run, redis):
+    """What it had is debited, and the bucket refills without that; then it does with it."""
+    # Refills within 50 ms, but for what is out.
+    a = redisd.settled(run(rules=leased(rate="100000/second burst 5000", lease=0.5), top=redis.group()))
+    b = redisd.settled(run(rules=rule(rate="100000/second burst 5000"), top=redis.group()))
+    for _ in range(20):
+        hammer([a], lambda n: asked(200))
+        a.send_signal(redisd.signal.SIGSTOP)
+        (key,) = redis.keys()
+        if len(redis("GET", key)) == 24:
+            break
+        a.send_signal(redisd.signal.SIGCONT)
+    a.kill()
+    # (Other agents' takes leave what is out as it is.)
+    assert b.check(user="u")["reason"] == "ok"
+    # All of it can be had only when nothing is out any more.
+    until(lambda: not b.check(user="u", cost=5000)["deny"], "a bucket that is full")
+    assert value(redis)[1] == 0
+
+
+def test_a_block_in_hand_while_redis_is_away(run, redis):
+    a = redisd.settled(run(rules=leased(rate=f"1000000/{LONG}", on_failure='"closed"'),
+                           top=redis.group(timeout="500ms"), agent="threads = 1;"))
+    with a.connect() as c:
+        c.batch(asked(3000), 10)
+        redis.pause()
+        try:
+            # Some are in hand, and when these are spent the failure policy denies.
+            answers = []
+            while len(answers) < 100000 and not (answers and answers[-1]["deny"]):
+                answers.append(c.check(user="u"))
+        finally:
+            redis.resume()
+    reasons = [x["reason"] for x in answers]
+    assert reasons[0] == "ok" and reasons[-1] == "degraded"
+    assert reasons.count("ok") >= 10
