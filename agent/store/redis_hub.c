@@ -41,6 +41,7 @@ struct redis_hub {
 	usec_t started_at, resolved_at;
 	struct seed *seed; /* settings.server_n of them */
 	struct redis_listener self;
+	bool in_doubt; /* the map has been asked for by a store */
 
 	_Atomic(bool) wants_to_know; /* some store does */
 
@@ -84,7 +85,9 @@ static void publish_map(struct redis_hub *h, struct redis_map *m)
 	struct redis_map *old = m;
 
 	pthread_mutex_lock(&h->lock);
-	if (!h->map || !redis_map_eq(h->map, m)) {
+	/* Also the same once more, to who has been led elsewhere since. */
+	if (!h->map || h->in_doubt || !redis_map_eq(h->map, m)) {
+		h->in_doubt = false;
 		old = h->map;
 		m->generation = old ? old->generation + 1 : 1;
 		h->map = m;
@@ -189,6 +192,12 @@ static void look(struct redis_hub *h)
 	}
 }
 
+static void ask_nodes(struct redis_hub *h, usec_t now, usec_t soonest, bool in_doubt)
+{
+	h->in_doubt |= in_doubt;
+	redis_cluster_ask(h->cluster, now, soonest, in_doubt);
+}
+
 static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 {
 	(void)loop;
@@ -199,7 +208,7 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 		if (h->settings.mode == REDIS_SENTINEL)
 			redis_sentinels_ask(h->sentinels, now, ASK_SOONEST);
 		if (h->settings.mode == REDIS_CLUSTER)
-			redis_cluster_ask(h->cluster, now, ASK_SOONEST, true);
+			ask_nodes(h, now, ASK_SOONEST, true);
 		resolve_again(h, now);
 	}
 	look(h);
@@ -234,7 +243,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 				"see redis.servers and redis.master", NULL);
 	}
 	if (h->settings.mode == REDIS_CLUSTER) {
-		redis_cluster_ask(h->cluster, now, wanted ? ASK_SOONEST : ASK_EVERY, wanted);
+		ask_nodes(h, now, wanted ? ASK_SOONEST : ASK_EVERY, wanted);
 		if (!h->map && now - h->started_at > NAMED_WITHIN)
 			redis_hub_away(h, &h->self, "no node has told the slots yet",
 				"see redis.servers, and the log line redis_node_away", NULL);

@@ -576,6 +576,16 @@ class Cluster:
         until(lambda: all(self.whole(n) for n in self.nodes), "the new node")
         return node
 
+    def replica(self, master):
+        """A node that follows this master, and takes over when it dies."""
+        node = self.launch(self.node(len(self.nodes)))
+        self.tool("--cluster", "add-node", f"127.0.0.1:{node.port}", f"127.0.0.1:{master.port}",
+                  "--cluster-slave", "--cluster-master-id", self.identity(master))
+        until(lambda: node.info("replication").get("master_link_status") == "up", "the replica")
+        until(lambda: all(self.identity(node).encode() in n("CLUSTER", "NODES") for n in self.nodes),
+              "the others to know it")
+        return node
+
     @staticmethod
     def identity(node):
         return node("CLUSTER", "MYID").decode()

@@ -121,3 +121,80 @@ def test_a_node_that_dies_and_comes_back(run, cluster):
         until(lambda: asker.reasons(back)["ok"] >= 100, "recovery")
     assert max(seconds for _, seconds, _ in asker.got) <= 0.2 + 1.0
     assert set(asker.reasons()) <= {"ok", "degraded"}
+
+
+def in_time(got, timeout):
+    """Every check was answered within its deadline, and what a busy machine adds."""
+    assert max(seconds for _, seconds, _ in got) <= timeout + 0.5
+
+
+def test_limits_on_several_nodes_while_slots_move(run, cluster):
+    """Parts that are sent on, or have to come again: never more than any of the limits."""
+    some = [run(rules=NESTED, top=cluster.group(on_failure="closed")) for _ in range(2)]
+    assert some[0].check(user="u0", org="o0")["reason"] == "ok"
+    slots = [cluster.slot(k) for k in cluster.keys()]
+    over = threading.Event()
+    moved = []
+
+    def move():
+        while not over.is_set():
+            for slot in slots:
+                to = next(n for n in cluster.nodes if n is not cluster.owner(slot))
+                cluster.migrate(slot, to, 0.005)
+                moved.append(slot)
+    t = threading.Thread(target=move)
+    t.start()
+    asked = [("u0", "o0"), ("u1", "o0"), ("u2", "o1"), ("u0", "o1")]
+    try:
+        answers = hammer(some, lambda n: [message("check", {"user": u, "org": o}) for u, o in
+                                          redisd.shuffled(asked * 100, n)], 2)
+    finally:
+        over.set()
+        t.join()
+    assert moved and {a["reason"] for a in answers} <= {"ok", "limited"}
+    assert 900 <= admitted(answers) + 1 <= 1000
+
+
+def test_a_replica_takes_over(run, tmp_path):
+    """Its slots are found at another address, without a restart; others never miss them."""
+    c = redisd.Cluster(tmp_path)
+    try:
+        c.start()
+        replica = c.replica(c.nodes[0])
+        a = run(rules=rule(rate=f"100000/{LONG}"), top=c.group(timeout="200ms", on_failure="closed"))
+        users = [f"u{i}" for i in range(30)]
+        with Asker(a, lambda i: {"user": users[i % 30]}) as asker:
+            until(lambda: asker.reasons()["ok"] >= 100, "the cluster")
+            c.nodes[0].kill()
+            until(lambda: replica.info("replication")["role"] == "master", "a failover", 30)
+            until(lambda: len(asker.got) and {x["reason"] for _, _, x in asker.got[-60:]} == {"ok"},
+                  "the new master", 30)
+        in_time(asker.got, 0.2)
+        assert set(asker.reasons()) <= {"ok", "degraded"}
+        assert replica.keys()
+    finally:
+        c.finish()
+
+
+def test_only_who_needs_the_node_misses_it(run, cluster):
+    a = run(rules=rule(rate=f"100000/{LONG}"), top=cluster.group(timeout="200ms", on_failure="closed"))
+    users = {f"u{i}": None for i in range(30)}
+    for u in users:
+        before = {n.port: set(n.keys()) for n in cluster.nodes}
+        assert a.check(user=u)["reason"] == "ok"
+        users[u] = next(n for n in cluster.nodes if set(n.keys()) != before[n.port])
+    lost = users["u0"]
+    lost.pause()
+    try:
+        until(lambda: a.check(user="u0")["reason"] == "degraded", "the failure")
+        for u, node in users.items():
+            assert (a.check(user=u)["reason"] == "degraded") == (node is lost)
+    finally:
+        lost.resume()
+    until(lambda: all(a.check(user=u)["reason"] == "ok" for u in users), "recovery")
+
+
+def test_the_documented_acl_is_enough(cluster):
+    """After all of this: nothing was refused to the agent's user."""
+    for n in cluster.nodes:
+        assert not [e for e in n.denied() if redisd.USER.encode() in e]
