@@ -1,283 +1,11 @@
 #include "admin/http.h"
 
-#include "admin/json.h"
-#include "admin/peer.h"
+#include "admin/request.h"
 
-#include <errno.h>
-#include <microhttpd.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
-
-struct http {
-	struct http_settings settings;
-	struct peers peers;
-	struct MHD_Daemon *daemon;
-	ev_io io;
-	ev_timer timer;
-	struct request *head; /* all that are under way */
-	struct peer *adding;  /* the connection that the daemon is being given */
-	uint64_t requests;
-	bool woken; /* a connection was resumed */
-	bool stopping;
-};
-
-struct request {
-	struct http *http;
-	struct request *next, **link;
-	struct MHD_Connection *connection;
-	struct peer *peer;
-	const struct route *route; /* NULL: refused */
-	bool by_token;
-	bool asked;     /* the handler has it, or had */
-	bool suspended; /* the daemon does nothing about it until it is resumed */
-	bool too_long;
-	struct MHD_Response *response; /* owned; what it will get */
-	int status;
-	char *body; /* owned */
-	size_t body_n;
-	void (*gone)(void *arg);
-	void *gone_arg;
-	struct stream *stream; /* owned */
-};
-
-struct stream {
-	struct request *request;
-	void (*ended)(void *arg);
-	void *arg;
-	size_t n;
-	char bytes[HTTP_STREAM_BYTES_MAX];
-};
-
-/* ---- replies ---- */
-
-static void put_header(struct MHD_Response *r, const char *name, const char *value)
-{
-	(void)MHD_add_response_header(r, name, value);
-}
-
-/* The same for everything: nothing that is served here is to be framed, sniffed or kept. */
-static void put_headers(struct MHD_Response *r, const char *type)
-{
-	put_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-	put_header(r, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
-	put_header(r, "X-Content-Type-Options", "nosniff");
-	put_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-	put_header(r, "Referrer-Policy", "no-referrer");
-	put_header(r, "Cross-Origin-Resource-Policy", "same-origin");
-}
-
-/* The daemon runs when a socket is ready, or some time is over; a connection that goes on is
- * neither (it has no descriptor of its own to tell its loop). */
-static void resume(struct request *r)
-{
-	struct http *http = r->http;
-	if (!r->suspended)
-		return;
-	r->suspended = false;
-	MHD_resume_connection(r->connection);
-	http->woken = true;
-	ev_timer_stop(http->settings.loop, &http->timer);
-	ev_timer_set(&http->timer, 0., 0.);
-	ev_timer_start(http->settings.loop, &http->timer);
-}
-
-static void set_response(struct request *r, int status, struct MHD_Response *response)
-{
-	r->response = response;
-	r->status = status;
-	r->gone = NULL;
-	resume(r); /* where the handler kept it */
-}
-
-static struct MHD_Response *make_response(char *body, size_t n, const char *type)
-{
-	struct MHD_Response *response = body ? MHD_create_response_from_buffer(
-						       n, body, MHD_RESPMEM_MUST_FREE)
-					     : NULL;
-	if (!response) {
-		free(body);
-		return NULL;
-	}
-	put_headers(response, type);
-	return response;
-}
-
-static void reply_no_memory(struct request *r)
-{
-	static const char text[] = "{\"type\":\"about:blank\",\"title\":\"Service Unavailable\","
-				   "\"status\":503,\"detail\":\"no memory\"}\n";
-	struct MHD_Response *response = MHD_create_response_from_buffer(
-		sizeof text - 1, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
-	if (response)
-		put_headers(response, "application/problem+json");
-	set_response(r, 503, response);
-}
-
-void request_reply(struct request *r, int status, const char *type, char *body, size_t n)
-{
-	struct MHD_Response *response = make_response(body, n, type);
-	if (response)
-		set_response(r, status, response);
-	else
-		reply_no_memory(r);
-}
-
-/* With a newline at its end, for people. NULL: no memory. */
-static char *dump(json_t *json, size_t *n)
-{
-	char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
-	json_decref(json);
-	if (!text)
-		return NULL;
-	*n = strlen(text);
-	char *longer = realloc(text, *n + 2);
-	if (!longer) {
-		free(text);
-		return NULL;
-	}
-	memcpy(longer + (*n)++, "\n", 2);
-	return longer;
-}
-
-void request_reply_json(struct request *r, int status, json_t *json)
-{
-	size_t n = 0;
-	char *text = dump(json, &n);
-	request_reply(r, status, "application/json", text, n);
-}
-
-void request_reply_problem(struct request *r, int status, json_t *json)
-{
-	size_t n = 0;
-	char *text = dump(json, &n);
-	request_reply(r, status, "application/problem+json", text, n);
-}
-
-static const char *title_of(int status)
-{
-	const char *title = MHD_get_reason_phrase_for((unsigned)status);
-	return title ? title : "Error";
-}
-
-/* The methods of a path, for Allow; how many there are. */
-static unsigned methods_of(const struct http_settings *s, const char *path, char *out, size_t size)
-{
-	static const char *const name[] = { "GET, HEAD", "POST", "PUT", "DELETE" };
-	unsigned n = 0;
-	out[0] = '\0';
-	for (unsigned i = 0; i < s->route_n; i++) {
-		if (strcmp(s->route[i].path, path) != 0)
-			continue;
-		size_t used = strlen(out);
-		(void)snprintf(
-			out + used, size - used, "%s%s", n++ ? ", " : "", name[s->route[i].method]);
-	}
-	return n;
-}
-
-static void reply_problem(
-	struct request *r, int status, const char *detail, const char *header, const char *value)
-{
-	size_t n = 0;
-	char *text = dump(
-		json_pack("{s:s, s:s, s:i, s:o}", "type", "about:blank", "title", title_of(status),
-			"status", status, "detail", json_of(str_of(detail))),
-		&n);
-	struct MHD_Response *response = make_response(text, n, "application/problem+json");
-	if (!response) {
-		reply_no_memory(r);
-		return;
-	}
-	if (header)
-		put_header(response, header, value);
-	set_response(r, status, response);
-}
-
-void request_problem(struct request *r, int status, const char *format, ...)
-{
-	char detail[1024];
-	va_list args;
-	va_start(args, format);
-	(void)vsnprintf(detail, sizeof detail, format, args);
-	va_end(args);
-	reply_problem(r, status, detail, NULL, NULL);
-}
-
-/* ---- streams ---- */
-
-static ssize_t on_read(void *arg, uint64_t pos, char *out, size_t max)
-{
-	(void)pos;
-	struct request *r = arg;
-	struct stream *s = r->stream;
-	if (!s)
-		return MHD_CONTENT_READER_END_OF_STREAM;
-	size_t n = s->n < max ? s->n : max;
-	if (!n) {
-		if (r->http->stopping)
-			return MHD_CONTENT_READER_END_OF_STREAM;
-		MHD_suspend_connection(r->connection); /* until stream_write() */
-		r->suspended = true;
-		return 0;
-	}
-	memcpy(out, s->bytes, n);
-	memmove(s->bytes, s->bytes + n, s->n - n);
-	s->n -= n;
-	if (!s->n)
-		peer_enter(r->peer, PEER_STREAM);
-	return (ssize_t)n;
-}
-
-struct stream *request_stream(
-	struct request *r, const char *type, void (*ended)(void *arg), void *arg)
-{
-	enum { BLOCK = 4096 };
-	struct stream *s = malloc(sizeof *s);
-	struct MHD_Response *response = s ? MHD_create_response_from_callback(
-						    MHD_SIZE_UNKNOWN, BLOCK, on_read, r, NULL)
-					  : NULL;
-	if (!response) {
-		free(s);
-		reply_no_memory(r);
-		return NULL;
-	}
-	s->request = r;
-	s->ended = ended;
-	s->arg = arg;
-	s->n = 0;
-	put_headers(response, type);
-	r->stream = s;
-	set_response(r, 200, response);
-	return s;
-}
-
-bool stream_write(struct stream *s, const char *bytes, size_t n)
-{
-	if (n > sizeof s->bytes - s->n)
-		return false;
-	if (!s->n)
-		peer_enter(s->request->peer, PEER_REPLY); /* its deadline: to be read */
-	memcpy(s->bytes + s->n, bytes, n);
-	s->n += n;
-	/* Not the one that waits for its handler: its reply goes out first. */
-	if (s->request->response)
-		resume(s->request);
-	return true;
-}
-
-static void stream_end(struct request *r)
-{
-	struct stream *s = r->stream;
-	if (!s)
-		return;
-	r->stream = NULL;
-	s->ended(s->arg);
-	free(s);
-}
 
 /* ---- requests ---- */
 
@@ -340,7 +68,7 @@ static void request_free(struct request *r)
 {
 	if (r->gone)
 		r->gone(r->gone_arg);
-	stream_end(r);
+	request_end_stream(r);
 	*r->link = r->next;
 	if (r->next)
 		r->next->link = r->link;
@@ -350,6 +78,22 @@ static void request_free(struct request *r)
 		explicit_bzero(r->body, r->body_n); /* keys may be in it */
 	free(r->body);
 	free(r);
+}
+
+/* The methods of a path, for Allow; how many there are. */
+static unsigned methods_of(const struct http_settings *s, const char *path, char *out, size_t size)
+{
+	static const char *const name[] = { "GET, HEAD", "POST", "PUT", "DELETE" };
+	unsigned n = 0;
+	out[0] = '\0';
+	for (unsigned i = 0; i < s->route_n; i++) {
+		if (strcmp(s->route[i].path, path) != 0)
+			continue;
+		size_t used = strlen(out);
+		(void)snprintf(
+			out + used, size - used, "%s%s", n++ ? ", " : "", name[s->route[i].method]);
+	}
+	return n;
 }
 
 static enum method method_of(const char *name)
@@ -394,7 +138,7 @@ static bool may(struct request *r, const struct route *route, bool safe)
 	if (v.status == 401)
 		log_warning_every(USEC_PER_SEC, "admin_refused", KV_Z("peer", r->peer->who),
 			KV_Z("why", v.detail));
-	reply_problem(r, v.status, v.detail, v.status == 401 ? "WWW-Authenticate" : NULL,
+	request_refuse(r, v.status, v.detail, v.status == 401 ? "WWW-Authenticate" : NULL,
 		"Bearer realm=\"spoa-ratelimit\"");
 	return false;
 }
@@ -441,7 +185,7 @@ static void judge(struct request *r, const char *path, const char *method_name)
 	if (!route && methods_of(s, path, allow, sizeof allow)) {
 		char detail[160];
 		(void)snprintf(detail, sizeof detail, "this path knows %s", allow);
-		reply_problem(r, 405, detail, MHD_HTTP_HEADER_ALLOW, allow);
+		request_refuse(r, 405, detail, MHD_HTTP_HEADER_ALLOW, allow);
 	} else if (!route) {
 		request_problem(
 			r, 404, "there is no %.200s here: GET /api/v1 tells what there is", path);
@@ -646,7 +390,7 @@ static void release_all(struct http *http)
 		if (r->asked && !r->status)
 			request_problem(r, 503, "the agent stops");
 		else
-			resume(r);
+			request_resume(r);
 	}
 }
 

@@ -105,6 +105,9 @@ int field_slot(struct loader *, struct place, const char *what, const char *name
 /* identity.tiers_file, after the rules: it may bring tiers of its own. */
 void tiers_file_load(struct loader *);
 
+/* After the options: there is an admin interface only where some file has the group. */
+void admin_fill(struct loader *);
+
 /* After all tiers are known: the limits of every rule for every tier. */
 void rates_build(struct loader *);
 /* What the operator changed (config/changes.h), after the limits of every rule are there. */

@@ -1,0 +1,44 @@
+/* The group `admin`: whether there is one, and what cannot be. */
+#include "config/load.h"
+
+#include <stdlib.h>
+
+/* What an HTTP header can carry, and nobody guesses. */
+static void check_token(struct loader *l)
+{
+	enum { TOKEN_SHORT = 16 };
+	const char *token = l->values.settings.admin.token;
+	struct place at = l->option_at[OPTION_ID_admin_token];
+
+	for (const char *p = token; *p; p++)
+		if (*p <= ' ' || *p > '~') {
+			problem_add(l->problems, at,
+				"admin.token: want visible ASCII characters without blanks: "
+				"`openssl rand -hex 32` makes a good one");
+			return;
+		}
+	if (token[0] && strlen(token) < TOKEN_SHORT)
+		problem_warn(l->problems, at,
+			"admin.token is short: a guess may hit it; `openssl rand -hex 32` makes a good "
+			"one");
+}
+
+/* There is an admin interface only where the configuration has the group. */
+void admin_fill(struct loader *l)
+{
+	struct settings *s = &l->values.settings;
+
+	if (!l->has_admin) {
+		s->admin.listen_n = 0;
+		free(l->option_text[OPTION_ID_admin_listen]);
+		l->option_text[OPTION_ID_admin_listen] = NULL;
+		return;
+	}
+	check_token(l);
+	for (unsigned i = 0; i < s->admin.listen_n; i++)
+		if (!s->admin.token[0] && !listen_is_local(&s->admin.listen[i]))
+			problem_add(l->problems, l->option_at[OPTION_ID_admin_listen],
+				"admin.listen = \"%s\": other machines can reach it: set admin.token, "
+				"or listen on 127.0.0.1, [::1] or a UNIX socket",
+				s->admin.listen[i].text);
+}
