@@ -87,7 +87,9 @@ usec_t redis_backoff(usec_t *last, uint64_t *seed)
 	X("MISCONF", "it cannot save to disk and takes no writes; see its log") \
 	X("NOREPLICAS", "it takes no writes with fewer than min-replicas-to-write") \
 	X("CLUSTERDOWN", "the cluster does not cover all slots") \
-	X("MOVED", "it is a node of a cluster") \
+	X("MOVED", "it is a node of a cluster: set redis.mode = \"cluster\"") \
+	X("ERR This instance has cluster support disabled", \
+		"it is no node of a cluster: set redis.mode = \"single\"") \
 	X("DENIED", "it is in protected mode: set a password or its `bind`")
 
 const char *redis_error_hint(const char *error)

@@ -194,6 +194,22 @@ def test_only_who_needs_the_node_misses_it(run, cluster):
     until(lambda: all(a.check(user=u)["reason"] == "ok" for u in users), "recovery")
 
 
+def test_what_is_no_cluster_says_so(run, tmp_path, ends):
+    """And a node of one that is taken for a single server."""
+    single = ends(redisd.Server(tmp_path, "single"))
+    single.start()
+    a = run(rules=rule(), top=single.group(mode="cluster"))
+    until(lambda: "cluster support disabled" in a.stderr, "a word on it")
+    assert 'set redis.mode = \\"single' in a.stderr
+    assert a.check(user="u")["reason"] == "degraded"
+
+
+def test_a_node_taken_for_a_single_server_says_so(run, cluster):
+    a = run(rules=rule(), top=cluster.nodes[0].group(on_failure="closed"))
+    until(lambda: [a.check(user=f"u{i}") for i in range(20)] and "MOVED" in a.stderr, "a word on it")
+    assert 'redis.mode = \\"cluster\\"' in a.stderr
+
+
 def test_the_documented_acl_is_enough(cluster):
     """After all of this: nothing was refused to the agent's user."""
     for n in cluster.nodes:
