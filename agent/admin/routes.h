@@ -22,6 +22,17 @@
 	X(GET, "/api/v1/config", READ, config_show, \
 		"the active configuration with where each setting comes from, secrets redacted; as " \
 		"lines with Accept: text/plain") \
+	X(GET, "/api/v1/overrides", READ, overrides_show, "what is set for single clients") \
+	X(PUT, "/api/v1/overrides", CHANGE, overrides_put, \
+		"{user | key | ip, tier | rates | bypass | block, for | until, reason}: sets it for one") \
+	X(DELETE, "/api/v1/overrides", CHANGE, overrides_remove, \
+		"{user | key | ip, reason}: takes it away") \
+	X(GET, "/api/v1/enabled", READ, enabled_show, "which switches are set") \
+	X(PUT, "/api/v1/enabled", CHANGE, enabled_put, \
+		"{mode, rule, for | until, reason}: enforce, shadow or off, for all rules or one; " \
+		"configured: as the configuration says") \
+	X(POST, "/api/v1/reset", CHANGE, reset_now, \
+		"{rule | all, reason}: the counters of a rule, or of all, begin anew") \
 	X(POST, "/api/v1/reload", CHANGE, reload_now, \
 		"as SIGHUP: 200 with what changed, or 422 with every error")
 

@@ -305,6 +305,11 @@ struct ev_loop *control_loop(struct control *c)
 	return c->loop;
 }
 
+struct desk *control_desk(struct control *c)
+{
+	return c->desk;
+}
+
 const struct snapshot *control_snapshot(const struct control *c)
 {
 	return c->snapshot;

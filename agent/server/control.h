@@ -2,6 +2,7 @@
 #ifndef SERVER_CONTROL_H
 #define SERVER_CONTROL_H
 
+#include "server/desk.h"
 #include "server/listener.h"
 #include "server/report.h"
 #include "server/tally.h"
@@ -47,6 +48,8 @@ const struct control_args *control_args(const struct control *);
 usec_t control_started_at(const struct control *); /* UTC */
 /* Borrowed, until a reload: not longer than this turn of the loop. */
 const struct snapshot *control_snapshot(const struct control *);
+
+struct desk *control_desk(struct control *); /* what the operator changes */
 
 void control_report(struct control *, struct report *);
 bool control_tally(struct control *, struct tally_sum *); /* false: out of memory */

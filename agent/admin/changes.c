@@ -1,0 +1,316 @@
+/* /api/v1/overrides, /api/v1/enabled, /api/v1/reset: what the operator changes (config/changes.h).
+ */
+#include "admin/json.h"
+#include "admin/routes.h"
+#include "config/changes.h"
+#include "config/rate.h"
+
+#include <stdlib.h>
+
+#define FOR_MAX (366 * 10 * USEC_PER_DAY)
+
+static const struct admin *admin_of(struct request *r)
+{
+	return request_context(r);
+}
+
+static struct desk *desk_of(struct request *r)
+{
+	return control_desk(admin_of(r)->control);
+}
+
+/* The body as an object; NULL: the request has its answer. */
+static json_t *body_of(struct request *r)
+{
+	struct str body = request_body(r);
+	json_error_t e;
+	json_t *v = json_loadb(body.p ? body.p : "", body.n, JSON_REJECT_DUPLICATES, &e);
+
+	if (json_is_object(v))
+		return v;
+	if (v)
+		request_problem(r, 400, "the body is no JSON object: want { … }");
+	else
+		request_problem(r, 400, "the body is no JSON: %s at byte %d", e.text, e.position);
+	json_decref(v);
+	return NULL;
+}
+
+/* A member that holds a text; "" where it is not there. NULL: the request has its answer. */
+static const char *text_of(struct request *r, json_t *body, const char *name)
+{
+	json_t *v = json_object_get(body, name);
+
+	if (!v || json_is_null(v))
+		return "";
+	if (json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v))
+		return json_string_value(v);
+	request_problem(r, 422, "%s: want a text", name);
+	return NULL;
+}
+
+/* "for": "10m", or "until": SECONDS, as `until` of the change. false: the request has its answer.
+ */
+static bool take_end(struct request *r, json_t *body, json_t *change)
+{
+	json_t *length = json_object_get(body, "for"), *until = json_object_get(body, "until");
+	int64_t now = clock_read().utc / USEC_PER_SEC;
+	usec_t v;
+
+	if (length && until) {
+		request_problem(r, 422, "\"for\" and \"until\": want one of them");
+		return false;
+	}
+	if (length) {
+		if (!json_is_string(length) ||
+			!duration_parse(str_of(json_string_value(length)), &v) ||
+			v < USEC_PER_SEC || v > FOR_MAX) {
+			request_problem(
+				r, 422, "for: want a duration of 1s at least, like \"10m\"");
+			return false;
+		}
+		until = json_integer(now + (v + USEC_PER_SEC - 1) / USEC_PER_SEC);
+		(void)json_object_set_new(change, "until", until);
+		return true;
+	}
+	if (until && (!json_is_integer(until) || json_integer_value(until) <= now)) {
+		request_problem(r, 422, "until: want an instant in the future, in Unix seconds");
+		return false;
+	}
+	return !until || json_object_set(change, "until", until) == 0;
+}
+
+static struct act act_of(struct request *r, const char *reason)
+{
+	return (struct act){ .who = request_who(r), .reason = *reason ? reason : NULL };
+}
+
+/* Members that nobody knows are told: a typing error must not pass for a bare override. */
+static bool members_check(struct request *r, json_t *body, const char *const *known, size_t n)
+{
+	const char *name;
+	json_t *v;
+
+	json_object_foreach(body, name, v)
+	{
+		size_t i = 0;
+		while (i < n && strcmp(name, known[i]) != 0)
+			i++;
+		if (i == n) {
+			request_problem(r, 422, "\"%.64s\": no such member", name);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- overrides ---- */
+
+static const char *const subject_by[] = { "user", "key", "ip" };
+
+/* The one for whom it is: "override:user:alice". false: the request has its answer. */
+static bool take_subject(struct request *r, json_t *body, char name[CHANGE_NAME_MAX + 16])
+{
+	const char *found = NULL;
+	char subject[CHANGE_NAME_MAX], err[256];
+	json_t *value = NULL;
+
+	for (unsigned i = 0; i < 3; i++) {
+		json_t *v = json_object_get(body, subject_by[i]);
+		if (!v)
+			continue;
+		if (found) {
+			request_problem(r, 422, "\"%s\" and \"%s\": want one of user, key, ip",
+				found, subject_by[i]);
+			return false;
+		}
+		found = subject_by[i];
+		value = v;
+	}
+	if (!found || !json_is_string(value)) {
+		request_problem(r, 422, "want one of \"user\", \"key\" or \"ip\", with a text");
+		return false;
+	}
+	struct str text = { json_string_value(value), json_string_length(value) };
+	if (!change_subject(found, text, subject, err, sizeof err)) {
+		request_problem(r, 422, "%s", err);
+		return false;
+	}
+	snprintf(name, CHANGE_NAME_MAX + 16, "override:%s", subject);
+	return true;
+}
+
+/* A change as it is shown: with whom it is for. */
+static json_t *override_json(const char *name, json_t *value)
+{
+	json_t *o = json_copy(value);
+	const char *subject = name + strlen("override:"), *colon = strchr(subject, ':');
+	char by[8] = "";
+
+	if (!o || (size_t)(colon - subject) >= sizeof by)
+		return o;
+	memcpy(by, subject, (size_t)(colon - subject));
+	(void)json_object_set_new(o, by, json_string(colon + 1));
+	return o;
+}
+
+static void add_override(void *with, const char *name, json_t *value)
+{
+	(void)json_array_append_new(with, override_json(name, value));
+}
+
+void overrides_show(struct request *r)
+{
+	json_t *list = json_array();
+
+	changes_each(desk_changes(desk_of(r)), "override:", add_override, list);
+	request_reply_json(r, 200, json_pack("{s:o}", "overrides", list));
+}
+
+static void put_override(struct request *r, json_t *body, json_t *change)
+{
+	static const char *const known[] = { "user", "key", "ip", "tier", "rates", "bypass",
+		"block", "for", "until", "reason" };
+	char name[CHANGE_NAME_MAX + 16], err[512];
+	const char *reason = text_of(r, body, "reason");
+
+	if (!reason || !members_check(r, body, known, sizeof known / sizeof *known) ||
+		!take_subject(r, body, name) || !take_end(r, body, change))
+		return;
+	for (unsigned i = 3; i < 7; i++) {
+		json_t *v = json_object_get(body, known[i]);
+		if (v && !json_is_null(v) && !json_is_false(v))
+			(void)json_object_set(change, known[i], v);
+	}
+	if (desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err))
+		request_reply_json(r, 200, override_json(name, change));
+	else
+		request_problem(r, 422, "%s", err);
+}
+
+void overrides_put(struct request *r)
+{
+	json_t *body = body_of(r), *change = json_object();
+
+	if (body && change)
+		put_override(r, body, change);
+	else if (body)
+		request_problem(r, 503, "out of memory");
+	json_decref(body);
+	json_decref(change);
+}
+
+void overrides_remove(struct request *r)
+{
+	static const char *const known[] = { "user", "key", "ip", "reason" };
+	char name[CHANGE_NAME_MAX + 16], err[256];
+	json_t *body = body_of(r);
+	const char *reason = body ? text_of(r, body, "reason") : NULL;
+
+	if (reason && members_check(r, body, known, sizeof known / sizeof *known) &&
+		take_subject(r, body, name)) {
+		if (desk_remove(desk_of(r), name, act_of(r, reason), err, sizeof err))
+			request_reply_json(
+				r, 200, json_pack("{s:s}", "removed", name + strlen("override:")));
+		else
+			request_problem(r, 404, "%s", err);
+	}
+	json_decref(body);
+}
+
+/* ---- the emergency switch ---- */
+
+static void add_switch(void *with, const char *name, json_t *value)
+{
+	json_t *o = json_copy(value);
+	const char *rule = name + strlen("switch:");
+
+	(void)json_object_set_new(o, "rule", *rule ? json_string(rule) : json_null());
+	(void)json_array_append_new(with, o);
+}
+
+void enabled_show(struct request *r)
+{
+	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
+	json_t *list = json_array();
+
+	changes_each(desk_changes(desk_of(r)), "switch:", add_switch, list);
+	request_reply_json(
+		r, 200, json_pack("{s:b, s:o}", "enabled", p->enabled, "switches", list));
+}
+
+static void put_switch(struct request *r, json_t *body, json_t *change)
+{
+	static const char *const known[] = { "rule", "mode", "for", "until", "reason" };
+	char name[CHANGE_NAME_MAX], err[512];
+	const char *rule = text_of(r, body, "rule");
+	const char *mode = rule ? text_of(r, body, "mode") : NULL;
+	const char *reason = mode ? text_of(r, body, "reason") : NULL;
+	bool good;
+
+	if (!reason || !members_check(r, body, known, sizeof known / sizeof *known) ||
+		!take_end(r, body, change))
+		return;
+	if (strlen(rule) > RULE_NAME_MAX) {
+		request_problem(r, 422, "rule: no rule has so long a name");
+		return;
+	}
+	snprintf(name, sizeof name, "switch:%s", rule);
+	if (strcmp(mode, "configured") == 0) {
+		good = desk_remove(desk_of(r), name, act_of(r, reason), err, sizeof err);
+	} else if (change_mode(mode) < 0) {
+		request_problem(r, 422,
+			"mode: want enforce, shadow or off, or configured for what the configuration says");
+		return;
+	} else {
+		(void)json_object_set_new(change, "mode", json_string(mode));
+		good = desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err);
+	}
+	if (good)
+		enabled_show(r);
+	else
+		request_problem(r, 422, "%s", err);
+}
+
+void enabled_put(struct request *r)
+{
+	json_t *body = body_of(r), *change = json_object();
+
+	if (body && change)
+		put_switch(r, body, change);
+	else if (body)
+		request_problem(r, 503, "out of memory");
+	json_decref(body);
+	json_decref(change);
+}
+
+/* ---- counters begin anew ---- */
+
+static void reset(struct request *r, json_t *body)
+{
+	static const char *const known[] = { "rule", "all", "reason" };
+	const char *rule = text_of(r, body, "rule");
+	const char *reason = rule ? text_of(r, body, "reason") : NULL;
+	bool all = json_is_true(json_object_get(body, "all"));
+	char err[512];
+
+	if (!reason || !members_check(r, body, known, sizeof known / sizeof *known))
+		return;
+	if (all == (*rule != '\0'))
+		request_problem(r, 422,
+			"want \"rule\": NAME for the counters of one rule, or \"all\": true for those "
+			"of all");
+	else if (desk_reset_rule(desk_of(r), all ? NULL : rule, act_of(r, reason), err, sizeof err))
+		request_reply_json(r, 200, json_pack("{s:s}", "reset", all ? "all rules" : rule));
+	else
+		request_problem(r, 422, "%s", err);
+}
+
+void reset_now(struct request *r)
+{
+	json_t *body = body_of(r);
+
+	if (body)
+		reset(r, body);
+	json_decref(body);
+}

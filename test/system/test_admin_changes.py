@@ -1,0 +1,253 @@
+"""What an operator changes through the admin interface of a real agent: overrides, switches, resets; that
+it holds at once, ends by itself, goes on through reloads and restarts, and is written down."""
+
+import json
+import time
+
+import pytest
+
+from agent import until
+from test_admin import BEARER, Admin
+
+RULES = '''
+{ name = "api"; per = [ "user" ]; rate = { gold = "9/day"; default = "3/day"; }; algorithm = "fixed-window"; },
+{ name = "key"; per = [ "key" ]; rate = "2/day"; },
+{ name = "ip"; per = [ "ip" ]; rate = "4/day"; }
+'''
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def admin(run, tmp_path):
+    return Admin(run, tmp_path, rules=RULES)
+
+
+def change(admin, path, method="PUT", status=200, unix=False, headers=BEARER, **body):
+    a = admin.ask(path, method, unix, {**JSON, **headers}, json.dumps(body))
+    assert a.status == status, a
+    return a.json
+
+
+def override(admin, method="PUT", **body):
+    return change(admin, "/api/v1/overrides", method, **body)
+
+
+def passed(admin, n, **fields):
+    """How many of n checks pass, and the last answer."""
+    answers = [admin.agent.check(**fields) for _ in range(n)]
+    return sum(not a.denied for a in answers), answers[-1]
+
+
+def served(admin, reason, **fields):
+    """A change is taken over between two batches: until then."""
+    until(lambda: admin.agent.check(cost=0, **fields)["reason"] == reason)
+
+
+def audit(admin):
+    return [line for line in admin.agent.lines() if " audit " in line]
+
+
+# --- overrides -----------------------------------------------------------------------------------
+
+def test_an_override_for_a_user(admin):
+    assert passed(admin, 5, user="alice")[0] == 3
+    told = override(admin, user="alice", tier="gold", reason="ticket 42", **{"for": "1h"})
+    assert told["tier"] == "gold" and told["user"] == "alice" and told["who"] == "token"
+    assert told["reason"] == "ticket 42"
+    assert 3590 <= told["until"] - time.time() <= 3601
+    # three were used of the counter that all tiers share
+    until(lambda: admin.agent.check(cost=0, user="alice")["tier"] == "gold")
+    got, last = passed(admin, 8, user="alice")
+    assert got == 6 and last["limit"] == 9
+    assert passed(admin, 5, user="bob")[0] == 3
+    assert [o["user"] for o in admin.ask("/api/v1/overrides").json["overrides"]] == ["alice"]
+    assert override(admin, "DELETE", user="alice") == {"removed": "user:alice"}
+    until(lambda: admin.agent.check(cost=0, user="alice")["tier"] == "anonymous")
+    override(admin, "DELETE", user="alice", status=404)
+    assert admin.ask("/api/v1/overrides").json == {"overrides": []}
+
+
+def test_bypass_and_block(admin):
+    override(admin, user="vip", bypass=True)
+    served(admin, "bypassed", user="vip")
+    assert passed(admin, 20, user="vip")[0] == 20
+    override(admin, user="vip", block=True)
+    served(admin, "blocked", user="vip")
+    assert admin.agent.check(user="vip").denied
+    override(admin, "DELETE", user="vip")
+    served(admin, "ok", user="vip")
+
+
+def test_rates_of_one_rule(admin):
+    override(admin, user="carol", rates={"api": "5/day", "ip": "unlimited"})
+    until(lambda: admin.agent.check(cost=0, user="carol", ip="10.9.9.9")["limit"] == 5)
+    got, last = passed(admin, 9, user="carol", ip="10.9.9.9")
+    assert got == 5 and last["rule"] == "api"
+    refused = override(admin, user="carol", rates={"nope": "5/day"}, status=422)
+    assert "nope" in refused["detail"], refused
+    refused = override(admin, user="carol", rates={"api": "5/day burst 9"}, status=422)
+    assert "algorithm" in refused["detail"], refused
+    assert admin.ask("/api/v1/overrides").json["overrides"][0]["rates"]["api"] == "5/day"
+
+
+def test_a_key_is_nowhere_in_clear(admin, tmp_path):
+    override(admin, key="topsecretkey", block=True, reason="leaked")
+    served(admin, "blocked", key="topsecretkey")
+    import hashlib
+    digest = "sha256:" + hashlib.sha256(b"topsecretkey").hexdigest()
+    shown = admin.ask("/api/v1/overrides")
+    assert shown.json["overrides"][0]["key"] == digest
+    assert "topsecretkey" not in shown.text + admin.agent.stderr
+    # its hash does as well as itself
+    override(admin, "DELETE", key=digest)
+    served(admin, "ok", key="topsecretkey")
+
+
+def test_addresses_by_prefix(admin):
+    override(admin, ip="2001:db8::/32", block=True)
+    override(admin, ip="2001:db8:1::/48", bypass=True)
+    served(admin, "bypassed", ip="2001:db8:1::5")
+    served(admin, "blocked", ip="2001:db8:2::5")
+    assert [o["ip"] for o in admin.ask("/api/v1/overrides").json["overrides"]] == [
+        "2001:db8:1::/48", "2001:db8::/32"]
+
+
+def test_an_override_ends_by_itself(admin):
+    override(admin, user="dave", bypass=True, **{"for": "2s"})
+    served(admin, "bypassed", user="dave")
+    until(lambda: admin.agent.check(cost=0, user="dave")["reason"] == "ok")
+    assert admin.ask("/api/v1/overrides").json["overrides"] == []
+    lines = audit(admin)
+    assert "what=put" in lines[0] and "what=end" in lines[1], lines
+
+
+@pytest.mark.parametrize("body, word", [
+    ({}, "user"), ({"user": "a"}, "tier"), ({"user": "a", "ip": "10.0.0.1", "block": True}, "one of"),
+    ({"user": "a", "tier": "x", "block": True}, "one of"), ({"ip": "10.0.0", "block": True}, "ip"),
+    ({"user": "a", "block": True, "for": "soon"}, "duration"),
+    ({"user": "a", "block": True, "until": 5}, "future"),
+    ({"user": "a", "block": True, "unitl": 5}, "unitl"),
+    ({"user": "", "block": True}, "user"), ({"user": 5, "block": True}, "text"),
+    ({"user": "a", "rates": {"api": "often"}}, "often"),
+])
+def test_what_is_no_override_is_told(admin, body, word):
+    told = override(admin, status=422, **body)
+    assert word in told["detail"], told
+    assert admin.ask("/api/v1/overrides").json == {"overrides": []}
+
+
+def test_bodies_that_are_none(admin):
+    for body in (b"", b"{", b"[]", b"nonsense", b"\xff\xfe", b'{"user":"a","user":"b"}', b"1" * 70000):
+        a = admin.ask("/api/v1/overrides", "PUT", False, {**JSON, **BEARER}, body)
+        assert a.status in (400, 413), (body[:20], a)
+    assert admin.ask("/api/v1/overrides").json == {"overrides": []}
+
+
+# --- switches and resets -------------------------------------------------------------------------
+
+def test_the_emergency_switch(admin):
+    assert passed(admin, 5, user="erin")[0] == 3
+    told = change(admin, "/api/v1/enabled", mode="off", reason="the limiter is wrong")
+    assert told["enabled"] is False
+    served(admin, "disabled", user="erin")
+    assert passed(admin, 5, user="erin")[0] == 5
+    told = change(admin, "/api/v1/enabled", mode="configured")
+    assert told == {"enabled": True, "switches": []}
+    served(admin, "limited", user="erin")
+    change(admin, "/api/v1/enabled", mode="shadow")
+    served(admin, "ok", user="erin")
+    assert admin.agent.check(user="erin")["shadow"] == "api"
+    change(admin, "/api/v1/enabled", mode="configured")
+    change(admin, "/api/v1/enabled", mode="off", rule="api")
+    until(lambda: admin.agent.check(cost=0, user="erin")["reason"] == "ok")
+    assert admin.ask("/api/v1/enabled").json["switches"][0]["rule"] == "api"
+    refused = change(admin, "/api/v1/enabled", mode="off", rule="nope", status=422)
+    assert "nope" in refused["detail"], refused
+    change(admin, "/api/v1/enabled", mode="on", status=422)
+    change(admin, "/api/v1/enabled", mode="configured", rule="ip", status=422)
+
+
+def test_resets(admin):
+    for user in ("f1", "f2"):
+        assert passed(admin, 5, user=user, ip="10.8.8.8")[0] <= 3
+    assert admin.agent.check(user="f1", cost=0).denied
+    change(admin, "/api/v1/reset", "POST", rule="api")
+    served(admin, "ok", user="f1")
+    assert passed(admin, 5, user="f1")[0] == 3
+    assert admin.agent.check(cost=0, ip="10.8.8.8").denied  # another rule's counter
+    change(admin, "/api/v1/reset", "POST", all=True)
+    served(admin, "ok", ip="10.8.8.8")
+    assert passed(admin, 5, user="f1")[0] == 3
+    change(admin, "/api/v1/reset", "POST", rule="nope", status=422)
+    change(admin, "/api/v1/reset", "POST", status=422)
+    change(admin, "/api/v1/reset", "POST", rule="api", all=True, status=422)
+
+
+# --- by whom, and how long -----------------------------------------------------------------------
+
+def test_who_may_change(admin):
+    for path, method, body in (("/api/v1/overrides", "PUT", {"user": "a", "block": True}),
+                               ("/api/v1/overrides", "DELETE", {"user": "a"}),
+                               ("/api/v1/enabled", "PUT", {"mode": "off"}),
+                               ("/api/v1/reset", "POST", {"all": True})):
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            a = admin.ask(path, method, False, {**JSON, **headers}, json.dumps(body))
+            assert a.status in (401, 403), a
+        a = admin.ask(path, method, False, {**JSON, **BEARER, "Origin": "http://evil.example"},
+                      json.dumps(body))
+        assert a.status == 403, a
+    assert audit(admin) == []
+    assert admin.ask("/api/v1/enabled").json["enabled"] is True
+
+
+def test_the_socket_tells_its_user(run, tmp_path):
+    admin = Admin(run, tmp_path, token="", rules=RULES)
+    change(admin, "/api/v1/enabled", unix=True, headers={}, mode="shadow", reason="drill")
+    change(admin, "/api/v1/enabled", headers={}, mode="off", status=403)
+    line, = audit(admin)
+    assert 'who="uid=0"' in line or "who=uid=0" in line, line
+    assert "drill" in line and "switch:" in line, line
+
+
+def test_changes_go_on_through_reloads_and_restarts(run, tmp_path):
+    admin = Admin(run, tmp_path, rules=RULES, top=f'store: {{ state_file = "{tmp_path}/state"; }};')
+    override(admin, user="gina", bypass=True, reason="kept")
+    change(admin, "/api/v1/enabled", mode="off", rule="ip")
+    a = admin.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER})
+    assert a.status == 200, a
+    served(admin, "bypassed", user="gina")
+    admin.agent.restart()
+    served(admin, "bypassed", user="gina")
+    assert admin.ask("/api/v1/enabled").json["switches"][0]["rule"] == "ip"
+    assert admin.ask("/api/v1/overrides").json["overrides"][0]["reason"] == "kept"
+
+
+def test_a_hundred_overrides_under_load(admin):
+    """Each is a new configuration for the workers: none is lost, and no check either."""
+    import threading
+    stop, bad = threading.Event(), []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                assert admin.agent.check(user="load")["reason"] in ("ok", "limited")
+            except Exception as e:  # noqa: BLE001: told below
+                bad.append(e)
+                return
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for i in range(100):
+            def put(i=i):
+                a = admin.ask("/api/v1/overrides", "PUT", False, {**JSON, **BEARER},
+                              json.dumps({"user": f"u{i}", "bypass": True}))
+                assert a.status == 200 or "try again" in a.json["detail"], a
+                return a.status == 200
+            until(put)
+    finally:
+        stop.set()
+        thread.join()
+    assert not bad, bad
+    assert len(admin.ask("/api/v1/overrides").json["overrides"]) == 100
+    served(admin, "bypassed", user="u99")
