@@ -1,0 +1,395 @@
+/* What an agent holds: when it asks for a block, and for how much; what it spends, reports, gives
+ * back and drops. The shared counter is limit/lease.h's own. */
+#include "limit/ledger.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#define MS   USEC_PER_MSEC
+#define ZERO (1000 * LEASE_LIFE)
+#define DAYS (300 * USEC_PER_DAY) /* nothing refills */
+
+static struct rule rule;
+static struct limit limit, second;
+static struct ledger *ledger;
+static struct leased counter; /* as Redis has it, whose clock is an hour ahead */
+static usec_t t;
+
+#define AHEAD (3600 * USEC_PER_SEC)
+
+static int begin(void **state)
+{
+	(void)state;
+	rule = (struct rule){ .lease = 0.1, .algorithm = ALGORITHM_TOKEN_BUCKET };
+	limit = (struct limit){ .rule = &rule,
+		.quota = { ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, DAYS }, 1000, 1000 } };
+	second = limit;
+	counter = (struct leased){ 0 };
+	ledger = ledger_new(1);
+	t = ZERO;
+	return ledger ? 0 : -1;
+}
+
+static int end(void **state)
+{
+	(void)state;
+	ledger_free(ledger);
+	return 0;
+}
+
+static struct plan plan_of(int64_t cost)
+{
+	return (struct plan){ .n = 1,
+		.take = { { .limit = &limit, .key = { 7, 8 }, .cost = cost } } };
+}
+
+static bool spend(int64_t cost)
+{
+	struct plan p = plan_of(cost);
+	return ledger_spend(ledger, &p, t) == 1;
+}
+
+static unsigned spend_ones(unsigned most)
+{
+	unsigned n = 0;
+	while (n < most && spend(1))
+		n++;
+	return n;
+}
+
+static struct now redis_now(void)
+{
+	return (struct now){ .steady = t + AHEAD, .utc = t + AHEAD };
+}
+
+static struct ledger_ask next(void)
+{
+	struct ledger_ask a;
+	assert_true(ledger_next(ledger, &a, t));
+	return a;
+}
+
+static void nothing_more(void)
+{
+	struct ledger_ask a;
+	assert_false(ledger_next(ledger, &a, t));
+}
+
+/* Asks, and hears at once. */
+static uint32_t exchange(void)
+{
+	struct ledger_ask a = next();
+	struct leased after;
+	uint32_t granted = lease_apply(&a.quota, &counter, &a.ask, redis_now(), &after);
+
+	counter = after;
+	ledger_heard(ledger, &a, granted, &after, redis_now(), t, t);
+	return granted;
+}
+
+/* A block of 20: so many were wanted before there was one. */
+static void get_block(void)
+{
+	assert_int_equal(spend_ones(1), 0);
+	for (unsigned i = 1; i < 20; i++)
+		assert_false(spend(1));
+	assert_int_equal(exchange(), 20);
+	assert_int_equal(ledger_held(ledger), 20);
+}
+
+static void test_a_cold_key_asks_for_nothing(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 100; i++, t += 50 * MS)
+		assert_false(spend(1));
+	assert_false(ledger_wants(ledger));
+	assert_false(ledger_holds(ledger));
+}
+
+static void test_a_hot_key_gets_what_it_wants(void **state)
+{
+	(void)state;
+	get_block();
+	assert_int_equal(spend_ones(100), 20);
+	assert_int_equal(ledger_held(ledger), 0);
+	assert_int_equal(ledger_stats(ledger)->spent, 20);
+}
+
+static void test_never_more_than_the_lease(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 5000; i++)
+		(void)spend(1);
+	assert_int_equal(next().ask.want, 100);
+	ledger_free(ledger);
+	ledger = ledger_new(4); /* a quarter of it each */
+	for (unsigned i = 0; i < 5000; i++)
+		(void)spend(1);
+	assert_int_equal(next().ask.want, 25);
+}
+
+static void test_the_next_is_asked_for_before_this_is_empty(void **state)
+{
+	(void)state;
+	get_block();
+	assert_int_equal(spend_ones(5), 5);
+	nothing_more();
+	while (!ledger_wants(ledger))
+		assert_true(spend(1));
+	uint64_t left = ledger_held(ledger);
+	assert_true(left >= 5);
+	struct ledger_ask a = next();
+	assert_int_equal(a.ask.done, 20 - left); /* and what was spent is told */
+	assert_int_equal(a.ask.back, 0);
+	assert_true(a.ask.want + left >= 20);
+	assert_int_equal(spend_ones(100), left);
+	nothing_more(); /* one at a time */
+}
+
+static void test_what_is_left_is_told(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(3);
+
+	counter.bucket.used = 100;
+	counter.bucket.at = t + AHEAD;
+	get_block();
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	assert_true(p.take[0].verdict.admits && !p.take[0].verdict.oversize);
+	assert_true(p.take[0].verdict.left > 896.9 && p.take[0].verdict.left < 897.1);
+	assert_int_equal(ledger_now(ledger, t).utc, t + AHEAD);
+	p = plan_of(0);
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	assert_int_equal(ledger_held(ledger), 17);
+}
+
+static void test_what_costs_more_than_is_in_hand_goes_elsewhere(void **state)
+{
+	(void)state;
+	get_block();
+	assert_false(spend(21));
+	assert_true(spend(20));
+	assert_false(spend(0));
+}
+
+/* A rule's takes are spent all, or none. */
+static void test_a_rule_with_two_limits(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(1);
+	p.n = 2;
+	p.take[1] = (struct take){ .limit = &second, .key = { 9, 10 }, .cost = 1 };
+	get_block();
+	assert_int_equal(ledger_spend(ledger, &p, t), 0);
+	assert_int_equal(ledger_held(ledger), 20);
+}
+
+static void test_of_two_rules_the_one_that_is_leased(void **state)
+{
+	(void)state;
+	struct rule strict = { .lease = 0 };
+	struct limit of_strict = limit;
+	of_strict.rule = &strict;
+	struct plan p = plan_of(1);
+	p.take[1] = p.take[0];
+	p.take[0] = (struct take){ .limit = &of_strict, .key = { 1, 2 }, .cost = 1 };
+	p.n = 2;
+	get_block();
+	assert_int_equal(ledger_spend(ledger, &p, t), 2);
+	assert_int_equal(ledger_held(ledger), 19);
+}
+
+static void test_denied_elsewhere(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(5);
+	get_block();
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	struct ledger_spent s = ledger_hold(ledger, &p, 1);
+	assert_int_equal(ledger_held(ledger), 15);
+	ledger_unspend(ledger, &p, &s, t);
+	assert_int_equal(ledger_held(ledger), 20);
+	assert_int_equal(ledger_stats(ledger)->spent, 0);
+}
+
+/* What may still be denied is not reported as spent. */
+static void test_a_plan_that_waits_is_not_reported(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(5);
+	get_block();
+	assert_int_equal(spend_ones(6), 6);
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	struct ledger_spent s = ledger_hold(ledger, &p, 1);
+	struct ledger_ask a = next();
+	assert_int_equal(a.ask.done, 6);
+	ledger_unspend(ledger, &p, &s, t);
+	assert_int_equal(ledger_held(ledger), 14);
+}
+
+static void test_what_lies_idle_goes_back(void **state)
+{
+	(void)state;
+	get_block();
+	assert_int_equal(spend_ones(4), 4);
+	t += LEASE_LIFE / 4;
+	ledger_tick(ledger, t);
+	nothing_more();
+	t += LEASE_LIFE / 4;
+	ledger_tick(ledger, t);
+	assert_int_equal(ledger_held(ledger), 0);
+	struct ledger_ask a = next();
+	assert_int_equal(a.ask.want, 0);
+	assert_int_equal(a.ask.done, 20);
+	assert_int_equal(a.ask.back, 16);
+	ledger_lost(ledger, &a, t); /* nobody knows: it is not said again */
+	nothing_more();
+	assert_int_equal(ledger_stats(ledger)->dropped, 16);
+	assert_false(ledger_holds(ledger));
+}
+
+static void test_a_block_does_not_outlive_its_life(void **state)
+{
+	(void)state;
+	get_block();
+	t += LEASE_LIFE - 1;
+	assert_false(spend(1));
+}
+
+static void test_it_counts_from_when_it_was_asked_for(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 20; i++)
+		assert_false(spend(1));
+	struct ledger_ask a = next();
+	usec_t sent = t;
+	struct leased after;
+	t += LEASE_LIFE - 1; /* it took that long */
+	uint32_t granted = lease_apply(&a.quota, &counter, &a.ask, redis_now(), &after);
+	ledger_heard(ledger, &a, granted, &after, redis_now(), sent, t);
+	assert_int_equal(granted, 20);
+	assert_int_equal(ledger_held(ledger), 0);
+	assert_int_equal(next().ask.back, 20);
+}
+
+static void test_a_reload_and_a_stop_give_back(void **state)
+{
+	(void)state;
+	get_block();
+	ledger_return_all(ledger, t);
+	assert_false(spend(1));
+	assert_int_equal(exchange(), 0);
+	assert_true(counter.bucket.used == 0 && counter.fresh == 0);
+	nothing_more();
+	assert_false(ledger_holds(ledger));
+	/* A new life, and the last one. */
+	get_block();
+	ledger_close(ledger);
+	ledger_return_all(ledger, t);
+	(void)exchange();
+	for (unsigned i = 0; i < 100; i++)
+		assert_false(spend(1));
+	nothing_more();
+}
+
+/* The block that was asked for before the reload comes after it. */
+static void test_a_block_that_comes_late_goes_back(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 20; i++)
+		assert_false(spend(1));
+	struct ledger_ask a = next();
+	ledger_return_all(ledger, t);
+	struct leased after;
+	uint32_t granted = lease_apply(&a.quota, &counter, &a.ask, redis_now(), &after);
+	counter = after;
+	ledger_heard(ledger, &a, granted, &after, redis_now(), t, t);
+	(void)exchange();
+	assert_true(counter.bucket.used == 0 && counter.fresh == 0);
+	assert_false(ledger_holds(ledger));
+}
+
+static void test_after_a_lost_connection_nothing_is_told(void **state)
+{
+	(void)state;
+	get_block();
+	ledger_disown(ledger);
+	assert_int_equal(spend_ones(12), 12);
+	struct ledger_ask a = next();
+	assert_int_equal(a.ask.done, 0);
+	ledger_lost(ledger, &a, t);
+	t += LEASE_LIFE / 2;
+	ledger_tick(ledger, t);
+	nothing_more();
+	assert_int_equal(ledger_stats(ledger)->dropped, 8);
+}
+
+static void test_no_block_is_to_be_had(void **state)
+{
+	(void)state;
+	counter.bucket.used = 1000;
+	counter.bucket.at = t + AHEAD;
+	for (unsigned i = 0; i < 20; i++)
+		assert_false(spend(1));
+	assert_int_equal(exchange(), 0);
+	assert_int_equal(ledger_stats(ledger)->refused, 1);
+	assert_false(spend(1));
+	nothing_more(); /* not at once again */
+	t += 10 * MS;
+	assert_false(spend(1));
+	assert_true(ledger_wants(ledger));
+}
+
+static void test_another_tier_of_the_same_counter(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(1);
+	get_block();
+	second.quota.capacity = 10;
+	p.take[0].limit = &second;
+	assert_int_equal(ledger_spend(ledger, &p, t), 0);
+	assert_int_equal(ledger_held(ledger), 20);
+}
+
+/* A flood of keys takes no block away from who has one. */
+static void test_many_keys(void **state)
+{
+	(void)state;
+	get_block();
+	for (uint64_t k = 100; k < 20000; k++) {
+		struct plan p = plan_of(1);
+		p.take[0].key = (struct key){ k, k };
+		assert_int_equal(ledger_spend(ledger, &p, t), 0);
+	}
+	assert_int_equal(spend_ones(100), 20);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
+	const struct CMUnitTest tests[] = {
+		T(test_a_cold_key_asks_for_nothing),
+		T(test_a_hot_key_gets_what_it_wants),
+		T(test_never_more_than_the_lease),
+		T(test_the_next_is_asked_for_before_this_is_empty),
+		T(test_what_is_left_is_told),
+		T(test_what_costs_more_than_is_in_hand_goes_elsewhere),
+		T(test_a_rule_with_two_limits),
+		T(test_of_two_rules_the_one_that_is_leased),
+		T(test_denied_elsewhere),
+		T(test_a_plan_that_waits_is_not_reported),
+		T(test_what_lies_idle_goes_back),
+		T(test_a_block_does_not_outlive_its_life),
+		T(test_it_counts_from_when_it_was_asked_for),
+		T(test_a_reload_and_a_stop_give_back),
+		T(test_a_block_that_comes_late_goes_back),
+		T(test_after_a_lost_connection_nothing_is_told),
+		T(test_no_block_is_to_be_had),
+		T(test_another_tier_of_the_same_counter),
+		T(test_many_keys),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
