@@ -2,7 +2,9 @@
 what they may hold; what they do not spend comes back, or comes free."""
 
 import re
+import signal
 import struct
+import threading
 import time
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import redisd
 from agent import until
 from redisd import admitted, hammer
-from spop import message
+from spop import Closed, message
 from test_limits import rule, rules
 
 # Long enough that nothing refills, and no window ends, while a test runs.
@@ -140,6 +142,52 @@ def test_costs_and_what_is_left(run, redis):
     assert stopped(a)["lease_spent"] > 2000
 
 
+def test_agents_that_are_killed_and_stopped(run, redis):
+    """Whatever happens to some, all together never admit more; what is lost is at most what they
+    held."""
+    some = [run(rules=leased(rate=f"20000/{LONG}"), top=redis.group()) for _ in range(4)]
+    for a in some:
+        redisd.settled(a)
+    passed = []
+
+    def one(agent):
+        try:
+            with agent.connect() as c:
+                for _ in range(400):
+                    passed.append(admitted(c.batch(asked(25), 25)))
+        except (Closed, ConnectionError, AssertionError):
+            assert agent.killed
+    threads = [threading.Thread(target=one, args=(a,)) for a in some for _ in range(2)]
+    for t in threads:
+        t.start()
+    until(lambda: sum(passed) > 2000, "some requests")
+    some[0].kill()
+    some[1].send_signal(signal.SIGSTOP)
+    until(lambda: sum(passed) > 5000, "more requests")
+    some[2].kill()
+    some[1].send_signal(signal.SIGCONT)
+    for t in threads:
+        t.join(60)
+    passed.append(admitted(hammer([some[1], some[3]], lambda n: asked(3000))))
+    # Answers to 50 requests may have been on their way from each that was killed.
+    assert 20000 - 4 * LEASE * 20000 - 100 <= sum(passed) <= 20000
+
+
+def test_a_cluster(run, tmp_path):
+    c = redisd.Cluster(tmp_path)
+    try:
+        c.start()
+        text = rules(leased("user"), leased("all", per="[]", rate=f"{2 * LIMIT}/{LONG}"))
+        some = [run(rules=text, top=c.group()) for _ in range(2)]
+        for a in some:
+            redisd.settled(a)
+        answers = hammer(some, lambda n: asked(900))
+        assert LIMIT - 2 * LEASE * LIMIT - LIMIT * LEASE <= admitted(answers) <= LIMIT
+        assert sum(stopped(a)["lease_spent"] for a in some) > 100
+    finally:
+        c.finish()
+
+
 # --- few calls -------------------------------------------------------------------------------
 
 def test_a_hot_key_is_hardly_asked_for(run, redis):
@@ -195,11 +243,11 @@ def test_a_dead_agent_frees_itself(run, redis):
     b = redisd.settled(run(rules=rule(rate="100000/second burst 5000"), top=redis.group()))
     for _ in range(20):
         hammer([a], lambda n: asked(200))
-        a.send_signal(redisd.signal.SIGSTOP)
+        a.send_signal(signal.SIGSTOP)
         (key,) = redis.keys()
         if len(redis("GET", key)) == 24:
             break
-        a.send_signal(redisd.signal.SIGCONT)
+        a.send_signal(signal.SIGCONT)
     a.kill()
     # (Other agents' takes leave what is out as it is.)
     assert b.check(user="u")["reason"] == "ok"

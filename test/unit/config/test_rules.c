@@ -301,7 +301,7 @@ static void rules(void **state)
 		"\"shadow\";\n"
 		" count_denied = \"true\"; warn_at = \"0.8\"; cost = \"bytes\"; },\n"
 		" { name = \"b\"; match = {}; per = \"ip\"; rate = \"1/hour\"; mode = \"off\"; warn_at = 1;\n"
-		"   action = \"tag\"; tag = \"slow\"; algorithm = \"sliding-window\"; } );\n",
+		"   action = \"tag\"; tag = \"slow\"; algorithm = \"sliding-window\"; lease = 0.05; } );\n",
 		"");
 	const struct policy *p = s->policy;
 	const struct rule *a = &p->rule[0], *b = &p->rule[1];
@@ -323,6 +323,8 @@ static void rules(void **state)
 	assert_int_equal(b->per_n, 1);
 	assert_int_equal(b->mode, MODE_OFF);
 	assert_true(b->warn_at >= 1.0);
+	assert_true(a->lease <= 0);
+	assert_true(b->lease > 0.0499 && b->lease < 0.0501);
 	assert_int_equal(b->cost_slot, FIELD_COST);
 	assert_string_equal(b->tag, "slow");
 	assert_int_equal(b->algorithm, ALGORITHM_SLIDING_WINDOW);
