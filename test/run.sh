@@ -3,27 +3,29 @@
 # with a line "N passed, N failed". Not as root, or offline, it works where the packages are there.
 #
 #   sh test/run.sh                      all of it
-#   sh test/run.sh --only PART[,PART]   parts: format release dev tsan fuzz tidy system races
+#   sh test/run.sh --only PART[,PART]   parts: format release dev tsan fuzz tidy system races package
 #   sh test/run.sh --on SUITE           all of it in a Debian of its own (bookworm, trixie, testing,
 #                                       sid) under build/on/SUITE, by debootstrap and chroot; root
 #
 # The parts in words: format and tidy, the tools' word on the source; dev, tsan and fuzz, the unit
 # tests, scenarios and fuzz targets under AddressSanitizer with UBSan, under ThreadSanitizer, by
 # libFuzzer; release, that it builds; system, the agent as a process and behind a real HAProxy;
-# races, part of these with ThreadSanitizer.
+# races, part of these with ThreadSanitizer; package, a Debian package and lintian's word on it (with
+# --on only, if not asked for), which --on then tries in a second Debian that has nothing else.
 set -u
 
 usage() {
-	sed -n '2,13s/^# \{0,1\}//p' "$0"
+	sed -n '2,14s/^# \{0,1\}//p' "$0"
 }
 
 cd "$(dirname "$0")/.." || exit 1
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 parts="format release dev tsan fuzz tidy system races"
+chosen=
 suite=
 while [ $# -gt 0 ]; do
 	case $1 in
-	--only) parts=$(echo "${2-}" | tr , ' '); shift ;;
+	--only) parts=$(echo "${2-}" | tr , ' ') chosen=yes; shift ;;
 	--on) suite=${2-}; shift ;;
 	-h | --help) usage; exit 0 ;;
 	*) usage >&2; exit 1 ;;
@@ -68,13 +70,14 @@ on_suite() {
 	root=$PWD/build/on/$suite
 	[ "$(id -u)" = 0 ] || { echo "--on needs root" >&2; exit 1; }
 	install_packages debootstrap
+	[ -n "$chosen" ] || parts="$parts package"
+	# Where this machine has its packages from, unless DEBIAN_MIRROR says where.
+	# shellcheck disable=SC2016
+	mirror=${DEBIAN_MIRROR-$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 2>/dev/null |
+		awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }')}
 	if [ ! -e "$root/.complete" ]; then
 		rm -rf "$root"
 		mkdir -p "$root"
-		# Where this machine has its packages from, unless DEBIAN_MIRROR says where.
-		# shellcheck disable=SC2016
-		mirror=${DEBIAN_MIRROR-$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 2>/dev/null |
-			awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }')}
 		echo "debootstrap $suite: some minutes, once"
 		debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"} >build/log/debootstrap.txt 2>&1 ||
 			{ tail -n 20 build/log/debootstrap.txt >&2; exit 1; }
@@ -98,15 +101,33 @@ on_suite() {
 	trap 'exit 130' INT TERM HUP
 	mount -t proc proc "$root/proc" 2>/dev/null && mounted=yes
 	chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root \
-		${http_proxy:+http_proxy="$http_proxy"} sh /src/test/run.sh --only "$(echo "$parts" | tr ' ' ,)"
+		RESULT=/src/build/result ${http_proxy:+http_proxy="$http_proxy"} \
+		sh /src/test/run.sh --only "$(echo "$parts" | tr ' ' ,)"
+	passed=0 failed=1
+	read -r passed failed <"$root/src/build/result"
+	if wanted package; then
+		try_package
+	fi
+	say "done"
+	echo "$passed passed, $failed failed"
+	[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
 	exit $?
 }
 
-mkdir -p build/log
-[ -z "$suite" ] || on_suite
+# What was built in there, in a Debian that has nothing of it.
+try_package() {
+	for deb in "$root"/src/build/package/*.deb; do
+		DEBIAN_MIRROR=$mirror run "package-$suite" sh test/package.sh "$deb" "$root-empty" "$suite"
+		status=$?
+		log=build/log/package-$suite.txt
+		count "package-$suite" "$(grep -c '^ok: ' "$log")" "$(grep -c '^FAILED: ' "$log")" $status \
+			"the package in an empty $suite"
+	done
+}
 
 # --- here ----------------------------------------------------------------------------------------
 
+mkdir -p build/log
 passed=0
 failed=0
 began=$(date +%s)
@@ -232,6 +253,8 @@ sources() {
 	find agent test -name '*.[ch]' -not -path '*/build/*' | sort
 }
 
+[ -z "$suite" ] || on_suite
+
 say "packages"
 # shellcheck disable=SC2086
 install_packages $packages
@@ -309,6 +332,19 @@ if wanted races; then
 	fi
 fi
 
+if wanted package; then
+	install_packages lintian file
+	failed_before=$failed
+	if build package; then
+		rm -f build/package/*.deb
+		run package sh -c 'cd build/package && cpack -G DEB'
+		judge "cpack" package $?
+		run lintian lintian --allow-root --fail-on error build/package/*.deb
+		judge "lintian" lintian $?
+	fi
+fi
+
 say "done"
+[ -z "${RESULT-}" ] || echo "$passed $failed" >"$RESULT"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

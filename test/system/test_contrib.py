@@ -12,7 +12,9 @@ import stack
 
 ROOT = stack.ROOT
 UNIT = ROOT / "contrib/systemd/spoa-ratelimit.service"
-SCRIPTS = [ROOT / "contrib/quickstart.sh", ROOT / "test/run.sh", ROOT / "test/layers.sh"]
+SCRIPTS = [ROOT / "contrib/quickstart.sh", ROOT / "test/run.sh", ROOT / "test/layers.sh",
+           ROOT / "test/package.sh",
+           *(ROOT / "contrib/package" / name for name in ("postinst", "prerm", "postrm"))]
 PAGES = [ROOT / "contrib/man/spoa-ratelimit.8", ROOT / "contrib/man/spoa-ratelimit.cfg.5"]
 
 
@@ -105,6 +107,53 @@ def test_what_is_installed(tmp_path):
     mine.write_text("# mine\n")
     assert say("cmake", "--install", build, env=env).returncode == 0
     assert mine.read_text() == "# mine\n"
+
+
+@needs("cpack")
+@needs("dpkg-shlibdeps")
+def test_the_package(tmp_path):
+    """What is in it and what it says. test/package.sh installs one."""
+    build = tmp_path / "build"
+    done = say("cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DTESTS=OFF",
+               "-DCMAKE_INSTALL_PREFIX=/usr")
+    assert done.returncode == 0, done.stderr
+    # As in the test above: the binary of the other tests will do.
+    shutil.copy(stack.agents.BINARY, build / "agent/spoa-ratelimit")
+    done = say("cpack", "-G", "DEB", cwd=build)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (deb,) = build.glob("*.deb")
+    control = tmp_path / "control"
+    assert say("dpkg-deb", "-e", deb, control).returncode == 0
+    listed = say("dpkg-deb", "-c", deb).stdout
+    files = re.findall(r"(?m)^-\S+ root/root .* \./(\S+)$", listed)
+    assert len(files) == len(re.findall("(?m)^-", listed)) > 20, "all are root's"
+
+    # Each file in /etc is the operator's.
+    conffiles = (control / "conffiles").read_text().split()
+    assert sorted(conffiles) == sorted("/" + x for x in files if x.startswith("etc/"))
+    for name in ("usr/lib/systemd/system/spoa-ratelimit.service", "usr/sbin/spoa-ratelimit",
+                 "usr/lib/sysusers.d/spoa-ratelimit.conf", "usr/lib/tmpfiles.d/spoa-ratelimit.conf",
+                 "usr/share/doc/spoa-ratelimit/copyright",
+                 "usr/share/doc/spoa-ratelimit/changelog.Debian.gz",
+                 "usr/share/doc/spoa-ratelimit/haproxy/haproxy.cfg",
+                 "usr/share/man/man8/spoa-ratelimit.8.gz"):
+        assert name in files, name
+    for name in ("postinst", "prerm", "postrm"):
+        assert (control / name).stat().st_mode & 0o777 == 0o755
+    fields = (control / "control").read_text()
+    for name in ("libev4", "libconfig", "libhiredis", "libmicrohttpd", "libsodium"):
+        assert re.search(rf"(?m)^Depends: .*\b{name}", fields), fields
+    if shutil.which("lintian"):
+        done = say("lintian", "--allow-root", "--fail-on", "error", deb)
+        assert done.returncode == 0, done.stdout
+
+
+@needs("cpack")
+def test_a_package_is_for_usr(tmp_path):
+    done = say("cmake", "-S", ROOT, "-B", tmp_path, "-G", "Ninja", "-DTESTS=OFF")
+    assert done.returncode == 0, done.stderr
+    done = say("cpack", "-G", "DEB", cwd=tmp_path)
+    assert done.returncode and "--preset package" in done.stderr, done.stdout + done.stderr
 
 
 def free(port):

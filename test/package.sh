@@ -1,0 +1,101 @@
+#!/bin/sh
+# Tries a package in an empty Debian, as root: what installs, upgrades, removals and purges leave.
+#
+#   sh test/package.sh FILE.deb ROOT [SUITE]
+#
+# ROOT is a folder with a Debian by debootstrap --variant=minbase; with SUITE it is made where it is
+# not there (from DEBIAN_MIRROR, or debootstrap's own). It is left as it was, but for the package's
+# dependencies.
+set -u
+deb=${1:?FILE.deb} root=${2:?ROOT} suite=${3-}
+failures=0
+
+if [ -n "$suite" ] && [ ! -e "$root/.complete" ]; then
+	rm -rf "$root"
+	mkdir -p "$root"
+	debootstrap --variant=minbase "$suite" "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >/dev/null || exit 1
+	# No service starts in there; a mirror that is some weeks behind is no reason not to test.
+	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+	chmod 755 "$root/usr/sbin/policy-rc.d"
+	echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/90-mirror"
+	for f in /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf; do
+		[ -e "$f" ] && cp "$f" "$root/etc/apt/apt.conf.d/"
+	done
+	touch "$root/.complete"
+fi
+cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null
+cp "$deb" "$root/spoa-ratelimit.deb" || exit 1
+mounted=
+trap '[ -z "$mounted" ] || umount "$root/proc"; rm -f "$root/spoa-ratelimit.deb"' EXIT
+trap 'exit 130' INT TERM HUP
+mount -t proc proc "$root/proc" 2>/dev/null && mounted=yes
+
+inside() {
+	chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root \
+		DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy="$http_proxy"} "$@" </dev/null
+}
+
+# must SENTENCE COMMAND...: the command succeeds, in there
+must() {
+	sentence=$1
+	shift
+	if said=$(inside "$@" 2>&1); then
+		echo "ok: $sentence"
+	else
+		failures=$((failures + 1))
+		echo "FAILED: $sentence"
+		echo "$said" | tail -n 20 | sed 's/^/        /'
+	fi
+}
+
+is() {
+	must "$1" sh -c "[ \"\$($2)\" = '$3' ]"
+}
+
+installs() {
+	must "$1" sh -c 'apt-get -qq install -y --no-install-recommends --reinstall --allow-downgrades \
+		-o Dpkg::Options::=--force-confold /spoa-ratelimit.deb'
+}
+
+inside dpkg --purge spoa-ratelimit >/dev/null 2>&1
+must "the package lists can be read" apt-get -qq update
+installs "it installs"
+must "it runs" spoa-ratelimit -vv
+must "its configuration is valid" spoa-ratelimit -c
+must "its user is there, and logs in nowhere" sh -c 'getent passwd spoa-ratelimit | grep -q nologin$'
+is "the configuration is its group's to read" "stat -c %a:%U:%G /etc/spoa-ratelimit/ratelimit.cfg" \
+	640:root:spoa-ratelimit
+is "the folder of the configuration is not for others" "stat -c %a:%G /etc/spoa-ratelimit" \
+	750:spoa-ratelimit
+is "the state is its own" "stat -c %a:%U /var/lib/spoa-ratelimit" 700:spoa-ratelimit
+must "the unit is enabled" test -L /etc/systemd/system/multi-user.target.wants/spoa-ratelimit.service
+must "every file that it lists is there" sh -c 'dpkg --verify spoa-ratelimit'
+
+# As the unit starts it; but the port may be taken on the machine that this shares its network with.
+# shellcheck disable=SC2016
+must "it starts as its user, and keeps its state" sh -c '
+	cfg=/etc/spoa-ratelimit/test.cfg
+	sed "s/127.0.0.1:9600/127.0.0.1:0/" /etc/spoa-ratelimit/ratelimit.cfg >$cfg
+	RATELIMIT_STATE=/var/lib/spoa-ratelimit/state RATELIMIT_ADMIN=127.0.0.1:0 \
+		setpriv --reuid spoa-ratelimit --regid spoa-ratelimit --clear-groups \
+		timeout --preserve-status 3 spoa-ratelimit -f $cfg
+	status=$?; rm -f $cfg
+	[ $status = 0 ] && [ -s /var/lib/spoa-ratelimit/state ]'
+
+inside sh -c 'echo "# mine" >>/etc/spoa-ratelimit/ratelimit.cfg'
+inside rm -f /etc/systemd/system/multi-user.target.wants/spoa-ratelimit.service
+installs "it installs again"
+must "an upgrade keeps what the administrator wrote" grep -q '^# mine' /etc/spoa-ratelimit/ratelimit.cfg
+is "an upgrade keeps the mode" "stat -c %a:%G /etc/spoa-ratelimit/ratelimit.cfg" 640:spoa-ratelimit
+must "an upgrade does not enable what was disabled" \
+	test ! -e /etc/systemd/system/multi-user.target.wants/spoa-ratelimit.service
+
+must "it goes" apt-get -qq remove -y spoa-ratelimit
+must "a removal keeps the configuration and the state" \
+	test -e /etc/spoa-ratelimit/ratelimit.cfg -a -s /var/lib/spoa-ratelimit/state
+must "it is purged" apt-get -qq purge -y spoa-ratelimit
+must "a purge leaves no file" sh -c '! ls -d /etc/spoa-ratelimit /var/lib/spoa-ratelimit \
+	/var/log/spoa-ratelimit /etc/systemd/system/*/spoa-ratelimit.* 2>/dev/null'
+must "a purge leaves no user and no group" sh -c '! getent passwd spoa-ratelimit && ! getent group spoa-ratelimit'
+must "a purge can be repeated" dpkg --purge spoa-ratelimit
+[ "$failures" = 0 ]
