@@ -345,6 +345,14 @@ static bool take_connection(
 	return taken;
 }
 
+/* One thread has all of it. Newer releases, if not told so, take a connection that they are given
+ * into account only when they run next. */
+#if MHD_VERSION >= 0x00097707
+#define ONE_THREAD MHD_USE_NO_THREAD_SAFETY
+#else
+#define ONE_THREAD 0
+#endif
+
 struct http *http_new(const struct http_settings *settings)
 {
 	struct http *http = calloc(1, sizeof *http);
@@ -352,7 +360,8 @@ struct http *http_new(const struct http_settings *settings)
 		return NULL;
 	http->settings = *settings;
 	http->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET |
-						MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
+						MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+						ONE_THREAD,
 		0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_log, http,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEADERS_MAX,

@@ -284,11 +284,12 @@ def test_metrics_are_what_parsers_want(admin):
         for s in f.samples:
             assert s.name.startswith(("ratelimit_", "process_")), s
     text = (ROOT / "conf/admin.md").read_text()
-    names = {f.name for f in new}
+    rows = {f.name + "_total" * (f.type == "counter"): f"{f.type} | {f.documentation}" for f in new}
     table = (ROOT / "agent/store/redis_settings.h").read_text().split("REDIS_COUNTERS(X)")[1]
-    names |= {f"ratelimit_redis_{n}" for n in re.findall(r"\tX\((\w+), ", table)}
-    untold = [n for n in names if f"`{n}`" not in text and f"`{n}_total`" not in text]
-    assert not untold, f"conf/admin.md has no row for {untold}"
+    rows.update((f"ratelimit_redis_{name}_total", f"counter | {what}")
+                for name, what in re.findall(r'\tX\((\w+),(?:\s|\\)*"(.*?)"\)', table))
+    untold = [f"| `{n}` | {what} |" for n, what in rows.items() if f"| `{n}` |" not in text]
+    assert not untold, "these rows are missing in conf/admin.md:\n" + "\n".join(untold)
 
 
 def test_errors_by_code(admin):
