@@ -63,7 +63,7 @@ static const struct family metric_families[] = {
 };
 
 static const struct family redis_families[] = {
-#define X(name, help) { "redis_" #name, help, KIND_COUNTER },
+#define X(name, kind, help) { "redis_" #name, help, KIND_##kind },
 	REDIS_COUNTERS(X)
 #undef X
 };

@@ -14,7 +14,7 @@ static void add_metrics(struct report *r, const struct metrics *m)
 static void add_redis(struct report *r, const struct redis_stats *s)
 {
 	unsigned n = 0;
-#define X(name, help) r->redis[n++] += atomic_load_explicit(&s->name, memory_order_relaxed);
+#define X(name, kind, help) r->redis[n++] += atomic_load_explicit(&s->name, memory_order_relaxed);
 	REDIS_COUNTERS(X)
 #undef X
 	histogram_read(&r->call_time, &s->call_time);
@@ -42,7 +42,7 @@ void report_log(const struct report *r, enum log_level level, const char *event)
 #undef X
 	};
 	static const char *const redis_names[] = {
-#define X(name, help) "redis_" #name,
+#define X(name, kind, help) "redis_" #name,
 		REDIS_COUNTERS(X)
 #undef X
 	};

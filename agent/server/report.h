@@ -6,7 +6,7 @@
 #include "store/memory.h"
 
 enum redis_counter {
-#define X(name, help) REDIS_COUNTER_##name,
+#define X(name, kind, help) REDIS_COUNTER_##name,
 	REDIS_COUNTERS(X)
 #undef X
 		REDIS_COUNTER_COUNT

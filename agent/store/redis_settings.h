@@ -18,33 +18,34 @@ struct redis_settings {
 
 /* Counters of one store, over all its nodes; one writer, read by anyone. */
 #define REDIS_COUNTERS(X) \
-	X(calls, "calls of the script") \
-	X(checks, "checks that they carried") \
-	X(answered, "checks that Redis answered") \
-	X(remembered, "checks denied for what Redis denied before, without asking") \
-	X(leased, "checks allowed from blocks in hand, without asking") \
-	X(lease_blocks, "blocks of units that were taken ahead") \
-	X(lease_refused, "blocks that were asked for, and not to be had") \
-	X(lease_granted, "units of blocks that were taken ahead") \
-	X(lease_spent, "of these, spent") \
-	X(lease_returned, "of these, given back") \
-	X(lease_dropped, "of these, neither spent nor given back") \
-	X(lease_held, "of these, in hand now") \
-	X(timed_out, "checks that waited longer than redis.timeout") \
-	X(failed, "checks that met an error or a lost connection") \
-	X(refused, \
+	X(calls, COUNTER, "calls of the script") \
+	X(checks, COUNTER, "checks that they carried") \
+	X(answered, COUNTER, "checks that Redis answered") \
+	X(remembered, COUNTER, "checks denied for what Redis denied before, without asking") \
+	X(leased, COUNTER, "checks allowed from blocks in hand, without asking") \
+	X(lease_blocks, COUNTER, "blocks of units that were taken ahead") \
+	X(lease_refused, COUNTER, "blocks that were asked for, and not to be had") \
+	X(lease_granted, COUNTER, "units of blocks that were taken ahead") \
+	X(lease_spent, COUNTER, "of these, spent") \
+	X(lease_returned, COUNTER, "of these, given back") \
+	X(lease_dropped, COUNTER, "of these, neither spent nor given back") \
+	X(lease_held, GAUGE, "of these, in hand now") \
+	X(timed_out, COUNTER, "checks that waited longer than redis.timeout") \
+	X(failed, COUNTER, "checks that met an error or a lost connection") \
+	X(refused, COUNTER, \
 		"checks that were not sent: no connection, breaker open, or too many in flight") \
-	X(redirected, "calls sent again: MOVED, ASK, TRYAGAIN") \
-	X(split, "checks whose limits lie in several slots of a cluster") \
-	X(refunds, "parts of checks that were refunded, or charged as denied, after the fact") \
-	X(refunds_lost, "of these, such as are not known to have got there") \
-	X(scripts_sent, "times the script had to be sent (NOSCRIPT)") \
-	X(connects, "connections that were opened") \
-	X(connects_failed, "connections that could not be opened") \
-	X(breaks, "times the breaker opened")
+	X(redirected, COUNTER, "calls sent again: MOVED, ASK, TRYAGAIN") \
+	X(split, COUNTER, "checks whose limits lie in several slots of a cluster") \
+	X(refunds, COUNTER, \
+		"parts of checks that were refunded, or charged as denied, after the fact") \
+	X(refunds_lost, COUNTER, "of these, such as are not known to have got there") \
+	X(scripts_sent, COUNTER, "times the script had to be sent (NOSCRIPT)") \
+	X(connects, COUNTER, "connections that were opened") \
+	X(connects_failed, COUNTER, "connections that could not be opened") \
+	X(breaks, COUNTER, "times the breaker opened")
 
 struct redis_stats {
-#define X(name, help) _Atomic(uint64_t) name;
+#define X(name, kind, help) _Atomic(uint64_t) name;
 	REDIS_COUNTERS(X)
 #undef X
 	struct histogram call_time; /* of a call of the script, from sent to answered */

@@ -286,8 +286,9 @@ def test_metrics_are_what_parsers_want(admin):
     text = (ROOT / "conf/admin.md").read_text()
     rows = {f.name + "_total" * (f.type == "counter"): f"{f.type} | {f.documentation}" for f in new}
     table = (ROOT / "agent/store/redis_settings.h").read_text().split("REDIS_COUNTERS(X)")[1]
-    rows.update((f"ratelimit_redis_{name}_total", f"counter | {what}")
-                for name, what in re.findall(r'\tX\((\w+),(?:\s|\\)*"(.*?)"\)', table))
+    rows.update((f"ratelimit_redis_{name}" + "_total" * (kind == "COUNTER"),
+                 f"{kind.lower()} | {what}") for name, kind, what in
+                re.findall(r'\tX\((\w+), (\w+),(?:\s|\\)*"(.*?)"\)', table))
     untold = [f"| `{n}` | {what} |" for n, what in rows.items() if f"| `{n}` |" not in text]
     assert not untold, "these rows are missing in conf/admin.md:\n" + "\n".join(untold)
 
