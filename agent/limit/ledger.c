@@ -395,8 +395,14 @@ static void unspend(struct ledger *l, struct entry *e, int64_t cost)
 		back = (uint32_t)cost;
 	b->left += back;
 	l->held += back;
-	l->stats.spent -= (uint64_t)cost;
 	l->stats.dropped += (uint64_t)cost - back;
+}
+
+/* Nobody has heard of it yet. */
+static void take_back(struct ledger *l, struct entry *e, int64_t cost)
+{
+	l->stats.spent -= (uint64_t)cost;
+	unspend(l, e, cost);
 }
 
 static unsigned rule_end(const struct plan *plan, unsigned first)
@@ -424,7 +430,7 @@ static bool spend_rule(
 		spent++;
 	all = spent == end;
 	while (!all && spent-- > first)
-		unspend(l, entry[spent], plan->take[spent].cost);
+		take_back(l, entry[spent], plan->take[spent].cost);
 	for (unsigned i = first; i < end; i++) {
 		if (all)
 			fill_verdict(l, entry[i], &plan->take[i], steady);
@@ -452,7 +458,10 @@ struct ledger_spent ledger_hold(struct ledger *l, const struct plan *plan, uint3
 	struct ledger_spent s = { .which = which };
 
 	for (unsigned i = 0; i < plan->n; i++) {
-		struct entry *e = which >> i & 1 ? find(l, &plan->take[i].key) : NULL;
+		if (!(which >> i & 1))
+			continue;
+		struct entry *e = find(l, &plan->take[i].key);
+		l->stats.spent -= (uint64_t)plan->take[i].cost; /* it is not certain yet */
 		if (!e)
 			continue;
 		s.serial[i] = e->serial;
@@ -477,7 +486,10 @@ static struct entry *release(
 void ledger_keep(struct ledger *l, const struct plan *plan, const struct ledger_spent *s)
 {
 	for (unsigned i = 0; i < plan->n; i++)
-		(void)release(l, &plan->take[i], s, i);
+		if (s->which >> i & 1) {
+			l->stats.spent += (uint64_t)plan->take[i].cost;
+			(void)release(l, &plan->take[i], s, i);
+		}
 }
 
 void ledger_unspend(
@@ -491,7 +503,6 @@ void ledger_unspend(
 		if (e && e->block[0].until > steady) {
 			unspend(l, e, t->cost);
 		} else {
-			l->stats.spent -= (uint64_t)t->cost;
 			l->stats.dropped += (uint64_t)t->cost;
 		}
 	}
@@ -537,7 +548,6 @@ bool ledger_next(struct ledger *l, struct ledger_ask *a, usec_t steady)
 			};
 			a->ask.want = units;
 			e->asked |= units > 0;
-			l->stats.returned += owed->back;
 			*owed = (struct lease_ask){ 0 };
 			if (most_owed(e)->done)
 				queue(l, e);
@@ -564,6 +574,7 @@ void ledger_heard(struct ledger *l, const struct ledger_ask *a, uint32_t granted
 	struct entry *e = entry_that_asked(l, a);
 
 	l->under_way--;
+	l->stats.returned += a->ask.back;
 	l->ahead = now.utc - sent;
 	if (!e)
 		return;
@@ -601,7 +612,6 @@ void ledger_lost(struct ledger *l, const struct ledger_ask *a, usec_t steady)
 	struct entry *e = entry_that_asked(l, a);
 
 	l->under_way--;
-	l->stats.returned -= a->ask.back;
 	l->stats.dropped += a->ask.back;
 	if (!e)
 		return;

@@ -765,8 +765,16 @@ static void run_seed(struct world *w, uint64_t seed)
 			"a worker holds %" PRIu64 " units, at most %g wanted",
 			ledger_held(e.worker->ledger), w->most);
 	}
-	for (unsigned i = 0; i < w->workers; i++)
+	for (unsigned i = 0; i < w->workers; i++) {
+		const struct ledger_stats *l = ledger_stats(w->worker[i].ledger);
+		uint64_t held = ledger_held(w->worker[i].ledger);
+		/* What is to be given back, and was not yet, is none of these. */
+		hold(l->granted >= l->spent + l->returned + l->dropped + held,
+			"granted %" PRIu64 " units; spent %" PRIu64 ", returned %" PRIu64
+			", dropped %" PRIu64 ", held %" PRIu64,
+			l->granted, l->spent, l->returned, l->dropped, held);
 		ledger_free(w->worker[i].ledger);
+	}
 	for (unsigned r = 0; r < w->rules; r++)
 		for (unsigned i = 0; i < w->limits; i++) {
 			struct counter *k = &w->counter[r * LIMITS + i];
