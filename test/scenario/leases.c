@@ -2,6 +2,7 @@
  * whatever the rules, the delays, the clocks, and what is lost. The agents are the real ledger, the
  * real codec and the real arithmetic; Redis is what redis/properties holds the script to; sockets
  * and timers are a queue of events. `leases SEED [COUNT]` runs one again, or as many from there. */
+#include "admitted.h"
 #include "chance.h"
 #include "limit/ledger.h"
 #include "limit/split.h"
@@ -9,7 +10,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,27 +28,6 @@ enum {
 	STEPS = 3000,  /* of a seed */
 	SEEDS = 2000,
 };
-
-/* Mon 2026-01-05T00:00:00Z, and a little: no window begins there. */
-#define ORIGIN (INT64_C(1767571200) * USEC_PER_SEC + 12345)
-#define MS     USEC_PER_MSEC
-
-static uint64_t seed_now;
-static unsigned failures;
-
-__attribute__((format(printf, 2, 3))) static bool hold(bool ok, const char *format, ...)
-{
-	if (ok)
-		return true;
-	va_list args;
-	va_start(args, format);
-	fprintf(stderr, "seed %" PRIu64 ": ", seed_now);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-	failures++;
-	return false;
-}
 
 static void give_out(const char *what)
 {
@@ -69,13 +48,6 @@ struct event {
 	struct worker *worker;
 	struct call *call;
 };
-
-struct admitted {
-	usec_t at, redis_at;
-	uint64_t order; /* of those at one instant */
-	int64_t cost;   /* DENIED: it was not, and would have cost 1 */
-};
-#define DENIED (-1)
 
 /* A check that waits: those of its takes that Redis decides, and what was spent for the others. */
 struct waiting {
@@ -536,92 +508,10 @@ static void something_happens(struct world *w)
 	}
 }
 
-/* --- What must hold --- */
-
-static int by_time(const void *a, const void *b)
-{
-	const struct admitted *x = a, *y = b;
-	return x->at != y->at ? (x->at < y->at ? -1 : 1) : x->order < y->order ? -1 : 1;
-}
-
-static int by_redis_time(const void *a, const void *b)
-{
-	const struct admitted *x = a, *y = b;
-	return x->redis_at != y->redis_at ? (x->redis_at < y->redis_at ? -1 : 1)
-	       : x->order < y->order      ? -1
-					  : 1;
-}
-
 /* What all agents may hold of it at once. */
 static double all_leases(const struct world *w, const struct limit *l)
 {
 	return w->workers * floor(l->rule->lease * (double)l->quota.capacity / WORKERS);
-}
-
-/* A millionth of a unit: rounding may admit that much early, and no more. */
-#define EARLY 1e-6
-
-static void check_denial(const struct world *w, const struct limit *l, double left)
-{
-	hold(left < 1 + EARLY + all_leases(w, l),
-		"denied with %.9g units left of %" PRId64 " (%" PRId64 " a %" PRId64
-		" ms), and leases are %g",
-		left, l->quota.capacity, l->quota.units, l->quota.window.length / MS,
-		all_leases(w, l));
-}
-
-static void check_tokens(const struct world *w, struct counter *c)
-{
-	const struct quota *q = &c->limit->quota;
-	double used = 0, capacity = (double)q->capacity;
-	usec_t at = 0;
-
-	qsort(c->admitted, c->n, sizeof *c->admitted, by_time);
-	for (unsigned i = 0; i < c->n && !failures; i++) {
-		const struct admitted *a = &c->admitted[i];
-		used -= (double)(a->at - at) * (double)q->units / (double)q->window.length;
-		used = used > 0 ? used : 0;
-		at = a->at;
-		if (a->cost == DENIED) {
-			check_denial(w, c->limit, capacity - used);
-			continue;
-		}
-		used += (double)a->cost;
-		hold(used <= capacity + EARLY,
-			"token bucket: %.9g units at once of %" PRId64 " (%" PRId64 " a %" PRId64
-			" ms, lease %g)",
-			used, q->capacity, q->units, q->window.length / MS, c->limit->rule->lease);
-	}
-}
-
-static void check_windows(const struct world *w, struct counter *c)
-{
-	const struct quota *q = &c->limit->quota;
-	usec_t length = q->window.length, start = 0;
-	int64_t current = 0, previous = 0;
-
-	qsort(c->admitted, c->n, sizeof *c->admitted, by_redis_time);
-	for (unsigned i = 0; i < c->n && !failures; i++) {
-		const struct admitted *a = &c->admitted[i];
-		usec_t of = a->redis_at / length * length;
-		if (of != start) {
-			previous = of == start + length ? current : 0;
-			current = 0;
-			start = of;
-		}
-		double estimate = (double)current;
-		if (q->algorithm == ALGORITHM_SLIDING_WINDOW)
-			estimate += (double)previous * (double)(length - (a->redis_at - of)) /
-				    (double)length;
-		if (a->cost == DENIED) {
-			check_denial(w, c->limit, (double)q->units - estimate);
-			continue;
-		}
-		current += a->cost;
-		hold(estimate + (double)a->cost <= (double)q->units + EARLY,
-			"window: %.9g units of %" PRId64 " (lease %g)", estimate + (double)a->cost,
-			q->units, c->limit->rule->lease);
-	}
 }
 
 /* --- A seed --- */
@@ -778,199 +668,9 @@ static void run_seed(struct world *w, uint64_t seed)
 	for (unsigned r = 0; r < w->rules; r++)
 		for (unsigned i = 0; i < w->limits; i++) {
 			struct counter *k = &w->counter[r * LIMITS + i];
-			if (k->limit->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
-				check_tokens(w, k);
-			else
-				check_windows(w, k);
+			admitted_check(
+				&k->limit->quota, k->admitted, k->n, all_leases(w, k->limit));
 		}
-}
-
-/* --- The same of one counter, without agents: whoever has a block does with it what he likes, as
- * long as it lives, and says so once, or never --- */
-
-enum { HOLDERS = 6, ASKS = 8, HELD_STEPS = 400 };
-
-struct holding {
-	uint32_t units, left; /* units: not yet reported */
-	int64_t mark;
-	usec_t until;
-};
-
-struct held {
-	struct chance chance;
-	struct quota quota;
-	usec_t now, ahead; /* of Redis' clock */
-	usec_t latest;     /* that it told: a window that has begun has begun */
-	struct leased stored;
-	struct holding holding[HOLDERS];
-	struct lease_ask ask[ASKS]; /* under way */
-	usec_t asked[ASKS];         /* 0: none */
-	struct admitted admitted[HELD_STEPS];
-	unsigned n;
-};
-
-static struct now held_now(const struct held *h)
-{
-	return (struct now){ .steady = h->now + h->ahead, .utc = h->now + h->ahead };
-}
-
-static void held_admit(struct held *h, int64_t cost)
-{
-	h->admitted[h->n++] = (struct admitted){ h->now, h->latest, h->n, cost };
-}
-
-static void held_time_moves(struct held *h)
-{
-	struct chance *c = &h->chance;
-	struct holding *some = &h->holding[between(c, 0, HOLDERS - 1)];
-	usec_t refill = h->quota.window.length * h->quota.capacity / h->quota.units;
-
-	switch (between(c, 0, 9)) {
-	case 0:
-		h->now += between(c, 0, LEASE_LIFE);
-		break;
-	case 1:
-		h->now += between(c, 0, refill);
-		break;
-	case 2: /* to the last moment of a block */
-		if (some->left && some->until - 1 > h->now)
-			h->now = some->until - 1;
-		break;
-	case 3: /* to where a turn begins, or just before */
-		h->now += LEASE_LIFE - (h->now + h->ahead) % LEASE_LIFE - between(c, 0, 1);
-		break;
-	default:
-		h->now += between(c, 0, 10 * MS);
-	}
-}
-
-static void held_spend(struct held *h)
-{
-	struct chance *c = &h->chance;
-	struct holding *b = &h->holding[between(c, 0, HOLDERS - 1)];
-
-	if (!b->left || b->until <= h->now)
-		return;
-	uint32_t cost = one_in(c, 2) ? b->left : (uint32_t)between(c, 1, b->left);
-	b->left -= cost;
-	held_admit(h, cost);
-}
-
-static void held_take(struct held *h)
-{
-	struct leased l = lease_read(&h->quota, &h->stored, held_now(h));
-	struct bucket b = bucket_read(&h->quota, &l.bucket, held_now(h));
-	int64_t most = (int64_t)bucket_left(&h->quota, &b, held_now(h));
-	int64_t cost = one_in(&h->chance, 2) ? most : between(&h->chance, 0, most);
-
-	if (cost < 1 || !bucket_admits(&h->quota, &b, cost, held_now(h)))
-		return;
-	bucket_charge(&h->quota, &b, cost);
-	l.bucket = b;
-	h->stored = l;
-	held_admit(h, cost);
-}
-
-static void held_ask(struct held *h)
-{
-	struct chance *c = &h->chance;
-	unsigned i = (unsigned)between(c, 0, ASKS - 1);
-	struct holding *b = &h->holding[between(c, 0, HOLDERS - 1)];
-
-	if (h->asked[i])
-		return;
-	h->asked[i] = h->now;
-	h->ask[i] = (struct lease_ask){ .want = (uint32_t)between(c, 0, 2 * h->quota.capacity) };
-	if (!b->units || one_in(c, 3))
-		return;
-	bool all = one_in(c, 2);
-	h->ask[i].mark = b->mark;
-	h->ask[i].done = all ? b->units : b->units - b->left;
-	h->ask[i].back = all ? b->left : 0;
-	b->units -= h->ask[i].done;
-	b->left = all ? 0 : b->left;
-}
-
-/* The block that is granted goes to who has none; else nobody ever hears of it. */
-static void held_heard(struct held *h)
-{
-	unsigned i = (unsigned)between(&h->chance, 0, ASKS - 1);
-	struct leased state;
-
-	if (!h->asked[i])
-		return;
-	uint32_t units = lease_apply(&h->quota, &h->stored, &h->ask[i], held_now(h), &state);
-	h->stored = state;
-	for (unsigned k = 0; units && k < HOLDERS; k++) {
-		struct holding *b = &h->holding[k];
-		if (b->left && b->until > h->now)
-			continue;
-		*b = (struct holding){ units, units, lease_mark(&h->quota, &state, held_now(h)),
-			h->asked[i] + lease_life(&h->quota, &state, held_now(h)) };
-		break;
-	}
-	h->asked[i] = 0;
-}
-
-/* A server that is behind: what was under way is lost. (Of windows nobody could say then in which
- * of two somebody was.) */
-static void held_step_back(struct held *h)
-{
-	memset(h->asked, 0, sizeof h->asked);
-	for (unsigned k = 0; k < HOLDERS; k++)
-		h->holding[k].units = 0; /* not to be told of */
-	h->ahead -= between(&h->chance, 0, 2 * LEASE_LIFE);
-}
-
-static void run_held(uint64_t seed)
-{
-	static struct held h;
-	static struct counter counter;
-	static struct world w;
-	static struct rule rule;
-	static struct limit limit;
-	struct chance *c = &h.chance;
-
-	seed_now = seed;
-	memset(&h, 0, sizeof h);
-	c->state = seed * UINT64_C(0x9e6c63d0876a9a99);
-	h.quota.algorithm = (enum algorithm)between(c, 0, 2);
-	h.quota.window.length = between(c, 1, 10) * 1000 * MS;
-	h.quota.units = h.quota.capacity = between(c, 8, 1000);
-	if (h.quota.algorithm == ALGORITHM_TOKEN_BUCKET && one_in(c, 2))
-		h.quota.capacity = between(c, 8, 1000);
-	h.now = ORIGIN;
-	for (unsigned i = 0; i < HELD_STEPS; i++) {
-		held_time_moves(&h);
-		if (h.latest < h.now + h.ahead)
-			h.latest = h.now + h.ahead;
-		switch (between(c, 0, 7)) {
-		case 0:
-		case 1:
-			held_spend(&h);
-			break;
-		case 2:
-		case 3:
-			held_take(&h);
-			break;
-		case 4:
-		case 5:
-			held_ask(&h);
-			break;
-		default:
-			held_heard(&h);
-		}
-		if (seed % 4 == 0 && h.quota.algorithm == ALGORITHM_TOKEN_BUCKET && one_in(c, 50))
-			held_step_back(&h);
-	}
-	limit = (struct limit){ .rule = &rule, .quota = h.quota };
-	counter.limit = &limit;
-	counter.n = h.n;
-	memcpy(counter.admitted, h.admitted, sizeof h.admitted);
-	if (h.quota.algorithm == ALGORITHM_TOKEN_BUCKET)
-		check_tokens(&w, &counter);
-	else
-		check_windows(&w, &counter);
 }
 
 int main(int argc, char **argv)
@@ -980,7 +680,7 @@ int main(int argc, char **argv)
 	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
 
 	for (uint64_t i = 0; i < 10 * count && !failures; i++)
-		run_held(first + i);
+		holders_run(first + i);
 	for (uint64_t i = 0; i < count && !failures; i++)
 		run_seed(&w, first + i);
 	printf("%" PRIu64 " requests, %" PRIu64 " served from blocks, %" PRIu64
