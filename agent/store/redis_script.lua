@@ -82,133 +82,92 @@ if not now then
 	now = time[1] * 1000000 + time[2]
 end
 
--- lease_read() of a token bucket of 24 bytes: its 16 as it stands now, and the 8 of what is out.
-local function lease_read(limit, bytes)
-	local units, length, capacity = limit[UNITS], limit[LENGTH], limit[CAPACITY]
-	local used, at, fresh, stale = unpack_bytes('<di8I4I4', bytes)
-	if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
-		return NEVER_SEEN, NONE_OUT
-	end
-
-	local function drained(level, from)
-		if from < now and level > 0 then
-			level = level - (now - from) * units / length
-			if level < 0 then
-				level = 0
-			end
-		end
-		return level
-	end
-
-	local turn, first = floor(now / LEASE_LIFE), floor(at / LEASE_LIFE)
-	local out = fresh + stale
-	if out > 0 then
-		if used > capacity + UNIT_SLACK then
-			used = capacity
-		end
-		used = drained(used, at)
-		local level = drained(out, math.min((first + 1) * LEASE_LIFE, now))
-		if level > used then
-			used = level
-		end
-		level = drained(fresh, math.min((first + 2) * LEASE_LIFE, now))
-		if level > used then
-			used = level
-		end
-		if at < now then
-			at = now
-		end
-		if first > turn then
-			fresh, stale = math.min(out, 4294967295), 0
-		elseif first < turn then
-			stale = first + 1 == turn and fresh or 0
-			fresh = 0
-		end
-	end
-	return pack_bytes('<di8', used, at), pack_bytes('<I4I4', fresh, stale)
-end
-
 -- By place in KEYS: the bucket's bytes, as they are at this point of the call.
 local buckets = #keys > 0 and call('MGET', unpack(keys)) or {}
 
 local more = 0 -- of ARGV[4], how many were read
 local changed = {} -- by place in KEYS: the take that was charged last
 
--- The rest of lease_apply(): hears of a block that is done, and grants the next.
-local function lease_apply(t)
-	local limit, key, want, used, at = t[LIMIT], t[KEY], t[COST], t[USED], t[AT]
-	local done, back, mark = unpack_bytes('<I4I4i8', ARGV[4], 16 * more + 1)
-	local fresh, stale, heard = 0, 0, false
-	more = more + 1
-	if t[OUT] then
-		fresh, stale = unpack_bytes('<I4I4', t[OUT])
+-- What few calls need is made in those alone: to make a function takes longer than a take does.
+local lease_read, lease_apply, refund
+
+if ARGV[4] then
+	-- The rest of lease_apply(): hears of a block that is done, and grants the next.
+	function lease_apply(t)
+		local limit, key, want, used, at = t[LIMIT], t[KEY], t[COST], t[USED], t[AT]
+		local done, back, mark = unpack_bytes('<I4I4i8', ARGV[4], 16 * more + 1)
+		local fresh, stale, heard = 0, 0, false
+		more = more + 1
+		if t[OUT] then
+			fresh, stale = unpack_bytes('<I4I4', t[OUT])
+		end
+
+		local tokens = limit[ALGORITHM] == TOKEN_BUCKET
+		if done > 0 and tokens then
+			local turn = floor(now / LEASE_LIFE)
+			if mark == turn and done <= fresh then
+				fresh, heard = fresh - done, true
+			elseif mark == turn - 1 and done <= stale then
+				stale, heard = stale - done, true
+			end
+			if heard then
+				used = back < used and used - back or 0
+			end
+		elseif done > 0 and mark == at then
+			used = used - math.min(back, used)
+			heard = true
+		end
+
+		local level = used
+		if limit[ALGORITHM] == SLIDING_WINDOW and t[PREVIOUS] > 0 then
+			local elapsed = now - at
+			if elapsed < 0 then
+				elapsed = 0
+			end
+			level = used + t[PREVIOUS] * (limit[LENGTH] - elapsed) / limit[LENGTH]
+		end
+
+		local most = limit[CAPACITY] - level
+		most = (most > 0 and most or 0) / LEASE_PART
+		if tokens then
+			local room = limit[CAPACITY] / LEASE_OUT - fresh - stale
+			most = most < room and most or room
+		end
+		most = want < most and want or most
+		most = most >= LEASE_LEAST and floor(most) or 0
+		if most == 0 and not heard then
+			return
+		end
+		t[USED] = used + most
+		if tokens then
+			fresh = fresh + most
+			t[OUT] = fresh + stale > 0 and pack_bytes('<I4I4', fresh, stale) or nil
+			buckets[key] = pack_bytes('<di8', t[USED], at) .. (t[OUT] or '')
+		else
+			buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], at)
+		end
+		changed[key] = t
 	end
 
-	local tokens = limit[ALGORITHM] == TOKEN_BUCKET
-	if done > 0 and tokens then
-		local turn = floor(now / LEASE_LIFE)
-		if mark == turn and done <= fresh then
-			fresh, heard = fresh - done, true
-		elseif mark == turn - 1 and done <= stale then
-			stale, heard = stale - done, true
-		end
-		if heard then
-			used = back < used and used - back or 0
-		end
-	elseif done > 0 and mark == at then
-		used = used - math.min(back, used)
-		heard = true
-	end
-
-	local level = used
-	if limit[ALGORITHM] == SLIDING_WINDOW and t[PREVIOUS] > 0 then
-		local elapsed = now - at
-		if elapsed < 0 then
-			elapsed = 0
-		end
-		level = used + t[PREVIOUS] * (limit[LENGTH] - elapsed) / limit[LENGTH]
-	end
-
-	local most = limit[CAPACITY] - level
-	most = (most > 0 and most or 0) / LEASE_PART
-	if tokens then
-		local room = limit[CAPACITY] / LEASE_OUT - fresh - stale
-		most = most < room and most or room
-	end
-	most = want < most and want or most
-	most = most >= LEASE_LEAST and floor(most) or 0
-	if most == 0 and not heard then
-		return
-	end
-	t[USED] = used + most
-	if tokens then
-		fresh = fresh + most
-		t[OUT] = fresh + stale > 0 and pack_bytes('<I4I4', fresh, stale) or nil
-		buckets[key] = pack_bytes('<di8', t[USED], at) .. (t[OUT] or '')
-	else
-		buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], at)
-	end
-	changed[key] = t
-end
-
--- bucket_refund(): of what is used now, and whether that has changed.
-local function refund(limit, used, previous, at, cost)
-	local was_used, was_previous = used, previous
-	local when = unpack_bytes('<i8', ARGV[4], 16 * more + 1)
-	more = more + 1
-	if limit[ALGORITHM] == TOKEN_BUCKET then
-		if when < now then
-			cost = cost - (now - when) * limit[UNITS] / limit[LENGTH]
-		end
-		if cost > 0 then
+	-- bucket_refund(): of what is used now, and whether that has changed.
+	function refund(limit, used, previous, at, cost)
+		local was_used, was_previous = used, previous
+		local when = unpack_bytes('<i8', ARGV[4], 16 * more + 1)
+		more = more + 1
+		if limit[ALGORITHM] == TOKEN_BUCKET then
+			if when < now then
+				cost = cost - (now - when) * limit[UNITS] / limit[LENGTH]
+			end
+			if cost > 0 then
+				used = used > cost and used - cost or 0
+			end
+		elseif at == when then
 			used = used > cost and used - cost or 0
+		elseif limit[ALGORITHM] == SLIDING_WINDOW and at == when + limit[LENGTH] then
+			previous = previous > cost and previous - cost or 0
 		end
-	elseif at == when then
-		used = used > cost and used - cost or 0
-	elseif limit[ALGORITHM] == SLIDING_WINDOW and at == when + limit[LENGTH] then
-		previous = previous > cost and previous - cost or 0
+		return used, previous, used ~= was_used or previous ~= was_previous
 	end
-	return used, previous, used ~= was_used or previous ~= was_previous
 end
 
 local takes = {}
@@ -223,6 +182,51 @@ for i = 1, #bytes / 7 do
 	local capacity = limit[CAPACITY]
 	local bucket, out = buckets[key], nil
 	if bucket and #bucket == 24 and limit[ALGORITHM] == TOKEN_BUCKET then
+		-- lease_read(): of a token bucket of 24 bytes: its 16 as it stands now, and the 8 of what is out.
+		lease_read = lease_read or function(limit, bytes)
+			local units, length, capacity = limit[UNITS], limit[LENGTH], limit[CAPACITY]
+			local used, at, fresh, stale = unpack_bytes('<di8I4I4', bytes)
+			if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
+				return NEVER_SEEN, NONE_OUT
+			end
+
+			local function drained(level, from)
+				if from < now and level > 0 then
+					level = level - (now - from) * units / length
+					if level < 0 then
+						level = 0
+					end
+				end
+				return level
+			end
+
+			local turn, first = floor(now / LEASE_LIFE), floor(at / LEASE_LIFE)
+			local out = fresh + stale
+			if out > 0 then
+				if used > capacity + UNIT_SLACK then
+					used = capacity
+				end
+				used = drained(used, at)
+				local level = drained(out, math.min((first + 1) * LEASE_LIFE, now))
+				if level > used then
+					used = level
+				end
+				level = drained(fresh, math.min((first + 2) * LEASE_LIFE, now))
+				if level > used then
+					used = level
+				end
+				if at < now then
+					at = now
+				end
+				if first > turn then
+					fresh, stale = math.min(out, 4294967295), 0
+				elseif first < turn then
+					stale = first + 1 == turn and fresh or 0
+					fresh = 0
+				end
+			end
+			return pack_bytes('<di8', used, at), pack_bytes('<I4I4', fresh, stale)
+		end
 		bucket, out = lease_read(limit, bucket)
 	elseif not bucket or #bucket ~= 16 then
 		bucket = NEVER_SEEN
