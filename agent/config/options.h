@@ -135,6 +135,13 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(redis_instances, "redis.instances", INTEGER, "1", 1, 10000, RELOAD, "", \
 		settings.redis.instances, \
 		"agents that share it: on_failure \"local\" enforces limit / instances") \
+	X(redis_tiers_age, "redis.tiers_age", DURATION, "1m", 100000, OPTION_DAY, RELOAD, "", \
+		settings.redis.tiers_age, \
+		"how long a tier that was read from the hash PREFIXtiers is believed, at most; " \
+		"changes there are seen before") \
+	X(redis_tiers_cache, "redis.tiers_cache", INTEGER, "65536", 64, 100000000, RESTART, "", \
+		settings.redis.tiers_cache, \
+		"keys and users whose tier, or that they have none, is remembered: 104 bytes each") \
 	X(log_target, "log.target", TARGET, "stderr", 0, 0, RELOAD, "", settings.log.target, \
 		"stderr, syslog, journal, or an absolute path (SIGUSR1 opens it again)") \
 	X(log_format, "log.format", WORD, "text", 0, 0, RELOAD, "text|json", settings.log.format, \

@@ -61,6 +61,8 @@ struct settings {
 		char hash_secret[256];      /* "": of the prefix */
 		enum on_failure on_failure; /* of rules that do not say; policy has it in each */
 		int64_t instances;          /* ditto */
+		usec_t tiers_age;
+		int64_t tiers_cache;
 	} redis;
 	struct log_settings log;
 	struct {

@@ -63,8 +63,7 @@ static int find_tier(
 	memcpy(plan->tier, p->tier[tier].name, sizeof plan->tier);
 	plan->tier_length = p->tier[tier].length;
 	plan->tally = p->tier[tier].tally;
-	v->text[FIELD_TIER] = (struct str){ p->tier[tier].name, p->tier[tier].length };
-	v->present |= 1ull << FIELD_TIER;
+	view_put_tier(v, (struct str){ p->tier[tier].name, p->tier[tier].length });
 	return (int)tier;
 }
 
@@ -241,6 +240,7 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 	memo.have = 0;
 	plan->n = 0;
 	plan->degraded = plan->closed = false;
+	plan->begun = 0;
 	plan->done = NULL;
 	int tier = find_tier(p, o, v, plan);
 	plan->outcome = find_outcome(p, o, v);

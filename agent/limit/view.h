@@ -108,6 +108,13 @@ static inline bool view_has(const struct view *v, unsigned slot)
 	return v->present >> slot & 1;
 }
 
+/* The tier of who has brought none. `tier` is borrowed as all texts are. */
+static inline void view_put_tier(struct view *v, struct str tier)
+{
+	v->text[FIELD_TIER] = tier;
+	v->present |= 1ull << FIELD_TIER;
+}
+
 /* What the field says as a cost: CONTRACT.md: no integer, or below 0, counts as 1. */
 int64_t view_cost(const struct view *, unsigned slot);
 

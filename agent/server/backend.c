@@ -55,3 +55,20 @@ struct redis_hub *backend_hub_new(const struct settings *s, struct redis_tls *tl
 	explicit_bzero(&h, sizeof h);
 	return hub;
 }
+
+struct redis_tiers *backend_tiers_new(const struct settings *s, struct redis_tls *tls,
+	struct redis_hub *hub, struct ev_loop *loop, _Atomic(uint64_t) *changes)
+{
+	struct redis_tiers_settings t = {
+		.tls = tls,
+		.entries = (uint64_t)s->redis.tiers_cache,
+		.age = s->redis.tiers_age,
+		.changes = changes,
+	};
+	(void)snprintf(t.prefix, sizeof t.prefix, "%s", s->redis.prefix);
+	(void)snprintf(t.username, sizeof t.username, "%s", s->redis.username);
+	(void)snprintf(t.password, sizeof t.password, "%s", s->redis.password);
+	struct redis_tiers *tiers = redis_tiers_new(&t, hub, loop);
+	explicit_bzero(&t, sizeof t);
+	return tiers;
+}

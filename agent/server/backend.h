@@ -5,6 +5,7 @@
 #include "config/snapshot.h"
 #include "store/redis.h"
 #include "store/redis_hub.h"
+#include "store/redis_tiers.h"
 #include "store/redis_tls.h"
 
 /* Of one worker's store, which borrows the TLS. Holds the password: wipe it after use. */
@@ -16,5 +17,9 @@ struct redis_tls *backend_tls_new(const struct settings *, char *err, size_t err
 /* The hub of this process, which borrows the TLS; NULL: `err` says why. */
 struct redis_hub *backend_hub_new(
 	const struct settings *, struct redis_tls *, struct ev_loop *, char *err, size_t err_size);
+
+/* The tiers that stand there; `changes` counts theirs. NULL: out of memory. */
+struct redis_tiers *backend_tiers_new(const struct settings *, struct redis_tls *,
+	struct redis_hub *, struct ev_loop *, _Atomic(uint64_t) *changes);
 
 #endif

@@ -5,6 +5,7 @@
 #include "spop/value.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 /* What view.h asks for. */
@@ -179,11 +180,11 @@ static void load_args(struct checker *c, struct wire_reader *r, const struct mes
 
 enum load_rc { LOAD_CHECK, LOAD_NOTHING, LOAD_MALFORMED };
 
-/* The first check of the NOTIFY becomes the view; all of the payload is read, so that what is
- * malformed is seen wherever it stands. Of a NOTIFY whose end was cut off, what came before
- * counts: nobody passes a limit by sending too much. */
+/* The first check of the NOTIFY becomes the view (other messages are `ignored`, and counted); all
+ * of the payload is read, so that what is malformed is seen wherever it stands. Of a NOTIFY whose
+ * end was cut off, what came before counts: nobody passes a limit by sending too much. */
 static enum load_rc load_view(
-	struct checker *c, const struct snapshot *snap, const struct notify *n)
+	struct checker *c, const struct snapshot *snap, const struct notify *n, unsigned *ignored)
 {
 	struct wire_reader r = { n->payload, n->payload + n->payload_n, false };
 	const struct layout *layout = &snap->policy->layout;
@@ -198,7 +199,7 @@ static enum load_rc load_view(
 	while (message_next(&r, &m)) {
 		if (found || !is_check(m.name)) {
 			skip_args(&r, &m);
-			count(c, METRIC_messages_ignored);
+			++*ignored;
 			continue;
 		}
 		found = true;
@@ -370,15 +371,26 @@ static void check_end(struct check *check)
 	check_put_back(&c->pool, check);
 }
 
-/* The view died long ago: what its line needs is read once more. */
+/* The view died long ago: what was kept of the NOTIFY is read once more. */
+static enum load_rc load_again(struct check *check)
+{
+	const struct notify again = {
+		.payload = check->long_payload ? check->long_payload : check->payload,
+		.payload_n = check->payload_n,
+		.truncated = check->truncated,
+	};
+	unsigned counted_before = 0;
+	return load_view(check->checker, check->snapshot, &again, &counted_before);
+}
+
 static void put_late_event(struct check *check)
 {
 	struct checker *c = check->checker;
-	const struct notify again = {
-		.payload = check->payload, .payload_n = check->payload_n, .truncated = true
-	};
-	if (load_view(c, check->snapshot, &again) == LOAD_CHECK)
-		put_event(c, check->snapshot->policy, &check->plan, &check->decision);
+	if (load_again(check) != LOAD_CHECK)
+		return;
+	if (!view_has(&c->view, FIELD_TIER))
+		view_put_tier(&c->view, (struct str){ check->plan.tier, check->plan.tier_length });
+	put_event(c, check->snapshot->policy, &check->plan, &check->decision);
 }
 
 static void on_taken(struct plan *plan)
@@ -415,32 +427,117 @@ void check_abandon(struct check *check)
 		check_end(check);
 }
 
+/* Who the client is, where the message does not say his tier and the store may know it. */
+static bool may_know_tier(const struct checker *c, const struct policy *p, struct tier_ask *ask)
+{
+	static const uint8_t by[] = { FIELD_KEY, FIELD_USER };
+	const struct view *v = &c->view;
+
+	ask->n = 0;
+	ask->tier.length = 0;
+	ask->begun = 0;
+	if (!c->store->ops->find_tier || view_has(v, FIELD_TIER))
+		return false;
+	for (unsigned i = 0; i < 2; i++) {
+		if (!view_has(v, by[i]))
+			continue;
+		ask->name[ask->n] = v->text[by[i]];
+		ask->secret[ask->n++] = p->secret >> by[i] & 1;
+	}
+	return ask->n != 0;
+}
+
+static void use_tier(struct view *v, const struct tier_ask *ask)
+{
+	if (ask->tier.length)
+		view_put_tier(v, (struct str){ ask->tier.text, ask->tier.length });
+}
+
+/* What the view takes. true: it waits; false: the plan is done. */
+static bool take_limits(struct check *check, struct now now)
+{
+	struct checker *c = check->checker;
+	struct plan *plan = &check->plan;
+
+	use_tier(&c->view, &check->ask);
+	policy_plan(check->snapshot->policy, &c->view, plan);
+	plan->now = now;
+	plan->begun = check->ask.begun;
+	if (plan->outcome != OUTCOME_LIMITS || !plan->n)
+		return false;
+	plan->done = on_taken;
+	check->state = CHECK_ASKED;
+	return store_take(c->store, plan, now) == STORE_PENDING;
+}
+
+static void on_tier(struct tier_ask *ask)
+{
+	struct check *check = (struct check *)((char *)ask - offsetof(struct check, ask));
+
+	if (!check->owner) { /* nobody wants it, and nothing was charged yet */
+		check_end(check);
+		return;
+	}
+	enum load_rc rc = load_again(check);
+	assert(rc == LOAD_CHECK); /* as it was before */
+	(void)rc;
+	if (!take_limits(check, ask->now))
+		on_taken(&check->plan);
+}
+
+/* true: the check waits for its client's tier. */
+static bool waits_for_tier(struct check *check, const struct notify *n, struct now now)
+{
+	struct checker *c = check->checker;
+	struct tier_ask *ask = &check->ask;
+
+	if (!may_know_tier(c, check->snapshot->policy, ask))
+		return false;
+	ask->done = on_tier;
+	/* Long ones before, as there may be no room. */
+	if (n->payload_n > CHECK_PAYLOAD_MAX && !check_keep_payload(&c->pool, check, n, KEEP_ALL)) {
+		count(c, METRIC_checks_unkept);
+		ask->done = NULL;
+	}
+	check->state = CHECK_LOOKS_UP;
+	return c->store->ops->find_tier(c->store, ask, now) == STORE_PENDING;
+}
+
 /* true: it waits; false: its plan is done. */
 static bool is_kept_waiting(struct check *check, struct checker *c, struct snapshot *snap,
 	const struct notify *n, uint32_t send_max, struct now now)
 {
-	struct plan *plan = &check->plan;
-	size_t kept = n->payload_n < CHECK_PAYLOAD_MAX ? n->payload_n : CHECK_PAYLOAD_MAX;
-
-	policy_plan(snap->policy, &c->view, plan);
-	plan->now = now;
-	if (plan->outcome != OUTCOME_LIMITS || !plan->n)
-		return false;
-	plan->done = on_taken;
-	if (store_take(c->store, plan, now) == STORE_DONE)
-		return false;
 	check->checker = c;
-	check->snapshot = snapshot_ref(snap);
+	check->snapshot = snap;
 	check->owner = NULL;
-	check->state = CHECK_ASKED;
 	check->asked_at = now.steady;
+	if (!waits_for_tier(check, n, now) && !take_limits(check, now))
+		return false;
+	(void)snapshot_ref(snap);
 	check->stream_id = n->stream_id;
 	check->frame_id = n->frame_id;
 	check->send_max = send_max;
-	check->payload_n = (uint16_t)kept;
-	memcpy(check->payload, n->payload, kept);
+	(void)check_keep_payload(&c->pool, check, n, KEEP_BEGINNING);
 	metric_add(c->metrics, METRIC_checks_waiting, 1);
 	return true;
+}
+
+/* Nobody can wait: what is known at once has to do. */
+static void answer_unpooled(struct checker *c, const struct snapshot *snap, const struct notify *n,
+	uint32_t send_max, struct now now, struct wire_writer *out)
+{
+	if (may_know_tier(c, snap->policy, &c->ask)) {
+		c->ask.done = NULL;
+		(void)c->store->ops->find_tier(c->store, &c->ask, now);
+		use_tier(&c->view, &c->ask);
+	}
+	policy_plan(snap->policy, &c->view, &c->plan);
+	c->plan.now = now;
+	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n) {
+		count(c, METRIC_checks_unpooled);
+		c->store->ops->fall_back(c->store, &c->plan, now);
+	}
+	answer_now(c, snap, &c->plan, n, send_max, out);
 }
 
 static enum check_rc ask_store(struct checker *c, struct snapshot *snap, const struct notify *n,
@@ -448,13 +545,7 @@ static enum check_rc ask_store(struct checker *c, struct snapshot *snap, const s
 {
 	struct check *check = check_get(&c->pool);
 	if (!check) {
-		policy_plan(snap->policy, &c->view, &c->plan);
-		c->plan.now = now;
-		if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n) {
-			count(c, METRIC_checks_unpooled);
-			c->store->ops->fall_back(c->store, &c->plan, now);
-		}
-		answer_now(c, snap, &c->plan, n, send_max, out);
+		answer_unpooled(c, snap, n, send_max, now, out);
 		return CHECK_ANSWERED;
 	}
 	if (is_kept_waiting(check, c, snap, n, send_max, now)) {
@@ -474,7 +565,9 @@ enum check_rc check_answer(struct checker *c, struct snapshot *snap, const struc
 	if (out->bad || wire_room(out) < check_room(send_max))
 		return CHECK_NO_ROOM;
 
-	enum load_rc rc = load_view(c, snap, n);
+	unsigned ignored = 0;
+	enum load_rc rc = load_view(c, snap, n, &ignored);
+	metric_add(c->metrics, METRIC_messages_ignored, ignored);
 	if (rc == LOAD_MALFORMED)
 		return CHECK_MALFORMED;
 	if (rc == LOAD_NOTHING) {

@@ -46,6 +46,7 @@ struct shape {
 struct checker {
 	struct view view;
 	struct plan plan;
+	struct tier_ask ask;
 	struct shape shape[SHAPES_MAX];
 	struct answer_forms answers;
 	uint64_t shaped_by; /* the generation that both are of */

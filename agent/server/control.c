@@ -50,7 +50,8 @@ struct control {
 	struct desk *desk;     /* what the operator changed */
 	struct redis_tls *tls; /* NULL: none */
 	struct tally_names *tally_names;
-	struct redis_hub *hub; /* NULL: the store is the memory store */
+	struct redis_hub *hub;     /* NULL: the store is the memory store */
+	struct redis_tiers *tiers; /* likewise */
 	unsigned ticks;
 	uint64_t events_dropped; /* as of the last second that was summed up */
 	uint64_t evicted;        /* as of the last warning */
@@ -209,6 +210,8 @@ static void publish(struct control *c, struct snapshot *fresh)
 		worker_publish(c->worker[i], fresh);
 	acceptor_raise_limit(&fresh->settings, c->worker_n);
 	acceptor_use(c->acceptor, fresh);
+	if (c->tiers)
+		redis_tiers_set_age(c->tiers, fresh->settings.redis.tiers_age);
 	keeper_change_interval(c->keeper, fresh->settings.store.state_interval);
 	c->retired[c->retired_n++] = c->snapshot;
 	c->snapshot = fresh;
@@ -505,6 +508,7 @@ static bool start_workers(struct control *c)
 {
 	unsigned n = worker_count(&c->snapshot->settings);
 	struct redis_settings redis = backend_redis_settings(&c->snapshot->settings, c->tls);
+	redis.tiers = c->tiers;
 	bool all = true;
 	redis.workers = n;
 	for (unsigned i = 0; i < n && all; i++) {
@@ -551,7 +555,14 @@ static bool open_redis(struct control *c, const struct settings *s, char *err, s
 	if (s->redis.tls && !(c->tls = backend_tls_new(s, err, err_size)))
 		return false;
 	c->hub = backend_hub_new(s, c->tls, c->loop, err, err_size);
-	return c->hub;
+	if (!c->hub)
+		return false;
+	c->tiers = backend_tiers_new(
+		s, c->tls, c->hub, c->loop, &c->metrics.value[METRIC_tiers_changed]);
+	if (!c->tiers)
+		(void)snprintf(err, err_size,
+			"no memory for what is remembered of tiers: lower redis.tiers_cache");
+	return c->tiers;
 }
 
 /* Who starts beside a Redis that works should not begin by doing without it. */
@@ -728,6 +739,7 @@ void control_free(struct control *c)
 	keeper_stop(c->keeper);
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);
+	redis_tiers_free(c->tiers);
 	redis_hub_free(c->hub);
 	redis_tls_free(c->tls);
 	for (unsigned i = 0; i < c->retired_n; i++)

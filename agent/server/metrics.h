@@ -34,6 +34,10 @@
 	X(checks_waiting, GAUGE, "checks that wait for the store now") \
 	X(checks_unpooled, COUNTER, \
 		"checks answered by the failure policy for want of room to wait") \
+	X(checks_unkept, COUNTER, \
+		"checks for which Redis was not asked for the tier: too many long NOTIFYs waited") \
+	X(tiers_changed, COUNTER, \
+		"times that tiers were read from Redis anew, for a change there") \
 	X(checks_abandoned, COUNTER, \
 		"checks whose connection ended before the store had answered") \
 	X(actions_dropped, COUNTER, "ACKs that had to leave variables out for want of frame size") \

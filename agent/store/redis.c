@@ -4,6 +4,7 @@
 #include "store/deny_cache.h"
 #include "store/leases.h"
 #include "store/redis_hub.h"
+#include "store/redis_lookup.h"
 #include "store/redis_nodes.h"
 #include "store/redis_parts.h"
 
@@ -26,6 +27,7 @@ struct redis_store {
 
 	bool of_cluster;
 	struct redis_nodes *nodes;
+	struct redis_lookup *lookup; /* of tiers; NULL: there are none */
 	unsigned waiting_checks;
 	bool settling; /* what plan->done takes now is refused */
 
@@ -196,6 +198,8 @@ static void on_prepare(struct ev_loop *loop, ev_prepare *prepare, int revents)
 		ask_for_blocks(s);
 	if (ledger_holds(s->ledger) && !ev_is_active(&s->idle))
 		ev_timer_again(loop, &s->idle);
+	if (s->lookup)
+		redis_lookup_send(s->lookup);
 	redis_nodes_send(s->nodes);
 }
 
@@ -245,13 +249,21 @@ static bool send_parts(struct redis_store *s, struct plan *plan, const struct wa
 	return true;
 }
 
+/* A check that has waited for its tier already waits no longer for it all than another. */
+static bool is_late(const struct redis_store *s, const struct plan *plan)
+{
+	return plan->begun &&
+	       plan->begun + redis_node_patience(s->settings.timeout) <= clock_steady();
+}
+
 static enum store_rc ask(struct redis_store *s, struct plan *plan, struct now now)
 {
 	struct way way;
 	bool well;
 
 	find_way(s, plan, &way);
-	if (!is_open(s, &way, &well) || s->settling || s->waiting_checks == CHECKS_MAX)
+	if (!is_open(s, &way, &well) || s->settling || s->waiting_checks == CHECKS_MAX ||
+		is_late(s, plan))
 		goto refuse;
 	/* (What is remembered does not show whether it works again.) */
 	if (well && deny_cache_answer(s->denied, plan, now.steady)) {
@@ -269,6 +281,14 @@ refuse:
 	return STORE_DONE;
 }
 
+static enum store_rc find_tier(struct store *base, struct tier_ask *ask, struct now now)
+{
+	struct redis_store *s = (struct redis_store *)base;
+
+	(void)now;
+	return redis_lookup_find(s->lookup, ask, !s->settling);
+}
+
 static enum store_rc take(struct store *base, struct plan *plan, struct now now)
 {
 	struct redis_store *s = (struct redis_store *)base;
@@ -282,6 +302,7 @@ static enum store_rc take(struct store *base, struct plan *plan, struct now now)
 		redis_count(&s->stats.leased, 1);
 		return STORE_DONE;
 	}
+	rest->begun = plan->begun;
 	enum store_rc rc = ask(s, rest, now);
 	if (rc == STORE_DONE && rest != plan)
 		leases_join(rest);
@@ -304,7 +325,8 @@ static void take_fall_back(struct store *base, struct plan *plan, struct now now
 
 unsigned redis_store_waiting(const struct redis_store *s)
 {
-	return s->waiting_checks + ledger_under_way(s->ledger) + ledger_wants(s->ledger);
+	unsigned lookups = s->lookup ? redis_lookup_waiting(s->lookup) : 0;
+	return s->waiting_checks + lookups + ledger_under_way(s->ledger) + ledger_wants(s->ledger);
 }
 
 void redis_store_drain(struct redis_store *s)
@@ -316,6 +338,8 @@ void redis_store_drain(struct redis_store *s)
 void redis_store_settle(struct redis_store *s)
 {
 	s->settling = true;
+	if (s->lookup)
+		redis_lookup_end_all(s->lookup);
 	redis_nodes_end_all(s->nodes);
 	s->settling = false;
 }
@@ -323,6 +347,7 @@ void redis_store_settle(struct redis_store *s)
 static void store_free(struct redis_store *s)
 {
 	redis_nodes_free(s->nodes);
+	redis_lookup_free(s->lookup);
 	deny_cache_free(s->denied);
 	leases_free(s->leases);
 	ledger_free(s->ledger);
@@ -345,6 +370,13 @@ static void close_store(struct store *base)
 static const struct store_ops redis_ops = {
 	.take = take, .fall_back = take_fall_back, .forget = forget, .close = close_store
 };
+static const struct store_ops redis_ops_with_tiers = {
+	.take = take,
+	.fall_back = take_fall_back,
+	.find_tier = find_tier,
+	.forget = forget,
+	.close = close_store,
+};
 
 void redis_store_set_timeout(struct redis_store *s, usec_t timeout)
 {
@@ -358,7 +390,7 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	struct redis_store *s = calloc(1, sizeof *s);
 	if (!s)
 		return NULL;
-	s->base.ops = &redis_ops;
+	s->base.ops = settings->tiers ? &redis_ops_with_tiers : &redis_ops;
 	s->settings = *settings;
 	s->hub = hub;
 	s->local = local;
@@ -369,7 +401,10 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	s->denied = deny_cache_new();
 	s->ledger = ledger_new(settings->workers);
 	s->leases = s->ledger ? leases_new(s->ledger, on_news, s) : NULL;
-	if (!s->nodes || !s->denied || !s->leases) {
+	if (s->nodes && settings->tiers)
+		s->lookup = redis_lookup_new(settings->tiers, s->nodes, &s->stats, loop);
+	bool has_all = s->nodes && s->denied && s->leases && (s->lookup || !settings->tiers);
+	if (!has_all) {
 		store_free(s);
 		return NULL;
 	}

@@ -283,6 +283,14 @@ void redis_hub_leave(struct redis_hub *h, struct redis_listener *l)
 	pthread_mutex_unlock(&h->lock);
 }
 
+void redis_hub_ring(struct redis_hub *h)
+{
+	pthread_mutex_lock(&h->lock);
+	for (struct redis_listener *l = h->listeners; l; l = l->next)
+		ev_async_send(l->loop, l->bell);
+	pthread_mutex_unlock(&h->lock);
+}
+
 struct redis_addresses redis_hub_addresses(struct redis_hub *h)
 {
 	pthread_mutex_lock(&h->lock);

@@ -51,6 +51,9 @@ struct redis_listener {
 void redis_hub_listen(struct redis_hub *, struct redis_listener *);
 void redis_hub_leave(struct redis_hub *, struct redis_listener *);
 
+/* Sends every bell: there is something else to look for. */
+void redis_hub_ring(struct redis_hub *);
+
 /* REDIS_SINGLE, REDIS_SENTINEL. */
 struct redis_addresses redis_hub_addresses(struct redis_hub *);
 

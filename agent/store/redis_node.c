@@ -214,15 +214,17 @@ static void fail_all_unsent(struct redis_node *n, struct now now)
 
 /* ---- other commands ---- */
 
-static void ask_append(struct redis_node *n, struct node_ask *a)
+/* By deadline, as calls are. */
+static void ask_add(struct redis_node *n, struct node_ask *a)
 {
-	a->next = NULL;
-	a->before = n->last_ask;
-	if (n->last_ask)
-		n->last_ask->next = a;
-	else
-		n->asks = a;
-	n->last_ask = a;
+	struct node_ask *after = n->last_ask;
+
+	while (after && after->at > a->at)
+		after = after->before;
+	a->before = after;
+	a->next = after ? after->next : n->asks;
+	*(a->next ? &a->next->before : &n->last_ask) = a;
+	*(after ? &after->next : &n->asks) = a;
 }
 
 static void ask_end(struct redis_node *n, struct node_ask *a, const struct redisReply *r)
@@ -616,18 +618,21 @@ static const struct redis_conn_events conn_events = { on_ready, on_lost, on_fail
 
 /* ---- deadlines ---- */
 
+#define TOO_LATE      "it does not answer within redis.timeout"
+#define TOO_LATE_HINT "see its latency (redis-cli --latency), or raise redis.timeout"
+
 static void expire(struct redis_node *n, struct now now)
 {
 	while (n->first && n->first->taken_at + n->patience <= now.steady) {
 		struct node_call *c = n->first;
 		redis_count(&n->stats->timed_out, c->asked.plan_n);
-		call_failed(n, false, "it does not answer within redis.timeout",
-			"see its latency (redis-cli --latency), or raise redis.timeout",
-			now.steady);
+		call_failed(n, false, TOO_LATE, TOO_LATE_HINT, now.steady);
 		end_call(n, c, false, now);
 	}
-	while (n->asks && n->asks->at + n->patience <= now.steady)
+	while (n->asks && n->asks->at + n->patience <= now.steady) {
+		call_failed(n, false, TOO_LATE, TOO_LATE_HINT, now.steady);
 		ask_give_up(n, n->asks);
+	}
 }
 
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -679,7 +684,7 @@ void redis_node_give(struct redis_node *n, struct node_call *c)
 {
 	list_add(n, c);
 	queue_add(n, c);
-	set_timer(n, c->redirects | c->retries ? clock_steady() : c->taken_at);
+	set_timer(n, clock_steady()); /* it may have begun before */
 }
 
 void redis_node_send(struct redis_node *n)
@@ -695,14 +700,18 @@ void redis_node_send(struct redis_node *n)
 bool redis_node_ask(struct redis_node *n, struct node_ask *a, unsigned argc, const char *argv[],
 	size_t argv_bytes[])
 {
+	usec_t now = clock_steady();
+
 	if (window(n) == 0 || n->sent_n > SENT_MAX - SPARE)
 		return false;
-	a->at = clock_steady();
-	if (!redis_conn_send(n->conn, argc, argv, argv_bytes))
+	if ((a->asking && !send_asking(n, now)) ||
+		!redis_conn_send(n->conn, argc, argv, argv_bytes))
 		return false;
-	ring_add(n, (struct sent){ .kind = KIND_ASK, .ask = a, .at = a->at });
-	ask_append(n, a);
-	set_timer(n, a->at);
+	ring_add(n, (struct sent){ .kind = KIND_ASK, .ask = a, .at = now });
+	if (!a->at)
+		a->at = now;
+	ask_add(n, a);
+	set_timer(n, now);
 	return true;
 }
 

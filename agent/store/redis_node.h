@@ -59,12 +59,13 @@ void node_calls_fini(struct node_calls *); /* after all are back */
 
 /* The asker's: zeroed, with `done`. It must stay until that is called. */
 struct node_ask {
+	usec_t at; /* steady: since when it has been waiting; 0: from now on, and then it says so */
+	bool asking; /* as that of a call */
 	/* Once. NULL: no answer came in time, or the connection was lost, or given up. The reply
 	 * (an error, too) is freed after. */
 	void (*done)(struct node_ask *, const struct redisReply *);
 	/* the node's */
 	struct node_ask *next, *before;
-	usec_t at;
 };
 
 /* ---- the node ---- */
@@ -115,9 +116,9 @@ void redis_node_give(struct redis_node *, struct node_call *);
 /* Sends what has gathered. For the loop's prepare. */
 void redis_node_send(struct redis_node *);
 
-/* Sends a command, ended as a call of the script is: within redis_settings.timeout, and by a loss
- * of the connection. false: not sent, `done` is not called. A reply of more than 15 kB ends the
- * connection. redis_node_send() flushes it. */
+/* Sends a command, ended as a call of the script is: within redis_settings.timeout (which counts as
+ * a failure, towards the breaker), and by a loss of the connection. false: not sent, `done` is not
+ * called. A reply of more than 15 kB ends the connection. redis_node_send() flushes it. */
 bool redis_node_ask(struct redis_node *, struct node_ask *, unsigned argc, const char *argv[],
 	size_t argv_bytes[]);
 

@@ -227,14 +227,15 @@ static struct node_call *gathering(struct redis_nodes *s, uint16_t slot)
 }
 
 /* `to`: one that takes calls. */
-static struct node_call *new_call(struct redis_nodes *s, struct redis_node *to, uint16_t slot)
+static struct node_call *new_call(
+	struct redis_nodes *s, struct redis_node *to, uint16_t slot, usec_t taken_at)
 {
 	struct node_call *c = node_calls_get(&s->calls);
 
 	if (!c)
 		return NULL;
 	c->slot = slot;
-	c->taken_at = clock_steady();
+	c->taken_at = taken_at;
 	redis_node_give(to, c);
 	s->gathering[slot % GATHERING] = c;
 	return c;
@@ -245,9 +246,11 @@ bool redis_nodes_add(struct redis_nodes *s, uint16_t slot, struct plan *plan)
 	struct redis_node *to = redis_nodes_at(s, slot);
 	struct node_call *c = gathering(s, slot);
 
-	if (c && redis_call_add(&c->asked, plan))
+	/* Of one that has waited before the deadline comes before that of the others. */
+	bool in_time = c && (!plan->begun || c->taken_at <= plan->begun);
+	if (in_time && redis_call_add(&c->asked, plan))
 		return true;
-	c = to ? new_call(s, to, slot) : NULL;
+	c = to ? new_call(s, to, slot, plan->begun ? plan->begun : clock_steady()) : NULL;
 	return c && redis_call_add(&c->asked, plan);
 }
 
@@ -259,7 +262,7 @@ bool redis_nodes_add_after(struct redis_nodes *s, struct redis_after *a)
 
 	if (c && redis_call_add_after(&c->asked, a))
 		return true;
-	c = to && redis_node_takes(to) ? new_call(s, to, slot) : NULL;
+	c = to && redis_node_takes(to) ? new_call(s, to, slot, clock_steady()) : NULL;
 	if (c && redis_call_add_after(&c->asked, a))
 		return true;
 	redis_after_free(a);
@@ -276,7 +279,7 @@ bool redis_nodes_add_ask(struct redis_nodes *s, const struct ledger_ask *a)
 		return false;
 	if (c && redis_call_ask(&c->asked, a))
 		return true;
-	c = new_call(s, to, slot);
+	c = new_call(s, to, slot, clock_steady());
 	return c && redis_call_ask(&c->asked, a);
 }
 
@@ -364,20 +367,28 @@ static void on_again(struct ev_loop *loop, ev_timer *timer, int revents)
 	}
 }
 
-/* To the node that `error` names. Its own word on that may come later: it is not to blame. */
-static void send_on(struct redis_nodes *s, struct node_call *c, enum redis_redirect how,
+struct redis_node *redis_nodes_follow(struct redis_nodes *s, uint16_t slot, enum redis_redirect how,
 	const struct redis_address *to)
 {
-	struct member *m = to->host[0] ? member_at(s, to) : NULL;
+	struct member *m = s->of_cluster && to->host[0] ? member_at(s, to) : NULL;
 
-	c->asking = how == REDIRECT_ASK && m;
 	redis_hub_ask_again(s->hub);
 	if (how == REDIRECT_MOVED && m)
-		s->slot[c->slot] = (uint8_t)(m - s->member);
-	if (++c->redirects > REDIRECTS_MAX || (m && !redis_node_takes(m->node)))
+		s->slot[slot] = (uint8_t)(m - s->member);
+	return m ? m->node : NULL;
+}
+
+/* To the node that `error` names. Its own word on that may come later: it is not to blame. */
+static void send_on(struct redis_nodes *s, struct node_call *c, enum redis_redirect how,
+	const struct redis_address *address)
+{
+	struct redis_node *to = redis_nodes_follow(s, c->slot, how, address);
+
+	c->asking = how == REDIRECT_ASK && to;
+	if (++c->redirects > REDIRECTS_MAX || (to && !redis_node_takes(to)))
 		end_call(s, c, &s->stats->failed, clock_read());
-	else if (m)
-		redis_node_give(m->node, c);
+	else if (to)
+		redis_node_give(to, c);
 	else
 		park(s, c); /* a name, or no room: until the map says more */
 }

@@ -34,6 +34,11 @@ void redis_nodes_look(struct redis_nodes *);
  * slot: the one. */
 struct redis_node *redis_nodes_at(struct redis_nodes *, uint16_t slot);
 
+/* A node has said that not it has the slot, but who is at that address: the node there, NULL if
+ * there is no room for it. Of a MOVED it is remembered, and the map asked for anew. */
+struct redis_node *redis_nodes_follow(
+	struct redis_nodes *, uint16_t slot, enum redis_redirect, const struct redis_address *);
+
 /* Adds a plan, all of whose takes lie in that slot. false: no call has room. `ended` follows, from
  * the loop. */
 bool redis_nodes_add(struct redis_nodes *, uint16_t slot, struct plan *);

@@ -59,6 +59,7 @@ struct redis_parts *redis_parts_new(struct plan *whole, const uint8_t part_of[],
 	p->afters = 0;
 	for (unsigned i = 0; i < part_n; i++) {
 		split_part(whole, part_of, i, &p->part[i].plan);
+		p->part[i].plan.begun = whole->begun;
 		p->part[i].plan.done = on_part;
 		p->part[i].all = p;
 	}

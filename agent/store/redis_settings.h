@@ -6,6 +6,8 @@
 
 #include <stdbool.h>
 
+struct redis_tiers;
+
 /* Copied. */
 struct redis_settings {
 	char prefix[64];
@@ -14,6 +16,7 @@ struct redis_settings {
 	struct redis_tls *tls; /* NULL: none; borrowed */
 	unsigned workers;      /* of the agent, each with a store: they share what it may lease */
 	usec_t timeout;        /* of a check, from store_take() to plan->done(); 1 ms at least */
+	struct redis_tiers *tiers; /* borrowed; NULL: the store knows of none */
 };
 
 /* Counters of one store, over all its nodes; one writer, read by anyone. */
@@ -42,7 +45,13 @@ struct redis_settings {
 	X(scripts_sent, COUNTER, "times the script had to be sent (NOSCRIPT)") \
 	X(connects, COUNTER, "connections that were opened") \
 	X(connects_failed, COUNTER, "connections that could not be opened") \
-	X(breaks, COUNTER, "times the breaker opened")
+	X(breaks, COUNTER, "times the breaker opened") \
+	X(tiers_asked, COUNTER, "names that Redis was asked the tier of") \
+	X(tiers_remembered, COUNTER, \
+		"checks whose client's tier, or that he has none, was remembered") \
+	X(tiers_old, COUNTER, \
+		"checks that nobody could be asked for: what was known before had to do") \
+	X(tiers_failed, COUNTER, "checks that got no answer to that: likewise")
 
 struct redis_stats {
 #define X(name, kind, help) _Atomic(uint64_t) name;

@@ -6,6 +6,31 @@
 
 enum store_rc { STORE_DONE, STORE_PENDING };
 
+/* The name of a tier, or its beginning: one byte more than any tier has, so that what was cut is
+ * nobody's. */
+enum { TIER_TEXT_MAX = TIER_NAME_MAX + 1 };
+struct tier_text {
+	uint8_t length; /* 0: none */
+	char text[TIER_TEXT_MAX];
+};
+
+/* Which tier a client is on, as the store knows it. */
+struct tier_ask {
+	/* By the first of these that is on one. The texts are borrowed until find_tier() returns.
+	 * A secret one is looked for by its SHA-256 alone, any other by itself alone. */
+	struct str name[2];
+	bool secret[2];
+	unsigned n;
+	struct tier_text tier;
+	/* After STORE_PENDING. NULL: what is known at once has to do, however old. */
+	void (*done)(struct tier_ask *);
+	usec_t begun;   /* when it was asked, for plan.begun; 0: STORE_DONE */
+	struct now now; /* when it was answered, before done() */
+	/* the store's own */
+	struct tier_ask *next;
+	uint8_t place[2];
+};
+
 struct store; /* each kind of store embeds it first */
 
 struct store_ops {
@@ -15,6 +40,10 @@ struct store_ops {
 	/* The verdicts at once, by the failure policy, without asking: for who has no room to wait.
 	 * NULL: a store that never answers STORE_PENDING. */
 	void (*fall_back)(struct store *, struct plan *, struct now);
+	/* STORE_DONE: `tier` is set; where nobody can be asked it may be an old one, or none.
+	 * STORE_PENDING: ask->done is called exactly once, later, on this loop, whatever happens.
+	 * NULL: a store that knows of no tiers. */
+	enum store_rc (*find_tier)(struct store *, struct tier_ask *, struct now);
 	/* What was remembered of earlier answers holds no longer: a reload, a reset. NULL: nothing
 	 * is. */
 	void (*forget)(struct store *);

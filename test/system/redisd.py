@@ -32,10 +32,21 @@ ADMIN = "admin-secret-x81T"     # of the user `default`, which may do everything
 # What the agent may do, and nothing else (CONTRACT.md section 4; AUTH needs no permission).
 COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping", "role",
             "cluster|slots", "asking")
+# With tiers from Redis, these besides.
+TIERS_COMMANDS = ("hmget", "exists", "subscribe", "client|id", "client|tracking")
+INVALIDATE = "__redis__:invalidate"
 
 
-def acl(keys):
-    return f"~{keys} -@all " + " ".join("+" + c for c in COMMANDS)
+def tiers_acl(channel):
+    return f"&{channel} &{INVALIDATE} " + " ".join("+" + c for c in TIERS_COMMANDS)
+
+
+def acl(keys, tiers="rl:tiers"):
+    """`tiers`: the hash, and the channel of that name; None: without."""
+    rule = f"~{keys} -@all " + " ".join("+" + c for c in COMMANDS)
+    if tiers == "*":
+        return rule + " &* " + " ".join("+" + c for c in TIERS_COMMANDS)
+    return f"{rule} ~{tiers} {tiers_acl(tiers)}" if tiers else rule
 
 
 # --- asking it -------------------------------------------------------------------------------
@@ -152,8 +163,8 @@ def free_port_pair():
 class Server(Process):
     """One redis-server. It forgets everything when it ends, unless it is asked to persist."""
 
-    def __init__(self, directory, name="redis", *, keys="rl:1:*", program=None, port=None,
-                 settings=(), persist=False, auth=True, sentinel=False):
+    def __init__(self, directory, name="redis", *, keys="rl:1:*", tiers="rl:tiers", program=None,
+                 port=None, settings=(), persist=False, auth=True, sentinel=False):
         self.port = port or free_port()
         self.address = ("127.0.0.1", self.port)
         self.path = str(pathlib.Path(directory) / f"{name}.sock")
@@ -166,7 +177,7 @@ class Server(Process):
             lines += [f"unixsocket {self.path}", "unixsocketperm 700", 'save ""',
                       "appendonly yes\nappendfsync always" if persist else "appendonly no"]
         if auth:
-            lines += [f"requirepass {ADMIN}", f"user {USER} on >{PASSWORD} {acl(keys)}"]
+            lines += [f"requirepass {ADMIN}", f"user {USER} on >{PASSWORD} {acl(keys, tiers)}"]
         self.conf = pathlib.Path(directory) / f"{name}.conf"
         self.conf.write_text("\n".join([*lines, *settings]) + "\n")
         super().__init__([program or PROGRAM, self.conf, *(["--sentinel"] if sentinel else [])],
@@ -271,7 +282,7 @@ class Suite(Server):
     """The server behind tests that were written for any store: each agent has a prefix of its own."""
 
     def __init__(self, directory):
-        super().__init__(directory, "suite", keys="rl:*")
+        super().__init__(directory, "suite", keys="rl:*", tiers="rl:*")
         self.numbers = itertools.count()
 
     def prefix(self):

@@ -197,7 +197,7 @@ def test_keys_have_prefix_version_and_a_fixed_length(run, redis):
 
 
 def test_prefixes_and_secrets_keep_agents_apart(run, tmp_path, ends):
-    redis = ends(redisd.Server(tmp_path, keys="*"))
+    redis = ends(redisd.Server(tmp_path, keys="*", tiers="*"))
     some = [run(rules=rule(), top=redis.group(**more)) for more in (
         {}, {"prefix": "rl:"}, {"prefix": "other:"}, {"hash_secret": "x"}, {"hash_secret": "x"},
         {"prefix": "other:", "hash_secret": "x"}, {"prefix": ""}, {"db": 3})]
@@ -436,19 +436,22 @@ def test_the_acl_is_enough_and_no_more_than_is_used(run, tmp_path, ends):
     calls = redis.calls()
     for ours in ("auth", "acl|log", "info", "client|kill", "script|flush", "ping", "hello"):
         calls.pop(ours, None)
-    assert set(calls) <= set(redisd.COMMANDS), "commands that are not listed"
-    assert set(redisd.COMMANDS) - {"ping", *OTHER_MODES} <= set(calls), "listed, but not used"
+    listed = {*redisd.COMMANDS, *redisd.TIERS_COMMANDS}
+    assert set(calls) <= listed, "commands that are not listed"
+    assert listed - {"ping", "hmget", *OTHER_MODES} <= set(calls), "listed, but not used"
     assert redis.denied() == []
 
 
 def test_the_acl_is_the_one_that_is_printed():
     """What the documents tell operators is what these tests allow; the example is not for a cluster."""
     shown = re.findall(r"(?m)^    (ACL SETUSER .*)$", (ROOT / "conf/README.md").read_text())
-    assert shown[0] == f"ACL SETUSER ratelimit on >PASSWORD {redisd.acl('rl:*')}"
+    assert shown[0] == f"ACL SETUSER ratelimit on >PASSWORD {redisd.acl('rl:*', None)}"
+    assert shown[1] == f"ACL SETUSER ratelimit {redisd.tiers_acl('rl:tiers')}"
     users = (ROOT / "conf/examples/two-nodes/users.acl").read_text()
     line = re.search(r"(?m)^user ratelimit on >AGENT-PASSWORD (.*)$", users)[1]
     wanted = [c for c in redisd.COMMANDS if c not in ("cluster|slots", "asking")]
-    assert line == " ".join(["~rl:*", "-@all", *("+" + c for c in wanted)])
+    assert line == " ".join(["~rl:*", "-@all", *("+" + c for c in wanted),
+                             redisd.tiers_acl("rl:tiers")])
 
 
 def addresses(redis):
