@@ -22,7 +22,7 @@ build=build/release
 agent=$build/agent/spoa-ratelimit
 web=http://127.0.0.1:8080
 packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libjansson-dev libsodium-dev
-libsystemd-dev libhiredis-dev libmicrohttpd-dev haproxy curl"
+libsystemd-dev libhiredis-dev libmicrohttpd-dev libcurl4-openssl-dev haproxy curl"
 # A package's administrator tools are not in every user's path.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 

@@ -14,6 +14,7 @@ sees() {
 	spop | limit) echo base ;;
 	store | config) echo limit base ;;
 	server) echo config store spop limit base ;;
+	ctl) echo config limit base ;;
 	admin | main) echo server config store spop limit base ;;
 	*) echo "layers.sh: agent/$1 is not in the picture: say here what it may see" >&2; exit 2 ;;
 	esac
@@ -30,6 +31,7 @@ foreign() {
 	# sys/un.h: how long a socket's path may be
 	config) echo 'ev|pthread|threads|signal|sys/socket|netinet/.*|netdb|poll|sys/epoll' ;;
 	server | admin) echo 'libconfig' ;;
+	ctl) echo 'ev|libconfig|microhttpd|netinet/.*|netdb|poll|sys/epoll' ;; # asks by libcurl
 	*) echo 'sys/socket' ;;
 	esac
 }

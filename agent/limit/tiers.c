@@ -60,3 +60,8 @@ int64_t tier_map_find(const struct tier_map *m, struct str name, bool secret)
 	hash_sha256_hex(name, hex);
 	return names_find(m->hashed, (struct str){ hex, sizeof hex });
 }
+
+int64_t tier_map_find_hash(const struct tier_map *m, struct str hex)
+{
+	return names_find(m->hashed, hex);
+}

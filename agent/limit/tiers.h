@@ -17,5 +17,8 @@ void tier_map_free(struct tier_map *);
 /* The tier of a key or user, -1: it is not there. Only a `secret` value is also looked for by its
  * hash. */
 int64_t tier_map_find(const struct tier_map *, struct str name, bool secret);
+/* By the hash of a secret value, 64 digits in lower case: where the file has it so. -1: it has not.
+ */
+int64_t tier_map_find_hash(const struct tier_map *, struct str hex);
 
 #endif

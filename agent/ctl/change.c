@@ -1,0 +1,209 @@
+/* What changes something: reset, enable, disable, reload. */
+#include "ctl/ctl.h"
+#include "ctl/text.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool ends(const struct ctl_options *o)
+{
+	return ctl_given(o, CTL_FOR) || ctl_given(o, CTL_UNTIL);
+}
+
+/* " until 2026-11-21 18:30:00", or "". */
+static void say_end(const json_t *change, char out[TEXT_MAX + 8])
+{
+	char at[TEXT_MAX];
+	int64_t until = ctl_int(change, "until");
+
+	out[0] = '\0';
+	if (until)
+		(void)snprintf(out, TEXT_MAX + 8, " until %s", text_instant(until, at));
+}
+
+static void say(const struct ctl *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(const struct ctl *c, const char *format, ...)
+{
+	va_list args;
+	char *text = NULL;
+
+	if (ctl_given(c->o, CTL_JSON))
+		return;
+	va_start(args, format);
+	int n = vasprintf(&text, format, args);
+	va_end(args);
+	char *clean = n >= 0 ? text_clean((struct str){ text, (size_t)n }) : NULL;
+	(void)puts(clean ? clean : "done");
+	free(clean);
+	if (n >= 0)
+		free(text);
+}
+
+/* ---- reset ---- */
+
+int ctl_reset(struct ctl *c)
+{
+	const struct ctl_options *o = c->o;
+	const char *rule = o->value[CTL_RULE];
+	bool all = ctl_given(o, CTL_ALL);
+	json_t *body, *fields = NULL;
+
+	if ((rule != NULL) + all + (o->words > 0) != 1)
+		return ctl_fail(CTL_USAGE,
+			"reset: want one of: --rule NAME, --all, or the fields of a client, like "
+			"ip=192.0.2.1");
+	if (o->words && !(fields = ctl_fields(o, 0)))
+		return CTL_USAGE;
+	body = ctl_change_body(o);
+	if (!body) {
+		json_decref(fields);
+		return CTL_USAGE;
+	}
+	if (fields)
+		(void)json_object_set_new(body, "fields", fields);
+	else if (rule)
+		(void)json_object_set_new(body, "rule", json_string(rule));
+	else
+		(void)json_object_set_new(body, "all", json_true());
+	int status = ctl_do(c, "POST", "/api/v1/reset", body);
+	if (status != CTL_DONE)
+		return status;
+	if (rule)
+		say(c, "all counters of rule %s begin anew", rule);
+	else
+		say(c, "%s begin anew",
+			all ? "all counters of all rules" : "the client's counters");
+	return CTL_DONE;
+}
+
+/* ---- the emergency switch ---- */
+
+static const json_t *find_switch(const json_t *enabled, const char *rule)
+{
+	const json_t *list = json_object_get(enabled, "switches"), *s;
+	size_t i;
+
+	json_array_foreach(list, i, s) if (strcmp(ctl_text(s, "rule"), rule) == 0) return s;
+	return NULL;
+}
+
+/* rule: "" for all. NULL in `mode`: as the configuration has it. */
+static int set_switch(struct ctl *c, const char *rule, const char *mode)
+{
+	json_t *body = ctl_change_body(c->o), *answer;
+	char end[TEXT_MAX + 8];
+
+	if (!body)
+		return CTL_USAGE;
+	if (*rule)
+		(void)json_object_set_new(body, "rule", json_string(rule));
+	(void)json_object_set_new(body, "mode", json_string(mode ? mode : "configured"));
+	int status = ctl_ask(c, "PUT", "/api/v1/enabled", body, &answer);
+	if (status != CTL_DONE)
+		return status;
+	if (ctl_given(c->o, CTL_JSON))
+		(void)ctl_print_json(answer, false);
+	const json_t *now = find_switch(answer, rule);
+	say_end(now, end);
+	if (mode)
+		say(c, "%s%s: %s%s", *rule ? "rule " : "all rules", rule, mode, end);
+	else
+		say(c, "%s%s: as the configuration has it", *rule ? "rule " : "all rules", rule);
+	json_decref(answer);
+	return CTL_DONE;
+}
+
+/* Is it the configuration itself that has it off? -1: a problem was told. */
+static int configured_off(struct ctl *c, const json_t *enabled, const char *rule)
+{
+	json_t *answer;
+	char *escaped = http_escape(rule), path[512];
+
+	if (!*rule) {
+		free(escaped);
+		return !json_is_true(json_object_get(enabled, "enabled"));
+	}
+	(void)snprintf(path, sizeof path, "/api/v1/rules?rule=%s", escaped ? escaped : "");
+	free(escaped);
+	if (ctl_ask(c, "GET", path, NULL, &answer) != CTL_DONE)
+		return -1;
+	bool off = strcmp(ctl_text(answer, "mode"), "off") == 0;
+	json_decref(answer);
+	return off;
+}
+
+/* Nothing was switched: there is nothing to take back. */
+static int not_switched(struct ctl *c, const json_t *enabled, const char *rule)
+{
+	int off = configured_off(c, enabled, rule);
+	const char *what = *rule ? rule : "limiting";
+
+	if (off < 0)
+		return CTL_REFUSED;
+	if (off)
+		return ctl_fail(CTL_REFUSED,
+			"the configuration has %s off: change it there, or enable it with --enforce",
+			what);
+	if (ctl_given(c->o, CTL_JSON))
+		return ctl_print_json(enabled, false);
+	say(c, "%s: was not switched", what);
+	return CTL_DONE;
+}
+
+int ctl_enable(struct ctl *c)
+{
+	const char *rule = c->o->words ? c->o->word[0] : "";
+	bool shadow = ctl_given(c->o, CTL_SHADOW), enforce = ctl_given(c->o, CTL_ENFORCE);
+	json_t *enabled;
+
+	if (shadow && enforce)
+		return ctl_fail(CTL_USAGE, "--shadow and --enforce: want one of them");
+	if (shadow || enforce)
+		return set_switch(c, rule, shadow ? "shadow" : "enforce");
+	if (ends(c->o))
+		return ctl_fail(CTL_USAGE,
+			"enable takes the switch back, and nothing is left to end: --for and --until "
+			"go with --shadow or --enforce");
+	int status = ctl_ask(c, "GET", "/api/v1/enabled", NULL, &enabled);
+	if (status != CTL_DONE)
+		return status;
+	if (find_switch(enabled, rule))
+		status = set_switch(c, rule, NULL);
+	else
+		status = not_switched(c, enabled, rule);
+	json_decref(enabled);
+	return status;
+}
+
+int ctl_disable(struct ctl *c)
+{
+	return set_switch(c, c->o->words ? c->o->word[0] : "",
+		ctl_given(c->o, CTL_SHADOW) ? "shadow" : "off");
+}
+
+/* ---- reload ---- */
+
+int ctl_reload(struct ctl *c)
+{
+	const json_t *warnings, *w;
+	json_t *answer;
+	size_t i;
+	int status = ctl_ask(c, "POST", "/api/v1/reload", NULL, &answer);
+
+	if (status != CTL_DONE)
+		return status;
+	if (ctl_given(c->o, CTL_JSON))
+		(void)ctl_print_json(answer, false);
+	warnings = json_object_get(answer, "warnings");
+	json_array_foreach(warnings, i, w)
+	{
+		(void)ctl_fail(0, "%s:%lld: warning: %s", ctl_text(w, "file"),
+			(long long)ctl_int(w, "line"), ctl_text(w, "message"));
+	}
+	say(c, "generation %lld: %s", (long long)ctl_int(answer, "generation"),
+		ctl_text(answer, "changed"));
+	json_decref(answer);
+	return CTL_DONE;
+}

@@ -1,0 +1,118 @@
+/* explain: what a request would get, and why. */
+#include "config/snapshot.h"
+#include "ctl/ctl.h"
+#include "ctl/explain.h"
+#include "ctl/table.h"
+#include "ctl/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void show_decision(const json_t *a)
+{
+	const json_t *d = json_object_get(a, "decision");
+	bool deny = json_is_true(json_object_get(d, "deny"));
+	char after[TEXT_MAX];
+	char *reason = text_clean(str_of(ctl_text(d, "reason")));
+	char *rule = text_clean(str_of(ctl_text(d, "rule"))),
+	     *tier = text_clean(str_of(ctl_text(a, "tier")));
+
+	(void)printf("%s: %s", deny ? "denied" : "allowed", reason ? reason : "");
+	if (rule && *rule)
+		(void)printf(", rule %s", rule);
+	if (deny && ctl_int(d, "retry_after"))
+		(void)printf("; the same would pass in %s",
+			text_seconds(ctl_int(d, "retry_after"), after));
+	(void)printf("\ntier: %s\n", tier ? tier : "");
+	free(reason);
+	free(rule);
+	free(tier);
+}
+
+static const struct column columns[] = { { "RULE", false }, { "MODE", false }, { "LIMIT", false },
+	{ "COUNTS BY", false }, { "OF", true }, { "LEFT", true }, { "SAYS", false } };
+enum { COLUMNS = sizeof columns / sizeof *columns };
+
+static void add_limit(struct table *t, const json_t *rule, const json_t *l)
+{
+	char says[TEXT_MAX + 16], after[TEXT_MAX];
+
+	if (json_is_true(json_object_get(l, "admits")))
+		(void)snprintf(says, sizeof says, "passes");
+	else if (json_is_true(json_object_get(l, "oversize")))
+		(void)snprintf(says, sizeof says, "never passes");
+	else
+		(void)snprintf(says, sizeof says, "passes in %s",
+			text_seconds(ctl_int(l, "retry_after"), after));
+	table_put(t, ctl_text(rule, "name"));
+	table_put(t, ctl_text(rule, "mode"));
+	table_put(t, ctl_text(l, "rate"));
+	table_put(t, ctl_text(rule, "counts_by"));
+	table_int(t, ctl_int(l, "limit"));
+	table_int(t, ctl_int(l, "remaining"));
+	table_put(t, says);
+}
+
+static int show(const json_t *answer)
+{
+	const json_t *list = json_object_get(answer, "rules"), *r, *l;
+	struct table *t = table_new(columns, COLUMNS);
+	size_t i, k;
+
+	show_decision(answer);
+	json_array_foreach(list, i, r)
+	{
+		const json_t *limits = json_object_get(r, "limits");
+		json_array_foreach(limits, k, l) add_limit(t, r, l);
+		if (json_array_size(limits))
+			continue;
+		table_put(t, ctl_text(r, "name"));
+		table_put(t, ctl_text(r, "mode"));
+		for (unsigned blank = 0; blank < COLUMNS - 3; blank++)
+			table_put(t, "");
+		table_put(t, ctl_text(r, "why"));
+	}
+	(void)putchar('\n');
+	bool whole = table_write(t, stdout, 0);
+	table_free(t);
+	return whole ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
+}
+
+/* By a configuration: as if no request had come before. */
+static int explain_files(const struct ctl_options *o, const json_t *fields, json_t **answer)
+{
+	struct problems problems = { 0 };
+	struct hash_key key;
+
+	hash_key_random(&key);
+	struct snapshot *s = config_load(o->file, o->files, &key, 1, &problems);
+	for (size_t i = 0; i < problems.n; i++)
+		(void)ctl_fail(0, "%s", problems.message[i]);
+	problems_free(&problems);
+	if (!s)
+		return CTL_REFUSED;
+	*answer = explain_fresh(s->policy, fields, clock_read());
+	if (snapshot_unref(s))
+		snapshot_free(s);
+	return *answer ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
+}
+
+int ctl_explain(struct ctl *c)
+{
+	json_t *fields = ctl_fields(c->o, 0), *answer = NULL;
+	int status;
+
+	if (!fields)
+		return CTL_USAGE;
+	if (c->o->files)
+		status = explain_files(c->o, fields, &answer);
+	else
+		status = ctl_ask(c, "POST", "/api/v1/explain", json_pack("{s:O}", "fields", fields),
+			&answer);
+	json_decref(fields);
+	if (status != CTL_DONE)
+		return status;
+	status = ctl_given(c->o, CTL_JSON) ? ctl_print_json(answer, false) : show(answer);
+	json_decref(answer);
+	return status;
+}

@@ -1,0 +1,335 @@
+"""ratelimitctl before a real agent: every command, for people and as JSON, and its exit status."""
+
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+import agent as agents
+from agent import ROOT, SANITIZER, Result, environment, free_port, until
+
+CTL = str(pathlib.Path(agents.BINARY).parent / "ratelimitctl")
+TOKEN = "0123456789abcdef0123456789abcdef"
+KEY = "a-key-that-nobody-may-see"
+HASH = hashlib.sha256(KEY.encode()).hexdigest()
+RULES = '''
+{ name = "api"; per = [ "key|user|ip" ]; rate = { gold = "9/day"; default = "3/day"; }; },
+{ name = "spy"; match = { path = "/spy/*"; }; per = [ "user" ]; rate = "1/day"; mode = "shadow"; },
+{ name = "idle"; per = [ "ip" ]; rate = "1/day"; mode = "off"; }
+'''
+DONE, REFUSED, USAGE, AWAY = range(4)
+
+
+def call(*args, env=None, typed="", cwd=None):
+    """ratelimitctl to its end, with an environment that says nothing of an agent."""
+    env = {"RATELIMIT_ADMIN": "", **(env or {})}
+    done = subprocess.run([CTL, *map(str, args)], input=typed.encode("utf-8", "surrogateescape"),
+                          capture_output=True, timeout=30, env=environment(env), cwd=cwd, check=False)
+    result = Result(done.returncode, done.stdout.decode("utf-8", "surrogateescape"),
+                    done.stderr.decode("utf-8", "surrogateescape"))
+    assert not SANITIZER.search(result.stderr), result
+    return result
+
+
+class Ctl:
+    """An agent, and ratelimitctl that asks it over its socket."""
+
+    def __init__(self, run, tmp_path, token="", rules=RULES, top=""):
+        self.socket = str(tmp_path / "adm.sock")
+        self.port = free_port()
+        self.top = (f'admin: {{ listen = [ "127.0.0.1:{self.port}", "{self.socket}" ]; '
+                    f'token = "{token}"; }}; {top}')
+        self.agent = run(rules=rules, top=self.top)
+        until(lambda: os.path.exists(self.socket))
+
+    def __call__(self, *args, status=DONE, **kw):
+        r = call(*args, "--socket", self.socket, **kw)
+        assert r.status == status, r
+        assert not r.stderr if status == DONE else r.stderr.startswith("ratelimitctl: "), r
+        return r
+
+    def json(self, *args, **kw):
+        return json.loads(self(*args, "--json", **kw).stdout)
+
+
+@pytest.fixture
+def ctl(run, tmp_path):
+    return Ctl(run, tmp_path)
+
+
+def table(text):
+    """A table's rows as dictionaries: columns begin where their titles do, or end there."""
+    lines = text.splitlines()
+    return [line.split() for line in lines]
+
+
+# --- seeing --------------------------------------------------------------------------------------
+
+def test_status(ctl):
+    for _ in range(4):
+        ctl.agent.check({"user": "u", "path": "/"})
+    got = until(lambda: (lambda j: j if j["checks"]["denied"] == 1 else None)(ctl.json("status")))
+    assert got["checks"]["allowed"] == 3
+    text = ctl("status").stdout
+    assert "limiting     on; 3 rules, generation 1" in text, text
+    assert "checks       3 allowed, 1 denied" in text and ctl.socket in text
+
+
+def test_rules(ctl):
+    for _ in range(4):
+        ctl.agent.check({"user": "u", "tier": "gold"} if _ else {"user": "v"})
+    until(lambda: ctl.json("rules", "api")["counts"]["allowed"] == 4)
+    rows = table(ctl("rules").stdout)
+    assert rows[0][:5] == ["RULE", "MODE", "ALLOWED", "DENIED", "SHARE"]
+    assert rows[1][:6] == ["api", "enforce", "4", "0", "0.0", "%"]
+    assert [r[:2] for r in rows[2:]] == [["spy", "shadow"], ["idle", "off"]]
+    one = ctl("rules", "api").stdout
+    assert "rate.gold    9/day" in one and ["gold", "3", "0", "0.0", "%"] in table(one), one
+    gone = ctl("rules", "apo", status=REFUSED)
+    assert 'did you mean "api"' in gone.stderr and not gone.stdout
+    assert json.loads(ctl("rules", "apo", "--json", status=REFUSED).stdout)["status"] == 404
+
+
+# --- what clients send never steers a terminal ---------------------------------------------------
+
+def test_control_characters_are_shown(ctl):
+    ctl("override", "add", "user=\u202eá", "--block", "--reason", "b\u200baca\u0085use")
+    text = ctl("override", "list").stdout
+    assert "\\u{202E}á" in text and "b\\u{200B}aca\\u{85}use" in text, text
+    assert "\u202e" not in ctl("override", "list", "--json").stdout
+
+
+# --- changing ------------------------------------------------------------------------------------
+
+def test_reload(ctl):
+    ctl.agent.rewrite(rules=RULES.replace("3/day", "4/day"), top=ctl.top)
+    r = ctl("reload")
+    assert r.stdout.startswith("generation 2: rules: api changed"), r
+    ctl.agent.write("rules = ( { name = 3; } );\n")
+    r = ctl("reload", status=REFUSED)
+    assert f"{ctl.agent.path}:1: " in r.stderr and not r.stdout, r
+    assert json.loads(ctl("reload", "--json", status=REFUSED).stdout)["errors"]
+
+
+def test_overrides(ctl):
+    def denied(args, n=5):
+        return sum(ctl.agent.check(args)["deny"] for _ in range(n))
+    assert ctl("override", "list").stdout == "there are no overrides\n"
+    assert denied({"user": "al"}) == 2
+    r = ctl("override", "add", "user=al", "--tier", "gold", "--for", "1h", "--reason", "he asked")
+    assert "user=al" in r.stdout and "tier gold" in r.stdout and "he asked" in r.stdout, r
+    until(lambda: not ctl.agent.check({"user": "al", "cost": 0})["deny"])
+    ctl("override", "add", "ip=192.0.2.0/24", "--block", "--until", int(time.time()) + 3600)
+    ctl("override", "add", "key=-", "--rate", "api=100/minute", "--rate", "api=1000/hour",
+        typed=KEY + "\n")
+    until(lambda: denied({"key": KEY}, 1) == 0 and denied({"ip": "192.0.2.7"}, 1) == 1)
+    assert denied({"key": KEY}, 20) == 0
+    got = {k: o for o in ctl.json("override", "list")["overrides"] for k in ("user", "key", "ip")
+           if k in o}
+    assert got["user"]["tier"] == "gold" and got["user"]["reason"] == "he asked"
+    assert got["key"]["key"] == f"sha256:{HASH}" and got["ip"]["block"] is True
+    text = ctl("override", "list").stdout
+    assert "api 100/minute and 1000/hour" in text and KEY not in text
+    assert ctl("override", "remove", f"key=sha256:{HASH}").stdout == f"removed: key:sha256:{HASH}\n"
+    ctl("override", "remove", "user=nobody", status=REFUSED)
+    ctl("override", "add", "user=al", "--rate", "apo=1/day", status=REFUSED)
+    for wrong in (["add", "user=al"], ["add", "--block"], ["add", "user=al", "--block", "--bypass"],
+                  ["add", "host=x", "--block"], ["add", "user=al", "--rate", "api"], ["lst"],
+                  ["list", "user=al"], ["remove"], ["remove", "user=al", "--tier", "gold"],
+                  ["add", "user=al", "--block", "--for", "1h", "--until", "18:00"],
+                  ["add", "user=al", "--block", "--until", "yesterday"],
+                  ["add", "user=", "--block"], ["add", f"key={KEY}", "--block"]):
+        ctl("override", *wrong, status=USAGE)
+
+
+def test_the_switch(ctl):
+    def limited():
+        return ctl.agent.check({"user": "s"})["deny"]
+    until(limited)
+    assert ctl("disable", "api", "--for", "1h", "--reason", "a test").stdout.startswith(
+        "rule api: off until 2")
+    until(lambda: not limited())
+    assert ctl("enable", "api").stdout == "rule api: as the configuration has it\n"
+    until(limited)
+    assert ctl("disable").stdout == "all rules: off\n"
+    until(lambda: not limited())
+    assert "limiting     OFF" in ctl("status").stdout
+    assert ctl.json("enable")["switches"] == []
+    assert ctl("enable").stdout == "limiting: was not switched\n"
+    assert ctl("disable", "--shadow").stdout == "all rules: shadow\n"
+    ctl("enable")
+    r = ctl("enable", "idle", status=REFUSED)
+    assert "--enforce" in r.stderr
+    assert ctl("enable", "idle", "--enforce").stdout == "rule idle: enforce\n"
+    ctl("enable", "idle")
+    ctl("enable", "apo", status=REFUSED)
+    ctl("disable", "apo", status=REFUSED)
+    ctl("enable", "--for", "1h", status=USAGE)
+    ctl("enable", "--shadow", "--enforce", status=USAGE)
+
+
+def test_reset(ctl):
+    def left():
+        return ctl.agent.check({"user": "r", "cost": 0})["remaining"]
+    for what, says in ((["--rule", "api"], "all counters of rule api begin anew\n"),
+                       (["--all"], "all counters of all rules begin anew\n")):
+        ctl.agent.check({"user": "r"})
+        assert left() == 2
+        assert ctl("reset", *what, "--reason", "a test").stdout == says
+        until(lambda: left() == 3)
+    ctl("reset", "--rule", "apo", status=REFUSED)
+    ctl("reset", status=USAGE)
+    ctl("reset", "--all", "--rule", "api", status=USAGE)
+
+
+# --- who may, and where --------------------------------------------------------------------------
+
+def test_the_token(run, tmp_path):
+    ctl = Ctl(run, tmp_path, token=TOKEN)
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    assert "--token-file" in ctl("reload", status=REFUSED).stderr
+    ctl("reload", env={"RATELIMIT_ADMIN_TOKEN": TOKEN})
+    ctl("reload", "--token-file", file)
+    ctl("reload", "--token-file", file, env={"RATELIMIT_ADMIN_TOKEN": "wrong"})
+    ctl("reload", env={"RATELIMIT_ADMIN_TOKEN": "wrong"}, status=REFUSED)
+    ctl("reload", "--token-file", tmp_path / "none", status=USAGE)
+    ctl("reload", "--token-file", "/dev/null", status=USAGE)
+    ctl("reload", env={"RATELIMIT_ADMIN_TOKEN": "a\r\nX: y"}, status=USAGE)
+    assert TOKEN not in ctl.agent.stderr
+
+
+def test_it_finds_the_agent(ctl):
+    generation = '"generation": 1'
+    for args, env in ((["-f", ctl.agent.path], {}), (["--url", f"http://127.0.0.1:{ctl.port}"], {}),
+                      (["--url", f"127.0.0.1:{ctl.port}/"], {}),
+                      (["-s", os.path.basename(ctl.socket)], {}),
+                      ([], {"RATELIMIT_ADMIN": ctl.socket}),
+                      ([], {"RATELIMIT_ADMIN": f"127.0.0.1:{ctl.port}"}),
+                      ([], {"RATELIMIT_ADMIN": f"*:{ctl.port}"})):
+        r = call("status", "--json", *args, env=env, cwd=os.path.dirname(ctl.socket))
+        assert r.status == DONE and generation in r.stdout, (args, env, r)
+    assert call("status", "-s", ctl.socket, "--url", "http://127.0.0.1:1").status == USAGE
+
+
+def test_nobody_answers(tmp_path):
+    port = free_port()
+    for where in (["-s", tmp_path / "none.sock"], ["--url", f"http://127.0.0.1:{port}"]):
+        for command in (["status"], ["rules"], ["top"], ["top", "-w"], ["explain", "ip=192.0.2.1"],
+                        ["reset", "--all"], ["override", "list"], ["enable"], ["disable"],
+                        ["reload"], ["events"]):
+            r = call(*command, *where)
+            assert r.status == AWAY and not r.stdout, (command, r)
+            assert r.stderr.startswith("ratelimitctl: no agent answers at "), r
+        assert call("version", *where).status == DONE
+
+
+def test_somebody_else_answers(tmp_path):
+    """Neither an HTTP server of another kind, nor one that speaks nonsense, or not at all."""
+    for says, status in ((b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", REFUSED),
+                         (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n"
+                          b"Content-Length: 0\r\n\r\n", REFUSED),
+                         (b"\x00\x01nonsense", AWAY), (b"", AWAY)):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def serve():
+                with server.accept()[0] as c:
+                    c.recv(4096)
+                    c.sendall(says)
+            t = threading.Thread(target=serve)
+            t.start()
+            r = call("status", "--url", f"http://127.0.0.1:{server.getsockname()[1]}")
+            t.join()
+            assert r.status == status and r.stderr and not r.stdout, (says, r)
+
+
+# --- without an agent ----------------------------------------------------------------------------
+
+def test_usage():
+    for args in ([], ["stauts"], ["status", "more"], ["status", "--tier", "x"], ["--nothing"],
+                 ["explain"], ["explain", "ip"], ["explain", "=x"], ["explain", f"key={KEY}"],
+                 ["explain", "key=-", "user=-"], ["explain", "key=-"], ["rules", "a", "b"],
+                 ["explain", "ip=::1", "ip=::2"]):
+        r = call(*args, "-s", "/nowhere") if args else call()
+        assert r.status == USAGE and r.stderr and not r.stdout, (args, r)
+    assert 'did you mean "status"' in call("stauts").stderr
+    assert "key=-" in call("explain", f"key={KEY}").stderr
+    assert call("-h").status == DONE and call("override", "-h").status == DONE
+
+
+def test_check_config(tmp_path):
+    good = tmp_path / "good.cfg"
+    good.write_text("rules = ();\n")
+    bad = tmp_path / "bad.cfg"
+    bad.write_text("enabeld = true;\nagent: { drain = 3; };\n")
+    r = call("check-config", "-f", good)
+    assert (r.status, r.stdout) == (DONE, "Configuration file is valid\n")
+    r = call("check-config", "-f", good, "-f", bad)
+    assert r.status == REFUSED and not r.stdout, r
+    assert f"{bad}:1: " in r.stderr and f"{bad}:2: " in r.stderr
+    got = json.loads(call("check-config", "--json", "-f", bad).stdout)
+    assert got["valid"] is False and len(got["problems"]) == 2
+    assert call("check-config", "-f", tmp_path / "none.cfg").status == REFUSED
+
+
+def test_version(ctl):
+    own, its = ctl("version").stdout.splitlines()
+    number = own.removeprefix("ratelimitctl ")
+    assert its == f"agent {number} at {ctl.socket}"
+    assert ctl.json("version") == {"ratelimitctl": number, "agent": number}
+
+
+def test_explain_offline(tmp_path):
+    file = tmp_path / "x.cfg"
+    (tmp_path / "tiers.map").write_text(f"sha256:{HASH} gold\n")
+    file.write_text('identity: { tiers_file = "tiers.map"; default_tier = "anonymous"; };\n'
+                    'block = ( { ip = "192.0.2.0/24"; } );\n' + f"rules = ( {RULES} );\n")
+
+    def explain(*args, typed=""):
+        r = call("explain", "-f", file, *args, typed=typed)
+        assert r.status == DONE and not r.stderr, r
+        return r.stdout, json.loads(call("explain", "-f", file, *args, "--json", typed=typed).stdout)
+    text, got = explain("ip=198.51.100.1", "path=/x")
+    assert text.startswith("allowed: ok, rule api\ntier: anonymous\n"), text
+    rules = {r["name"]: r for r in got["rules"]}
+    assert rules["api"]["counts_by"] == "ip=198.51.100.1"
+    assert rules["api"]["limits"][0]["remaining"] == 2
+    assert rules["spy"]["why"] == "does not match" and rules["idle"]["why"] == "is off"
+    for args, typed in ((["key=-"], KEY + "\n"), ([f"key=sha256:{HASH}"], "")):
+        text, got = explain(*args, typed=typed)
+        assert got["tier"] == "gold" and got["decision"]["limit"] == 9, got
+        assert got["rules"][0]["counts_by"] == f"key=sha256:{HASH[:12]}" and KEY not in text
+    assert explain("ip=192.0.2.3")[1]["decision"] == {"deny": True, "reason": "blocked", "warn": False}
+    text, got = explain("user=al", "cost=4", "path=/spy/x")
+    assert got["decision"]["reason"] == "oversize" and got["decision"]["shadow"] == "spy"
+    assert "never passes" in text
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+def test_no_secret_in_the_process_list(tmp_path):
+    """While it waits for an answer: neither key nor token in its arguments."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        child = subprocess.Popen(
+            [CTL, "explain", "key=-", "--url", f"http://127.0.0.1:{server.getsockname()[1]}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment({"RATELIMIT_ADMIN_TOKEN": TOKEN}))
+        child.stdin.write(KEY.encode() + b"\n")
+        child.stdin.close()
+        with server.accept()[0] as c:
+            sent = b""
+            while KEY.encode() not in sent:
+                sent += c.recv(4096)
+            head = sent.split(b"\r\n")[0]
+            line = pathlib.Path(f"/proc/{child.pid}/cmdline").read_bytes()
+        assert child.wait(20) == AWAY
+        child.stdout.close()
+        child.stderr.close()
+    assert b"Authorization: Bearer " + TOKEN.encode() in sent
+    assert KEY.encode() not in line and TOKEN.encode() not in line and KEY.encode() not in head
