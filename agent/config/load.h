@@ -99,6 +99,10 @@ void rates_load(struct loader *, struct rule_draft *, const config_setting_t *, 
 	enum algorithm, bool checked);
 void rates_free(struct rule_draft *);
 
+/* `penalty` of a rule. `title` is what messages call the rule, `key` its lines. */
+void penalty_load(struct loader *, const config_setting_t *, struct rule *, const char *title,
+	const char *key);
+
 /* The slot of a field; -1: a problem was added. */
 int field_slot(struct loader *, struct place, const char *what, const char *name);
 

@@ -361,6 +361,9 @@ static void rule_load(struct loader *l, const config_setting_t *group, struct ru
 	lease_load(&r);
 	cost_load(&r);
 	tag_load(&r);
+	const config_setting_t *penalty = config_setting_get_member(group, "penalty");
+	if (penalty)
+		penalty_load(l, penalty, rule, r.title, r.key);
 	const config_setting_t *rate = config_setting_get_member(group, "rate");
 	if (rate)
 		rates_load(l, draft, rate, called(&r, "rate"), rule->algorithm, algorithm >= 0);

@@ -259,6 +259,11 @@ static struct decision decide_degraded(const struct plan *plan, struct decision 
 	return d;
 }
 
+static usec_t at_least_1(usec_t t)
+{
+	return t > 1 ? t : 1;
+}
+
 struct decision decide(const struct plan *plan, struct now now)
 {
 	switch (plan->outcome) {
@@ -268,6 +273,10 @@ struct decision decide(const struct plan *plan, struct now now)
 		return (struct decision){ .deny = true, .reason = REASON_BLOCKED };
 	case OUTCOME_BYPASSED:
 		return (struct decision){ .reason = REASON_BYPASSED };
+	case OUTCOME_BANNED:
+		return (struct decision){ .deny = true,
+			.reason = REASON_BANNED,
+			.retry_after = whole_seconds(at_least_1(plan->banned_until - now.utc)) };
 	case OUTCOME_LIMITS:
 		break;
 	}

@@ -5,7 +5,13 @@
 
 #include "limit/policy.h"
 
-enum outcome { OUTCOME_LIMITS, OUTCOME_DISABLED, OUTCOME_BLOCKED, OUTCOME_BYPASSED };
+enum outcome {
+	OUTCOME_LIMITS,
+	OUTCOME_DISABLED,
+	OUTCOME_BLOCKED,
+	OUTCOME_BYPASSED,
+	OUTCOME_BANNED, /* by a penalty: whoever knows the bans sets it, and banned_until */
+};
 
 /* A store's word on one take. */
 struct verdict {
@@ -35,6 +41,7 @@ struct plan {
 	bool closed;   /* degraded, and a rule that enforces wants it denied then */
 	/* degraded: the first rules in shadow mode, and with action "tag", that are `closed` */
 	const struct rule *closed_shadow, *closed_tag;
+	usec_t banned_until; /* OUTCOME_BANNED: UTC */
 	usec_t begun;   /* steady time: since when its check has been waiting; 0: not yet */
 	struct now now; /* by whose clock the verdicts were found; set by the store */
 	char tier[TIER_NAME_MAX + 1]; /* copied: the view dies before an asynchronous answer */

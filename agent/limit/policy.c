@@ -2,6 +2,7 @@
 
 #include "limit/names.h"
 #include "limit/override.h"
+#include "limit/penalty.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -77,6 +78,7 @@ static void rule_free(struct rule *r, unsigned tiers)
 	for (unsigned i = 0; i < r->special_n; i++)
 		limits_free(&r->special[i]);
 	free(r->special);
+	free(r->penalty);
 }
 
 void policy_free(struct policy *p)
@@ -112,10 +114,10 @@ static struct key hash_name(const struct policy *p, const char *text, int n)
 
 /* What makes a counter the same (CONTRACT.md): the rule's name, algorithm and window here, the
  * descriptor in plan.c; position, mode, action and quota are no part of it. */
-static struct key limit_salt(const struct policy *p, const struct limit *l)
+struct key policy_salt(const struct policy *p, const char *kind, const struct limit *l)
 {
 	char text[RULE_NAME_MAX + 96];
-	int n = snprintf(text, sizeof text, "limit %d %d %lld %s", l->quota.algorithm,
+	int n = snprintf(text, sizeof text, "%s %d %d %lld %s", kind, l->quota.algorithm,
 		l->quota.window.kind, (long long)l->quota.window.length, l->rule->name);
 	/* No name holds a line's end. */
 	if (l->rule->epoch)
@@ -141,7 +143,7 @@ static void seal_limits(const struct policy *p, struct rule *r, struct limits *l
 		/* What never refills lets nothing pass, burst or not. */
 		if (l->quota.units == 0)
 			l->quota.capacity = 0;
-		l->salt = limit_salt(p, l);
+		l->salt = policy_salt(p, "limit", l);
 		l->slowest_refill = 0;
 		l->slowest_interval = 0;
 		if (limits->n > 1)
@@ -346,6 +348,10 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 				p->layout.text_wanted |= 1ull << r->per[e].slot[a];
 		r->name_length = (uint8_t)strlen(r->name);
 		seal_per(p, r);
+		if (r->penalty) {
+			penalty_seal(p, r);
+			p->has_penalties = true;
+		}
 	}
 	if (p->layout.text_wanted >> FIELD_ENDPOINT & 1)
 		p->layout.text_wanted |= 1ull << FIELD_METHOD | 1ull << FIELD_PATH;

@@ -78,6 +78,7 @@ struct rule {
 	struct limits other;    /* `default`, or the only rate: for every tier not listed */
 	struct limits *special; /* owned; of overrides (limit/override.h) */
 	unsigned special_n;
+	struct penalty *penalty; /* owned; limit/penalty.h; NULL: none */
 	uint32_t epoch; /* how often all its counters were reset: they are other ones then */
 };
 
@@ -104,6 +105,7 @@ struct policy {
 	unsigned allow_n, block_n;
 	struct overrides *overrides; /* owned; NULL: there are none */
 	struct hash_key hash_key;
+	bool has_penalties; /* by policy_seal() */
 	unsigned instances; /* that share the store: limit->local is this part of each. 0 is 1 */
 };
 
@@ -117,5 +119,8 @@ int policy_tier_find(const struct policy *, struct str name); /* -1: none of tha
 /* After everything is in its place: computes salts, labels, slowest refills, the layout's
  * text_wanted. Checks what only the whole can tell; on false `why` says it. */
 bool policy_seal(struct policy *, const struct hash_key *, char *why, size_t why_size);
+
+/* What the keys of one kind of counter have in common, for penalty_seal(). */
+struct key policy_salt(const struct policy *, const char *kind, const struct limit *);
 
 #endif

@@ -236,13 +236,14 @@ static struct str value_of_ratelimit(const struct source *s, struct text *t)
 	return ratelimit_text(s, t);
 }
 
-/* Which there is something to say of. Without a reported limit only the decision itself, and what
- * a rule in the shadows or a warning adds. */
+/* Which there is something to say of. Without a reported limit only the decision itself, when a ban
+ * ends, and what a rule in the shadows or a warning adds. */
 static uint32_t there_are(const struct decision *d)
 {
 	if (d->reported)
 		return ~0u;
 	return 1u << ANSWER_deny | 1u << ANSWER_reason | 1u << ANSWER_tier |
+	       (uint32_t)(d->reason == REASON_BANNED) << ANSWER_retry_after |
 	       (uint32_t)d->warn << ANSWER_warn | (uint32_t)(d->shadow != NULL) << ANSWER_shadow |
 	       (uint32_t)(d->tag != NULL) << ANSWER_tag;
 }

@@ -26,6 +26,7 @@ bool checker_init(struct checker *c, size_t notify_max, struct store *store,
 	c->scratch = malloc(c->scratch_n);
 	c->tally = tally_new();
 	check_pool_init(&c->pool);
+	penalties_init(&c->penalties, NULL, store, metrics);
 	return c->scratch && c->tally;
 }
 
@@ -43,6 +44,7 @@ bool checker_grow(struct checker *c, size_t notify_max)
 
 void checker_fini(struct checker *c)
 {
+	penalties_fini(&c->penalties);
 	check_pool_fini(&c->pool);
 	free(c->scratch);
 	c->scratch = NULL;
@@ -285,8 +287,10 @@ static void count_reason(struct checker *c, enum reason reason)
 	case REASON_DEGRADED:
 		count(c, METRIC_checks_degraded);
 		break;
-	case REASON_OK:
 	case REASON_BANNED:
+		count(c, METRIC_checks_banned);
+		break;
+	case REASON_OK:
 		break;
 	}
 }
@@ -350,7 +354,30 @@ static void write_ack(struct checker *c, const struct snapshot *snap, const stru
 	count(c, METRIC_notifies);
 }
 
-static void answer_now(struct checker *c, const struct snapshot *snap, const struct plan *plan,
+/* What the view is charged by, or that its client is banned. */
+static inline void plan_view(
+	struct checker *c, const struct policy *p, struct plan *plan, struct now now)
+{
+	policy_plan(p, &c->view, plan);
+	plan->now = now;
+	if (p->has_penalties && plan->outcome == OUTCOME_LIMITS)
+		penalties_find(&c->penalties, plan, now);
+}
+
+static inline bool may_be_a_strike(
+	const struct policy *p, const struct plan *plan, const struct decision *d)
+{
+	return d->deny && p->has_penalties && plan->outcome == OUTCOME_LIMITS;
+}
+
+static void count_strikes(struct checker *c, struct snapshot *snap, const struct plan *plan)
+{
+	/* A store that answers later has a clock of its own, which plan->now is by. */
+	struct now now = store_may_be_pending(c->store) ? clock_read() : plan->now;
+	penalties_count(&c->penalties, snap, plan, &c->view, now);
+}
+
+static void answer_now(struct checker *c, struct snapshot *snap, const struct plan *plan,
 	const struct notify *n, uint32_t send_max, struct wire_writer *out)
 {
 	struct decision d = decide(plan, plan->now);
@@ -358,6 +385,8 @@ static void answer_now(struct checker *c, const struct snapshot *snap, const str
 	count_decision(c, plan, &d);
 	if (wants_event(c, &d))
 		put_event(c, snap->policy, plan, &d);
+	if (may_be_a_strike(snap->policy, plan, &d))
+		count_strikes(c, snap, plan);
 }
 
 /* ---- checks whose store answers later ---- */
@@ -383,14 +412,17 @@ static enum load_rc load_again(struct check *check)
 	return load_view(check->checker, check->snapshot, &again, &counted_before);
 }
 
-static void put_late_event(struct check *check)
+static void tell_late(struct check *check, bool event, bool strike)
 {
 	struct checker *c = check->checker;
 	if (load_again(check) != LOAD_CHECK)
 		return;
 	if (!view_has(&c->view, FIELD_TIER))
 		view_put_tier(&c->view, (struct str){ check->plan.tier, check->plan.tier_length });
-	put_event(c, check->snapshot->policy, &check->plan, &check->decision);
+	if (event)
+		put_event(c, check->snapshot->policy, &check->plan, &check->decision);
+	if (strike)
+		count_strikes(c, check->snapshot, &check->plan);
 }
 
 static void on_taken(struct plan *plan)
@@ -401,8 +433,10 @@ static void on_taken(struct plan *plan)
 	check->state = CHECK_DECIDED;
 	check->decision = decide(plan, plan->now);
 	count_decision(c, plan, &check->decision);
-	if (wants_event(c, &check->decision))
-		put_late_event(check);
+	bool event = wants_event(c, &check->decision);
+	bool strike = may_be_a_strike(check->snapshot->policy, plan, &check->decision);
+	if (event || strike)
+		tell_late(check, event, strike);
 	if (check->owner)
 		c->decided(check);
 	else
@@ -460,8 +494,7 @@ static bool take_limits(struct check *check, struct now now)
 	struct plan *plan = &check->plan;
 
 	use_tier(&c->view, &check->ask);
-	policy_plan(check->snapshot->policy, &c->view, plan);
-	plan->now = now;
+	plan_view(c, check->snapshot->policy, plan, now);
 	plan->begun = check->ask.begun;
 	if (plan->outcome != OUTCOME_LIMITS || !plan->n)
 		return false;
@@ -523,7 +556,7 @@ static bool is_kept_waiting(struct check *check, struct checker *c, struct snaps
 }
 
 /* Nobody can wait: what is known at once has to do. */
-static void answer_unpooled(struct checker *c, const struct snapshot *snap, const struct notify *n,
+static void answer_unpooled(struct checker *c, struct snapshot *snap, const struct notify *n,
 	uint32_t send_max, struct now now, struct wire_writer *out)
 {
 	if (may_know_tier(c, snap->policy, &c->ask)) {
@@ -531,8 +564,7 @@ static void answer_unpooled(struct checker *c, const struct snapshot *snap, cons
 		(void)c->store->ops->find_tier(c->store, &c->ask, now);
 		use_tier(&c->view, &c->ask);
 	}
-	policy_plan(snap->policy, &c->view, &c->plan);
-	c->plan.now = now;
+	plan_view(c, snap->policy, &c->plan, now);
 	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n) {
 		count(c, METRIC_checks_unpooled);
 		c->store->ops->fall_back(c->store, &c->plan, now);
@@ -578,8 +610,7 @@ enum check_rc check_answer(struct checker *c, struct snapshot *snap, const struc
 	if (store_may_be_pending(c->store))
 		return ask_store(c, snap, n, send_max, now, out, pending);
 
-	policy_plan(snap->policy, &c->view, &c->plan);
-	c->plan.now = now;
+	plan_view(c, snap->policy, &c->plan, now);
 	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n)
 		(void)store_take(c->store, &c->plan, now);
 	answer_now(c, snap, &c->plan, n, send_max, out);

@@ -7,6 +7,7 @@
 #include "server/answer.h"
 #include "server/check_pool.h"
 #include "server/metrics.h"
+#include "server/penalties.h"
 #include "server/tally.h"
 #include "spop/session.h"
 #include "store/store.h"
@@ -56,6 +57,7 @@ struct checker {
 	struct metrics *metrics;   /* the worker's own */
 	struct tally *tally;       /* owned; decisions by rule and tier */
 	struct event_ring *events; /* NULL: denials are not logged */
+	struct penalties penalties; /* .bans NULL: nobody is ever banned */
 	struct check_pool pool;    /* of checks whose store answers later */
 	/* Such a check is decided, and its owner is still there: check_write() it, now or later.
 	 * Called from the loop, never from within check_answer(). */

@@ -48,6 +48,7 @@ struct control {
 	struct keeper *keeper;
 	struct denials *denials;
 	struct desk *desk;     /* what the operator changed */
+	struct bans *bans;     /* by penalties */
 	struct redis_tls *tls; /* NULL: none */
 	struct tally_names *tally_names;
 	struct redis_hub *hub;     /* NULL: the store is the memory store */
@@ -516,6 +517,7 @@ static bool start_workers(struct control *c)
 			.number = i + 1,
 			.snapshot = c->snapshot,
 			.memory = c->args.store,
+			.bans = c->bans,
 			.hub = c->hub,
 			.redis = &redis,
 			.home = c->loop,

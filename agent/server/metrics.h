@@ -25,6 +25,10 @@
 	X(checks_limited, COUNTER, "of the denied: over a limit") \
 	X(checks_oversize, COUNTER, "of the denied: cost above what could ever pass") \
 	X(checks_blocked, COUNTER, "of the denied: on the block list") \
+	X(checks_banned, COUNTER, "of the denied: banned by a penalty") \
+	X(bans_begun, COUNTER, "bans that penalties began") \
+	X(strikes_dropped, COUNTER, \
+		"denials that no penalty counted: too many of them wait for the store") \
 	X(checks_bypassed, COUNTER, "of the allowed: on the allow list") \
 	X(checks_disabled, COUNTER, "of the allowed: limiting is switched off") \
 	X(checks_shadow, COUNTER, "checks that a rule in shadow mode would have denied") \

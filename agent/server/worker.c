@@ -155,6 +155,7 @@ struct worker *worker_new(const struct worker_args *a)
 	struct store *store = w->redis ? redis_store_base(w->redis) : memory_store_base(a->memory);
 	if (!conns_init(&w->conns, w->loop, w->snapshot, store, &w->metrics, w->events))
 		goto fail;
+	w->conns.checker.penalties.bans = a->bans;
 	w->conns.bell = &w->wake;
 	w->conns.epoll = epoll;
 	ev_async_init(&w->wake, on_wake);

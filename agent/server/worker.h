@@ -15,6 +15,7 @@ struct worker_args {
 	unsigned number; /* from 1; the thread's name has it */
 	struct snapshot *snapshot;
 	struct memory_store *memory;
+	struct bans *bans;
 	struct redis_hub *hub; /* NULL: the memory store is the store, not only its understudy */
 	const struct redis_settings *redis; /* with a hub; copied */
 	struct ev_loop *home; /* the control loop, and what is sent there when the thread is done */

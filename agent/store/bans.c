@@ -1,0 +1,204 @@
+#include "store/bans.h"
+
+#include "base/lock.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { WAYS = 8, SETS = BANS_MAX / WAYS, LOCKS = 64, BEGUN_MAX = 256 };
+
+struct bans {
+	_Atomic(uint64_t) n, evicted;
+	struct lock lock[LOCKS];
+	struct lock begun_lock;
+	struct ban begun[BEGUN_MAX]; /* under it; the next is begun[begun_at] */
+	unsigned begun_at, begun_n;
+	struct ban ban[SETS][WAYS]; /* under lock[set % LOCKS]; until 0: nothing is here */
+};
+
+struct bans *bans_new(void)
+{
+	return calloc(1, sizeof(struct bans));
+}
+
+void bans_free(struct bans *b)
+{
+	free(b);
+}
+
+/* Keys are keyed hashes already. */
+static unsigned set_of(const struct key *k)
+{
+	return (unsigned)(k->a % SETS);
+}
+
+static struct lock *lock_of(struct bans *b, unsigned set)
+{
+	return &b->lock[set % LOCKS];
+}
+
+static struct ban *find(struct bans *b, unsigned set, const struct key *k)
+{
+	for (unsigned i = 0; i < WAYS; i++) {
+		struct ban *ban = &b->ban[set][i];
+		if (ban->until && ban->key.a == k->a && ban->key.b == k->b)
+			return ban;
+	}
+	return NULL;
+}
+
+static void add(_Atomic(uint64_t) *counter, uint64_t n)
+{
+	(void)atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static void drop(struct bans *b, struct ban *ban)
+{
+	ban->until = 0;
+	add(&b->n, UINT64_MAX);
+}
+
+/* Room for one more: a free place, one to be forgotten, or that of who is free soonest. */
+static struct ban *make_room(struct bans *b, unsigned set, usec_t utc)
+{
+	struct ban *best = &b->ban[set][0];
+
+	for (unsigned i = 0; i < WAYS; i++) {
+		struct ban *ban = &b->ban[set][i];
+		if (!ban->until)
+			return ban;
+		if (ban->forget_at <= utc) {
+			drop(b, ban);
+			return ban;
+		}
+		if (ban->until < best->until)
+			best = ban;
+	}
+	add(&b->evicted, 1);
+	drop(b, best);
+	return best;
+}
+
+static void put(struct bans *b, struct ban *place, const struct ban *ban)
+{
+	if (!place->until)
+		add(&b->n, 1);
+	*place = *ban;
+}
+
+usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc)
+{
+	if (atomic_load_explicit(&b->n, memory_order_relaxed) == 0)
+		return 0;
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *t = &plan->take[i];
+		const struct rule *r = t->limit->rule;
+		if (!r->penalty || r->mode != MODE_ENFORCE ||
+			(i && plan->take[i - 1].limit->rule == r))
+			continue;
+		struct key k = take_ban_key(t);
+		unsigned set = set_of(&k);
+		lock_get(lock_of(b, set));
+		const struct ban *ban = find(b, set, &k);
+		usec_t until = ban && ban->until > utc ? ban->until : 0;
+		lock_put(lock_of(b, set));
+		if (until)
+			return until;
+	}
+	return 0;
+}
+
+/* What does not fit is missing there; it is in the table all the same. */
+static void tell(struct bans *b, const struct ban *ban)
+{
+	lock_get(&b->begun_lock);
+	if (b->begun_n < BEGUN_MAX)
+		b->begun[(b->begun_at + b->begun_n++) % BEGUN_MAX] = *ban;
+	lock_put(&b->begun_lock);
+}
+
+bool bans_next_begun(struct bans *b, struct ban *ban)
+{
+	lock_get(&b->begun_lock);
+	bool any = b->begun_n > 0;
+	if (any) {
+		*ban = b->begun[b->begun_at];
+		b->begun_at = (b->begun_at + 1) % BEGUN_MAX;
+		b->begun_n--;
+	}
+	lock_put(&b->begun_lock);
+	return any;
+}
+
+bool bans_begin(struct bans *b, const struct penalty *p, struct ban *ban, usec_t utc)
+{
+	unsigned set = set_of(&ban->key);
+
+	lock_get(lock_of(b, set));
+	struct ban *place = find(b, set, &ban->key);
+	bool banned = place && place->until > utc;
+	if (!banned) {
+		ban->level = place && place->forget_at > utc ? place->level + 1 : 0;
+		ban->since = utc;
+		ban->until = utc + penalty_length(p, ban->level);
+		ban->forget_at = ban->until + p->max;
+		put(b, place ? place : make_room(b, set, utc), ban);
+	}
+	lock_put(lock_of(b, set));
+	if (!banned)
+		tell(b, ban);
+	return !banned;
+}
+
+bool bans_put(struct bans *b, const struct ban *ban, usec_t utc)
+{
+	unsigned set = set_of(&ban->key);
+
+	if (ban->forget_at <= utc || ban->until <= 0)
+		return false;
+	lock_get(lock_of(b, set));
+	struct ban *place = find(b, set, &ban->key);
+	bool taken = !place || place->until < ban->until;
+	if (taken)
+		put(b, place ? place : make_room(b, set, utc), ban);
+	lock_put(lock_of(b, set));
+	return taken;
+}
+
+bool bans_lift(struct bans *b, const struct key *k)
+{
+	unsigned set = set_of(k);
+
+	lock_get(lock_of(b, set));
+	struct ban *ban = find(b, set, k);
+	if (ban)
+		drop(b, ban);
+	lock_put(lock_of(b, set));
+	return ban != NULL;
+}
+
+size_t bans_copy(struct bans *b, uint64_t *cursor, struct ban *out, size_t n, usec_t utc)
+{
+	size_t got = 0;
+
+	/* A set at a time, whole: the cursor counts sets. */
+	for (; *cursor < SETS && n - got >= WAYS; ++*cursor) {
+		unsigned set = (unsigned)*cursor;
+		lock_get(lock_of(b, set));
+		for (unsigned i = 0; i < WAYS; i++)
+			if (b->ban[set][i].until && b->ban[set][i].forget_at > utc)
+				out[got++] = b->ban[set][i];
+		lock_put(lock_of(b, set));
+	}
+	return got;
+}
+
+uint64_t bans_count(const struct bans *b)
+{
+	return atomic_load_explicit(&b->n, memory_order_relaxed);
+}
+
+uint64_t bans_evicted(const struct bans *b)
+{
+	return atomic_load_explicit(&b->evicted, memory_order_relaxed);
+}

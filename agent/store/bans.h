@@ -1,0 +1,55 @@
+/* Who is banned by a penalty: a bounded table, shared by all workers. An entry outlives its ban by
+ * as long as the penalty's longest one, so that the next ban is longer.
+ *
+ * Instants are UTC: agents that share a store tell each other, and a restart keeps them. Any
+ * thread; a lookup takes a lock of one in many, and none where nobody is banned. */
+#ifndef STORE_BANS_H
+#define STORE_BANS_H
+
+#include "limit/penalty.h"
+
+enum {
+	BANS_MAX = 32768,     /* in sets of BANS_WAYS: a full one lets go who is free soonest */
+	BAN_CLIENT_MAX = 127, /* bytes of what people are shown */
+};
+
+struct bans;
+
+struct ban {
+	struct key key;
+	usec_t since, until, forget_at;
+	uint32_t level; /* 0: the first */
+	char rule[RULE_NAME_MAX + 1];
+	char client[BAN_CLIENT_MAX + 1]; /* "ip=10.0.0.1", secrets hashed */
+};
+
+struct bans *bans_new(void); /* NULL: out of memory */
+void bans_free(struct bans *);
+
+/* When the ban of the first take ends whose client is banned at `utc` by the take's rule; 0: none
+ * is. */
+usec_t bans_find(struct bans *, const struct plan *, usec_t utc);
+
+/* Bans anew, or for the first time, from `utc` on. `ban` has the key, the rule and the client; the
+ * rest is filled in. false: it is banned already, and nothing has changed. */
+bool bans_begin(struct bans *, const struct penalty *, struct ban *, usec_t utc);
+
+/* The next of those that bans_begin() began and that this has not told of yet; where it is asked
+ * too seldom, those in between are missing (bans_copy() has them). false: there is none. */
+bool bans_next_begun(struct bans *, struct ban *);
+
+/* As another agent or an earlier run tells: in the place of what is there of that key, unless that
+ * ends later. false: it was not taken. */
+bool bans_put(struct bans *, const struct ban *, usec_t utc);
+
+/* Forgets it, and how often it was banned. false: there is none. */
+bool bans_lift(struct bans *, const struct key *);
+
+/* All that are not forgotten yet: up to `n` (8 at least) from `*cursor` on (0 at first). Returns
+ * how many; 0: the end. What comes and goes meanwhile may be missing. */
+size_t bans_copy(struct bans *, uint64_t *cursor, struct ban *, size_t n, usec_t utc);
+
+uint64_t bans_count(const struct bans *);   /* about; those that ended and are not forgotten, too */
+uint64_t bans_evicted(const struct bans *); /* that were let go for want of room */
+
+#endif

@@ -1,0 +1,188 @@
+/* Who is banned, for how long, and that it stays so until it ends. */
+#include "rig.h"
+
+#include "store/bans.h"
+
+#define MIN (60 * USEC_PER_SEC)
+
+static const struct penalty penalty = { .ban = 10 * MIN, .max = 60 * MIN, .factor = 2 };
+
+static struct ban ban_of(uint64_t id)
+{
+	struct ban b = { .key = { rig_mix(id), rig_mix(~id) }, .rule = "login" };
+	snprintf(b.client, sizeof b.client, "ip=%d", (int)id);
+	return b;
+}
+
+/* A plan of one take of a rule with the penalty, whose ban key is that of `id`. */
+struct banned_rig {
+	struct rig_limit of;
+	struct penalty penalty;
+	struct plan plan;
+};
+
+static struct plan *plan_of(struct banned_rig *r, uint64_t id)
+{
+	struct ban b = ban_of(id);
+	rig_limit(&r->of, ALGORITHM_TOKEN_BUCKET, 10, MIN, 10);
+	r->penalty = penalty;
+	r->of.rule.penalty = &r->penalty;
+	r->plan.n = 1;
+	r->plan.take[0] = (struct take){ .limit = &r->of.limit, .key = b.key };
+	return &r->plan;
+}
+
+static void bans_grow_and_are_forgotten(void **state)
+{
+	static const struct {
+		const char *title;
+		usec_t at, until; /* minutes; until 0: it is still banned */
+	} row[] = {
+		{ "the first", 0, 10 },
+		{ "while it holds, no other begins", 5, 0 },
+		{ "the second, twice as long", 10, 30 },
+		{ "the third, twice as long again", 31, 71 },
+		{ "the longest there is", 71, 131 },
+		{ "and no longer", 190, 250 },
+		{ "an hour after the last it is forgotten", 310, 320 },
+	};
+	static struct banned_rig r;
+	struct bans *b = bans_new();
+	struct plan *plan = plan_of(&r, 1);
+	(void)state;
+
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct ban ban = ban_of(1);
+		bool begun = bans_begin(b, &penalty, &ban, row[i].at * MIN);
+		if (begun != (row[i].until != 0) || (begun && ban.until != row[i].until * MIN))
+			fail_msg("%s: %d until %lld", row[i].title, begun,
+				(long long)(ban.until / MIN));
+		if (!begun)
+			continue;
+		assert_int_equal(bans_find(b, plan, row[i].at * MIN), row[i].until * MIN);
+		assert_int_equal(bans_find(b, plan, row[i].until * MIN - 1), row[i].until * MIN);
+		assert_int_equal(bans_find(b, plan, row[i].until * MIN), 0);
+	}
+	assert_int_equal(bans_find(b, plan_of(&r, 2), 310 * MIN), 0);
+	bans_free(b);
+}
+
+static void rules_without_effect_ban_nobody(void **state)
+{
+	static struct banned_rig r;
+	struct bans *b = bans_new();
+	struct ban ban = ban_of(1);
+	(void)state;
+
+	assert_true(bans_begin(b, &penalty, &ban, 1));
+	struct plan *plan = plan_of(&r, 1);
+	assert_int_not_equal(bans_find(b, plan, 2), 0);
+	r.of.rule.mode = MODE_SHADOW;
+	assert_int_equal(bans_find(b, plan, 2), 0);
+	r.of.rule.mode = MODE_ENFORCE;
+	r.of.rule.penalty = NULL;
+	assert_int_equal(bans_find(b, plan, 2), 0);
+	bans_free(b);
+}
+
+static void a_lifted_ban_leaves_nothing(void **state)
+{
+	static struct banned_rig r;
+	struct bans *b = bans_new();
+	struct ban ban = ban_of(1), other = ban_of(2);
+	struct plan *plan = plan_of(&r, 1);
+	(void)state;
+
+	assert_true(bans_begin(b, &penalty, &ban, 0));
+	assert_false(bans_lift(b, &other.key));
+	assert_true(bans_lift(b, &ban.key));
+	assert_false(bans_lift(b, &ban.key));
+	assert_int_equal(bans_find(b, plan, 1), 0);
+	assert_int_equal(bans_count(b), 0);
+	assert_true(bans_begin(b, &penalty, &ban, 1));
+	assert_int_equal(ban.level, 0);
+	bans_free(b);
+}
+
+static void what_others_tell_counts_where_it_ends_later(void **state)
+{
+	static struct banned_rig r;
+	struct bans *b = bans_new();
+	struct ban ban = ban_of(1);
+	struct plan *plan = plan_of(&r, 1);
+	(void)state;
+
+	ban.until = 20 * MIN;
+	ban.forget_at = 80 * MIN;
+	ban.level = 3;
+	assert_false(bans_put(b, &ban, 80 * MIN)); /* it is over and forgotten */
+	assert_true(bans_put(b, &ban, 0));
+	assert_false(bans_put(b, &ban, 0));
+	assert_int_equal(bans_find(b, plan, 1), 20 * MIN);
+	ban.until = 19 * MIN;
+	assert_false(bans_put(b, &ban, 0));
+	ban.until = 21 * MIN;
+	assert_true(bans_put(b, &ban, 0));
+	assert_int_equal(bans_find(b, plan, 1), 21 * MIN);
+	assert_int_equal(bans_count(b), 1);
+	struct ban next = ban_of(1);
+	assert_true(bans_begin(b, &penalty, &next, 22 * MIN));
+	assert_int_equal(next.level, 4);
+	struct ban told;
+	assert_true(bans_next_begun(b, &told)); /* of its own, not of what it was told */
+	assert_int_equal(told.until, next.until);
+	assert_false(bans_next_begun(b, &told));
+	bans_free(b);
+}
+
+static size_t copy_all(struct bans *b, usec_t utc)
+{
+	static struct ban out[64];
+	uint64_t cursor = 0;
+	size_t n = 0, got;
+	while ((got = bans_copy(b, &cursor, out, 64, utc)))
+		n += got;
+	return n;
+}
+
+static void the_table_is_bounded(void **state)
+{
+	enum { MANY = 3 * BANS_MAX };
+	static struct banned_rig r;
+	struct bans *b = bans_new();
+	(void)state;
+
+	struct ban last = ban_of(0);
+	struct penalty longest = { .ban = 60 * MIN, .max = 60 * MIN, .factor = 1 };
+	assert_true(bans_begin(b, &longest, &last, 0));
+	for (unsigned i = 1; i <= MANY; i++) {
+		struct ban ban = ban_of(i);
+		assert_true(bans_begin(b, &penalty, &ban, i));
+	}
+	assert_true(bans_count(b) <= BANS_MAX && bans_count(b) > BANS_MAX / 2);
+	assert_int_equal(copy_all(b, MANY), bans_count(b));
+	assert_int_equal(bans_evicted(b), MANY + 1 - bans_count(b));
+	/* who is free last is let go last */
+	assert_int_equal(bans_find(b, plan_of(&r, 0), MANY), 60 * MIN);
+	/* what has ended makes room */
+	assert_int_equal(copy_all(b, 200 * MIN), 0);
+	uint64_t evicted = bans_evicted(b);
+	for (unsigned i = 1; i <= 100; i++) {
+		struct ban ban = ban_of(MANY + i);
+		assert_true(bans_begin(b, &penalty, &ban, 200 * MIN));
+	}
+	assert_int_equal(bans_evicted(b), evicted);
+	bans_free(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(bans_grow_and_are_forgotten),
+		cmocka_unit_test(rules_without_effect_ban_nobody),
+		cmocka_unit_test(a_lifted_ban_leaves_nothing),
+		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
+		cmocka_unit_test(the_table_is_bounded),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
