@@ -1,5 +1,6 @@
 /* /api/v1/overrides, /api/v1/enabled, /api/v1/reset: what the operator changes (config/changes.h).
  */
+#include "admin/body.h"
 #include "admin/json.h"
 #include "admin/routes.h"
 #include "config/changes.h"
@@ -17,36 +18,6 @@ static const struct admin *admin_of(struct request *r)
 static struct desk *desk_of(struct request *r)
 {
 	return control_desk(admin_of(r)->control);
-}
-
-/* The body as an object; NULL: the request has its answer. */
-static json_t *body_of(struct request *r)
-{
-	struct str body = request_body(r);
-	json_error_t e;
-	json_t *v = json_loadb(body.p ? body.p : "", body.n, JSON_REJECT_DUPLICATES, &e);
-
-	if (json_is_object(v))
-		return v;
-	if (v)
-		request_problem(r, 400, "the body is no JSON object: want { … }");
-	else
-		request_problem(r, 400, "the body is no JSON: %s at byte %d", e.text, e.position);
-	json_decref(v);
-	return NULL;
-}
-
-/* A member that holds a text; "" where it is not there. NULL: the request has its answer. */
-static const char *text_of(struct request *r, json_t *body, const char *name)
-{
-	json_t *v = json_object_get(body, name);
-
-	if (!v || json_is_null(v))
-		return "";
-	if (json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v))
-		return json_string_value(v);
-	request_problem(r, 422, "%s: want a text", name);
-	return NULL;
 }
 
 /* "for": "10m", or "until": SECONDS, as `until` of the change. false: the request has its answer.
@@ -83,25 +54,6 @@ static bool take_end(struct request *r, json_t *body, json_t *change)
 static struct act act_of(struct request *r, const char *reason)
 {
 	return (struct act){ .who = request_who(r), .reason = *reason ? reason : NULL };
-}
-
-/* Members that nobody knows are told: a typing error must not pass for a bare override. */
-static bool members_check(struct request *r, json_t *body, const char *const *known, size_t n)
-{
-	const char *name;
-	json_t *v;
-
-	json_object_foreach(body, name, v)
-	{
-		size_t i = 0;
-		while (i < n && strcmp(name, known[i]) != 0)
-			i++;
-		if (i == n) {
-			request_problem(r, 422, "\"%.64s\": no such member", name);
-			return false;
-		}
-	}
-	return true;
 }
 
 /* ---- overrides ---- */
@@ -172,9 +124,9 @@ static void put_override(struct request *r, json_t *body, json_t *change)
 	static const char *const known[] = { "user", "key", "ip", "tier", "rates", "bypass",
 		"block", "for", "until", "reason" };
 	char name[CHANGE_NAME_MAX + 16], err[512];
-	const char *reason = text_of(r, body, "reason");
+	const char *reason = body_text(r, body, "reason");
 
-	if (!reason || !members_check(r, body, known, sizeof known / sizeof *known) ||
+	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known) ||
 		!take_subject(r, body, name) || !take_end(r, body, change))
 		return;
 	for (unsigned i = 3; i < 7; i++) {
@@ -205,9 +157,9 @@ void overrides_remove(struct request *r)
 	static const char *const known[] = { "user", "key", "ip", "reason" };
 	char name[CHANGE_NAME_MAX + 16], err[256];
 	json_t *body = body_of(r);
-	const char *reason = body ? text_of(r, body, "reason") : NULL;
+	const char *reason = body ? body_text(r, body, "reason") : NULL;
 
-	if (reason && members_check(r, body, known, sizeof known / sizeof *known) &&
+	if (reason && body_knows(r, body, known, sizeof known / sizeof *known) &&
 		take_subject(r, body, name)) {
 		if (desk_remove(desk_of(r), name, act_of(r, reason), err, sizeof err))
 			request_reply_json(
@@ -243,12 +195,12 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 {
 	static const char *const known[] = { "rule", "mode", "for", "until", "reason" };
 	char name[CHANGE_NAME_MAX], err[512];
-	const char *rule = text_of(r, body, "rule");
-	const char *mode = rule ? text_of(r, body, "mode") : NULL;
-	const char *reason = mode ? text_of(r, body, "reason") : NULL;
+	const char *rule = body_text(r, body, "rule");
+	const char *mode = rule ? body_text(r, body, "mode") : NULL;
+	const char *reason = mode ? body_text(r, body, "reason") : NULL;
 	bool good;
 
-	if (!reason || !members_check(r, body, known, sizeof known / sizeof *known) ||
+	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known) ||
 		!take_end(r, body, change))
 		return;
 	if (strlen(rule) > RULE_NAME_MAX) {
@@ -289,12 +241,12 @@ void enabled_put(struct request *r)
 static void reset(struct request *r, json_t *body)
 {
 	static const char *const known[] = { "rule", "all", "reason" };
-	const char *rule = text_of(r, body, "rule");
-	const char *reason = rule ? text_of(r, body, "reason") : NULL;
+	const char *rule = body_text(r, body, "rule");
+	const char *reason = rule ? body_text(r, body, "reason") : NULL;
 	bool all = json_is_true(json_object_get(body, "all"));
 	char err[512];
 
-	if (!reason || !members_check(r, body, known, sizeof known / sizeof *known))
+	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known))
 		return;
 	if (all == (*rule != '\0'))
 		request_problem(r, 422,

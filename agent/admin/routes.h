@@ -27,6 +27,8 @@
 		"{user | key | ip, tier | rates | bypass | block, for | until, reason}: sets it for one") \
 	X(DELETE, "/api/v1/overrides", CHANGE, overrides_remove, \
 		"{user | key | ip, reason}: takes it away") \
+	X(GET, "/api/v1/bans", READ, bans_show, "whom penalties have banned") \
+	X(DELETE, "/api/v1/bans", CHANGE, bans_remove, "{id, reason}: lifts a ban") \
 	X(GET, "/api/v1/enabled", READ, enabled_show, "which switches are set") \
 	X(PUT, "/api/v1/enabled", CHANGE, enabled_put, \
 		"{mode, rule, for | until, reason}: enforce, shadow or off, for all rules or one; " \

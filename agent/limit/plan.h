@@ -42,8 +42,8 @@ struct plan {
 	/* degraded: the first rules in shadow mode, and with action "tag", that are `closed` */
 	const struct rule *closed_shadow, *closed_tag;
 	usec_t banned_until; /* OUTCOME_BANNED: UTC */
-	usec_t begun;   /* steady time: since when its check has been waiting; 0: not yet */
-	struct now now; /* by whose clock the verdicts were found; set by the store */
+	usec_t begun;        /* steady time: since when its check has been waiting; 0: not yet */
+	struct now now;      /* by whose clock the verdicts were found; set by the store */
 	char tier[TIER_NAME_MAX + 1]; /* copied: the view dies before an asynchronous answer */
 	uint8_t tier_length;
 	uint16_t tally;              /* that of the tier; 0: of one that the policy does not know */

@@ -54,11 +54,11 @@ struct checker {
 	char *scratch;      /* owned */
 	size_t scratch_n;
 	struct store *store;
-	struct metrics *metrics;   /* the worker's own */
-	struct tally *tally;       /* owned; decisions by rule and tier */
-	struct event_ring *events; /* NULL: denials are not logged */
+	struct metrics *metrics;    /* the worker's own */
+	struct tally *tally;        /* owned; decisions by rule and tier */
+	struct event_ring *events;  /* NULL: denials are not logged */
 	struct penalties penalties; /* .bans NULL: nobody is ever banned */
-	struct check_pool pool;    /* of checks whose store answers later */
+	struct check_pool pool;     /* of checks whose store answers later */
 	/* Such a check is decided, and its owner is still there: check_write() it, now or later.
 	 * Called from the loop, never from within check_answer(). */
 	void (*decided)(struct check *);

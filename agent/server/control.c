@@ -629,10 +629,12 @@ static bool open_desk(struct control *c)
 {
 	const struct settings *s = &c->snapshot->settings;
 	c->keeper = keeper_start(c->args.store, s->store.state_file, s->store.state_interval);
-	if (!c->keeper)
+	c->bans = bans_new();
+	if (!c->keeper || !c->bans)
 		return false;
 	c->desk = desk_new(&(struct desk_args){
 		.store = c->args.store,
+		.bans = c->bans,
 		.keeper = c->keeper,
 		.current = current,
 		.publish = publish_change,
@@ -718,6 +720,7 @@ void control_run(struct control *c)
 	service_ready("serving");
 	mask_signals(SIG_UNBLOCK);
 	ev_run(c->loop, 0);
+	desk_tick(c->desk, clock_read().utc);
 	read_events(c);
 	sum_up_denials(c);
 	log_stats(c, LOG_LEVEL_INFO, "stopped");
@@ -741,6 +744,7 @@ void control_free(struct control *c)
 	keeper_stop(c->keeper);
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);
+	bans_free(c->bans);
 	redis_tiers_free(c->tiers);
 	redis_hub_free(c->hub);
 	redis_tls_free(c->tls);

@@ -3,13 +3,15 @@
 #include "base/log.h"
 #include "server/keeper.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
-	bool behind; /* what is served does not have all changes yet */
+	bool bans_changed; /* since they were kept */
+	bool behind;       /* what is served does not have all changes yet */
 };
 
 static bool fail(char *err, size_t err_size, const char *why)
@@ -19,6 +21,68 @@ static bool fail(char *err, size_t err_size, const char *why)
 }
 
 /* ---- kept ---- */
+
+/* ---- bans, as the state file has them: "ban:ID" { … } ---- */
+
+void ban_id(const struct ban *b, char out[BAN_ID_BYTES + 1])
+{
+	snprintf(out, BAN_ID_BYTES + 1, "%016" PRIx64 "%016" PRIx64, b->key.a, b->key.b);
+}
+
+static bool ban_key_of(const char *id, struct key *out)
+{
+	int n = 0;
+
+	return strlen(id) == BAN_ID_BYTES && strspn(id, "0123456789abcdef") == BAN_ID_BYTES &&
+	       sscanf(id, "%16" SCNx64 "%16" SCNx64 "%n", &out->a, &out->b, &n) == 2 &&
+	       n == BAN_ID_BYTES;
+}
+
+static json_t *ban_json(const struct ban *b)
+{
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", b->rule, "client",
+		b->client, "level", (json_int_t)b->level, "epoch", (json_int_t)b->epoch, "since",
+		(json_int_t)b->since, "until", (json_int_t)b->until, "forget_at",
+		(json_int_t)b->forget_at);
+}
+
+/* What is no ban is left out. */
+static void load_ban(struct desk *d, const char *id, json_t *value)
+{
+	struct ban b = { 0 };
+	const char *rule, *client;
+	json_int_t level, epoch, since, until, forget_at;
+
+	if (!ban_key_of(id, &b.key) ||
+		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
+			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
+			"forget_at", &forget_at) != 0)
+		return;
+	snprintf(b.rule, sizeof b.rule, "%s", rule);
+	snprintf(b.client, sizeof b.client, "%s", client);
+	b.level = level >= 0 && level <= UINT16_MAX ? (uint32_t)level : 0;
+	b.epoch = (uint32_t)(epoch & UINT32_MAX);
+	b.since = since;
+	b.until = until;
+	b.forget_at = forget_at;
+	(void)bans_put(d->args.bans, &b, clock_read().utc);
+}
+
+static void gather_bans(struct desk *d, json_t *all)
+{
+	enum { AT_ONCE = 64 };
+	struct ban ban[AT_ONCE];
+	char name[4 + BAN_ID_BYTES + 1] = "ban:";
+	usec_t utc = clock_read().utc;
+	uint64_t cursor = 0;
+	size_t n;
+
+	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
+		for (size_t i = 0; i < n; i++) {
+			ban_id(&ban[i], name + 4);
+			(void)json_object_set_new(all, name, ban_json(&ban[i]));
+		}
+}
 
 static void load_notes(struct desk *d)
 {
@@ -34,6 +98,10 @@ static void load_notes(struct desk *d)
 			"changes_lost", KV_Z("why", "what the state file has of them is no JSON"));
 	json_object_foreach(all, name, value)
 	{
+		if (strncmp(name, "ban:", 4) == 0) {
+			load_ban(d, name + 4, value);
+			continue;
+		}
 		if (!changes_put(d->changes, name, value, err, sizeof err))
 			log_error("changes_lost", KV_Z("change", name), KV_Z("why", err));
 	}
@@ -50,6 +118,8 @@ static void keep(struct desk *d)
 {
 	json_t *all = json_object();
 	changes_each(d->changes, "", gather, all);
+	gather_bans(d, all);
+	d->bans_changed = false;
 	char *text = json_object_size(all) ? json_dumps(all, JSON_COMPACT) : strdup("");
 	size_t n = text ? strlen(text) : 0;
 
@@ -240,11 +310,58 @@ static void tell_end(void *with, const char *name, json_t *value)
 	audit("end", name, value, (struct act){ .who = "its time" });
 }
 
+/* ---- bans ---- */
+
+static void tell_bans(struct desk *d)
+{
+	struct ban b;
+	char who[RULE_NAME_MAX + 16], change[BAN_CLIENT_MAX + 16];
+
+	while (bans_next_begun(d->args.bans, &b)) {
+		d->bans_changed = true;
+		snprintf(who, sizeof who, "rule %s", b.rule);
+		snprintf(change, sizeof change, "ban:%s", b.client);
+		log_warning("audit", KV_Z("what", "ban"), KV_Z("change", change), KV_Z("who", who),
+			KV_INT("for_s", (b.until - b.since) / USEC_PER_SEC),
+			KV_INT("bans_before", b.level));
+	}
+}
+
+void desk_bans(struct desk *d, usec_t utc, void (*each)(void *with, const struct ban *), void *with)
+{
+	enum { AT_ONCE = 64 };
+	struct ban ban[AT_ONCE];
+	uint64_t cursor = 0;
+	size_t n;
+
+	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
+		for (size_t i = 0; i < n; i++)
+			if (ban[i].until > utc)
+				each(with, &ban[i]);
+}
+
+bool desk_lift(struct desk *d, const char *id, struct act act)
+{
+	char change[BAN_ID_BYTES + 8];
+	struct key key;
+
+	if (!ban_key_of(id, &key) || !bans_lift(d->args.bans, &key, clock_read().utc))
+		return false;
+	d->bans_changed = true;
+	snprintf(change, sizeof change, "ban:%s", id);
+	log_warning("audit", KV_Z("what", "lift"), KV_Z("change", change), KV_Z("who", act.who),
+		KV_Z("reason", act.reason ? act.reason : ""));
+	return true;
+}
+
 void desk_tick(struct desk *d, usec_t utc)
 {
 	char err[256];
 	int64_t now = utc / USEC_PER_SEC;
 
+	tell_bans(d);
+	if (d->bans_changed)
+		keep(d);
 	if (!d->behind && changes_next_end(d->changes) > now)
 		return;
 	if (changes_end(d->changes, now, tell_end, NULL))

@@ -6,13 +6,15 @@
 
 #include "config/changes.h"
 #include "config/snapshot.h"
+#include "store/bans.h"
 #include "store/memory.h"
 
 struct keeper;
 struct desk;
 
 struct desk_args {
-	struct memory_store *store; /* its notes keep the changes through a restart */
+	struct memory_store *store; /* its notes keep changes and bans through a restart */
+	struct bans *bans;
 	struct keeper *keeper;
 	/* What is served now; borrowed. */
 	struct snapshot *(*current)(void *with);
@@ -48,7 +50,15 @@ bool desk_remove(struct desk *, const char *name, struct act, char *err, size_t 
 /* All counters of a rule begin anew; NULL: of all rules. */
 bool desk_reset_rule(struct desk *, const char *rule, struct act, char *err, size_t err_size);
 
-/* What ends by itself, ends. Every second or so. */
+/* A ban by a penalty, as desk_bans() shows it: its name for desk_lift(). */
+enum { BAN_ID_BYTES = 32 };
+void ban_id(const struct ban *, char out[BAN_ID_BYTES + 1]);
+/* Calls `each` for those that hold at `utc`. */
+void desk_bans(struct desk *, usec_t utc, void (*each)(void *with, const struct ban *), void *with);
+/* Lifts it, and forgets how often this client was banned. false: there is none of that name. */
+bool desk_lift(struct desk *, const char *id, struct act);
+
+/* What ends by itself, ends; bans that began are written down. Every second or so. */
 void desk_tick(struct desk *, usec_t utc);
 
 #endif

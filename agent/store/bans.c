@@ -7,6 +7,9 @@
 
 enum { WAYS = 8, SETS = BANS_MAX / WAYS, LOCKS = 64, BEGUN_MAX = 256 };
 
+/* `until` of a ban that was lifted: it ended long ago, and is known for its epoch. */
+#define LIFTED 1
+
 struct bans {
 	_Atomic(uint64_t) n, evicted;
 	struct lock lock[LOCKS];
@@ -138,7 +141,9 @@ bool bans_begin(struct bans *b, const struct penalty *p, struct ban *ban, usec_t
 	struct ban *place = find(b, set, &ban->key);
 	bool banned = place && place->until > utc;
 	if (!banned) {
-		ban->level = place && place->forget_at > utc ? place->level + 1 : 0;
+		bool known = place && place->forget_at > utc;
+		ban->level = known && place->until != LIFTED ? place->level + 1 : 0;
+		ban->epoch = known ? place->epoch + 1 : 1;
 		ban->since = utc;
 		ban->until = utc + penalty_length(p, ban->level);
 		ban->forget_at = ban->until + p->max;
@@ -165,16 +170,32 @@ bool bans_put(struct bans *b, const struct ban *ban, usec_t utc)
 	return taken;
 }
 
-bool bans_lift(struct bans *b, const struct key *k)
+bool bans_lift(struct bans *b, const struct key *k, usec_t utc)
 {
 	unsigned set = set_of(k);
 
 	lock_get(lock_of(b, set));
 	struct ban *ban = find(b, set, k);
-	if (ban)
-		drop(b, ban);
+	bool holds = ban && ban->until > utc;
+	if (holds) {
+		ban->until = LIFTED;
+		ban->epoch++;
+	}
 	lock_put(lock_of(b, set));
-	return ban != NULL;
+	return holds;
+}
+
+uint32_t bans_epoch(struct bans *b, const struct key *k, usec_t utc)
+{
+	unsigned set = set_of(k);
+
+	if (bans_count(b) == 0)
+		return 0;
+	lock_get(lock_of(b, set));
+	const struct ban *ban = find(b, set, k);
+	uint32_t epoch = ban && ban->forget_at > utc ? ban->epoch : 0;
+	lock_put(lock_of(b, set));
+	return epoch;
 }
 
 size_t bans_copy(struct bans *b, uint64_t *cursor, struct ban *out, size_t n, usec_t utc)

@@ -19,6 +19,7 @@ struct ban {
 	struct key key;
 	usec_t since, until, forget_at;
 	uint32_t level; /* 0: the first */
+	uint32_t epoch; /* rises with each ban and lift: denials before it do not count again */
 	char rule[RULE_NAME_MAX + 1];
 	char client[BAN_CLIENT_MAX + 1]; /* "ip=10.0.0.1", secrets hashed */
 };
@@ -42,8 +43,11 @@ bool bans_next_begun(struct bans *, struct ban *);
  * ends later. false: it was not taken. */
 bool bans_put(struct bans *, const struct ban *, usec_t utc);
 
-/* Forgets it, and how often it was banned. false: there is none. */
-bool bans_lift(struct bans *, const struct key *);
+/* Ends it, and forgets how often this client was banned. false: none holds. */
+bool bans_lift(struct bans *, const struct key *, usec_t utc);
+
+/* ban.epoch of this client; 0: nothing is known of it. */
+uint32_t bans_epoch(struct bans *, const struct key *, usec_t utc);
 
 /* All that are not forgotten yet: up to `n` (8 at least) from `*cursor` on (0 at first). Returns
  * how many; 0: the end. What comes and goes meanwhile may be missing. */

@@ -146,9 +146,7 @@ def test_could_not_start(tmp_path):
     (config("127.0.0.1:9600", RULES, agent='variables = [ "deny", "token" ];'), 1, "token"),
     (config("127.0.0.1:9600", '{ name = "c"; per = [ "ip" ];\nalgorithm = "concurrency"; '
                               'rate = "5/minute"; }'), 5, "concurrency"),
-    (config("127.0.0.1:9600", '{ name = "c"; per = [ "ip" ]; rate = "5/minute";\n'
-                              'penalty = { ban = "1h"; }; }'), 5, "penalty"),
-], ids=["token", "concurrency", "penalty"])
+], ids=["token", "concurrency"])
 def test_reserved_things_are_refused(tmp_path, text, line, word):
     path = put(tmp_path, text)
     r = check_file(path)

@@ -21,6 +21,7 @@ struct rig {
 	struct memory_store *store;
 	struct keeper *keeper;
 	struct desk *desk;
+	struct bans *bans;
 	struct snapshot *served;
 	bool busy;
 };
@@ -64,7 +65,13 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 		r->store = memory_store_new(100, &test_key, clock_read());
 	r->keeper = keeper_start(r->store, state_file, 0);
 	r->served = loaded(config, 1);
-	r->desk = desk_new(&(struct desk_args){ r->store, r->keeper, current, publish, r });
+	r->bans = bans_new();
+	r->desk = desk_new(&(struct desk_args){ .store = r->store,
+		.bans = r->bans,
+		.keeper = r->keeper,
+		.current = current,
+		.publish = publish,
+		.with = r });
 	assert_non_null(r->desk);
 	r->served = desk_apply(r->desk, r->served);
 }
@@ -73,6 +80,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 static void stop(struct rig *r, const char *state_file)
 {
 	desk_free(r->desk);
+	bans_free(r->bans);
 	keeper_stop(r->keeper);
 	if (state_file)
 		assert_true(keeper_save(r->store, state_file));
@@ -230,6 +238,50 @@ static void changes_survive_a_restart(void **state)
 	assert_int_equal(rmdir(folder), 0);
 }
 
+static void count_ban(void *with, const struct ban *b)
+{
+	char id[BAN_ID_BYTES + 1];
+	ban_id(b, id);
+	memcpy(with, id, sizeof id);
+}
+
+static void bans_survive_a_restart_and_are_lifted(void **state)
+{
+	static const struct penalty penalty = {
+		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+	};
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=\"x\" " };
+	char folder[] = "/tmp/desk-test-XXXXXX", path[64], message[256], id[BAN_ID_BYTES + 1] = "";
+	struct memory_store *store;
+	struct rig r;
+	usec_t utc = clock_read().utc;
+	(void)state;
+
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/state", folder);
+	start(&r, NULL, path);
+	assert_true(bans_begin(r.bans, &penalty, &b, utc));
+	desk_tick(r.desk, utc);
+	stop(&r, path);
+
+	assert_int_equal(
+		state_load(path, 100, clock_read(), &store, message, sizeof message), STATE_LOADED);
+	start(&r, store, "");
+	desk_bans(r.desk, utc, count_ban, id);
+	assert_string_equal(id, "0000000000001234ffffffffffffffff");
+	assert_false(bans_begin(r.bans, &penalty, &b, utc)); /* it holds still */
+	assert_false(desk_lift(r.desk, "0000000000001234fffffffffffffff", by));
+	assert_false(desk_lift(r.desk, "0000000000001234ffffffffffffff+f", by));
+	assert_true(desk_lift(r.desk, id, by));
+	assert_false(desk_lift(r.desk, id, by));
+	id[0] = '\0';
+	desk_bans(r.desk, utc, count_ban, id);
+	assert_string_equal(id, "");
+	stop(&r, NULL);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -244,6 +296,7 @@ int main(void)
 		cmocka_unit_test(each_reset_makes_other_counters),
 		cmocka_unit_test(an_end_comes_by_itself),
 		cmocka_unit_test(changes_survive_a_restart),
+		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }

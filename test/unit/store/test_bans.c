@@ -85,7 +85,7 @@ static void rules_without_effect_ban_nobody(void **state)
 	bans_free(b);
 }
 
-static void a_lifted_ban_leaves_nothing(void **state)
+static void a_lifted_ban_is_over_and_the_next_is_the_first(void **state)
 {
 	static struct banned_rig r;
 	struct bans *b = bans_new();
@@ -93,14 +93,19 @@ static void a_lifted_ban_leaves_nothing(void **state)
 	struct plan *plan = plan_of(&r, 1);
 	(void)state;
 
+	assert_int_equal(bans_epoch(b, &ban.key, 0), 0);
 	assert_true(bans_begin(b, &penalty, &ban, 0));
-	assert_false(bans_lift(b, &other.key));
-	assert_true(bans_lift(b, &ban.key));
-	assert_false(bans_lift(b, &ban.key));
+	assert_int_equal(bans_epoch(b, &ban.key, 1), 1);
+	assert_false(bans_lift(b, &other.key, 1));
+	assert_true(bans_lift(b, &ban.key, 1));
+	assert_false(bans_lift(b, &ban.key, 1));
 	assert_int_equal(bans_find(b, plan, 1), 0);
-	assert_int_equal(bans_count(b), 0);
+	assert_int_equal(bans_epoch(b, &ban.key, 1), 2);
 	assert_true(bans_begin(b, &penalty, &ban, 1));
 	assert_int_equal(ban.level, 0);
+	assert_int_equal(bans_epoch(b, &ban.key, 2), 3);
+	assert_false(bans_lift(b, &ban.key, 11 * MIN)); /* it is over by itself */
+	assert_int_equal(bans_epoch(b, &ban.key, 200 * MIN), 0);
 	bans_free(b);
 }
 
@@ -180,7 +185,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bans_grow_and_are_forgotten),
 		cmocka_unit_test(rules_without_effect_ban_nobody),
-		cmocka_unit_test(a_lifted_ban_leaves_nothing),
+		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
 		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
 		cmocka_unit_test(the_table_is_bounded),
 	};

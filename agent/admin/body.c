@@ -1,0 +1,49 @@
+#include "admin/body.h"
+
+#include <string.h>
+
+json_t *body_of(struct request *r)
+{
+	struct str body = request_body(r);
+	json_error_t e;
+	json_t *v = json_loadb(body.p ? body.p : "", body.n, JSON_REJECT_DUPLICATES, &e);
+
+	if (json_is_object(v))
+		return v;
+	if (v)
+		request_problem(r, 400, "the body is no JSON object: want { … }");
+	else
+		request_problem(r, 400, "the body is no JSON: %s at byte %d", e.text, e.position);
+	json_decref(v);
+	return NULL;
+}
+
+const char *body_text(struct request *r, json_t *body, const char *name)
+{
+	json_t *v = json_object_get(body, name);
+
+	if (!v || json_is_null(v))
+		return "";
+	if (json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v))
+		return json_string_value(v);
+	request_problem(r, 422, "%s: want a text", name);
+	return NULL;
+}
+
+bool body_knows(struct request *r, json_t *body, const char *const *known, size_t n)
+{
+	const char *name;
+	json_t *v;
+
+	json_object_foreach(body, name, v)
+	{
+		size_t i = 0;
+		while (i < n && strcmp(name, known[i]) != 0)
+			i++;
+		if (i == n) {
+			request_problem(r, 422, "\"%.64s\": no such member", name);
+			return false;
+		}
+	}
+	return true;
+}

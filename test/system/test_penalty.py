@@ -1,0 +1,106 @@
+"""Penalties of a real agent: who is denied too often is banned for a while, longer each time."""
+
+import json
+
+import pytest
+
+from agent import until
+from test_admin import BEARER, Admin
+
+RULES = '''
+{ name = "login"; match = { path = "/login"; }; per = [ "ip" ]; rate = "2/day";
+  penalty = { after = "3/1m"; ban = "2s"; factor = 10; max = "1h"; }; },
+{ name = "all"; per = [ "user" ]; rate = "1000/day"; }
+'''
+JSON = {"Content-Type": "application/json"}
+
+
+def login(a, ip, **more):
+    return a.check(ip=ip, path="/login", **more)
+
+
+def use_up(a, ip, denials):
+    """Two pass; then so many are denied."""
+    while not (answer := login(a, ip)).denied:
+        pass
+    for _ in range(denials - 1):
+        assert answer["reason"] == "limited", answer
+        answer = login(a, ip)
+    return answer
+
+
+def test_too_many_denials_are_a_ban(run):
+    a = run(rules=RULES)
+    assert use_up(a, "10.0.0.1", 3)["reason"] == "limited"
+    until(lambda: login(a, "10.0.0.1")["reason"] == "banned")
+    answer = login(a, "10.0.0.1")
+    assert answer.denied and set(answer) == {"deny", "reason", "tier", "retry_after"}, answer
+    assert 1 <= answer["retry_after"] <= 2
+    assert login(a, "10.0.0.1", cost=0)["reason"] == "banned"
+    # who else comes, and where else he goes, is another matter
+    assert login(a, "10.0.0.2")["reason"] == "ok"
+    assert a.check(ip="10.0.0.1", path="/", user="u")["reason"] == "ok"
+    # when it ends, the limit holds; and the next ban is longer
+    until(lambda: login(a, "10.0.0.1", cost=0)["reason"] == "limited")
+    use_up(a, "10.0.0.1", 3)
+    until(lambda: login(a, "10.0.0.1")["reason"] == "banned")
+    assert 15 <= login(a, "10.0.0.1")["retry_after"] <= 20
+
+
+def test_fewer_are_none(run):
+    a = run(rules=RULES)
+    use_up(a, "10.0.0.3", 2)
+    for _ in range(20):     # to ask is no offence
+        assert login(a, "10.0.0.3", cost=0)["reason"] == "limited"
+    assert use_up(a, "10.0.0.3", 1)["reason"] == "limited"
+
+
+def test_denied_by_another_rule_is_no_strike(run):
+    a = run(rules=RULES.replace("1000/day", "1/day"))
+    assert login(a, "10.0.0.4", user="u")["reason"] == "ok"
+    for _ in range(20):
+        assert login(a, "10.0.0.4", user="u")["rule"] == "all"
+    assert login(a, "10.0.0.4")["reason"] == "ok"
+
+
+def test_a_ban_is_shown_lifted_and_written_down(run, tmp_path):
+    admin = Admin(run, tmp_path, rules=RULES.replace('"2s"', '"10m"'))
+    use_up(admin.agent, "10.0.0.5", 3)
+    until(lambda: login(admin.agent, "10.0.0.5")["reason"] == "banned")
+    told = admin.ask("/api/v1/bans").json
+    assert told["count"] == 1, told
+    ban, = told["bans"]
+    assert ban["rule"] == "login" and ban["client"] == "ip=10.0.0.5" and ban["bans_before"] == 0
+    assert ban["until"] - ban["since"] in (600, 601)
+    until(lambda: "what=ban" in admin.agent.stderr)
+
+    def lift(body, headers=BEARER):
+        return admin.ask("/api/v1/bans", "DELETE", headers={**JSON, **headers}, body=json.dumps(body))
+    assert lift({"id": ban["id"]}, {}).status in (401, 403)
+    assert lift({"id": "nonsense"}).status == 404
+    assert lift({"id": ban["id"], "reason": "his mother called"}).status == 200
+    assert lift({"id": ban["id"]}).status == 404
+    assert login(admin.agent, "10.0.0.5")["reason"] == "limited"
+    assert "his mother called" in admin.agent.stderr
+    assert admin.value("ratelimit_bans_begun_total") == 1
+    assert admin.value("ratelimit_checks_banned_total") >= 1
+
+
+def test_a_secret_is_not_shown(run, tmp_path):
+    admin = Admin(run, tmp_path, rules='{ name = "k"; per = [ "key" ]; rate = "1/day"; '
+                                       'penalty = { after = "1/1m"; }; }')
+    until(lambda: admin.agent.check(key="verysecret")["reason"] == "banned")
+    shown = admin.ask("/api/v1/bans")
+    assert shown.json["bans"][0]["client"].startswith("key=sha256:")
+    until(lambda: "what=ban" in admin.agent.stderr)
+    assert "verysecret" not in shown.text + admin.agent.stderr
+
+
+def test_bans_survive_a_restart(run, tmp_path, store):
+    if store:
+        pytest.skip("with Redis there is no state file")
+    a = run(rules=RULES.replace('"2s"', '"10m"'), top=f'store: {{ state_file = "{tmp_path}/state"; }};')
+    use_up(a, "10.0.0.6", 3)
+    until(lambda: login(a, "10.0.0.6")["reason"] == "banned")
+    a.restart()
+    assert login(a, "10.0.0.6")["reason"] == "banned"
