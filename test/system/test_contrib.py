@@ -15,7 +15,8 @@ UNIT = ROOT / "contrib/systemd/spoa-ratelimit.service"
 SCRIPTS = [ROOT / "contrib/quickstart.sh", ROOT / "test/run.sh", ROOT / "test/layers.sh",
            ROOT / "test/package.sh",
            *(ROOT / "contrib/package" / name for name in ("postinst", "prerm", "postrm"))]
-PAGES = [ROOT / "contrib/man/spoa-ratelimit.8", ROOT / "contrib/man/spoa-ratelimit.cfg.5"]
+PAGES = [ROOT / "contrib/man/spoa-ratelimit.8", ROOT / "contrib/man/spoa-ratelimit.cfg.5",
+         ROOT / "contrib/man/ratelimitctl.8"]
 
 
 def needs(tool):
@@ -82,6 +83,12 @@ def test_run_sh_explains_itself():
     assert say("sh", ROOT / "test/run.sh", "--unknown").returncode == 1
 
 
+def copy_programs(build):
+    """What they do is what other tests are about: their place is enough here."""
+    for name in ("spoa-ratelimit", "ratelimitctl"):
+        shutil.copy(os.path.join(os.path.dirname(stack.agents.BINARY), name), build / "agent" / name)
+
+
 @needs("cmake")
 def test_what_is_installed(tmp_path):
     """Under a prefix of its own; the operator's files are kept by the second time."""
@@ -89,14 +96,15 @@ def test_what_is_installed(tmp_path):
     done = say("cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DTESTS=OFF",
                "-DCMAKE_INSTALL_PREFIX=/usr")
     assert done.returncode == 0, done.stderr
-    # The binary is what other tests are about: its place is enough here.
-    binary = build / "agent/spoa-ratelimit"
-    shutil.copy(stack.agents.BINARY, binary)
+    copy_programs(build)
     env = {**os.environ, "DESTDIR": str(tmp_path / "root")}
     root = tmp_path / "root"
     done = say("cmake", "--install", build, env=env)
     assert done.returncode == 0, done.stderr
     for name in ("usr/sbin/spoa-ratelimit", "usr/share/man/man8/spoa-ratelimit.8",
+                 "usr/bin/ratelimitctl", "usr/share/man/man8/ratelimitctl.8",
+                 "usr/share/bash-completion/completions/ratelimitctl",
+                 "usr/share/zsh/vendor-completions/_ratelimitctl",
                  "usr/share/man/man5/spoa-ratelimit.cfg.5", "etc/spoa-ratelimit/ratelimit.cfg",
                  "etc/spoa-ratelimit/tiers.map"):
         assert (root / name).exists(), name
@@ -117,8 +125,7 @@ def test_the_package(tmp_path):
     done = say("cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DTESTS=OFF",
                "-DCMAKE_INSTALL_PREFIX=/usr")
     assert done.returncode == 0, done.stderr
-    # As in the test above: the binary of the other tests will do.
-    shutil.copy(stack.agents.BINARY, build / "agent/spoa-ratelimit")
+    copy_programs(build)
     done = say("cpack", "-G", "DEB", cwd=build)
     assert done.returncode == 0, done.stdout + done.stderr
     (deb,) = build.glob("*.deb")

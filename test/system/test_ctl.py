@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -333,3 +335,63 @@ def test_no_secret_in_the_process_list(tmp_path):
         child.stderr.close()
     assert b"Authorization: Bearer " + TOKEN.encode() in sent
     assert KEY.encode() not in line and TOKEN.encode() not in line and KEY.encode() not in head
+
+
+# --- completion, manual ------------------------------------------------------------------------------
+
+COMPLETION = ROOT / "contrib/completion"
+
+
+def commands():
+    """What ratelimitctl -h tells: commands, and each one's options."""
+    names = re.findall(r"(?m)^  ([a-z-]+)  +\w", call("-h").stdout)
+    assert len(names) > 10, names
+    return {n: set(re.findall(r"(?m)^  (?:-\w, )?(--[\w-]+)", call(n, "-h").stdout)) for n in names}
+
+
+def complete(*words):
+    """What bash offers for the last of these words."""
+    quoted = " ".join(f"'{w}'" for w in ("ratelimitctl", *words))
+    script = (f"source {COMPLETION}/ratelimitctl.bash; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; "
+              '_ratelimitctl; printf "%s\\n" "${COMPREPLY[@]}"')
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False,
+                          env=environment({"PATH": f"{os.path.dirname(CTL)}:{os.environ['PATH']}"}))
+    assert done.returncode == 0 and not done.stderr, done
+    return set(done.stdout.split())
+
+
+def test_completion_of_bash(ctl):
+    assert subprocess.run(["bash", "-n", COMPLETION / "ratelimitctl.bash"], check=False).returncode == 0
+    known = commands()
+    assert complete("") == set(known)
+    for name, options in known.items():
+        assert complete(name, "--") == options, name
+    assert complete("--json", "ov") == {"override"} and complete("override", "a") == {"add"}
+    assert complete("top", "--by", "") == {"denied", "checked", "cost"}
+    script = f"source {COMPLETION}/ratelimitctl.bash; _ratelimitctl_rules"
+    env = environment({"PATH": f"{os.path.dirname(CTL)}:{os.environ['PATH']}",
+                       "RATELIMIT_ADMIN": ctl.socket})
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.split() == ["api", "spy", "idle"]
+
+
+def test_completion_of_zsh():
+    text = (COMPLETION / "_ratelimitctl").read_text()
+    known = commands()
+    listed = re.search(r"(?s)commands=\((.*?)\n\t\)", text).group(1)
+    assert set(re.findall(r"'([a-z-]+):", listed)) == set(known)
+    for name in known:
+        assert re.search(rf"(?m)^\t\t(?:.* \| )?{name}(?: \| .*)?\)", text), name
+    options = set(re.findall(r"(--[a-z][a-z-]*)\b", text))
+    assert options == set().union(*known.values())
+    if shutil.which("zsh"):
+        assert subprocess.run(["zsh", "-n", COMPLETION / "_ratelimitctl"], check=False).returncode == 0
+
+
+def test_the_manual_has_all():
+    text = (ROOT / "contrib/man/ratelimitctl.8").read_text()
+    known = commands()
+    for name in known:
+        assert re.search(rf"(?m)^\.(It )?Ic {name}( |$)", text), name
+    for option in set().union(*known.values()):
+        assert re.search(rf"(?m)^\.It Fl (\w , )?{option[1:]}( |$)", text), option
