@@ -19,6 +19,8 @@
 		"version, uptime, generation, store, how much is decided and denied") \
 	X(GET, "/api/v1/rules", READ, rules_show, \
 		"all rules with their settings and counts; ?rule=NAME: one of them") \
+	X(GET, "/api/v1/top", READ, top_show, \
+		"who is denied most, and where: ?by=denied, checked or cost, &rule=NAME, &n=NUMBER") \
 	X(GET, "/api/v1/config", READ, config_show, \
 		"the active configuration with where each setting comes from, secrets redacted; as " \
 		"lines with Accept: text/plain") \

@@ -311,6 +311,8 @@ static void say_value(struct text *t, const struct policy *p, const struct view 
 	char hex[SHA256_HEX_BYTES], ip[ADDR_TEXT_MAX];
 	struct str s = v->text[slot];
 
+	if (!view_has(v, slot))
+		return; /* read once more from a NOTIFY that was kept in part */
 	if (slot == FIELD_IP) {
 		struct addr a = addr_mask(&v->ip, p->ipv4_prefix, p->ipv6_prefix);
 		s = (struct str){ ip, addr_format(&a, ip) };

@@ -1,7 +1,7 @@
 #include "server/check.h"
 
-#include "limit/path.h"
 #include "server/answer.h"
+#include "server/describe.h"
 #include "spop/value.h"
 
 #include <assert.h>
@@ -25,9 +25,10 @@ bool checker_init(struct checker *c, size_t notify_max, struct store *store,
 	};
 	c->scratch = malloc(c->scratch_n);
 	c->tally = tally_new();
+	c->top = top_new();
 	check_pool_init(&c->pool);
 	penalties_init(&c->penalties, NULL, store, metrics);
-	return c->scratch && c->tally;
+	return c->scratch && c->tally && c->top;
 }
 
 bool checker_grow(struct checker *c, size_t notify_max)
@@ -50,6 +51,8 @@ void checker_fini(struct checker *c)
 	c->scratch = NULL;
 	tally_free(c->tally);
 	c->tally = NULL;
+	top_free(c->top);
+	c->top = NULL;
 }
 
 static void count(struct checker *c, enum metric id)
@@ -214,55 +217,12 @@ static enum load_rc load_view(
 	return found ? LOAD_CHECK : LOAD_NOTHING;
 }
 
-static void copy_text(char *out, size_t size, struct str s)
-{
-	size_t n = s.n < size - 1 ? s.n : size - 1;
-	if (n)
-		memcpy(out, s.p, n);
-	out[n] = '\0';
-}
-
-static struct str visible(const struct policy *p, const struct view *v, unsigned slot)
-{
-	if (p->secret >> slot & 1 || !view_has(v, slot))
-		return (struct str){ 0 };
-	return v->text[slot];
-}
-
-/* A path that no rule looks at is still as it came. */
-static struct str visible_path(const struct policy *p, const struct view *v)
-{
-	struct str path = visible(p, v, FIELD_PATH);
-	size_t room = (size_t)(v->scratch_end - v->scratch);
-
-	if (p->layout.text_wanted >> FIELD_PATH & 1 || path.n >= room)
-		return path;
-	return path.n ? path_normalise(path, v->scratch) : path;
-}
-
 static void put_event(struct checker *c, const struct policy *p, const struct plan *plan,
 	const struct decision *d)
 {
-	const struct view *v = &c->view;
-	struct event e = { .utc = plan->now.utc, .reason = d->reason };
-	struct str method = visible(p, v, FIELD_METHOD), path = visible_path(p, v);
+	struct event e;
 
-	e.limit = d->limit;
-	e.retry_after = d->retry_after;
-	if (!(p->secret >> FIELD_TIER & 1))
-		copy_text(e.tier, sizeof e.tier, (struct str){ plan->tier, plan->tier_length });
-	if (d->reported) {
-		copy_text(e.rule, sizeof e.rule, str_of(d->reported->limit->rule->name));
-		e.client[take_describe(p, d->reported, v, e.client, sizeof e.client - 1)] = '\0';
-	}
-	if (view_has(v, FIELD_IP) && !(p->secret >> FIELD_IP & 1))
-		e.ip[addr_format(&v->ip, e.ip)] = '\0';
-	if (method.n || path.n) {
-		copy_text(e.endpoint, sizeof e.endpoint - 1, method);
-		size_t n = strlen(e.endpoint);
-		e.endpoint[n++] = ':';
-		copy_text(e.endpoint + n, sizeof e.endpoint - n, path);
-	}
+	describe_event(p, plan, d, &c->view, &e);
 	event_ring_put(c->events, &e);
 }
 
@@ -381,8 +341,11 @@ static void answer_now(struct checker *c, struct snapshot *snap, const struct pl
 	const struct notify *n, uint32_t send_max, struct wire_writer *out)
 {
 	struct decision d = decide(plan, plan->now);
+	struct top_rest rest;
 	write_ack(c, snap, plan, &d, (struct ids){ n->stream_id, n->frame_id }, send_max, out);
 	count_decision(c, plan, &d);
+	if (top_count(c->top, plan, &d, &rest))
+		top_add_rest(c->top, snap->policy, &d, &c->view, &rest);
 	if (wants_event(c, &d))
 		put_event(c, snap->policy, plan, &d);
 	if (may_be_a_strike(snap->policy, plan, &d))
@@ -412,17 +375,26 @@ static enum load_rc load_again(struct check *check)
 	return load_view(check->checker, check->snapshot, &again, &counted_before);
 }
 
-static void tell_late(struct check *check, bool event, bool strike)
+static void tell_late(struct check *check)
 {
 	struct checker *c = check->checker;
-	if (load_again(check) != LOAD_CHECK)
+	const struct policy *p = check->snapshot->policy;
+	const struct plan *plan = &check->plan;
+	const struct decision *d = &check->decision;
+	struct top_rest rest;
+	bool names = top_count(c->top, plan, d, &rest), event = wants_event(c, d);
+	bool strike = may_be_a_strike(p, plan, d);
+
+	if (!(names || event || strike) || load_again(check) != LOAD_CHECK)
 		return;
 	if (!view_has(&c->view, FIELD_TIER))
-		view_put_tier(&c->view, (struct str){ check->plan.tier, check->plan.tier_length });
+		view_put_tier(&c->view, (struct str){ plan->tier, plan->tier_length });
+	if (names)
+		top_add_rest(c->top, p, d, &c->view, &rest);
 	if (event)
-		put_event(c, check->snapshot->policy, &check->plan, &check->decision);
+		put_event(c, p, plan, d);
 	if (strike)
-		count_strikes(c, check->snapshot, &check->plan);
+		count_strikes(c, check->snapshot, plan);
 }
 
 static void on_taken(struct plan *plan)
@@ -433,10 +405,7 @@ static void on_taken(struct plan *plan)
 	check->state = CHECK_DECIDED;
 	check->decision = decide(plan, plan->now);
 	count_decision(c, plan, &check->decision);
-	bool event = wants_event(c, &check->decision);
-	bool strike = may_be_a_strike(check->snapshot->policy, plan, &check->decision);
-	if (event || strike)
-		tell_late(check, event, strike);
+	tell_late(check);
 	if (check->owner)
 		c->decided(check);
 	else

@@ -9,6 +9,7 @@
 #include "server/metrics.h"
 #include "server/penalties.h"
 #include "server/tally.h"
+#include "server/top.h"
 #include "spop/session.h"
 #include "store/store.h"
 
@@ -56,6 +57,7 @@ struct checker {
 	struct store *store;
 	struct metrics *metrics;    /* the worker's own */
 	struct tally *tally;        /* owned; decisions by rule and tier */
+	struct top *top;            /* owned; who has most of them */
 	struct event_ring *events;  /* NULL: denials are not logged */
 	struct penalties penalties; /* .bans NULL: nobody is ever banned */
 	struct check_pool pool;     /* of checks whose store answers later */

@@ -342,6 +342,19 @@ bool control_tally(struct control *c, struct tally_sum *sum)
 	return tally_sum(c->tally_names, of, c->worker_n, sum);
 }
 
+bool control_top(struct control *c, enum top_kind kind, struct top_list *list)
+{
+	const struct top *of[WORKERS_MAX];
+	for (unsigned i = 0; i < c->worker_n; i++)
+		of[i] = worker_top(c->worker[i]);
+	return top_list(of, c->worker_n, kind, clock_steady(), list);
+}
+
+const char *control_rule_at(const struct control *c, uint32_t place)
+{
+	return tally_rule_at(c->tally_names, place);
+}
+
 /* Stopping. */
 
 static void stop_workers(struct control *c)

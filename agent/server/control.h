@@ -54,6 +54,9 @@ struct desk *control_desk(struct control *); /* what the operator changes */
 void control_report(struct control *, struct report *);
 bool control_tally(struct control *, struct tally_sum *); /* false: out of memory */
 
+bool control_top(struct control *, enum top_kind, struct top_list *); /* false: out of memory */
+const char *control_rule_at(const struct control *, uint32_t place);  /* tally_rule_at() */
+
 /* What SIGHUP does. */
 struct reload {
 	uint64_t generation;      /* that counts now */

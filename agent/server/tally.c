@@ -88,6 +88,11 @@ void tally_names_apply(struct tally_names *t, struct policy *p)
 							     &t->tier_n, TALLY_TIERS, 0));
 }
 
+const char *tally_rule_at(const struct tally_names *t, uint32_t place)
+{
+	return place < t->rule_n ? t->rule[place] : "";
+}
+
 static uint64_t sum_at(const struct tally *const of[], unsigned n, size_t offset)
 {
 	uint64_t sum = 0;

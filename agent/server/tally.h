@@ -64,6 +64,9 @@ void tally_names_free(struct tally_names *);
 /* Gives the rules and tiers of a policy their places, before any worker has it. */
 void tally_names_apply(struct tally_names *, struct policy *);
 
+/* The rule that has this place (its `tally` / TALLY_ROW), "" for none; as long as the names. */
+const char *tally_rule_at(const struct tally_names *, uint32_t place);
+
 /* What was counted at one place, by all workers. */
 struct tally_line {
 	const char *rule, *tier; /* "": no rule was reported; borrowed from the names */

@@ -348,3 +348,8 @@ const struct tally *worker_tally(const struct worker *w)
 {
 	return w->conns.checker.tally;
 }
+
+const struct top *worker_top(const struct worker *w)
+{
+	return w->conns.checker.top;
+}

@@ -72,5 +72,6 @@ struct metrics *worker_metrics(struct worker *);
 const struct redis_stats *worker_redis(const struct worker *); /* NULL: there is none */
 struct event_ring *worker_events(struct worker *);
 const struct tally *worker_tally(const struct worker *);
+const struct top *worker_top(const struct worker *);
 
 #endif

@@ -1,0 +1,84 @@
+/* Who is denied most, asks most and uses most, and where what is denied goes: a sketch of each
+ * (sketch.h) for a worker, written with the checks, read by control. They begin anew every
+ * TOP_HALF, and the last two count: what is told is of the last five to ten minutes.
+ *
+ * Up to SAMPLES_PER_SECOND for a worker, of denials and of checks, all are counted, beyond that
+ * samples (sampler.h) with the weight of those that they stand for: to find a name for each of a
+ * flood of clients would cost more than to deny them. */
+#ifndef SERVER_TOP_H
+#define SERVER_TOP_H
+
+#include "limit/decision.h"
+#include "server/sampler.h"
+#include "server/sketch.h"
+
+#include <stdatomic.h>
+
+#define TOP_HALF (5 * 60 * USEC_PER_SEC)
+
+enum top_kind {
+	TOP_DENIED,    /* denials, by client */
+	TOP_ENDPOINTS, /* denials, by METHOD:/path */
+	TOP_CHECKED,   /* checks, by client */
+	TOP_COST,      /* units that admitted checks took, by client */
+	TOP_KINDS
+};
+
+/* A client is the descriptor of the rule that was reported, and goes with that rule. */
+struct top {
+	struct sampler checks, denials;
+	uint64_t epoch; /* that the sketches are of; 0: none yet */
+	struct sketch *sketch[TOP_KINDS][2];
+	_Atomic(uint32_t) one_in[TOP_KINDS][2]; /* the most that one sample stood for */
+};
+
+struct top *top_new(void); /* NULL: out of memory */
+void top_free(struct top *);
+
+/* ---- a worker, for each decision ---- */
+
+/* What is to be counted once its name is known; 0: nothing. */
+struct top_rest {
+	uint64_t weight[TOP_KINDS];
+};
+
+bool top_add(struct top *, const struct plan *, const struct decision *, uint64_t checks,
+	uint64_t denials, struct top_rest *);
+void top_add_rest(struct top *, const struct policy *, const struct decision *, const struct view *,
+	const struct top_rest *);
+
+/* true: top_add_rest() is to be called, with the request's view. */
+static inline bool top_count(
+	struct top *t, const struct plan *plan, const struct decision *d, struct top_rest *rest)
+{
+	usec_t now = plan->now.steady;
+	uint64_t checks = sampler_take(&t->checks, now);
+	uint64_t denials = d->deny ? sampler_take(&t->denials, now) : 0;
+
+	return (checks | denials) && top_add(t, plan, d, checks, denials, rest);
+}
+
+/* ---- control ---- */
+
+struct top_item {
+	char name[SKETCH_NAME_MAX + 1];
+	uint32_t rule;  /* its `tally` / TALLY_ROW */
+	uint64_t count; /* too much by at most `error`, and never too little */
+	uint64_t error;
+};
+
+struct top_list {
+	struct top_item *item; /* owned; by count, the most first */
+	size_t n;
+	uint64_t total;  /* of all that was counted */
+	uint64_t error;  /* who is not in the list has at most this */
+	uint32_t one_in; /* 1: nothing was passed over; else the most that one sample stood for */
+	usec_t since;    /* steady */
+};
+
+/* All that n workers have counted, as of `now`. false: out of memory. */
+bool top_list(
+	const struct top *const of[], unsigned n, enum top_kind, usec_t now, struct top_list *);
+void top_list_free(struct top_list *);
+
+#endif

@@ -1,0 +1,113 @@
+"""/api/v1/top of a real agent: who is denied most, and where; asks most; uses most."""
+
+import hashlib
+import random
+
+import pytest
+
+from spop import Connection, message
+from test_admin import Admin
+
+RULES = '''
+{ name = "login"; match = { endpoint = "POST:/login"; }; per = [ "ip" ]; rate = "2/day"; },
+{ name = "api"; per = [ "key|user|ip" ]; rate = "3/day burst 100"; }
+'''
+
+
+@pytest.fixture
+def admin(run, tmp_path):
+    return Admin(run, tmp_path, rules=RULES, top='block = ( { ip = "192.0.2.0/24"; } );')
+
+
+def top(admin, query=""):
+    a = admin.ask("/api/v1/top" + query)
+    assert a.status == 200, a
+    return a.json
+
+
+def rows(part, what="client"):
+    return [(i["rule"], i[what], i["count"]) for i in part["items"]]
+
+
+def test_nothing_yet(admin):
+    t = top(admin)
+    assert t["by"] == "denied"
+    for part in (t["clients"], t["endpoints"]):
+        assert part["items"] == [] and part["total"] == 0 and part["error"] == 0
+        assert part["one_in"] == 1 and 0 <= part["seconds"] < 600
+
+
+def test_who_is_denied_and_where(admin):
+    with admin.agent.connect() as c:
+        for ip, n in (("10.0.0.1", 9), ("10.0.0.2", 5), ("10.0.0.3", 2)):
+            for _ in range(n):
+                c.check({"ip": ip, "method": "POST", "path": "/x/../login?a=b"})
+        for _ in range(4):
+            c.check({"ip": "192.0.2.7", "method": "GET", "path": "/a"})
+        c.check({"ip": "10.0.0.9", "method": "GET", "path": "/b", "cost": 1000})
+        for _ in range(3):  # asks, and nobody is refused
+            c.check({"ip": "10.0.0.1", "method": "POST", "path": "/login", "cost": 0})
+    t = top(admin)
+    assert rows(t["clients"]) == [
+        ("login", "ip=10.0.0.1", 7), ("", "ip=192.0.2.7", 4), ("login", "ip=10.0.0.2", 3),
+        ("api", "ip=10.0.0.9", 1)]
+    assert rows(t["endpoints"], "endpoint") == [
+        ("login", "POST:/login", 10), ("", "GET:/a", 4), ("api", "GET:/b", 1)]
+    assert t["clients"]["total"] == 15 and t["clients"]["error"] == 0
+    one = top(admin, "?rule=login&n=1&by=denied")
+    assert rows(one["clients"]) == [("login", "ip=10.0.0.1", 7)]
+    assert rows(one["endpoints"], "endpoint") == [("login", "POST:/login", 10)]
+
+
+def test_checked_and_cost(admin):
+    with admin.agent.connect() as c:
+        for _ in range(6):
+            c.check({"user": "alice", "cost": 10})
+        for _ in range(3):
+            c.check({"user": "bob", "cost": 30})
+        c.check({"user": "bob", "cost": 30})  # denied: nothing was used
+    assert rows(top(admin, "?by=checked")["clients"]) == [
+        ("api", "user=alice", 6), ("api", "user=bob", 4)]
+    t = top(admin, "?by=cost")
+    assert rows(t["clients"]) == [("api", "user=bob", 90), ("api", "user=alice", 60)]
+    assert "endpoints" not in t
+
+
+def test_secrets_are_hashed(admin):
+    key = "sesame-open-the-door"
+    with admin.agent.connect() as c:
+        for _ in range(102):
+            c.check({"key": key, "method": "GET", "path": "/"})
+    short = "key=sha256:" + hashlib.sha256(key.encode()).hexdigest()[:12]
+    for by in ("denied", "checked", "cost"):
+        a = admin.ask(f"/api/v1/top?by={by}")
+        assert key not in a.text
+        assert [i["client"] for i in a.json["clients"]["items"]] == [short], a
+
+
+def test_more_than_there_is_room_for(run, tmp_path):
+    """Of a thousand clients some are denied far more: they are found, though it is a flood that is
+    only sampled."""
+    admin = Admin(run, tmp_path, rules='{ name = "all"; per = [ "ip" ]; rate = "0/day"; }',
+                  agent="threads = 2;")
+    most = {f"10.1.0.{i}" for i in range(20)}
+    few = [f"10.2.{i // 250}.{i % 250}" for i in range(1000)]
+    flood = 300 * sorted(most) + few
+    random.Random(1).shuffle(flood)
+    with Connection(admin.agent.address) as a, Connection(admin.agent.address) as b:
+        for i, c in enumerate((a, b)):
+            c.batch([message("check", {"ip": ip}) for ip in flood[i::2]])
+    t = top(admin, "?n=20")["clients"]
+    assert {i["client"] for i in t["items"]} == {f"ip={ip}" for ip in most}, t
+    assert 0.7 < t["total"] / len(flood) < 1.3, t
+    assert t["error"] <= t["total"] / 256 and t["one_in"] >= 1
+    for i in t["items"]:
+        assert 0 < i["count"] - i["error"] <= i["count"], t
+
+
+def test_wrong_questions(admin):
+    for query, status in (("?by=size", 400), ("?n=0", 400), ("?n=-1", 400), ("?n=x", 400),
+                          ("?rule=nobody", 404)):
+        a = admin.ask("/api/v1/top" + query)
+        assert a.status == status, (query, a)
+        assert a.headers["Content-Type"] == "application/problem+json"

@@ -1,0 +1,192 @@
+/* What several workers have counted, put together: bounds that hold for the sum, halves of the
+ * time that come and go, and rules that are told apart. */
+#include "server/tally.h"
+#include "server/top.h"
+
+#include "../../chance.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { WORKERS = 3, USERS = 2000 };
+
+static struct rule rule[2];
+static struct limit limit[2][2];
+static struct policy *policy;
+static struct top *top[WORKERS];
+static uint64_t exact[2][USERS];
+
+static int setup(void **state)
+{
+	(void)state;
+	policy = policy_new();
+	for (unsigned i = 0; i < 2; i++) {
+		rule[i] = (struct rule){ .per_n = 1, .tally = (i + 2) * TALLY_ROW };
+		rule[i].per[0].slot[0] = FIELD_USER;
+		for (unsigned k = 0; k < 2; k++)
+			limit[i][k] = (struct limit){ .rule = &rule[i],
+				.salt = { 77 * i + k, 1234 * i + 10 * k } };
+	}
+	for (unsigned i = 0; i < WORKERS; i++)
+		top[i] = top_new();
+	memset(exact, 0, sizeof exact);
+	return policy && top[WORKERS - 1] ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < WORKERS; i++)
+		top_free(top[i]);
+	policy_free(policy);
+	return 0;
+}
+
+/* One check of a user, for rule r; which of its limits is reported makes no difference. */
+static void see(unsigned worker, unsigned r, unsigned user, usec_t now, bool deny, int64_t cost)
+{
+	char name[16], scratch[64];
+	int n = snprintf(name, sizeof name, "%u", user);
+	struct chance c = { user };
+	const struct limit *l = &limit[r][user % 3 == 0];
+	struct take take = { .limit = l, .cost = cost };
+	struct plan plan = { .now = { .steady = now } };
+	struct decision d = { .deny = deny, .reported = &take };
+	struct top_rest rest;
+	static struct view v;
+
+	take.key.a = draw(&c) ^ l->salt.a;
+	take.key.b = draw(&c) ^ l->salt.b;
+	view_init(&v, &policy->layout, STR("check"), scratch, sizeof scratch);
+	view_set_text(&v, FIELD_USER, (struct str){ name, (size_t)n });
+	view_finish(&v);
+	if (top_count(top[worker], &plan, &d, &rest))
+		top_add_rest(top[worker], policy, &d, &v, &rest);
+}
+
+static struct top_list list_at(enum top_kind kind, usec_t now)
+{
+	struct top_list list;
+	assert_true(top_list((const struct top *const *)top, WORKERS, kind, now, &list));
+	return list;
+}
+
+/* Slowly enough that none is left out. */
+static void bounds_hold_for_the_sum(void **state)
+{
+	(void)state;
+	struct chance c = { 1 };
+	usec_t now = 3 * TOP_HALF / 2;
+	uint64_t total = 0;
+	for (unsigned i = 0; i < 100000; i++, now += 2500) {
+		unsigned r = one_in(&c, 3), user = (unsigned)magnitude(&c, USERS) - 1;
+		see((unsigned)between(&c, 0, WORKERS - 1), r, user, now, true, 1);
+		exact[r][user]++;
+		total++;
+	}
+	struct top_list list = list_at(TOP_DENIED, now);
+	assert_int_equal(list.total, total);
+	assert_int_equal(list.one_in, 1);
+	assert_true(list.error > 0 && list.error <= total / SKETCH_ITEMS);
+	static bool has[2][USERS];
+	for (size_t i = 0; i < list.n; i++) {
+		const struct top_item *item = &list.item[i];
+		unsigned user, r = item->rule - 2;
+		assert_int_equal(sscanf(item->name, "user=%u", &user), 1);
+		assert_false(has[r][user]);
+		has[r][user] = true;
+		assert_true(item->count >= exact[r][user]);
+		assert_true(item->count - item->error <= exact[r][user]);
+		assert_true(i == 0 || item->count <= list.item[i - 1].count);
+	}
+	for (unsigned r = 0; r < 2; r++)
+		for (unsigned user = 0; user < USERS; user++)
+			assert_true(has[r][user] || exact[r][user] <= list.error);
+	top_list_free(&list);
+}
+
+static void two_halves_count(void **state)
+{
+	(void)state;
+	const usec_t at = 10 * TOP_HALF;
+	see(0, 0, 1, at, true, 1);
+	see(1, 0, 1, at + TOP_HALF - 1, true, 1);
+	see(1, 0, 1, at + TOP_HALF, true, 1);
+	static const struct {
+		usec_t now;
+		uint64_t count;
+	} row[] = {
+		{ 10 * TOP_HALF, 2 },
+		{ 11 * TOP_HALF, 3 },
+		{ 12 * TOP_HALF - 1, 3 },
+		{ 12 * TOP_HALF, 1 },
+		{ 13 * TOP_HALF, 0 },
+	};
+	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
+		struct top_list list = list_at(TOP_DENIED, row[i].now);
+		assert_int_equal(list.total, row[i].count);
+		assert_int_equal(list.n, row[i].count > 0);
+		assert_int_equal(list.n ? list.item[0].count : 0, row[i].count);
+		assert_true(row[i].now - list.since >= TOP_HALF &&
+			    row[i].now - list.since < 2 * TOP_HALF);
+		top_list_free(&list);
+	}
+}
+
+static uint64_t count_of(enum top_kind kind, usec_t now, const char *name, unsigned r)
+{
+	struct top_list list = list_at(kind, now);
+	uint64_t count = 0;
+	for (size_t i = 0; i < list.n; i++)
+		if (list.item[i].rule == r + 2 && strcmp(list.item[i].name, name) == 0)
+			count = list.item[i].count;
+	top_list_free(&list);
+	return count;
+}
+
+static void what_counts_where(void **state)
+{
+	(void)state;
+	const usec_t now = TOP_HALF;
+	see(0, 0, 7, now, false, 30);
+	see(0, 0, 7, now, true, 500);
+	see(1, 0, 7, now, false, 12);
+	see(1, 1, 7, now, false, INT64_MAX);
+	see(1, 0, 7, now, true, 0); /* asks: nobody was refused */
+	assert_int_equal(count_of(TOP_DENIED, now, "user=7", 0), 1);
+	assert_int_equal(count_of(TOP_CHECKED, now, "user=7", 0), 4);
+	assert_int_equal(count_of(TOP_COST, now, "user=7", 0), 42);
+	assert_int_equal(count_of(TOP_COST, now, "user=7", 1), 1000000000);
+	assert_int_equal(count_of(TOP_DENIED, now, "user=7", 1), 0);
+}
+
+static void a_flood_is_sampled(void **state)
+{
+	(void)state;
+	usec_t now = TOP_HALF;
+	for (unsigned i = 0; i < 1000000; i++)
+		see(0, 0, i % 10 ? 1 : i % USERS, now += 5, true, 1);
+	struct top_list list = list_at(TOP_DENIED, now);
+	assert_string_equal(list.item[0].name, "user=1");
+	assert_true(list.item[0].count > 800000 && list.item[0].count < 1000000);
+	assert_true(list.total > 900000 && list.total < 1100000);
+	assert_true(list.one_in > 100);
+	top_list_free(&list);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(bounds_hold_for_the_sum, setup, teardown),
+		cmocka_unit_test_setup_teardown(two_halves_count, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_counts_where, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_flood_is_sampled, setup, teardown),
+	};
+	return hash_init() ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
+}
