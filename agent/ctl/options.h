@@ -72,6 +72,8 @@ enum ctl_option {
 			CTL_BIT(BLOCK), \
 		"add|list|remove [user=NAME | key=- | ip=ADDRESS]", 1, 2, \
 		"for one client: another tier, other rates, bypass or block") \
+	X("ban", ban, CTL_CHANGE, "list|lift [ID]", 1, 2, \
+		"whom penalties have banned; let one of them in again") \
 	X("enable", enable, CTL_CHANGE | CTL_ENDS | CTL_BIT(SHADOW) | CTL_BIT(ENFORCE), "[RULE]", \
 		0, 1, "take the emergency switch back, of all rules or of one") \
 	X("disable", disable, CTL_CHANGE | CTL_ENDS | CTL_BIT(SHADOW), "[RULE]", 0, 1, \

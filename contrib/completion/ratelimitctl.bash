@@ -7,7 +7,7 @@ _ratelimitctl_rules() {
 }
 
 _ratelimitctl() {
-	local commands="status rules top explain reset override enable disable reload events check-config version"
+	local commands="status rules top explain reset override ban enable disable reload events check-config version"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command='' word i
 	local anywhere="--help --json"
@@ -61,6 +61,10 @@ _ratelimitctl() {
 		override) words="add list remove" ;;
 		add | remove) words="user= key=- ip=" ;;
 		esac
+		;;
+	ban)
+		options="$agent --reason"
+		[[ $prev != ban ]] || words="list lift"
 		;;
 	enable) options="$agent --reason --for --until --shadow --enforce" words=$(_ratelimitctl_rules) ;;
 	disable) options="$agent --reason --for --until --shadow" words=$(_ratelimitctl_rules) ;;

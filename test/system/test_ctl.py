@@ -151,6 +151,21 @@ def test_overrides(ctl):
         ctl("override", *wrong, status=USAGE)
 
 
+def test_bans(run, tmp_path):
+    ctl = Ctl(run, tmp_path, rules='''{ name = "login"; per = [ "ip" ]; rate = "1/day";
+              penalty = { after = "1/1m"; ban = "1h"; }; }''')
+    assert ctl("ban", "list").stdout == "nobody is banned\n"
+    until(lambda: ctl.agent.check({"ip": "192.0.2.1"})["reason"] == "banned")
+    ban, = ctl.json("ban", "list")["bans"]
+    titles, row = table(ctl("ban", "list").stdout)
+    assert titles[:3] == ["ID", "RULE", "CLIENT"] and row[:3] == [ban["id"], "login", "ip=192.0.2.1"]
+    assert ctl("ban", "lift", ban["id"], "--reason", "a mistake").stdout == "lifted\n"
+    until(lambda: ctl.json("ban", "list")["count"] == 0)
+    ctl("ban", "lift", ban["id"], status=REFUSED)
+    for wrong in (["lift"], ["list", "x"], ["x"]):
+        ctl("ban", *wrong, status=USAGE)
+
+
 def test_the_switch(ctl):
     def limited():
         return ctl.agent.check({"user": "s"})["deny"]
@@ -226,7 +241,7 @@ def test_nobody_answers(tmp_path):
     for where in (["-s", tmp_path / "none.sock"], ["--url", f"http://127.0.0.1:{port}"]):
         for command in (["status"], ["rules"], ["top"], ["top", "-w"], ["explain", "ip=192.0.2.1"],
                         ["reset", "--all"], ["override", "list"], ["enable"], ["disable"],
-                        ["reload"], ["events"]):
+                        ["reload"], ["events"], ["ban", "list"]):
             r = call(*command, *where)
             assert r.status == AWAY and not r.stdout, (command, r)
             assert r.stderr.startswith("ratelimitctl: no agent answers at "), r
