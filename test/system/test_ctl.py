@@ -99,6 +99,31 @@ def test_rules(ctl):
     assert json.loads(ctl("rules", "apo", "--json", status=REFUSED).stdout)["status"] == 404
 
 
+def test_top(ctl):
+    for _ in range(8):
+        ctl.agent.check({"user": "loud", "method": "GET", "path": "/x"})
+    got = until(lambda: ctl.json("top")["clients"]["items"] or None)
+    assert got[0]["client"] == "user=loud" and got[0]["count"] == 5
+    rows = table(ctl("top", "-n", "3", "--rule", "api", "--by", "denied").stdout)
+    assert ["AT", "LEAST", "AT", "MOST", "RULE", "CLIENT"] in rows
+    assert ["5", "5", "api", "user=loud"] in rows, rows
+    assert ctl("top", "--by", "checked") and ctl("top", "--by", "cost")
+    ctl("top", "--by", "fun", status=USAGE)
+    ctl("top", "-n", "0", status=USAGE)
+    ctl("top", "--rule", "apo", status=REFUSED)
+
+
+def test_top_goes_on(ctl, tmp_path):
+    out = tmp_path / "top"
+    with open(out, "wb") as f:
+        child = subprocess.Popen([CTL, "top", "-w", "-s", ctl.socket], stdout=f, env=environment())
+    try:
+        until(lambda: out.read_text().count("CLIENT") >= 2)
+    finally:
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == -signal.SIGINT
+
+
 # --- what clients send never steers a terminal ---------------------------------------------------
 
 def test_control_characters_are_shown(ctl):
@@ -106,6 +131,17 @@ def test_control_characters_are_shown(ctl):
     text = ctl("override", "list").stdout
     assert "\\u{202E}á" in text and "b\\u{200B}aca\\u{85}use" in text, text
     assert "\u202e" not in ctl("override", "list", "--json").stdout
+
+
+def test_names_of_clients_are_shown(ctl):
+    name = "evil\x1b[2J\x07\u202e\u009bé"
+    for _ in range(8):
+        ctl.agent.check({"user": name})
+    until(lambda: ctl.json("top")["clients"]["items"])
+    for r in (ctl("top"), ctl("top", "--json")):
+        assert not [c for c in r.stdout if (ord(c) < 32 and c != "\n") or c in "\u009b\u202e\x7f"], r
+    ctl("override", "add", "user=\u202eá", "--block")
+    assert "\\u{202E}á" in ctl("override", "list").stdout
 
 
 # --- changing ------------------------------------------------------------------------------------
