@@ -5,6 +5,7 @@
 #include "config/snapshot.h"
 #include "store/redis.h"
 #include "store/redis_hub.h"
+#include "store/redis_changes.h"
 #include "store/redis_tiers.h"
 #include "store/redis_tls.h"
 
@@ -21,5 +22,11 @@ struct redis_hub *backend_hub_new(
 /* The tiers that stand there; `changes` counts theirs. NULL: out of memory. */
 struct redis_tiers *backend_tiers_new(const struct settings *, struct redis_tls *,
 	struct redis_hub *, struct ev_loop *, _Atomic(uint64_t) *changes);
+
+/* What the operator changes, shared; NULL: out of memory. */
+struct redis_changes *backend_changes_new(const struct settings *, struct redis_tls *,
+	struct redis_hub *, struct ev_loop *,
+	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n),
+	void *owner);
 
 #endif

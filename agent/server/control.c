@@ -51,8 +51,9 @@ struct control {
 	struct bans *bans;     /* by penalties */
 	struct redis_tls *tls; /* NULL: none */
 	struct tally_names *tally_names;
-	struct redis_hub *hub;     /* NULL: the store is the memory store */
-	struct redis_tiers *tiers; /* likewise */
+	struct redis_hub *hub;         /* NULL: the store is the memory store */
+	struct redis_tiers *tiers;     /* likewise */
+	struct redis_changes *changes; /* likewise; what the operators of all agents change */
 	unsigned ticks;
 	uint64_t events_dropped; /* as of the last second that was summed up */
 	uint64_t evicted;        /* as of the last warning */
@@ -210,7 +211,8 @@ static void publish(struct control *c, struct snapshot *fresh)
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_publish(c->worker[i], fresh);
 	acceptor_raise_limit(&fresh->settings, c->worker_n);
-	acceptor_use(c->acceptor, fresh);
+	if (c->acceptor) /* not yet, where Redis told of changes while it was waited for */
+		acceptor_use(c->acceptor, fresh);
 	if (c->tiers)
 		redis_tiers_set_age(c->tiers, fresh->settings.redis.tiers_age);
 	keeper_change_interval(c->keeper, fresh->settings.store.state_interval);
@@ -223,6 +225,21 @@ static void publish(struct control *c, struct snapshot *fresh)
 static struct snapshot *current(void *with)
 {
 	return ((struct control *)with)->snapshot;
+}
+
+static void share(void *with, const char *name, const char *text)
+{
+	struct control *c = with;
+	if (c->changes && !redis_changes_put(c->changes, name, text))
+		log_warning_every(10 * USEC_PER_SEC, "change_not_shared", KV_Z("change", name),
+			KV_Z("why", "too many wait for Redis, or no memory"));
+}
+
+static void on_told(void *owner, const struct str *name, const struct str *text, size_t n)
+{
+	struct control *c = owner;
+	if (c->phase == CONTROL_RUN)
+		desk_told(c->desk, name, text, n);
 }
 
 static bool publish_change(void *with, struct snapshot *fresh)
@@ -574,10 +591,15 @@ static bool open_redis(struct control *c, const struct settings *s, char *err, s
 		return false;
 	c->tiers = backend_tiers_new(
 		s, c->tls, c->hub, c->loop, &c->metrics.value[METRIC_tiers_changed]);
-	if (!c->tiers)
+	if (!c->tiers) {
 		(void)snprintf(err, err_size,
 			"no memory for what is remembered of tiers: lower redis.tiers_cache");
-	return c->tiers;
+		return false;
+	}
+	c->changes = backend_changes_new(s, c->tls, c->hub, c->loop, on_told, c);
+	if (!c->changes)
+		(void)snprintf(err, err_size, "no memory for the control thread: free some");
+	return c->changes;
 }
 
 /* Who starts beside a Redis that works should not begin by doing without it. */
@@ -649,6 +671,7 @@ static bool open_desk(struct control *c)
 		.store = c->args.store,
 		.bans = c->bans,
 		.keeper = c->keeper,
+		.share = share,
 		.current = current,
 		.publish = publish_change,
 		.with = c,
@@ -758,6 +781,7 @@ void control_free(struct control *c)
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);
 	bans_free(c->bans);
+	redis_changes_free(c->changes);
 	redis_tiers_free(c->tiers);
 	redis_hub_free(c->hub);
 	redis_tls_free(c->tls);

@@ -46,8 +46,8 @@ static json_t *ban_json(const struct ban *b)
 		(json_int_t)b->forget_at);
 }
 
-/* What is no ban is left out. */
-static void load_ban(struct desk *d, const char *id, json_t *value)
+/* What is no ban is left out. false: it is one of which nobody need know any more. */
+static bool load_ban(struct desk *d, const char *id, json_t *value)
 {
 	struct ban b = { 0 };
 	const char *rule, *client;
@@ -57,7 +57,7 @@ static void load_ban(struct desk *d, const char *id, json_t *value)
 		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
 			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
 			"forget_at", &forget_at) != 0)
-		return;
+		return true;
 	snprintf(b.rule, sizeof b.rule, "%s", rule);
 	snprintf(b.client, sizeof b.client, "%s", client);
 	b.level = level >= 0 && level <= UINT16_MAX ? (uint32_t)level : 0;
@@ -65,7 +65,9 @@ static void load_ban(struct desk *d, const char *id, json_t *value)
 	b.since = since;
 	b.until = until;
 	b.forget_at = forget_at;
-	(void)bans_put(d->args.bans, &b, clock_read().utc);
+	usec_t utc = clock_read().utc;
+	(void)bans_put(d->args.bans, &b, utc);
+	return b.forget_at > utc;
 }
 
 static void gather_bans(struct desk *d, json_t *all)
@@ -99,7 +101,7 @@ static void load_notes(struct desk *d)
 	json_object_foreach(all, name, value)
 	{
 		if (strncmp(name, "ban:", 4) == 0) {
-			load_ban(d, name + 4, value);
+			(void)load_ban(d, name + 4, value);
 			continue;
 		}
 		if (!changes_put(d->changes, name, value, err, sizeof err))
@@ -159,6 +161,27 @@ void desk_free(struct desk *d)
 const struct changes *desk_changes(const struct desk *d)
 {
 	return d->changes;
+}
+
+/* `value` NULL: it is no more. */
+static void share(struct desk *d, const char *name, json_t *value)
+{
+	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+
+	if (d->args.share && (text || !value))
+		d->args.share(d->args.with, name, text);
+	free(text);
+}
+
+static void share_ban(struct desk *d, const struct ban *b)
+{
+	char name[4 + BAN_ID_BYTES + 1] = "ban:";
+	json_t *value = ban_json(b);
+
+	ban_id(b, name + 4);
+	if (value)
+		share(d, name, value);
+	json_decref(value);
 }
 
 /* ---- applied ---- */
@@ -266,6 +289,7 @@ bool desk_put(
 	if (!good)
 		return false;
 	keep(d);
+	share(d, name, value);
 	audit("put", name, value, act);
 	return true;
 }
@@ -281,6 +305,7 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 	bool good = serve(d, NULL, err, err_size);
 	if (good) {
 		keep(d);
+		share(d, name, NULL);
 		audit("remove", name, before, act);
 	} else {
 		(void)changes_put(d->changes, name, before, again, sizeof again);
@@ -304,9 +329,77 @@ bool desk_reset_rule(struct desk *d, const char *rule, struct act act, char *err
 	return good;
 }
 
+/* ---- what the other agents say ---- */
+
+struct telling {
+	const struct str *name;
+	size_t n;
+	json_t *gone; /* names */
+};
+
+static void find_gone(void *with, const char *name, json_t *value)
+{
+	struct telling *t = with;
+	(void)value;
+
+	for (size_t i = 0; i < t->n; i++)
+		if (str_eq(t->name[i], str_of(name)))
+			return;
+	(void)json_array_append_new(t->gone, json_string(name));
+}
+
+/* One that was told: true: it is another one than is here. */
+static bool take_told(struct desk *d, struct str name, struct str text)
+{
+	char z[CHANGE_NAME_MAX], err[512];
+	json_t *value = json_loadb(text.p, text.n, 0, NULL);
+	bool changed = false;
+
+	if (!value || name.n >= sizeof z) {
+		json_decref(value);
+		return false;
+	}
+	memcpy(z, name.p, name.n);
+	z[name.n] = '\0';
+	if (strncmp(z, "ban:", 4) == 0) {
+		if (!load_ban(d, z + 4, value))
+			share(d, z, NULL);
+	} else if (!json_equal(changes_get(d->changes, z), value)) {
+		changed = changes_put(d->changes, z, value, err, sizeof err);
+		if (!changed)
+			log_warning_every(USEC_PER_SEC, "change_not_understood", KV_Z("change", z),
+				KV_Z("why", err));
+	}
+	json_decref(value);
+	return changed;
+}
+
+void desk_told(struct desk *d, const struct str *name, const struct str *text, size_t n)
+{
+	struct telling t = { name, n, json_array() };
+	bool changed = false;
+	char err[256];
+	size_t i;
+	json_t *gone;
+
+	changes_each(d->changes, "", find_gone, &t);
+	json_array_foreach(t.gone, i, gone)
+	{
+		changed |= changes_remove(d->changes, json_string_value(gone));
+	}
+	for (i = 0; i < n; i++)
+		changed |= take_told(d, name[i], text[i]);
+	json_decref(t.gone);
+	d->bans_changed = true;
+	if (!changed)
+		return;
+	log_info("changes_told", KV_INT("changes", changes_count(d->changes)));
+	d->behind = !serve(d, NULL, err, sizeof err);
+}
+
 static void tell_end(void *with, const char *name, json_t *value)
 {
-	(void)with;
+	share(with, name, NULL);
 	audit("end", name, value, (struct act){ .who = "its time" });
 }
 
@@ -319,6 +412,7 @@ static void tell_bans(struct desk *d)
 
 	while (bans_next_begun(d->args.bans, &b)) {
 		d->bans_changed = true;
+		share_ban(d, &b);
 		snprintf(who, sizeof who, "rule %s", b.rule);
 		snprintf(change, sizeof change, "ban:%s", b.client);
 		log_warning("audit", KV_Z("what", "ban"), KV_Z("change", change), KV_Z("who", who),
@@ -343,11 +437,13 @@ void desk_bans(struct desk *d, usec_t utc, void (*each)(void *with, const struct
 bool desk_lift(struct desk *d, const char *id, struct act act)
 {
 	char change[BAN_ID_BYTES + 8];
-	struct key key;
+	struct ban b;
 
-	if (!ban_key_of(id, &key) || !bans_lift(d->args.bans, &key, clock_read().utc))
+	if (!ban_key_of(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
+		!bans_get(d->args.bans, &b.key, &b))
 		return false;
 	d->bans_changed = true;
+	share_ban(d, &b);
 	snprintf(change, sizeof change, "ban:%s", id);
 	log_warning("audit", KV_Z("what", "lift"), KV_Z("change", change), KV_Z("who", act.who),
 		KV_Z("reason", act.reason ? act.reason : ""));
@@ -364,7 +460,7 @@ void desk_tick(struct desk *d, usec_t utc)
 		keep(d);
 	if (!d->behind && changes_next_end(d->changes) > now)
 		return;
-	if (changes_end(d->changes, now, tell_end, NULL))
+	if (changes_end(d->changes, now, tell_end, d))
 		keep(d);
 	d->behind = !serve(d, NULL, err, sizeof err);
 }

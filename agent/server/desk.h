@@ -16,6 +16,9 @@ struct desk_args {
 	struct memory_store *store; /* its notes keep changes and bans through a restart */
 	struct bans *bans;
 	struct keeper *keeper;
+	/* Tells the other agents of a change or a ban; `text` NULL: it is no more. NULL: there are
+	 * none. */
+	void (*share)(void *with, const char *name, const char *text);
 	/* What is served now; borrowed. */
 	struct snapshot *(*current)(void *with);
 	/* Serves `fresh` from now on, and takes it over. false: not now (too many that workers have
@@ -34,6 +37,10 @@ const struct changes *desk_changes(const struct desk *);
 /* A configuration that was just loaded, with all changes: `fresh` itself where there are none, or
  * in its place another. What does not go with it is logged. Never NULL. */
 struct snapshot *desk_apply(struct desk *, struct snapshot *fresh);
+
+/* All changes and bans that hold for all agents, as they told each other: in the place of what is
+ * here. */
+void desk_told(struct desk *, const struct str *name, const struct str *text, size_t n);
 
 /* Who does it, and why; for the log, and for whoever looks at the change later. */
 struct act {

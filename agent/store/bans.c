@@ -163,7 +163,8 @@ bool bans_put(struct bans *b, const struct ban *ban, usec_t utc)
 		return false;
 	lock_get(lock_of(b, set));
 	struct ban *place = find(b, set, &ban->key);
-	bool taken = !place || place->until < ban->until;
+	bool taken = !place || place->epoch < ban->epoch ||
+		     (place->epoch == ban->epoch && place->until < ban->until);
 	if (taken)
 		put(b, place ? place : make_room(b, set, utc), ban);
 	lock_put(lock_of(b, set));
@@ -183,6 +184,18 @@ bool bans_lift(struct bans *b, const struct key *k, usec_t utc)
 	}
 	lock_put(lock_of(b, set));
 	return holds;
+}
+
+bool bans_get(struct bans *b, const struct key *k, struct ban *out)
+{
+	unsigned set = set_of(k);
+
+	lock_get(lock_of(b, set));
+	const struct ban *ban = find(b, set, k);
+	if (ban)
+		*out = *ban;
+	lock_put(lock_of(b, set));
+	return ban != NULL;
 }
 
 uint32_t bans_epoch(struct bans *b, const struct key *k, usec_t utc)

@@ -40,11 +40,14 @@ bool bans_begin(struct bans *, const struct penalty *, struct ban *, usec_t utc)
 bool bans_next_begun(struct bans *, struct ban *);
 
 /* As another agent or an earlier run tells: in the place of what is there of that key, unless that
- * ends later. false: it was not taken. */
+ * is of a later epoch, or of this one and ends later. false: it was not taken. */
 bool bans_put(struct bans *, const struct ban *, usec_t utc);
 
 /* Ends it, and forgets how often this client was banned. false: none holds. */
 bool bans_lift(struct bans *, const struct key *, usec_t utc);
+
+/* A copy; false: nothing is known of it. */
+bool bans_get(struct bans *, const struct key *, struct ban *);
 
 /* ban.epoch of this client; 0: nothing is known of it. */
 uint32_t bans_epoch(struct bans *, const struct key *, usec_t utc);

@@ -1,6 +1,7 @@
 #include "store/redis_hub.h"
 
 #include "base/log.h"
+#include "store/redis_map.h"
 #include "store/redis_cluster.h"
 #include "store/redis_resolver.h"
 #include "store/redis_sentinel.h"
@@ -310,6 +311,23 @@ struct redis_map *redis_hub_map(struct redis_hub *h)
 bool redis_hub_is_cluster(const struct redis_hub *h)
 {
 	return h->settings.mode == REDIS_CLUSTER;
+}
+
+struct redis_addresses redis_hub_addresses_of(struct redis_hub *h, uint16_t slot)
+{
+	if (!redis_hub_is_cluster(h))
+		return redis_hub_addresses(h);
+	struct redis_addresses a = { 0 };
+	struct redis_map *map = redis_hub_map(h);
+	if (map) {
+		uint8_t node = map->slot[slot];
+		a.generation = map->generation;
+		a.n = node != REDIS_NO_NODE;
+		if (a.n)
+			a.address[0] = map->node[node];
+	}
+	redis_map_unref(map);
+	return a;
 }
 
 void redis_hub_ask_again(struct redis_hub *h)

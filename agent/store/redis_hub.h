@@ -61,6 +61,9 @@ struct redis_addresses redis_hub_addresses(struct redis_hub *);
 struct redis_map *redis_hub_map(struct redis_hub *);
 bool redis_hub_is_cluster(const struct redis_hub *);
 
+/* Where a key of that slot is: of a cluster its node, else as redis_hub_addresses(). */
+struct redis_addresses redis_hub_addresses_of(struct redis_hub *, uint16_t slot);
+
 /* What the hub said leads nowhere (refused, timed out, a replica): it looks again, at most once a
  * second. */
 void redis_hub_ask_again(struct redis_hub *);

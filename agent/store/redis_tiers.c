@@ -236,30 +236,12 @@ static const struct redis_conn_events conn_events = { on_ready, on_lost, on_fail
 
 /* ---- the loop ---- */
 
-/* Of a cluster's nodes the one that has the hash. */
-static struct redis_addresses addresses_now(struct redis_tiers *t)
-{
-	if (!redis_hub_is_cluster(t->hub))
-		return redis_hub_addresses(t->hub);
-	struct redis_addresses a = { 0 };
-	struct redis_map *map = redis_hub_map(t->hub);
-	if (map) {
-		uint8_t node = map->slot[t->slot];
-		a.generation = map->generation;
-		a.n = node != REDIS_NO_NODE;
-		if (a.n)
-			a.address[0] = map->node[node];
-	}
-	redis_map_unref(map);
-	return a;
-}
-
 static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 {
 	(void)loop;
 	(void)revents;
 	struct redis_tiers *t = bell->data;
-	struct redis_addresses a = addresses_now(t);
+	struct redis_addresses a = redis_hub_addresses_of(t->hub, t->slot);
 
 	if (a.generation == t->addresses.generation)
 		return;

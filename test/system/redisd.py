@@ -32,6 +32,8 @@ ADMIN = "admin-secret-x81T"     # of the user `default`, which may do everything
 # What the agent may do, and nothing else (CONTRACT.md section 4; AUTH needs no permission).
 COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping", "role",
             "cluster|slots", "asking")
+# What operators change, these besides.
+CHANGES_COMMANDS = ("get", "hgetall", "hset", "hdel", "incr")
 # With tiers from Redis, these besides.
 TIERS_COMMANDS = ("hmget", "exists", "subscribe", "client|id", "client|tracking")
 INVALIDATE = "__redis__:invalidate"
@@ -41,9 +43,17 @@ def tiers_acl(channel):
     return f"&{channel} &{INVALIDATE} " + " ".join("+" + c for c in TIERS_COMMANDS)
 
 
-def acl(keys, tiers="rl:tiers"):
+def allowed(commands):
+    return " ".join("+" + c for c in commands)
+
+
+def acl(keys, tiers="rl:tiers", changes=True):
     """`tiers`: the hash, and the channel of that name; None: without."""
-    rule = f"~{keys} -@all " + " ".join("+" + c for c in COMMANDS)
+    rule = f"~{keys} -@all {allowed(COMMANDS)}"
+    if changes and keys == "*":
+        rule += f" {allowed(CHANGES_COMMANDS)}"
+    elif changes:
+        rule += f" ~rl:{{changes}}* {allowed(CHANGES_COMMANDS)}"
     if tiers == "*":
         return rule + " &* " + " ".join("+" + c for c in TIERS_COMMANDS)
     return f"{rule} ~{tiers} {tiers_acl(tiers)}" if tiers else rule

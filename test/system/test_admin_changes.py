@@ -117,6 +117,7 @@ def test_an_override_ends_by_itself(admin):
     served(admin, "bypassed", user="dave")
     until(lambda: admin.agent.check(cost=0, user="dave")["reason"] == "ok")
     assert admin.ask("/api/v1/overrides").json["overrides"] == []
+    until(lambda: len(audit(admin)) == 2)
     lines = audit(admin)
     assert "what=put" in lines[0] and "what=end" in lines[1], lines
 
@@ -204,7 +205,7 @@ def test_the_socket_tells_its_user(run, tmp_path):
     admin = Admin(run, tmp_path, token="", rules=RULES)
     change(admin, "/api/v1/enabled", unix=True, headers={}, mode="shadow", reason="drill")
     change(admin, "/api/v1/enabled", headers={}, mode="off", status=403)
-    line, = audit(admin)
+    line, = until(lambda: audit(admin))
     assert 'who="uid=0"' in line or "who=uid=0" in line, line
     assert "drill" in line and "switch:" in line, line
 

@@ -1,0 +1,35 @@
+/* What the operator changes, shared by all agents of one Redis: the hash PREFIX "{changes}", name
+ * -> text, and a number beside it that rises with each change, which every agent looks at twice a
+ * second. Knows nothing of what the texts say.
+ *
+ * What is put while Redis is away is kept, bounded, and sent when it is back, before what is there
+ * is read. The control thread's, on its loop. */
+#ifndef STORE_REDIS_CHANGES_H
+#define STORE_REDIS_CHANGES_H
+
+#include "base/str.h"
+#include "store/redis_hub.h"
+
+struct redis_changes;
+
+struct redis_changes_settings {
+	char prefix[64];
+	char username[128], password[256];
+	int db;
+	struct redis_tls *tls; /* NULL: none; borrowed */
+	/* All that is there, in no order, whenever it may differ from what was told last: all that
+	 * was put here before is in it. From the loop. */
+	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n);
+	void *owner;
+};
+
+/* NULL: out of memory. Settings are copied, the hub is borrowed. */
+struct redis_changes *redis_changes_new(
+	const struct redis_changes_settings *, struct redis_hub *, struct ev_loop *);
+void redis_changes_free(struct redis_changes *); /* NULL is fine */
+
+/* Sets it for all agents, as soon as it can be; `text` NULL: takes it away. false: out of memory,
+ * or too many wait for a Redis that is away. */
+bool redis_changes_put(struct redis_changes *, const char *name, const char *text);
+
+#endif
