@@ -3,8 +3,10 @@
 #include "config/snapshot.h"
 #include "server/control.h"
 #include "server/keeper.h"
+#include "server/turn.h"
 #include "store/redis_tls.h"
 #include "store/state.h"
+#include "store/state_lock.h"
 
 #include <ev.h>
 #include <getopt.h>
@@ -160,8 +162,11 @@ struct agent {
 	struct problems problems; /* of the configuration: warnings, once it is loaded */
 	struct memory_store *store;
 	char state_file[256]; /* "": none */
+	int state_lock;       /* -1: none */
+	struct inherited inherited;
 	struct listeners listeners, admin_listeners;
 	bool log_is_open;
+	bool is_stopped; /* before it has served */
 };
 
 static bool fail(const char *why)
@@ -206,10 +211,31 @@ static bool open_listeners(struct agent *a)
 {
 	char err[512];
 	const struct settings *s = &a->snapshot->settings;
-	const struct listen_plan agent = listen_plan_agent(s), admin = listen_plan_admin(s);
-	return (listeners_open(&a->listeners, &agent, err, sizeof err) &&
-		       listeners_open(&a->admin_listeners, &admin, err, sizeof err)) ||
+	struct listen_plan agent = listen_plan_agent(s), admin = listen_plan_admin(s);
+	agent.inherited = admin.inherited = &a->inherited;
+	return (inherited_init(&a->inherited, err, sizeof err) &&
+		       listeners_open(&a->listeners, &agent, err, sizeof err) &&
+		       listeners_open(&a->admin_listeners, &admin, err, sizeof err) &&
+		       inherited_all_taken(&a->inherited, err, sizeof err)) ||
 	       fail(err);
+}
+
+/* As long as the process before this one may take to stop. */
+static bool await_turn(struct agent *a)
+{
+	char err[1024];
+	usec_t within = a->snapshot->settings.agent.drain + CONTROL_STOP_WITHIN;
+	switch (turn_await(a->state_file, within, &a->state_lock, err, sizeof err)) {
+	case TURN_OURS:
+		return true;
+	case TURN_STOPPED:
+		log_info("stopped", KV_Z("why", "while another process had the state file"));
+		a->is_stopped = true;
+		return false;
+	case TURN_NEVER:
+		break;
+	}
+	return fail(err);
 }
 
 static bool load_state(struct agent *a)
@@ -243,7 +269,7 @@ static bool open_store(struct agent *a)
 	const struct settings *s = &a->snapshot->settings;
 	memcpy(a->state_file, s->store.state_file, sizeof a->state_file);
 	if (a->state_file[0]) {
-		if (!load_state(a))
+		if (!await_turn(a) || !load_state(a))
 			return false;
 	} else {
 		a->store = memory_store_new(
@@ -260,6 +286,8 @@ static void close_agent(struct agent *a)
 {
 	listeners_close(&a->listeners);
 	listeners_close(&a->admin_listeners);
+	inherited_fini(&a->inherited);
+	state_unlock(a->state_lock);
 	if (a->store)
 		store_close(memory_store_base(a->store));
 	if (a->log_is_open)
@@ -270,14 +298,16 @@ static void close_agent(struct agent *a)
 
 static int run(const struct options *o)
 {
-	struct agent a = { .options = o };
+	struct agent a = { .options = o, .state_lock = -1 };
 	int status = EXIT_CONFIG;
 	control_hold_signals();
 	if (!load_configuration(&a))
 		goto end;
 	status = EXIT_START;
-	if (!open_log(&a) || !open_listeners(&a) || !open_store(&a))
+	if (!open_log(&a) || !open_listeners(&a) || !open_store(&a)) {
+		status = a.is_stopped ? EXIT_SUCCESS : EXIT_START;
 		goto end;
+	}
 	char err[512];
 	struct control *control = control_new(
 		&(struct control_args){

@@ -82,6 +82,9 @@ must "it starts as its user, and keeps its state" sh -c '
 	status=$?; rm -f $cfg
 	[ $status = 0 ] && [ -s /var/lib/spoa-ratelimit/state ]'
 
+must "the socket unit is there, and not enabled" sh -c 'test -e /usr/lib/systemd/system/spoa-ratelimit.socket &&
+	! ls /etc/systemd/system/*/spoa-ratelimit.socket 2>/dev/null'
+
 inside sh -c 'echo "# mine" >>/etc/spoa-ratelimit/ratelimit.cfg'
 inside rm -f /etc/systemd/system/multi-user.target.wants/spoa-ratelimit.service
 installs "it installs again"

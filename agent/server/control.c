@@ -27,7 +27,6 @@ enum {
 #define STATS_EVERY      (60 * USEC_PER_SEC)
 #define TABLE_FULL_EVERY (60 * USEC_PER_SEC)
 #define REDIS_WITHIN     (500 * USEC_PER_MSEC) /* at the start; then it serves without */
-#define STOP_WITHIN      (15 * USEC_PER_SEC)   /* after the drain, the state file included */
 
 struct control {
 	struct metrics metrics; /* the control thread's own to write; first, for its alignment */
@@ -388,9 +387,13 @@ static void stop_workers(struct control *c)
 
 static void start_drain(struct control *c)
 {
-	usec_t drain = c->snapshot->settings.agent.drain;
+	/* Nobody need go elsewhere where the next process takes over what listens: what connects
+	 * from now on waits for it, and the sooner it comes the better. */
+	usec_t drain = listeners_are_inherited(c->args.listeners)
+			       ? 0
+			       : c->snapshot->settings.agent.drain;
 	c->phase = CONTROL_DRAIN;
-	service_stopping(drain + STOP_WITHIN);
+	service_stopping(drain + CONTROL_STOP_WITHIN);
 	log_info("draining", KV_INT("for_ms", drain / USEC_PER_MSEC),
 		KV_INT("connections", metric_sum(c, METRIC_connections_open)));
 	if (drain <= 0) {

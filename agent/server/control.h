@@ -7,6 +7,9 @@
 #include "server/report.h"
 #include "server/tally.h"
 
+/* How long a stop may take after the drain, the state file included. */
+#define CONTROL_STOP_WITHIN (15 * USEC_PER_SEC)
+
 enum verbosity { VERBOSITY_CONFIGURED, VERBOSITY_QUIET, VERBOSITY_DEBUG };
 
 /* What the configuration says of the log, and what the command line says against it. */

@@ -1,6 +1,7 @@
 #include "server/listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -159,6 +160,18 @@ static void write_bound_text(struct listener *l, const struct listen_address *a)
 		address.ss_family == AF_INET6 ? "[%.60s]:%s" : "%.60s:%s", host, port);
 }
 
+/* As if it were ours; mode and owner of a UNIX socket are of who has opened it. */
+static bool use_inherited(
+	struct listener *l, int fd, const struct listen_address *a, const struct error *e)
+{
+	l->fd = fd;
+	l->is_inherited = true;
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || listen(fd, BACKLOG) < 0)
+		return fail_listen(e, a->text, errno, a->is_unix);
+	return true;
+}
+
 static bool open_tcp(struct listener *l, const struct listen_plan *s,
 	const struct listen_address *a, const struct error *e)
 {
@@ -166,6 +179,17 @@ static bool open_tcp(struct listener *l, const struct listen_plan *s,
 	struct addrinfo *use = resolve(a, &list, e);
 	if (!use)
 		return false;
+	int fd = s->inherited ? inherited_take_tcp(s->inherited, use->ai_addr, use->ai_addrlen)
+			      : -1;
+	if (fd >= 0) {
+		/* Its family is not asked for: what IPv6 takes was settled when it was bound. */
+		set_tcp_options(fd, false, AF_UNSPEC);
+		freeaddrinfo(list);
+		if (!use_inherited(l, fd, a, e))
+			return false;
+		write_bound_text(l, a);
+		return true;
+	}
 	l->fd = socket(use->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (l->fd < 0)
 		goto fail;
@@ -250,6 +274,13 @@ static bool open_unix(struct listener *l, const struct listen_plan *s,
 			"UNIX socket: choose a shorter one in %s.listen",
 			a->text, n, sizeof address.sun_path - 1, e->group);
 	memcpy(address.sun_path, a->text, n + 1);
+	int fd = s->inherited ? inherited_take_unix(s->inherited, a->text) : -1;
+	if (fd >= 0) {
+		memcpy(l->path, address.sun_path, n + 1);
+		(void)snprintf(l->text, sizeof l->text, "%s", a->text);
+		l->is_local = true;
+		return use_inherited(l, fd, a, e);
+	}
 	uid_t uid;
 	gid_t gid;
 	if (!find_owner(s, &uid, &gid, e))
@@ -282,13 +313,13 @@ static bool open_unix(struct listener *l, const struct listen_plan *s,
 struct listen_plan listen_plan_agent(const struct settings *s)
 {
 	return (struct listen_plan){ "agent", s->agent.listen, s->agent.listen_n,
-		s->agent.socket_mode, s->agent.socket_owner, s->agent.socket_group };
+		s->agent.socket_mode, s->agent.socket_owner, s->agent.socket_group, NULL };
 }
 
 struct listen_plan listen_plan_admin(const struct settings *s)
 {
 	return (struct listen_plan){ "admin", s->admin.listen, s->admin.listen_n,
-		s->admin.socket_mode, s->admin.socket_owner, s->admin.socket_group };
+		s->admin.socket_mode, s->admin.socket_owner, s->admin.socket_group, NULL };
 }
 
 bool listeners_open(
@@ -309,13 +340,21 @@ bool listeners_open(
 	return true;
 }
 
+bool listeners_are_inherited(const struct listeners *ls)
+{
+	for (unsigned i = 0; i < ls->n; i++)
+		if (!ls->at[i].is_inherited)
+			return false;
+	return true;
+}
+
 void listeners_close(struct listeners *ls)
 {
 	for (unsigned i = 0; i < ls->n; i++) {
 		struct listener *l = &ls->at[i];
 		struct stat st;
-		if (l->path[0] && lstat(l->path, &st) == 0 && st.st_dev == l->dev &&
-			st.st_ino == l->ino)
+		if (l->path[0] && !l->is_inherited && lstat(l->path, &st) == 0 &&
+			st.st_dev == l->dev && st.st_ino == l->ino)
 			(void)unlink(l->path);
 		if (l->fd >= 0)
 			(void)close(l->fd);

@@ -4,11 +4,13 @@
 #define SERVER_LISTENER_H
 
 #include "config/snapshot.h"
+#include "server/inherited.h"
 
 #include <sys/types.h>
 
 struct listener {
 	int fd;
+	bool is_inherited; /* server/inherited.h: it lives on without us */
 	bool is_local;  /* only this machine connects: a UNIX socket, or an address of loopback */
 	char text[160]; /* as bound: where a port 0 was asked for, the port that it became */
 	/* a UNIX socket's file, to remove it at the end if it still is ours */
@@ -29,6 +31,8 @@ struct listen_plan {
 	unsigned n; /* 0..LISTEN_MAX */
 	mode_t mode;
 	const char *socket_owner, *socket_group; /* "": as the process */
+	struct inherited
+		*inherited; /* what is in there is taken instead of opened; NULL: nothing */
 };
 
 struct listen_plan listen_plan_agent(const struct settings *);
@@ -37,7 +41,10 @@ struct listen_plan listen_plan_admin(const struct settings *); /* n is 0: there 
 /* All or none. false: `err` says which address, why, and what to do. Before any thread. */
 bool listeners_open(struct listeners *, const struct listen_plan *, char *err, size_t err_size);
 
-/* Closes them and removes the files of UNIX sockets. Twice is fine. */
+/* All of them go on listening when this process has ended. */
+bool listeners_are_inherited(const struct listeners *);
+
+/* Closes them and removes the files of UNIX sockets that were not inherited. Twice is fine. */
 void listeners_close(struct listeners *);
 
 #endif

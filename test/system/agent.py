@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import spop
@@ -18,6 +19,19 @@ BINARY = os.path.abspath(os.environ.get("AGENT") or ROOT / "build/dev/agent/spoa
 BACKEND = os.environ.get("RATELIMIT_TEST_BACKEND") or "memory"
 redis = None    # a redisd.Suite while that is redis; conftest.py sets it
 BOUND = 20      # seconds within which a condition must come true; a bound, never a measure
+
+# As the service manager hands over sockets: from descriptor 3 on, with two variables. Arguments: how
+# many, their numbers, and what to run.
+INHERITING = """
+import os, sys
+n = int(sys.argv[1])
+# Out of the way first: one of them may be where another belongs.
+for i, fd in enumerate([os.dup2(int(x), 200 + i) for i, x in enumerate(sys.argv[2:2 + n])]):
+    os.dup2(fd, 3 + i)
+    os.close(fd)
+os.environ.update(LISTEN_FDS=str(n), LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2 + n], sys.argv[2 + n:])
+"""
 
 SANITIZER = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error:")
 
@@ -82,6 +96,7 @@ class Process:
         self.name = name
         self.env = env
         self.preexec = preexec
+        self.pass_fds = ()
         self.child = None
         self.killed = False     # by ourselves
         self.out_path = self.directory / f"{name}.out"
@@ -93,7 +108,15 @@ class Process:
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self.child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out,
                                           stderr=err, env=environment(self.env),
-                                          cwd=self.directory, preexec_fn=self.preexec)
+                                          cwd=self.directory, preexec_fn=self.preexec,
+                                          pass_fds=self.pass_fds)
+        return self
+
+    def inherit(self, *sockets):
+        """At its start it gets these, which listen (or should not)."""
+        self.pass_fds = [s.fileno() for s in sockets]
+        self.argv = [sys.executable, "-c", INHERITING, str(len(sockets)),
+                     *map(str, self.pass_fds), *self.argv]
         return self
 
     @property

@@ -44,6 +44,14 @@ def test_the_unit_says_what_the_agent_needs():
     assert [x for x in lines if x.startswith("WatchdogSec=")]
 
 
+def test_the_socket_unit_is_of_the_configuration():
+    """Where they differ, the agent does not start."""
+    unit = (ROOT / "contrib/systemd/spoa-ratelimit.socket").read_text()
+    listen = re.findall(r"(?m)^ListenStream=(\S+)$", unit)
+    text = (ROOT / "conf/ratelimit.cfg").read_text()
+    assert re.findall(r'(?m)^\tlisten = \[ "(\S+)" \];', text) == listen
+
+
 @needs("mandoc")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_the_manual_pages_are_well_formed(page):
@@ -138,7 +146,8 @@ def test_the_package(tmp_path):
     # Each file in /etc is the operator's.
     conffiles = (control / "conffiles").read_text().split()
     assert sorted(conffiles) == sorted("/" + x for x in files if x.startswith("etc/"))
-    for name in ("usr/lib/systemd/system/spoa-ratelimit.service", "usr/sbin/spoa-ratelimit",
+    for name in ("usr/lib/systemd/system/spoa-ratelimit.service",
+                 "usr/lib/systemd/system/spoa-ratelimit.socket", "usr/sbin/spoa-ratelimit",
                  "usr/lib/sysusers.d/spoa-ratelimit.conf", "usr/lib/tmpfiles.d/spoa-ratelimit.conf",
                  "usr/share/doc/spoa-ratelimit/copyright",
                  "usr/share/doc/spoa-ratelimit/changelog.Debian.gz",
