@@ -36,7 +36,7 @@ done
 packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libjansson-dev libsodium-dev
 libsystemd-dev libhiredis-dev libmicrohttpd-dev libcurl4-openssl-dev libcmocka-dev clang libclang-rt-dev
 llvm clang-format clang-tidy haproxy redis-server openssl libssl-dev iproute2 curl mandoc systemd python3
-python3-pytest python3-prometheus-client"
+python3-pytest python3-prometheus-client python3-selenium chromium chromium-driver"
 
 missing() {
 	for p; do

@@ -27,6 +27,12 @@ static void on_sample(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct report r;
 	control_report(a->control, &r);
 	rates_add(&a->rates, r.metric[METRIC_checks_allowed], r.metric[METRIC_checks_denied]);
+	history_add(&a->history, &(struct history_sums){
+					 .allowed = r.metric[METRIC_checks_allowed],
+					 .denied = r.metric[METRIC_checks_denied],
+					 .shadow = r.metric[METRIC_checks_shadow],
+					 .time = r.check_time,
+				 });
 }
 
 struct admin *admin_new(struct control *control, struct listeners *listeners)

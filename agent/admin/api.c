@@ -1,5 +1,8 @@
-/* /api/v1 and /api/v1/status. */
+/* /api/v1, /api/v1/status and /api/v1/history. */
 #include "admin/routes.h"
+
+#include <ctype.h>
+#include <stdlib.h>
 
 void api_index(struct request *r)
 {
@@ -63,4 +66,34 @@ void api_status(struct request *r)
 			(json_int_t)m[METRIC_checks_degraded], /* */
 			"last_second", rates_json(&a->rates, 1), "last_minute",
 			rates_json(&a->rates, 60)));
+}
+
+/* Columns: each a list with one number for each second, the oldest first. */
+void history_show(struct request *r)
+{
+	const struct admin *a = request_context(r);
+	const struct history *h = &a->history;
+	const char *text = request_query(r, "after");
+	if (text && !isdigit((unsigned char)*text)) {
+		request_problem(r, 400, "after: want a number, `next` of an earlier answer");
+		return;
+	}
+	json_t *allowed = json_array(), *denied = json_array(), *shadow = json_array();
+	json_t *p50 = json_array(), *p99 = json_array();
+	uint64_t first = history_first(h, text ? strtoull(text, NULL, 10) : 0);
+	for (uint64_t i = first; i < h->n; i++) {
+		const struct history_second *s = history_at(h, i);
+		(void)json_array_append_new(allowed, json_integer((json_int_t)s->allowed));
+		(void)json_array_append_new(denied, json_integer((json_int_t)s->denied));
+		(void)json_array_append_new(shadow, json_integer((json_int_t)s->shadow));
+		(void)json_array_append_new(
+			p50, s->timed ? json_integer((json_int_t)s->p50) : json_null());
+		(void)json_array_append_new(
+			p99, s->timed ? json_integer((json_int_t)s->p99) : json_null());
+	}
+	request_reply_json(r, 200,
+		json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "started",
+			(json_int_t)(control_started_at(a->control) / USEC_PER_SEC), "first",
+			(json_int_t)first, "next", (json_int_t)h->n, "allowed", allowed, "denied",
+			denied, "shadow", shadow, "p50_us", p50, "p99_us", p99));
 }

@@ -71,6 +71,8 @@ void request_on_gone(struct request *, void (*gone)(void *arg), void *arg);
 
 /* `body` came from malloc(), and is taken over (NULL: no memory; the reply is 503 then). */
 void request_reply(struct request *, int status, const char *type, char *body, size_t n);
+/* 200 with HTML, and a Content-Security-Policy of its own: all else is no more than data. */
+void request_reply_page(struct request *, char *body, size_t n, const char *policy);
 /* Takes the reference. */
 void request_reply_json(struct request *, int status, json_t *);
 /* The same as application/problem+json, with members beyond RFC 9457's. */

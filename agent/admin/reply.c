@@ -12,11 +12,14 @@ static void put_header(struct MHD_Response *r, const char *name, const char *val
 	(void)MHD_add_response_header(r, name, value);
 }
 
+/* The Content-Security-Policy of all but the page. */
+static const char data_only[] = "default-src 'none'; frame-ancestors 'none'";
+
 /* The same for everything: nothing that is served here is to be framed, sniffed or kept. */
-static void put_headers(struct MHD_Response *r, const char *type)
+static void put_headers(struct MHD_Response *r, const char *type, const char *policy)
 {
 	put_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-	put_header(r, "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+	put_header(r, "Content-Security-Policy", policy);
 	put_header(r, "X-Content-Type-Options", "nosniff");
 	put_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
 	put_header(r, "Referrer-Policy", "no-referrer");
@@ -46,7 +49,8 @@ static void set_response(struct request *r, int status, struct MHD_Response *res
 	request_resume(r); /* where the handler kept it */
 }
 
-static struct MHD_Response *make_response(char *body, size_t n, const char *type)
+static struct MHD_Response *make_response(
+	char *body, size_t n, const char *type, const char *policy)
 {
 	struct MHD_Response *response = body ? MHD_create_response_from_buffer(
 						       n, body, MHD_RESPMEM_MUST_FREE)
@@ -55,7 +59,7 @@ static struct MHD_Response *make_response(char *body, size_t n, const char *type
 		free(body);
 		return NULL;
 	}
-	put_headers(response, type);
+	put_headers(response, type, policy);
 	return response;
 }
 
@@ -66,17 +70,26 @@ static void reply_no_memory(struct request *r)
 	struct MHD_Response *response = MHD_create_response_from_buffer(
 		sizeof text - 1, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
 	if (response)
-		put_headers(response, "application/problem+json");
+		put_headers(response, "application/problem+json", data_only);
 	set_response(r, 503, response);
 }
 
-void request_reply(struct request *r, int status, const char *type, char *body, size_t n)
+static void reply(struct request *r, int status, struct MHD_Response *response)
 {
-	struct MHD_Response *response = make_response(body, n, type);
 	if (response)
 		set_response(r, status, response);
 	else
 		reply_no_memory(r);
+}
+
+void request_reply(struct request *r, int status, const char *type, char *body, size_t n)
+{
+	reply(r, status, make_response(body, n, type, data_only));
+}
+
+void request_reply_page(struct request *r, char *body, size_t n, const char *policy)
+{
+	reply(r, 200, make_response(body, n, "text/html; charset=utf-8", policy));
 }
 
 /* With a newline at its end, for people. NULL: no memory. */
@@ -124,7 +137,8 @@ void request_refuse(
 		json_pack("{s:s, s:s, s:i, s:o}", "type", "about:blank", "title", title_of(status),
 			"status", status, "detail", json_of(str_of(detail))),
 		&n);
-	struct MHD_Response *response = make_response(text, n, "application/problem+json");
+	struct MHD_Response *response = make_response(
+		text, n, "application/problem+json", data_only);
 	if (!response) {
 		reply_no_memory(r);
 		return;
@@ -186,7 +200,7 @@ struct stream *request_stream(
 	s->ended = ended;
 	s->arg = arg;
 	s->n = 0;
-	put_headers(response, type);
+	put_headers(response, type, data_only);
 	r->stream = s;
 	set_response(r, 200, response);
 	return s;

@@ -3,12 +3,14 @@
 #ifndef ADMIN_ROUTES_H
 #define ADMIN_ROUTES_H
 
+#include "admin/history.h"
 #include "admin/http.h"
 #include "admin/rates.h"
 #include "server/control.h"
 
 /* X(method, path, right, handler, help) */
 #define ROUTES(X) \
+	X(GET, "/", READ, page_show, "the page: all of this for people, live, in any browser") \
 	X(GET, "/healthz", ANYONE, health_alive, "200 while the agent lives") \
 	X(GET, "/readyz", ANYONE, health_ready, \
 		"200 while requests are decided; 503 from the beginning of a drain") \
@@ -17,6 +19,9 @@
 	X(GET, "/api/v1", READ, api_index, "this list") \
 	X(GET, "/api/v1/status", READ, api_status, \
 		"version, uptime, generation, store, how much is decided and denied") \
+	X(GET, "/api/v1/history", READ, history_show, \
+		"each of the last 300 seconds: allowed, denied, shadow, latency; ?after=N: from " \
+		"number N on, `next` of the last answer") \
 	X(GET, "/api/v1/rules", READ, rules_show, \
 		"all rules with their settings and counts; ?rule=NAME: one of them") \
 	X(GET, "/api/v1/top", READ, top_show, \
@@ -45,6 +50,7 @@ struct admin {
 	struct control *control;
 	struct http *http;
 	struct rates rates;
+	struct history history;
 	ev_timer sampler;
 };
 

@@ -1,0 +1,303 @@
+"""The page of the admin interface, in a real browser: that it is live, that nothing in it runs but its
+own script, that it can be used without a mouse and on a phone, and that changes go through."""
+
+import base64
+import hashlib
+import re
+import threading
+
+import pytest
+
+import browser as browsers
+from agent import ROOT, until
+from spop import Connection
+from test_admin import TOKEN, Admin
+
+HOSTILE = '"><img src=x onerror=hit()><script>hit()</script>\'&lt;'
+RULES = '''
+{ name = "api"; per = [ "user" ]; rate = "3/day"; },
+{ name = "wide"; per = [ "ip" ]; rate = "100000/second"; }
+'''
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    browsers.needed()
+    browser = browsers.Browser(tmp_path_factory.mktemp("browser"))
+    try:
+        yield browser.start()
+    finally:
+        browser.finish()
+
+
+@pytest.fixture
+def admin(run, tmp_path):
+    return Admin(run, tmp_path, rules=RULES)
+
+
+@pytest.fixture
+def page(chromium, admin):
+    """The page of an agent, that complained of nothing in the end."""
+    chromium.admin = admin
+    chromium.url = f"http://127.0.0.1:{admin.port}/"
+    opened(chromium)
+    yield chromium
+    # A refusal that a test provoked is in the console by its status.
+    rest = [c for c in chromium.complaints() if not re.search(r"status of (401|422)", c)]
+    assert rest == []
+
+
+def opened(page, **kw):
+    page.open(page.url, **kw)
+    until(lambda: page.text("state") == "serving", "the first numbers")
+    return page
+
+
+def unlock(page, token=TOKEN):
+    page.element("lock").click()
+    page.element("token").send_keys(token + "\n")
+
+
+def unlocked(page):
+    unlock(page)
+    until(lambda: page.text("override-form"), "the forms")
+
+
+def decide(admin, n, **fields):
+    for _ in range(n):
+        admin.agent.check(**fields)
+
+
+# --- what is sent --------------------------------------------------------------------------------
+
+def test_what_is_sent(admin):
+    a = admin.ask("/")
+    assert a.status == 200 and a.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert a.headers["Cache-Control"] == "no-store"
+    assert a.text == (ROOT / "agent/admin/page.html").read_text()
+    assert len(a.text.encode()) < 60_000
+    policy = dict(p.split(" ", 1) for p in a.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'" and "unsafe" not in str(policy)
+    for name, directive in (("style", "style-src"), ("script", "script-src")):
+        found = re.findall(f"<{name}>(.*?)</{name}>", a.text, re.S)
+        assert len(found) == 1, name
+        digest = base64.b64encode(hashlib.sha256(found[0].encode()).digest()).decode()
+        assert policy[directive] == f"'sha256-{digest}'"
+
+
+def test_nothing_from_outside_and_no_markup_from_texts():
+    text = (ROOT / "agent/admin/page.html").read_text()
+    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "localStorage",
+                 "style=", "@import", " on"):
+        assert not re.search(re.escape(word) + (r"\w+=" if word == " on" else ""), text), word
+    urls = set(re.findall(r"https?://[^\s'\"`]+", text))
+    assert urls == {"http://www.w3.org/2000/svg"}     # a name, not a place
+
+
+def test_history(admin):
+    decide(admin, 5, user="h", ip="10.0.0.1")
+    def h():
+        return admin.ask("/api/v1/history").json
+    until(lambda: sum(h()["denied"]) == 2)
+    got = h()
+    assert sum(got["allowed"]) == 3 and got["next"] - got["first"] == len(got["allowed"])
+    assert all(len(got[k]) == len(got["allowed"]) for k in ("denied", "shadow", "p50_us", "p99_us"))
+    for p50, p99, n in zip(got["p50_us"], got["p99_us"], map(sum, zip(got["allowed"], got["denied"]))):
+        assert (p50 is None and n == 0) or 0 < p50 <= p99
+    more = admin.ask(f"/api/v1/history?after={got['next']}").json
+    assert more["first"] == got["next"]
+    assert admin.ask("/api/v1/history?after=999999").json["first"] == 0
+    assert admin.ask("/api/v1/history?after=x").status == 400
+
+
+# --- in the browser ------------------------------------------------------------------------------
+
+def test_numbers_move(page):
+    """Without a reload, and at once for who comes later."""
+    stop = threading.Event()
+
+    def load():
+        with Connection(page.admin.agent.address) as c:
+            while not stop.wait(0.01):
+                c.check(user="u", ip="10.0.0.1")
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        until(lambda: page.text("denied") not in (None, "0 /s", "–"), "denials a second")
+        first = page.text("checks-sub")
+        until(lambda: page.text("checks-sub") != first, "another number")
+        until(lambda: "%" in (page.text("share") or "") and page.text("share") != "0.0 %")
+        until(lambda: re.search(r"\d (µs|ms|s)$", page.text("latency") or ""), "a latency")
+        until(lambda: page.js("return document.querySelectorAll('#rules-body tr').length") == 2)
+        until(lambda: page.js(
+            "return document.querySelector('#rate-chart path.deny').getAttribute('d').length") > 20)
+        opened(page)
+        until(lambda: page.js("return shown.denied.some(n => n > 0)"), "what was before")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_names_from_outside_are_text(page):
+    admin = page.admin
+    decide(admin, 5, user=HOSTILE, ip="10.0.0.1")
+    body = f'{{"user": {__import__("json").dumps(HOSTILE)}, "bypass": true, "reason": "{HOSTILE[2:12]}"}}'
+    a = admin.ask("/api/v1/overrides", "PUT", body=body, headers={
+        "Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"})
+    assert a.status == 200, a
+    page.js("window.hits = 0; window.hit = () => hits++")
+    until(lambda: HOSTILE in (page.text("overrides") or ""), "the name")
+    page.js("showEvent('denial', arguments[0]); "
+            "const t = { rule: 'api', client: arguments[0], endpoint: arguments[0], count: 1, error: 0 };"
+            "showTop({ clients: { seconds: 9, items: [t] }, endpoints: { items: [t] } })", HOSTILE)
+    assert page.js("return hits") == 0
+    assert page.js("return document.querySelectorAll('img, script').length") == 1
+    # Nor would a slip of the script let it in: the browser takes no text for markup here.
+    with pytest.raises(Exception, match="TrustedHTML"):
+        page.js("document.body.innerHTML = arguments[0]", HOSTILE)
+    page.complaints()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [browsers.PHONE, browsers.DESK], ids=["phone", "desk"])
+def test_it_fits_and_can_be_read(page, size, dark):
+    decide(page.admin, 30, user="alice", ip="10.0.0.1")
+    opened(page, size=size, dark=dark)
+    unlocked(page)
+    page.picture(f"{'dark' if dark else 'light'}-{size[0]}")
+    assert page.js(WIDER, size[0]) == []
+    back = page.js("return getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", back))) < 200) == dark
+    assert page.js(CONTRAST) == []
+
+
+# What reaches beyond the right edge, and so makes the page wider than its window.
+WIDER = """
+return document.documentElement.scrollWidth <= arguments[0] ? [] : [...document.querySelectorAll("body *")]
+	.filter(e => e.checkVisibility() && e.getBoundingClientRect().right > arguments[0])
+	.map(e => `${e.tagName} ${e.id} ${e.textContent.slice(0, 30)}`);
+"""
+# Texts with less contrast to what is behind them than WCAG's AA wants.
+CONTRAST = """
+const rgb = c => (c.match(/[\\d.]+/g) || []).map(Number);
+const light = c => { const [r, g, b] = c.map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+	return .2126 * r + .7152 * g + .0722 * b; };
+const behind = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > 0) return c; } return [255, 255, 255]; };
+return [...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && !e.closest("svg")
+	&& [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())).map(e => {
+	const a = light(rgb(getComputedStyle(e).color)), b = light(behind(e));
+	return [e.tagName, e.textContent.slice(0, 30), (Math.max(a, b) + .05) / (Math.min(a, b) + .05)];
+}).filter(([, , ratio]) => ratio < 4.5);
+"""
+
+
+def test_without_a_mouse(page):
+    """Tab reaches everything there is to use, in the order in which it is shown."""
+    from selenium.webdriver import ActionChains, Keys
+    unlocked(page)
+    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 4)
+    controls = """
+        return [...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex='0']")]
+            .filter(e => e.checkVisibility() && !e.disabled)"""
+    wanted = page.js(controls + ".length")
+    page.js("window.seen = []; document.addEventListener('focusin', e => seen.push(e));"
+            "document.querySelector('.skip').focus()")
+    visible = 1
+    for _ in range(wanted - 1):
+        ActionChains(page.driver).send_keys(Keys.TAB).perform()
+        visible += page.js("return getComputedStyle(document.activeElement).outlineStyle !== 'none'")
+    missed = "const all = (() => {" + controls + "})(); return all.filter((e, i) => e !== seen[i]?.target)"
+    assert page.js(missed + ".map(e => e.outerHTML)") == []
+    assert visible == wanted
+    # Each has a name for who does not see it.
+    assert page.js("""return (() => {""" + controls + """})().filter(e => !(e.textContent.trim()
+        || e.ariaLabel || e.labels?.length)).map(e => e.id)""") == []
+    # A chart is walked with the arrows.
+    page.js("document.getElementById('rate-chart').focus()")
+    ActionChains(page.driver).send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT).perform()
+    assert page.text("rate-read").startswith("2 s ago")
+    assert page.js("return document.getElementById('rate-chart').ariaValueText").startswith("2 s ago")
+
+
+# --- changes -------------------------------------------------------------------------------------
+
+def test_nothing_to_change_without_the_token(page):
+    unlock(page, "wrong")
+    until(lambda: "not the token" in (page.text("token-error") or ""), "the error")
+    assert not page.text("override-form")
+    page.element("token-cancel").click()
+    assert page.js("return sessionStorage.length + localStorage.length") == 0
+    unlocked(page)
+    page.element("lock").click()
+    until(lambda: not page.text("override-form"))
+    assert page.js("return sessionStorage.length") == 0 and TOKEN not in page.driver.page_source
+
+
+def test_an_override_is_set_and_removed(page):
+    admin = page.admin
+    decide(admin, 3, user="bob", ip="10.0.0.2")
+    assert admin.agent.check(user="bob", ip="10.0.0.2")["deny"]
+    unlocked(page)
+    page.element("o-who").send_keys("bob")
+    page.element("o-for").send_keys("1h")
+    page.element("o-reason").send_keys("a customer called\n")
+    until(lambda: "user bob" in (page.text("overrides-body") or ""), "the override")
+    assert "no limit" in page.text("overrides-body") and "a customer called" in page.text("overrides-body")
+    until(lambda: not admin.agent.check(user="bob", ip="10.0.0.2")["deny"], "bob to pass")
+    page.driver.find_element("css selector", "#overrides-body button").click()
+    page.element("ask-do").click()
+    until(lambda: not page.text("overrides-body"), "it to go")
+    until(lambda: admin.agent.check(user="bob", ip="10.0.0.2")["deny"], "bob to be denied")
+
+
+def test_what_is_refused_is_told(page):
+    from selenium.webdriver.support.select import Select
+    unlocked(page)
+    Select(page.element("o-by")).select_by_value("ip")
+    page.element("o-who").send_keys("no address\n")
+    until(lambda: page.text("o-error"), "the error")
+    assert page.js("return document.getElementById('o-who').value") == "no address"
+
+
+def test_a_switch(page):
+    from selenium.webdriver.support.select import Select
+    admin = page.admin
+    unlocked(page)
+    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 4)
+    page.driver.find_element("css selector", "#rules-body button").click()
+    Select(page.element("ask-mode")).select_by_value("shadow")
+    page.element("ask-reason").send_keys("to see")
+    page.element("ask-do").click()
+    until(lambda: "shadow" in (page.text("rules-body") or ""), "the mode")
+    decide(admin, 5, user="carol", ip="10.0.0.3")
+    assert not admin.agent.check(user="carol", ip="10.0.0.3")["deny"]
+    # Off, all of it; and as it was.
+    for mode, state in (("off", "limiting is off"), ("configured", "serving")):
+        page.element("switch-all").click()
+        Select(page.element("ask-mode")).select_by_value(mode)
+        page.element("ask-do").click()
+        until(lambda state=state: page.text("state") == state, state)
+
+
+def test_a_reset_and_a_reload(page):
+    admin = page.admin
+    decide(admin, 4, user="dave", ip="10.0.0.4")
+    unlocked(page)
+    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 4)
+    page.driver.find_element("css selector", "[aria-label='Reset rule api']").click()
+    page.element("ask-do").click()
+    until(lambda: not admin.agent.check(user="dave", ip="10.0.0.4")["deny"], "dave to pass")
+    generation = admin.ask("/api/v1/status").json["generation"]
+    page.element("reload").click()
+    page.element("ask-do").click()
+    until(lambda: admin.ask("/api/v1/status").json["generation"] > generation, "the reload")
+
+
+def test_an_agent_that_is_gone_and_comes_back(page):
+    admin = page.admin
+    assert admin.agent.stop() == 0
+    until(lambda: page.text("state") == "not reachable", "the page to say so")
+    page.complaints()
+    admin.agent.start()
+    until(lambda: page.text("state") == "serving", "the page to go on", 60)
+    page.complaints()
