@@ -6,20 +6,6 @@
 #include <string.h>
 #include <time.h>
 
-/* Is it one of "denied,reload"? */
-static bool wanted(const char *types, const char *type)
-{
-	size_t n = strlen(type);
-
-	for (const char *p = types; p && *p; p += strspn(p, ",")) {
-		size_t len = strcspn(p, ",");
-		if (len == n && memcmp(p, type, n) == 0)
-			return true;
-		p += len;
-	}
-	return !types;
-}
-
 static void put_clean(const char *z)
 {
 	char *clean = text_clean(str_of(z));
@@ -39,40 +25,55 @@ static void put_value(const json_t *v)
 	}
 }
 
+/* What is in every line has places of its own. */
+static bool has_place(const char *name)
+{
+	return strcmp(name, "time") == 0 || strcmp(name, "level") == 0 ||
+	       strcmp(name, "event") == 0;
+}
+
+static void put_line(const json_t *event, const char *type)
+{
+	const json_t *when = json_object_get(event, "time");
+	const char *what = ctl_text(event, "event"), *name;
+	char at[TEXT_MAX];
+	json_t *v;
+
+	(void)printf("%s  ", text_instant(json_is_number(when) ? (int64_t)json_number_value(when)
+							       : (int64_t)time(NULL),
+				     at));
+	put_clean(type);
+	if (*what && strcmp(what, type) != 0) {
+		(void)fputs("  ", stdout);
+		put_clean(what);
+	}
+	json_object_foreach((json_t *)event, name, v)
+	{
+		if (has_place(name) || json_is_null(v))
+			continue;
+		(void)fputs("  ", stdout);
+		put_clean(name);
+		(void)putchar('=');
+		put_value(v);
+	}
+	(void)putchar('\n');
+}
+
 static bool on_event(void *with, const char *type, const char *data)
 {
 	const struct ctl *c = with;
-	json_t *event = json_loads(data, JSON_DECODE_ANY, NULL), *v;
-	const char *name;
-	char at[TEXT_MAX];
+	json_t *event = json_loads(data, 0, NULL);
 
 	if (!*type)
-		type = *ctl_text(event, "type") ? ctl_text(event, "type") : "message";
-	if (!event || !wanted(c->o->value[CTL_TYPES], type)) {
-		json_decref(event);
+		type = "message";
+	if (!event)
 		return true;
-	}
 	if (ctl_given(c->o, CTL_JSON)) {
-		if (json_is_object(event) && !json_object_get(event, "type"))
+		if (!json_object_get(event, "type"))
 			(void)json_object_set_new(event, "type", json_string(type));
 		(void)ctl_print_json(event, true);
 	} else {
-		const json_t *when = json_object_get(event, "time");
-		int64_t seconds = json_is_number(when) ? (int64_t)json_number_value(when)
-						       : (int64_t)time(NULL);
-		(void)printf("%s  ", text_instant(seconds, at));
-		put_clean(type);
-		json_object_foreach(event, name, v)
-		{
-			if (strcmp(name, "type") == 0 || strcmp(name, "time") == 0 ||
-				json_is_null(v))
-				continue;
-			(void)fputs("  ", stdout);
-			put_clean(name);
-			(void)putchar('=');
-			put_value(v);
-		}
-		(void)putchar('\n');
+		put_line(event, type);
 	}
 	json_decref(event);
 	return fflush(stdout) == 0;
@@ -80,12 +81,23 @@ static bool on_event(void *with, const char *type, const char *data)
 
 int ctl_events(struct ctl *c)
 {
+	const char *types = c->o->value[CTL_TYPES];
+	char *escaped = types ? http_escape(types) : NULL, *path = NULL;
 	struct reply reply;
 	char why[512];
 
-	if (!ctl_find(c))
+	if (!ctl_find(c)) {
+		free(escaped);
 		return CTL_USAGE;
-	if (!http_events(&c->place, "/api/v1/events", on_event, c, &reply, why, sizeof why))
+	}
+	int n = asprintf(
+		&path, "/api/v1/events%s%s", types ? "?types=" : "", escaped ? escaped : "");
+	free(escaped);
+	if (n < 0)
+		return ctl_fail(CTL_REFUSED, "out of memory");
+	bool heard = http_events(&c->place, path, on_event, c, &reply, why, sizeof why);
+	free(path);
+	if (!heard)
 		return ctl_away(c, why);
 	if (reply.status != 200)
 		return ctl_refused(c, &reply);

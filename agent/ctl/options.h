@@ -39,7 +39,7 @@ enum {
 	X(REASON, "reason", 0, "TEXT", "why, for the audit log and whoever looks at it later") \
 	X(SHADOW, "shadow", 0, NULL, "count and report, but deny nobody") \
 	X(ENFORCE, "enforce", 0, NULL, "whatever the configuration says") \
-	X(TYPES, "types", 0, "TYPE,...", "only events of these types")
+	X(TYPES, "types", 0, "TYPE,...", "only these: denied, warning, reload, store, change, ban")
 
 enum ctl_option {
 #define X(NAME, name, letter, takes, help) CTL_##NAME,

@@ -113,13 +113,13 @@ const char *text_seconds(int64_t s, char out[TEXT_MAX])
 	return out;
 }
 
-const char *text_instant(int64_t at, char out[TEXT_MAX])
+const char *text_instant(int64_t unix_seconds, char out[TEXT_MAX])
 {
 	struct tm tm;
-	time_t t = (time_t)at;
+	time_t t = (time_t)unix_seconds;
 
 	if (!localtime_r(&t, &tm) || !strftime(out, TEXT_MAX, "%Y-%m-%d %H:%M:%S", &tm))
-		(void)snprintf(out, TEXT_MAX, "%lld", (long long)at);
+		(void)snprintf(out, TEXT_MAX, "%lld", (long long)unix_seconds);
 	return out;
 }
 

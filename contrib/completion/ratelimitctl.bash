@@ -42,11 +42,15 @@ _ratelimitctl() {
 		mapfile -t COMPREPLY < <(compgen -W "$(_ratelimitctl_rules)" -- "$cur")
 		return
 		;;
+	--types)
+		mapfile -t COMPREPLY < <(compgen -W "denied warning reload store change ban" -- "$cur")
+		return
+		;;
 	--for)
 		mapfile -t COMPREPLY < <(compgen -W "10m 1h 8h 1d" -- "$cur")
 		return
 		;;
-	-u | --url | -n | --number | --tier | --rate | --until | --reason | --types) return ;;
+	-u | --url | -n | --number | --tier | --rate | --until | --reason) return ;;
 	esac
 	case $command in
 	'') options=$agent words=$commands ;;

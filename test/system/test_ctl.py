@@ -54,7 +54,8 @@ class Ctl:
     def __call__(self, *args, status=DONE, **kw):
         r = call(*args, "--socket", self.socket, **kw)
         assert r.status == status, r
-        assert not r.stderr if status == DONE else r.stderr.startswith("ratelimitctl: "), r
+        said = [x for x in r.stderr.splitlines() if ": warning: " not in x]
+        assert not said if status == DONE else said[0].startswith("ratelimitctl: "), r
         return r
 
     def json(self, *args, **kw):
@@ -300,6 +301,36 @@ def test_somebody_else_answers(tmp_path):
             r = call("status", "--url", f"http://127.0.0.1:{server.getsockname()[1]}")
             t.join()
             assert r.status == status and r.stderr and not r.stdout, (says, r)
+
+
+def test_events_however_they_are_cut():
+    says = (b": a comment\n\nevent: denied\r\ndata: {\"time\":86400.5,\"level\":\"info\",\"event\":"
+            b"\"denied\",\ndata: \"client\":\"user=\\u001b[2J\"}\n\nevent: x\ndata: no JSON\n\n"
+            b"data: {\"n\": 1}\n\nevent: cut")
+    for step in (1, 7, len(says)):
+        for args in ([], ["--json"]):
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                def serve(step=step, server=server):
+                    with server.accept()[0] as c:
+                        c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        c.recv(4096)
+                        c.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                                  b"Connection: close\r\n\r\n")
+                        for i in range(0, len(says), step):
+                            c.sendall(says[i:i + step])
+                t = threading.Thread(target=serve)
+                t.start()
+                r = call("events", *args, "--url", f"127.0.0.1:{server.getsockname()[1]}")
+                t.join()
+            assert r.status == AWAY and "ended" in r.stderr, r
+            if args:
+                assert [json.loads(x) for x in r.stdout.splitlines()] == [
+                    {"type": "denied", "time": 86400.5, "level": "info", "event": "denied",
+                     "client": "user=\x1b[2J"}, {"type": "message", "n": 1}]
+            else:
+                first, second = r.stdout.splitlines()
+                assert first.endswith("  denied  client=user=\\u{1B}[2J"), first
+                assert second.endswith("  message  n=1"), second
 
 
 # --- without an agent ----------------------------------------------------------------------------
