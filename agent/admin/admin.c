@@ -68,5 +68,6 @@ void admin_free(struct admin *a)
 		return;
 	ev_timer_stop(control_loop(a->control), &a->sampler);
 	http_free(a->http);
+	events_free(a->events);
 	free(a);
 }

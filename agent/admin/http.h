@@ -89,5 +89,8 @@ struct stream *request_stream(
 	struct request *, const char *type, void (*ended)(void *arg), void *arg);
 /* false: no room, the peer does not read; nothing of it is sent. */
 bool stream_write(struct stream *, const char *bytes, size_t n);
+/* Its peer has closed its side; while nothing is written, nobody else finds out. Who writes
+ * something then, and again, gets it ended. */
+bool stream_is_left(const struct stream *);
 
 #endif

@@ -2,10 +2,12 @@
 #include "admin/json.h"
 #include "admin/request.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static void put_header(struct MHD_Response *r, const char *name, const char *value)
 {
@@ -218,6 +220,13 @@ bool stream_write(struct stream *s, const char *bytes, size_t n)
 	if (s->request->response)
 		request_resume(s->request);
 	return true;
+}
+
+bool stream_is_left(const struct stream *s)
+{
+	char byte;
+	ssize_t n = recv(s->request->peer->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 void request_end_stream(struct request *r)

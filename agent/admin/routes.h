@@ -26,6 +26,9 @@
 		"all rules with their settings and counts; ?rule=NAME: one of them") \
 	X(GET, "/api/v1/top", READ, top_show, \
 		"who is denied most, and where: ?by=denied, checked or cost, &rule=NAME, &n=NUMBER") \
+	X(GET, "/api/v1/events", READ, events_show, \
+		"what happens, as it happens: server-sent events; ?types=denied,warning,reload,store," \
+		"change,ban: only these") \
 	X(GET, "/api/v1/config", READ, config_show, \
 		"the active configuration with where each setting comes from, secrets redacted; as " \
 		"lines with Accept: text/plain") \
@@ -51,11 +54,14 @@ struct admin {
 	struct http *http;
 	struct rates rates;
 	struct history history;
+	struct events *events; /* NULL: nobody has listened yet */
 	ev_timer sampler;
 };
 
 extern const struct route admin_routes[];
 extern const unsigned admin_route_n;
+
+void events_free(struct events *); /* after http_free(): nobody listens then. NULL is fine */
 
 #define X(method, path, right, handler, help) void handler(struct request *);
 ROUTES(X)

@@ -3,6 +3,7 @@
 #include "base/log.h"
 
 #include "base/log_line.h"
+#include "base/log_tap.h"
 
 #define SD_JOURNAL_SUPPRESS_LOCATION /* it would name this file, for every line */
 
@@ -690,16 +691,25 @@ static void put_line(enum log_level level, const char *event, const struct log_f
 		write_direct(bytes);
 }
 
-void log_put(enum log_level level, const char *event, const struct log_field *fields)
+static void say(enum log_level level, const char *event, const struct log_field *fields,
+	uint64_t suppressed, bool tapped)
 {
 	if (log_enabled(level))
-		put_line(level, event, fields, 0);
+		put_line(level, event, fields, suppressed);
+	if (tapped)
+		log_tap_put(level, event, fields, suppressed);
+}
+
+void log_put(enum log_level level, const char *event, const struct log_field *fields)
+{
+	say(level, event, fields, 0, log_tap_is_wanted(level, event));
 }
 
 void log_put_every(struct log_site *site, usec_t every, enum log_level level, const char *event,
 	const struct log_field *fields)
 {
-	if (!log_enabled(level))
+	bool tapped = log_tap_is_wanted(level, event);
+	if (!log_enabled(level) && !tapped)
 		return;
 	usec_t now = clock_read().steady;
 	usec_t next = atomic_load_explicit(&site->next, memory_order_relaxed);
@@ -708,6 +718,6 @@ void log_put_every(struct log_site *site, usec_t every, enum log_level level, co
 		(void)atomic_fetch_add_explicit(&site->suppressed, 1, memory_order_relaxed);
 		return;
 	}
-	put_line(level, event, fields,
-		atomic_exchange_explicit(&site->suppressed, 0, memory_order_relaxed));
+	say(level, event, fields,
+		atomic_exchange_explicit(&site->suppressed, 0, memory_order_relaxed), tapped);
 }

@@ -109,7 +109,9 @@ def test_the_index_and_its_table(admin):
     told = re.findall(r"^\| `(GET|POST|PUT|DELETE) (/\S*)` \|", text, re.M)
     assert sorted(told) == sorted((r["method"], r["path"]) for r in routes)
     for r in routes:
-        if r["method"] == "GET":
+        if r["path"] == "/api/v1/events":  # does not end: test_admin_events.py
+            assert admin.ask(r["path"], "HEAD").status == 200
+        elif r["method"] == "GET":
             assert admin.ask(r["path"]).status == 200, r
             head = admin.ask(r["path"], "HEAD")
             assert head.status == 200 and head.text == "", head
