@@ -125,6 +125,30 @@ def test_top_goes_on(ctl, tmp_path):
         assert child.wait(20) == -signal.SIGINT
 
 
+def test_events(ctl, tmp_path):
+    out = [tmp_path / "people", tmp_path / "scripts"]
+    children = []
+    try:
+        for path, more in zip(out, ([], ["--json", "--types", "change"])):
+            with open(path, "wb") as f:
+                children.append(subprocess.Popen([CTL, "events", "-s", ctl.socket, *more], stdout=f,
+                                                 stderr=subprocess.DEVNULL, env=environment()))
+        # Nobody tells when the first of them listens: something happens until both have heard it.
+        def heard():
+            ctl("override", "add", "user=ev", "--block", "--for", "1h")
+            ctl.agent.check({"user": "ev"})
+            return "  denied  " in out[0].read_text() and out[1].read_text().count("\n")
+        until(heard)
+        assert "  change  audit  " in out[0].read_text()
+        events = [json.loads(x) for x in out[1].read_text().splitlines()]
+        assert {e["type"] for e in events} == {"change"} and events[0]["event"] == "audit"
+    finally:
+        for child in children:
+            child.send_signal(signal.SIGINT)
+            child.wait(20)
+    ctl("events", "--types", "nothing", status=REFUSED)
+
+
 # --- what clients send never steers a terminal ---------------------------------------------------
 
 def test_control_characters_are_shown(ctl):
