@@ -125,6 +125,22 @@ def test_what_is_installed(tmp_path):
     assert mine.read_text() == "# mine\n"
 
 
+def test_the_container_file():
+    """No container is run here; but what it copies, installs and starts is what there is."""
+    text = (ROOT / "contrib/Containerfile").read_text()
+    build, image = text.split("FROM debian:bookworm-slim\n")
+    copied = [x for line in re.findall(r"(?m)^COPY (.*) \S+$", build) for x in line.split()]
+    assert copied and all((ROOT / x).exists() for x in copied), copied
+    # It builds with what the README installs.
+    readme = (ROOT / "README.md").read_text()
+    wanted = re.search(r"(?s)apt-get install (cmake .*?)\n +cmake --preset", readme).group(1)
+    assert set(wanted.replace("\\", " ").split()) <= set(build.replace("\\", " ").split())
+    changed = re.search(r"sed -i 's/\"(\S+?)\"/", image).group(1).replace("\\", "")
+    assert f'listen = [ "{changed}" ];' in (ROOT / "conf/ratelimit.cfg").read_text()
+    assert re.search(r"(?m)^USER spoa-ratelimit$", image)
+    assert 'HEALTHCHECK' in image and 'ENTRYPOINT ["/usr/sbin/spoa-ratelimit"]' in image
+
+
 @needs("cpack")
 @needs("dpkg-shlibdeps")
 def test_the_package(tmp_path):
