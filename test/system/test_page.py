@@ -16,7 +16,9 @@ from test_admin import TOKEN, Admin
 HOSTILE = '"><img src=x onerror=hit()><script>hit()</script>\'&lt;'
 RULES = '''
 { name = "api"; per = [ "user" ]; rate = "3/day"; },
-{ name = "wide"; per = [ "ip" ]; rate = "100000/second"; }
+{ name = "wide"; per = [ "ip" ]; rate = "100000/second"; },
+{ name = "login"; match = { path = "/login"; }; per = [ "ip" ]; rate = "1/day";
+  penalty = { after = "2/1m"; ban = "10m"; }; }
 '''
 
 
@@ -128,7 +130,7 @@ def test_numbers_move(page):
         until(lambda: page.text("checks-sub") != first, "another number")
         until(lambda: "%" in (page.text("share") or "") and page.text("share") != "0.0 %")
         until(lambda: re.search(r"\d (µs|ms|s)$", page.text("latency") or ""), "a latency")
-        until(lambda: page.js("return document.querySelectorAll('#rules-body tr').length") == 2)
+        until(lambda: page.js("return document.querySelectorAll('#rules-body tr').length") == 3)
         until(lambda: page.js(
             "return document.querySelector('#rate-chart path.deny').getAttribute('d').length") > 20)
         opened(page)
@@ -195,7 +197,7 @@ def test_without_a_mouse(page):
     """Tab reaches everything there is to use, in the order in which it is shown."""
     from selenium.webdriver import ActionChains, Keys
     unlocked(page)
-    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 4)
+    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 6)
     controls = """
         return [...document.querySelectorAll("a[href], button, input, select, textarea, [tabindex='0']")]
             .filter(e => e.checkVisibility() && !e.disabled)"""
@@ -250,6 +252,32 @@ def test_an_override_is_set_and_removed(page):
     until(lambda: admin.agent.check(user="bob", ip="10.0.0.2")["deny"], "bob to be denied")
 
 
+def test_who_is_denied_most_is_helped(page):
+    """From the list of who is denied most to an override: two fields are filled in."""
+    admin = page.admin
+    decide(admin, 9, user="bob", ip="10.0.0.2")
+    unlocked(page)
+    until(lambda: "user=bob" in (page.text("top-clients") or ""), "bob")
+    page.driver.find_element("css selector", "[aria-label='Override for user=bob']").click()
+    assert page.js("return document.activeElement.id") == "o-what"
+    page.element("o-reason").send_keys("helped\n")
+    until(lambda: not admin.agent.check(user="bob", ip="10.0.0.2")["deny"], "bob to pass")
+
+
+def test_a_ban_is_lifted(page):
+    admin = page.admin
+    opened(page)
+    assert page.text("bans") is None    # nobody: nothing to see
+    decide(admin, 6, ip="10.0.0.9", path="/login")
+    assert admin.agent.check(ip="10.0.0.9", path="/login")["reason"] == "banned"
+    unlocked(page)
+    until(lambda: "ip=10.0.0.9" in (page.text("bans-body") or ""), "the ban")
+    page.driver.find_element("css selector", "#bans-body button").click()
+    page.element("ask-do").click()
+    until(lambda: page.text("bans") is None, "it to go")
+    until(lambda: admin.agent.check(ip="10.0.0.9", path="/login")["reason"] != "banned")
+
+
 def test_what_is_refused_is_told(page):
     from selenium.webdriver.support.select import Select
     unlocked(page)
@@ -263,7 +291,7 @@ def test_a_switch(page):
     from selenium.webdriver.support.select import Select
     admin = page.admin
     unlocked(page)
-    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 4)
+    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 6)
     page.driver.find_element("css selector", "#rules-body button").click()
     Select(page.element("ask-mode")).select_by_value("shadow")
     page.element("ask-reason").send_keys("to see")
@@ -283,7 +311,7 @@ def test_a_reset_and_a_reload(page):
     admin = page.admin
     decide(admin, 4, user="dave", ip="10.0.0.4")
     unlocked(page)
-    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 4)
+    until(lambda: page.js("return document.querySelectorAll('#rules-body button').length") == 6)
     page.driver.find_element("css selector", "[aria-label='Reset rule api']").click()
     page.element("ask-do").click()
     until(lambda: not admin.agent.check(user="dave", ip="10.0.0.4")["deny"], "dave to pass")
