@@ -8,25 +8,50 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void put_clean(const char *before, const char *z, const char *after)
+{
+	char *clean = text_clean(str_of(z));
+
+	(void)printf("%s%s%s", before, clean ? clean : "?", after);
+	free(clean);
+}
+
+/* Where the tier comes from, and what else has a say. */
+static void show_client(const json_t *a)
+{
+	const json_t *override = json_object_get(a, "override");
+	const json_t *ignored = json_object_get(a, "ignored"), *name;
+	size_t i;
+
+	put_clean("tier: ", ctl_text(a, "tier"), "");
+	if (*ctl_text(a, "tier_from"))
+		put_clean(", by ", ctl_text(a, "tier_from"), "");
+	(void)putchar('\n');
+	if (*ctl_text(override, "for")) {
+		put_clean("override: ", ctl_text(override, "for"), "");
+		put_clean(" sets ", ctl_text(override, "sets"), "\n");
+	}
+	json_array_foreach(ignored, i, name)
+	{
+		put_clean("ignored: ", json_string_value(name) ? json_string_value(name) : "",
+			", which no rule looks at\n");
+	}
+}
+
 static void show_decision(const json_t *a)
 {
 	const json_t *d = json_object_get(a, "decision");
 	bool deny = json_is_true(json_object_get(d, "deny"));
 	char after[TEXT_MAX];
-	char *reason = text_clean(str_of(ctl_text(d, "reason")));
-	char *rule = text_clean(str_of(ctl_text(d, "rule"))),
-	     *tier = text_clean(str_of(ctl_text(a, "tier")));
 
-	(void)printf("%s: %s", deny ? "denied" : "allowed", reason ? reason : "");
-	if (rule && *rule)
-		(void)printf(", rule %s", rule);
+	put_clean(deny ? "denied: " : "allowed: ", ctl_text(d, "reason"), "");
+	if (*ctl_text(d, "rule"))
+		put_clean(", rule ", ctl_text(d, "rule"), "");
 	if (deny && ctl_int(d, "retry_after"))
 		(void)printf("; the same would pass in %s",
 			text_seconds(ctl_int(d, "retry_after"), after));
-	(void)printf("\ntier: %s\n", tier ? tier : "");
-	free(reason);
-	free(rule);
-	free(tier);
+	(void)putchar('\n');
+	show_client(a);
 }
 
 static const struct column columns[] = { { "RULE", false }, { "MODE", false }, { "LIMIT", false },

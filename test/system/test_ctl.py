@@ -404,7 +404,7 @@ def test_explain_offline(tmp_path):
         assert r.status == DONE and not r.stderr, r
         return r.stdout, json.loads(call("explain", "-f", file, *args, "--json", typed=typed).stdout)
     text, got = explain("ip=198.51.100.1", "path=/x")
-    assert text.startswith("allowed: ok, rule api\ntier: anonymous\n"), text
+    assert text.startswith("allowed: ok, rule api\ntier: anonymous"), text
     rules = {r["name"]: r for r in got["rules"]}
     assert rules["api"]["counts_by"] == "ip=198.51.100.1"
     assert rules["api"]["limits"][0]["remaining"] == 2
