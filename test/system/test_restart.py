@@ -13,6 +13,9 @@ import spop
 import stack
 from agent import config, until
 
+pytestmark = pytest.mark.skipif(agents.BACKEND != "memory",
+                                reason="a state file is the memory store's")
+
 RULES = '{ name = "user"; per = [ "user" ]; rate = "10/day"; }'
 
 
@@ -230,9 +233,7 @@ class Restarting(stack.Stack):
 
 
 @pytest.mark.parametrize("overlap", [False, True], ids=["one after the other", "side by side"])
-def test_a_restart_under_load(tmp_path, store, overlap):
-    if store != "memory":
-        pytest.skip("a state file is the memory store's")
+def test_a_restart_under_load(tmp_path, overlap):
     s = Restarting(tmp_path)
     answers = collections.Counter()
     wrong = []
