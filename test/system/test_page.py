@@ -4,6 +4,7 @@ own script, that it can be used without a mouse and on a phone, and that changes
 import base64
 import hashlib
 import re
+import signal
 import threading
 
 import pytest
@@ -158,6 +159,22 @@ def test_names_from_outside_are_text(page):
     with pytest.raises(Exception, match="TrustedHTML"):
         page.js("document.body.innerHTML = arguments[0]", HOSTILE)
     page.complaints()
+
+
+def test_events_come_as_they_happen(page):
+    """And a name in them is text, too."""
+    admin = page.admin
+    page.js("window.hits = 0; window.hit = () => hits++")
+    decide(admin, 5, user=HOSTILE, ip="10.0.0.1")
+    until(lambda: "denied" in (page.text("events-list") or ""), "the denial")
+    admin.agent.send_signal(signal.SIGHUP)
+    until(lambda: "reloaded" in page.text("events-list"), "the reload")
+    assert page.js("return hits") == 0
+    page.element("events-hold").click()
+    assert page.js("return document.getElementById('events-hold').ariaPressed") == "true"
+    # Not for ever: what is shown is bounded.
+    page.js("for (let i = 0; i < 500; i++) showEvent('denied', '{}')")
+    assert page.js("return document.querySelectorAll('#events-list li').length") == 100
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
