@@ -8,7 +8,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdatomic.h>
 #include <string.h>
+
+#include <pthread.h>
 
 #include <cmocka.h>
 
@@ -151,6 +154,49 @@ static void names_are_cut(void **state)
 	sketch_free(s);
 }
 
+static _Atomic(bool) stop;
+
+static void *write_on(void *s)
+{
+	struct chance c = { 4 };
+	for (uint64_t epoch = 1; !atomic_load(&stop); epoch++) {
+		sketch_begin(s, epoch);
+		for (unsigned i = 0; i < 100000 && !atomic_load(&stop); i++)
+			add(s, (unsigned)between(&c, 0, KEYS - 1), 1);
+	}
+	return NULL;
+}
+
+/* Whoever reads meanwhile finds each item of one piece: name and group are of one key. */
+static void items_are_whole(void **state)
+{
+	(void)state;
+	struct sketch *s = sketch_new();
+	pthread_t thread;
+	uint64_t epoch = 1, reads = 0;
+	sketch_begin(s, 1);
+	atomic_store(&stop, false);
+	assert_int_equal(pthread_create(&thread, NULL, write_on, s), 0);
+	for (unsigned i = 0; i < 1000000 && reads < 3000; i++) {
+		struct sketch_sum sum;
+		if (!sketch_read(s, epoch, item, &sum)) {
+			epoch++;
+			continue;
+		}
+		reads++;
+		for (unsigned k = 0; k < sum.n; k++) {
+			unsigned key;
+			assert_int_equal(sscanf(item[k].name, "%u", &key), 1);
+			assert_int_equal(item[k].group, key % 7);
+			assert_true(item[k].count > item[k].error);
+		}
+	}
+	atomic_store(&stop, true);
+	(void)pthread_join(thread, NULL);
+	assert_true(reads > 0);
+	sketch_free(s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +204,7 @@ int main(void)
 		cmocka_unit_test(keys_of_one_bucket),
 		cmocka_unit_test(it_begins_anew),
 		cmocka_unit_test(names_are_cut),
+		cmocka_unit_test(items_are_whole),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
