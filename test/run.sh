@@ -36,7 +36,8 @@ done
 packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libjansson-dev libsodium-dev
 libsystemd-dev libhiredis-dev libmicrohttpd-dev libcurl4-openssl-dev libcmocka-dev clang libclang-rt-dev
 llvm clang-format clang-tidy haproxy redis-server openssl libssl-dev iproute2 curl mandoc systemd python3
-python3-pytest python3-prometheus-client python3-selenium chromium chromium-driver"
+python3-pytest python3-prometheus-client python3-selenium chromium chromium-driver
+python3-yaml prometheus"
 
 missing() {
 	for p; do
@@ -58,10 +59,26 @@ install_packages() {
 	# Retried once: a mirror in the middle of its update mends itself.
 	for _ in 1 2; do
 		# shellcheck disable=SC2086
-		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends $lacking; } \
+		{ apt-get -qq update && without_services apt-get -qq install -y --no-install-recommends $lacking; } \
 			>build/log/apt.txt 2>&1 </dev/null && return
 	done
 	tail -n 20 build/log/apt.txt
+}
+
+# Redis, HAProxy, Prometheus: tests start their own, and the packages' services stay off.
+without_services() (
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap 'rm -f $policy' EXIT
+		trap 'exit 130' INT TERM HUP
+		no_service >$policy
+		chmod 755 $policy
+	fi
+	"$@"
+)
+
+no_service() {
+	printf '#!/bin/sh\nexit 101\n'
 }
 
 # --- in a Debian of its own ----------------------------------------------------------------------
@@ -82,7 +99,7 @@ on_suite() {
 		debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"} >build/log/debootstrap.txt 2>&1 ||
 			{ tail -n 20 build/log/debootstrap.txt >&2; exit 1; }
 		# No service starts in there.
-		printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+		no_service >"$root/usr/sbin/policy-rc.d"
 		chmod 755 "$root/usr/sbin/policy-rc.d"
 		# A mirror that is some weeks behind is no reason not to test.
 		echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/90-mirror"
