@@ -69,5 +69,6 @@ void admin_free(struct admin *a)
 	ev_timer_stop(control_loop(a->control), &a->sampler);
 	http_free(a->http);
 	events_free(a->events);
+	control_settle_store(a->control); /* who still waits for it is not waited for any more */
 	free(a);
 }

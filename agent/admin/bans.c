@@ -1,6 +1,6 @@
 /* /api/v1/bans: whom penalties have banned. */
 #include "admin/body.h"
-#include "admin/json.h"
+#include "config/json.h"
 #include "admin/routes.h"
 
 static json_t *ban_json(const struct ban *b)

@@ -1,7 +1,7 @@
 /* /api/v1/overrides, /api/v1/enabled, /api/v1/reset: what the operator changes (config/changes.h).
  */
 #include "admin/body.h"
-#include "admin/json.h"
+#include "config/json.h"
 #include "admin/routes.h"
 #include "config/changes.h"
 #include "config/rate.h"

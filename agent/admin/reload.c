@@ -1,5 +1,5 @@
 /* /api/v1/reload. */
-#include "admin/json.h"
+#include "config/json.h"
 #include "admin/routes.h"
 
 #include <ctype.h>

@@ -1,5 +1,5 @@
 /* What a request gets: replies, problems, streams. */
-#include "admin/json.h"
+#include "config/json.h"
 #include "admin/request.h"
 
 #include <errno.h>

@@ -43,6 +43,9 @@
 	X(PUT, "/api/v1/enabled", CHANGE, enabled_put, \
 		"{mode, rule, for | until, reason}: enforce, shadow or off, for all rules or one; " \
 		"configured: as the configuration says") \
+	X(POST, "/api/v1/explain", READ, explain_now, \
+		"{fields: {ip, user, key, ...}}: what such a request would get, and why; consumes " \
+		"nothing") \
 	X(POST, "/api/v1/reset", CHANGE, reset_now, \
 		"{rule | all, reason}: the counters of a rule, or of all, begin anew") \
 	X(POST, "/api/v1/reload", CHANGE, reload_now, \
@@ -55,6 +58,7 @@ struct admin {
 	struct rates rates;
 	struct history history;
 	struct events *events; /* NULL: nobody has listened yet */
+	unsigned explaining; /* requests that wait for the store */
 	ev_timer sampler;
 };
 

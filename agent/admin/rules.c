@@ -1,5 +1,5 @@
 /* /api/v1/rules and /api/v1/config: what is in force, and where it comes from. */
-#include "admin/json.h"
+#include "config/json.h"
 #include "admin/routes.h"
 #include "config/load.h"
 #include "config/nearest.h"

@@ -1,5 +1,5 @@
 /* /api/v1/top: who is denied most, asks most, uses most, and where what is denied goes. */
-#include "admin/json.h"
+#include "config/json.h"
 #include "admin/routes.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* explain: what a request would get, and why. */
+#include "config/explain.h"
 #include "config/snapshot.h"
 #include "ctl/ctl.h"
-#include "ctl/explain.h"
 #include "ctl/table.h"
 #include "ctl/text.h"
 
@@ -103,8 +103,27 @@ static int show(const json_t *answer)
 	return whole ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
 }
 
-/* By a configuration: as if no request had come before. */
-static int explain_files(const struct ctl_options *o, const json_t *fields, json_t **answer)
+/* As if no request had come before. */
+static int explain_fresh(const struct policy *p, json_t *fields, json_t **answer)
+{
+	struct explain e;
+	char err[256];
+	int status = CTL_REFUSED;
+
+	*answer = NULL;
+	if (!explain_init(&e, p, fields, err, sizeof err)) {
+		(void)ctl_fail(0, "%s", err);
+	} else {
+		explain_as_fresh(&e, clock_read());
+		*answer = explain_json(&e);
+		status = *answer ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
+	}
+	explain_fini(&e);
+	return status;
+}
+
+/* By a configuration. */
+static int explain_files(const struct ctl_options *o, json_t *fields, json_t **answer)
 {
 	struct problems problems = { 0 };
 	struct hash_key key;
@@ -116,10 +135,10 @@ static int explain_files(const struct ctl_options *o, const json_t *fields, json
 	problems_free(&problems);
 	if (!s)
 		return CTL_REFUSED;
-	*answer = explain_fresh(s->policy, fields, clock_read());
+	int status = explain_fresh(s->policy, fields, answer);
 	if (snapshot_unref(s))
 		snapshot_free(s);
-	return *answer ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
+	return status;
 }
 
 int ctl_explain(struct ctl *c)

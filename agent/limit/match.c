@@ -290,6 +290,14 @@ bool match_holds(const struct match *m, const struct view *v)
 	return true;
 }
 
+int match_misfit(const struct match *m, const struct view *v)
+{
+	for (unsigned i = 0; i < m->n; i++)
+		if (!field_holds(&m->field[i], v))
+			return (int)m->field[i].slot;
+	return -1;
+}
+
 uint64_t match_slots(const struct match *m)
 {
 	uint64_t slots = 0;

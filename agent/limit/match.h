@@ -18,6 +18,8 @@ bool match_add(struct match *, unsigned slot, struct str pattern, char *why, siz
 bool match_seal(struct match *);
 
 bool match_holds(const struct match *, const struct view *);
+/* The slot of the first field that does not fit; -1: it holds. */
+int match_misfit(const struct match *, const struct view *);
 
 /* The slots it looks at. */
 uint64_t match_slots(const struct match *);

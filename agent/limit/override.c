@@ -64,6 +64,7 @@ static bool add(struct overrides *s, enum override_by by, struct str who, struct
 	}
 	if (s->n == OVERRIDES_MAX || !names_add(s->by[by], who, s->n))
 		return false;
+	o->by = by;
 	s->of[s->n++] = *o;
 	s->by_n[by]++;
 	o->rates = NULL;
@@ -97,6 +98,7 @@ static void add_prefix(struct overrides *s, uint8_t family, uint8_t length)
 bool overrides_add_ip(struct overrides *s, const struct cidr *c, struct override *o)
 {
 	char name[IP_NAME_MAX];
+	o->cidr = *c;
 	bool added = overrides_add(s, OVERRIDE_IP, ip_name(&c->addr, c->prefix, name), o);
 
 	if (added)
@@ -117,13 +119,15 @@ static const struct override *by_name(
 	return at < 0 ? NULL : &s->of[at];
 }
 
-static const struct override *by_key(const struct overrides *s, struct str key)
+static const struct override *by_key(const struct overrides *s, const struct view *v)
 {
 	char hex[SHA256_HEX_BYTES];
 
 	if (!s->by_n[OVERRIDE_KEY])
 		return NULL;
-	hash_sha256_hex(key, hex);
+	if (v->hashed >> FIELD_KEY & 1)
+		return by_name(s, OVERRIDE_KEY, v->text[FIELD_KEY]);
+	hash_sha256_hex(v->text[FIELD_KEY], hex);
 	return by_name(s, OVERRIDE_KEY, (struct str){ hex, sizeof hex });
 }
 
@@ -148,7 +152,7 @@ const struct override *overrides_find(const struct overrides *s, const struct vi
 	const struct override *o = NULL;
 
 	if (view_has(v, FIELD_KEY))
-		o = by_key(s, v->text[FIELD_KEY]);
+		o = by_key(s, v);
 	if (!o && view_has(v, FIELD_USER))
 		o = by_name(s, OVERRIDE_USER, v->text[FIELD_USER]);
 	if (!o && view_has(v, FIELD_IP))

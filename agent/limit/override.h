@@ -23,6 +23,8 @@ struct override_rates {
 };
 
 struct override {
+	enum override_by by; /* with the next: by overrides_add() */
+	struct cidr cidr;    /* OVERRIDE_IP: whom it is for */
 	enum override_kind kind;
 	char tier[TIER_NAME_MAX + 1];
 	struct override_rates *rates; /* owned */

@@ -12,15 +12,38 @@ static bool one_matches(struct match *const *list, unsigned n, const struct view
 	return false;
 }
 
+static int64_t tier_by_slot(const struct policy *p, const struct view *v, unsigned slot)
+{
+	if (!view_has(v, slot))
+		return -1;
+	if (v->hashed >> slot & 1)
+		return tier_map_find_hash(p->tier_map, v->text[slot]);
+	return tier_map_find(p->tier_map, v->text[slot], p->secret >> slot & 1);
+}
+
 static int64_t tier_of_client(const struct policy *p, const struct view *v)
 {
-	static const uint8_t by[] = { FIELD_KEY, FIELD_USER };
-	int64_t tier = -1;
+	int64_t tier = tier_by_slot(p, v, FIELD_KEY);
 
-	for (unsigned i = 0; i < 2 && tier < 0; i++)
-		if (view_has(v, by[i]))
-			tier = tier_map_find(p->tier_map, v->text[by[i]], p->secret >> by[i] & 1);
-	return tier;
+	return tier < 0 ? tier_by_slot(p, v, FIELD_USER) : tier;
+}
+
+struct plan_why policy_why(const struct policy *p, const struct view *v)
+{
+	struct plan_why w = { .tier = TIER_BY_DEFAULT };
+
+	w.override = p->overrides ? overrides_find(p->overrides, v) : NULL;
+	w.blocks = one_matches(p->block, p->block_n, v);
+	w.allows = one_matches(p->allow, p->allow_n, v);
+	if (w.override && w.override->kind == OVERRIDE_TIER)
+		w.tier = TIER_BY_OVERRIDE;
+	else if (view_has(v, FIELD_TIER))
+		w.tier = TIER_BY_MESSAGE;
+	else if (p->tier_map && tier_by_slot(p, v, FIELD_KEY) >= 0)
+		w.tier = TIER_BY_KEY;
+	else if (p->tier_map && tier_by_slot(p, v, FIELD_USER) >= 0)
+		w.tier = TIER_BY_USER;
+	return w;
 }
 
 /* A name that a client may have had a say in: cut, and clean of what would split a header. */
@@ -318,9 +341,12 @@ static void say_value(struct text *t, const struct policy *p, const struct view 
 		s = (struct str){ ip, addr_format(&a, ip) };
 	}
 	if (p->secret >> slot & 1) {
-		hash_sha256_hex(s, hex);
+		if (!(v->hashed >> slot & 1)) {
+			hash_sha256_hex(s, hex);
+			s.p = hex;
+		}
 		say(t, "sha256:", 7);
-		s = (struct str){ hex, SECRET_HEX_SHOWN };
+		s.n = SECRET_HEX_SHOWN;
 	}
 	say(t, s.p, s.n);
 }

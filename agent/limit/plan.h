@@ -55,6 +55,23 @@ struct plan {
  * the field `tier` then. */
 void policy_plan(const struct policy *, struct view *, struct plan *);
 
+/* Where a client's tier and his outcome come from, for people. */
+struct override;
+struct plan_why {
+	enum {
+		TIER_BY_OVERRIDE,
+		TIER_BY_MESSAGE,
+		TIER_BY_KEY, /* in the tiers file */
+		TIER_BY_USER,
+		TIER_BY_DEFAULT
+	} tier;
+	const struct override *override; /* that holds; NULL: none */
+	bool blocks, allows;             /* the list matches, whether it is asked or not */
+};
+
+/* Of a view that policy_plan() has not had yet. */
+struct plan_why policy_why(const struct policy *, const struct view *);
+
 /* How long a store has to keep `state` (as it is after the request): until it equals one never
  * seen for every tier that shares the counter, whatever its rate. At most two years. */
 usec_t limit_keep_for(const struct limit *, const struct bucket *state, struct now);

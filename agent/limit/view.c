@@ -82,6 +82,7 @@ void view_init(
 	v->seen = 0;
 	v->present = 0;
 	v->integer = 0;
+	v->hashed = 0;
 	/* What no rule looks at stays as it came: at most the log will. */
 	v->normalised = 1ull << FIELD_IP |
 			(l->text_wanted & (1ull << FIELD_PATH | 1ull << FIELD_HOST));

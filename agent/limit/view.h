@@ -53,6 +53,8 @@ struct view {
 	uint64_t present; /* slots that hold something: not NULL, not "", not a wrong address */
 	uint64_t integer; /* slots whose `number` counts */
 	uint64_t normalised; /* slots whose text is not taken as it is */
+	uint64_t hashed; /* slots whose text is the hex SHA-256 of a value that is not known: never
+			  * of a request, of a question about one */
 	struct str text[FIELDS_MAX];
 	int64_t number[FIELDS_MAX];
 	struct addr ip;

@@ -438,6 +438,7 @@ static bool may_know_tier(const struct checker *c, const struct policy *p, struc
 
 	ask->n = 0;
 	ask->tier.length = 0;
+	ask->is_hash = false;
 	ask->begun = 0;
 	if (!c->store->ops->find_tier || view_has(v, FIELD_TIER))
 		return false;

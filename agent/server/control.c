@@ -53,6 +53,7 @@ struct control {
 	struct redis_hub *hub;         /* NULL: the store is the memory store */
 	struct redis_tiers *tiers;     /* likewise */
 	struct redis_changes *changes; /* likewise; what the operators of all agents change */
+	struct redis_store *redis;     /* likewise; for the admin interface: NULL without one */
 	unsigned ticks;
 	uint64_t events_dropped; /* as of the last second that was summed up */
 	uint64_t evicted;        /* as of the last warning */
@@ -214,6 +215,8 @@ static void publish(struct control *c, struct snapshot *fresh)
 		acceptor_use(c->acceptor, fresh);
 	if (c->tiers)
 		redis_tiers_set_age(c->tiers, fresh->settings.redis.tiers_age);
+	if (c->redis)
+		redis_store_set_timeout(c->redis, fresh->settings.redis.timeout);
 	keeper_change_interval(c->keeper, fresh->settings.store.state_interval);
 	c->retired[c->retired_n++] = c->snapshot;
 	c->snapshot = fresh;
@@ -333,6 +336,27 @@ struct desk *control_desk(struct control *c)
 const struct snapshot *control_snapshot(const struct control *c)
 {
 	return c->snapshot;
+}
+
+struct snapshot *control_hold_snapshot(struct control *c)
+{
+	return snapshot_ref(c->snapshot);
+}
+
+void control_drop_snapshot(struct snapshot *s)
+{
+	drop(s);
+}
+
+struct store *control_store(struct control *c)
+{
+	return c->redis ? redis_store_base(c->redis) : memory_store_base(c->args.store);
+}
+
+void control_settle_store(struct control *c)
+{
+	if (c->redis)
+		redis_store_settle(c->redis);
 }
 
 enum control_phase control_phase(const struct control *c)
@@ -560,6 +584,10 @@ static bool start_workers(struct control *c)
 		if (w)
 			c->worker[c->worker_n++] = w;
 	}
+	if (all && c->hub && c->snapshot->settings.admin.listen_n) {
+		c->redis = redis_store_new(&redis, c->hub, c->args.store, c->loop);
+		all = c->redis != NULL;
+	}
 	explicit_bzero(&redis, sizeof redis);
 	if (!all)
 		return false;
@@ -784,6 +812,8 @@ void control_free(struct control *c)
 	for (unsigned i = 0; i < c->worker_n; i++)
 		worker_free(c->worker[i]);
 	bans_free(c->bans);
+	if (c->redis)
+		store_close(redis_store_base(c->redis));
 	redis_changes_free(c->changes);
 	redis_tiers_free(c->tiers);
 	redis_hub_free(c->hub);

@@ -54,6 +54,14 @@ const struct snapshot *control_snapshot(const struct control *);
 
 struct desk *control_desk(struct control *); /* what the operator changes */
 
+/* The store, to be asked on control's loop; there if the configuration has an admin interface. */
+struct store *control_store(struct control *);
+/* All that waits for it is answered before this returns. */
+void control_settle_store(struct control *);
+/* A reference, for who cannot be done within this turn of the loop. */
+struct snapshot *control_hold_snapshot(struct control *);
+void control_drop_snapshot(struct snapshot *);
+
 void control_report(struct control *, struct report *);
 bool control_tally(struct control *, struct tally_sum *); /* false: out of memory */
 

@@ -434,6 +434,11 @@ void desk_bans(struct desk *d, usec_t utc, void (*each)(void *with, const struct
 				each(with, &ban[i]);
 }
 
+usec_t desk_banned_until(struct desk *d, const struct plan *plan, usec_t utc)
+{
+	return bans_find(d->args.bans, plan, utc);
+}
+
 bool desk_lift(struct desk *d, const char *id, struct act act)
 {
 	char change[BAN_ID_BYTES + 8];

@@ -156,7 +156,8 @@ static bool is_remembered(
 	ask->tier.length = 0;
 	for (unsigned i = 0; i < ask->n; i++) {
 		struct tier_text tier;
-		w->there[i] = can_be_there(ask->name[i], ask->secret[i]);
+		w->there[i] = (ask->is_hash && i == 0) ||
+			      can_be_there(ask->name[i], ask->secret[i]);
 		if (!w->there[i])
 			continue;
 		w->key[i] = tier_cache_key(l->cache, ask->name[i], ask->secret[i]);

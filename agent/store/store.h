@@ -20,6 +20,7 @@ struct tier_ask {
 	 * A secret one is looked for by its SHA-256 alone, any other by itself alone. */
 	struct str name[2];
 	bool secret[2];
+	bool is_hash; /* name[0] is "sha256:HEX", of a secret one that nobody here knows */
 	unsigned n;
 	struct tier_text tier;
 	/* After STORE_PENDING. NULL: what is known at once has to do, however old. */

@@ -408,7 +408,7 @@ def test_explain_offline(tmp_path):
     rules = {r["name"]: r for r in got["rules"]}
     assert rules["api"]["counts_by"] == "ip=198.51.100.1"
     assert rules["api"]["limits"][0]["remaining"] == 2
-    assert rules["spy"]["why"] == "does not match" and rules["idle"]["why"] == "is off"
+    assert rules["spy"]["why"] == "does not match: path is another" and rules["idle"]["why"] == "is off"
     for args, typed in ((["key=-"], KEY + "\n"), ([f"key=sha256:{HASH}"], "")):
         text, got = explain(*args, typed=typed)
         assert got["tier"] == "gold" and got["decision"]["limit"] == 9, got

@@ -1,6 +1,6 @@
 /* Texts of unknown make as JSON: jansson takes only UTF-8, and says NULL to all else. */
-#ifndef ADMIN_JSON_H
-#define ADMIN_JSON_H
+#ifndef CONFIG_JSON_H
+#define CONFIG_JSON_H
 
 #include "base/str.h"
 

@@ -1,4 +1,4 @@
-#include "admin/json.h"
+#include "config/json.h"
 
 #include <stdlib.h>
 

@@ -1,0 +1,431 @@
+#include "config/explain.h"
+
+#include "config/json.h"
+#include "config/rate.h"
+#include "limit/override.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const struct str sha256_prefix = { "sha256:", 7 };
+
+static bool fail(char *err, size_t size, const char *what, const char *name)
+{
+	(void)snprintf(err, size, "%.64s: %s", name, what);
+	return false;
+}
+
+/* ---- fields -> view ---- */
+
+/* What view_init() asks for. */
+static size_t scratch_for(json_t *fields)
+{
+	size_t n = FIELDS_MAX * ADDR_TEXT_MAX;
+	const char *name;
+	json_t *v;
+
+	json_object_foreach(fields, name, v)
+	{
+		n += 3 * (strlen(name) + json_string_length(v));
+	}
+	return n;
+}
+
+static bool is_hash(struct str s)
+{
+	return s.n == sha256_prefix.n + SHA256_HEX_BYTES &&
+	       memcmp(s.p, sha256_prefix.p, sha256_prefix.n) == 0 &&
+	       strspn(s.p + sha256_prefix.n, "0123456789abcdefABCDEF") == SHA256_HEX_BYTES;
+}
+
+/* In lower case, as hashes are kept. */
+static void load_hash(struct explain *e, unsigned slot, struct str hex)
+{
+	char *out = e->scratch;
+
+	e->scratch += SHA256_HEX_BYTES;
+	for (size_t i = 0; i < hex.n; i++)
+		out[i] = (char)(hex.p[i] | (hex.p[i] >= 'A' && hex.p[i] <= 'F' ? 0x20 : 0));
+	view_set_text(&e->view, slot, (struct str){ out, hex.n });
+	e->view.hashed |= 1ull << slot;
+}
+
+static void load_text(struct explain *e, unsigned slot, struct str s)
+{
+	if (slot == FIELD_KEY && e->policy->secret >> slot & 1 && is_hash(s))
+		load_hash(e, slot, (struct str){ s.p + sha256_prefix.n, SHA256_HEX_BYTES });
+	else
+		view_set_text(&e->view, slot, s);
+}
+
+static bool load_field(struct explain *e, const char *name, json_t *v, char *err, size_t size)
+{
+	int slot = layout_find_arg(&e->policy->layout, str_of(name));
+	unsigned to = slot < 0 ? 0 : (unsigned)slot;
+
+	switch (json_typeof(v)) {
+	case JSON_STRING:
+		if (slot >= 0)
+			load_text(
+				e, to, (struct str){ json_string_value(v), json_string_length(v) });
+		return true;
+	case JSON_INTEGER:
+		if (slot >= 0)
+			view_set_integer(&e->view, to, json_integer_value(v));
+		return true;
+	case JSON_TRUE:
+	case JSON_FALSE:
+		if (slot >= 0)
+			view_set_boolean(&e->view, to, json_is_true(v));
+		return true;
+	case JSON_NULL:
+		if (slot >= 0)
+			view_set_null(&e->view, to);
+		return true;
+	case JSON_OBJECT:
+	case JSON_ARRAY:
+	case JSON_REAL:
+		break;
+	}
+	return fail(err, size, "want a text, a whole number, true, false or null", name);
+}
+
+/* As server/check.c has it of a frame. */
+static bool message_of(json_t *fields, struct str *message, char *err, size_t size)
+{
+	json_t *v = json_object_get(fields, "message");
+
+	*message = v ? (struct str){ json_string_value(v), json_string_length(v) } : STR("check");
+	if ((!v || json_is_string(v)) && message->n >= 5 && memcmp(message->p, "check", 5) == 0 &&
+		(message->n == 5 || message->p[5] == '-'))
+		return true;
+	return fail(err, size, "want \"check\", or a name that begins with \"check-\"", "message");
+}
+
+bool explain_init(
+	struct explain *e, const struct policy *p, json_t *fields, char *err, size_t err_size)
+{
+	const char *name;
+	struct str message;
+	json_t *v;
+
+	*e = (struct explain){ .policy = p, .fields = json_incref(fields) };
+	if (!json_is_object(fields))
+		return fail(err, err_size, "want an object: {\"ip\": \"192.0.2.1\"}", "fields");
+	if (!message_of(fields, &message, err, err_size))
+		return false;
+	size_t size = scratch_for(fields);
+	char *room = malloc(SHA256_HEX_BYTES + size);
+	if (!room)
+		return fail(err, err_size, "out of memory", "fields");
+	e->scratch = room;
+	view_init(&e->view, &p->layout, message, room + SHA256_HEX_BYTES, size);
+	bool good = true;
+	json_object_foreach(fields, name, v)
+	{
+		good = good &&
+		       (strcmp(name, "message") == 0 || load_field(e, name, v, err, err_size));
+	}
+	e->scratch = room;
+	view_finish(&e->view);
+	return good;
+}
+
+void explain_fini(struct explain *e)
+{
+	json_decref(e->fields);
+	free(e->scratch);
+	e->fields = NULL;
+	e->scratch = NULL;
+}
+
+/* ---- view -> plan ---- */
+
+void explain_plan(struct explain *e, struct str tier)
+{
+	e->tier_by_store = tier.n != 0;
+	if (e->tier_by_store)
+		view_put_tier(&e->view, tier);
+	e->why = policy_why(e->policy, &e->view);
+	policy_plan(e->policy, &e->view, &e->plan);
+	plan_ask(&e->plan, &e->view, e->fresh);
+	e->planned = e->plan;
+	e->outcome = e->plan.outcome;
+}
+
+void explain_as_fresh(struct explain *e, struct now now)
+{
+	e->fresh = true;
+	explain_plan(e, (struct str){ 0 });
+	for (unsigned i = 0; i < e->plan.n; i++)
+		e->plan.take[i].verdict = (struct verdict){ 0 };
+	e->plan.now = now;
+}
+
+bool explain_override(const struct explain *e, char out[EXPLAIN_NAME_MAX])
+{
+	const struct override *o = e->why.override;
+	char hex[SHA256_HEX_BYTES], ip[ADDR_TEXT_MAX];
+	struct str s;
+
+	if (!o)
+		return false;
+	switch (o->by) {
+	case OVERRIDE_USER:
+		s = e->view.text[FIELD_USER];
+		(void)snprintf(out, EXPLAIN_NAME_MAX, "user:%.*s", (int)s.n, s.p);
+		break;
+	case OVERRIDE_KEY:
+		s = e->view.text[FIELD_KEY];
+		if (!(e->view.hashed >> FIELD_KEY & 1)) {
+			hash_sha256_hex(s, hex);
+			s = (struct str){ hex, sizeof hex };
+		}
+		(void)snprintf(out, EXPLAIN_NAME_MAX, "key:sha256:%.*s", (int)s.n, s.p);
+		break;
+	case OVERRIDE_IP:
+		(void)snprintf(out, EXPLAIN_NAME_MAX, "ip:%.*s/%u",
+			(int)addr_format(&o->cidr.addr, ip), ip, (unsigned)o->cidr.prefix);
+		break;
+	}
+	return true;
+}
+
+/* ---- in words ---- */
+
+static json_int_t seconds(usec_t t)
+{
+	return (t + USEC_PER_SEC - 1) / USEC_PER_SEC;
+}
+
+static void put(json_t *o, const char *name, json_t *v)
+{
+	(void)json_object_set_new(o, name, v);
+}
+
+static const char *algorithm_name(enum algorithm a)
+{
+	static const char *const name[] = { [ALGORITHM_TOKEN_BUCKET] = "token-bucket",
+		[ALGORITHM_SLIDING_WINDOW] = "sliding-window",
+		[ALGORITHM_FIXED_WINDOW] = "fixed-window" };
+	return name[a];
+}
+
+static json_t *limit_json(const struct take *t, int64_t before, struct now now)
+{
+	const struct quota *q = &t->limit->quota;
+	const struct verdict *v = &t->verdict;
+	char rate[RATE_TEXT_MAX], window[DURATION_TEXT_MAX];
+
+	return json_pack("{s:o, s:s, s:s, s:s, s:I, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:I}",
+		"label", json_of(str_of(t->limit->label)), "rate", quota_format(q, false, rate),
+		"algorithm", algorithm_name(q->algorithm), "window",
+		window_format(&q->window, window), "cost", (json_int_t)t->cost, "admits", v->admits,
+		"oversize", v->oversize, "charged", v->charged, "limit", (json_int_t)q->capacity,
+		"remaining_now", (json_int_t)before, "remaining",
+		(json_int_t)bucket_remaining(q, &v->state, now), "reset",
+		seconds(bucket_reset_after(q, &v->state, now)), "retry_after",
+		seconds(v->retry_after));
+}
+
+/* "key", or "key|user" of alternatives. */
+static void say_per(const struct per *per, const struct layout *l, char *out, size_t size)
+{
+	int n = 0;
+
+	for (unsigned a = 0; a < per->n && n >= 0 && (size_t)n < size; a++)
+		n += snprintf(out + n, size - (size_t)n, "%s%s", a ? "|" : "",
+			l->field[per->slot[a]].name);
+}
+
+static const char *outcome_text(enum outcome o)
+{
+	switch (o) {
+	case OUTCOME_DISABLED:
+		return "is not asked: limiting is switched off";
+	case OUTCOME_BLOCKED:
+		return "is not asked: the request is blocked";
+	case OUTCOME_BYPASSED:
+		return "is not asked: the request bypasses all limits";
+	case OUTCOME_BANNED:
+	case OUTCOME_LIMITS:
+		break;
+	}
+	return "is not asked";
+}
+
+/* Why a rule has no say. */
+static json_t *why_json(const struct explain *e, const struct rule *r, struct rule_why w)
+{
+	const struct layout *l = &e->policy->layout;
+	char text[1024], per[PER_ALT_MAX * (FIELD_NAME_MAX + 1) + 1] = "";
+
+	switch (w.part) {
+	case PART_OFF:
+		return json_string("is off");
+	case PART_NO_MATCH:
+		(void)snprintf(text, sizeof text, "does not match: %s %s", l->field[w.slot].name,
+			view_has(&e->view, w.slot) ? "is another" : "is not there");
+		break;
+	case PART_NO_FIELD:
+		say_per(&r->per[w.slot], l, per, sizeof per);
+		(void)snprintf(text, sizeof text, "counts by %s, which is not there", per);
+		break;
+	case PART_NO_TIER:
+		return json_string("does not limit this tier");
+	case PART_UNKNOWN:
+		(void)snprintf(text, sizeof text,
+			"looks at %s, of which only the hash is given: its counters cannot be found",
+			l->field[w.slot].name);
+		break;
+	case PART_APPLIES:
+		return json_string("is not counted while its store is away");
+	}
+	return json_of(str_of(text));
+}
+
+static json_t *limits_json(const struct explain *e, const struct rule *r, const int64_t *before)
+{
+	json_t *limits = json_array();
+
+	for (unsigned i = 0; i < e->plan.n; i++)
+		if (e->plan.take[i].limit->rule == r)
+			(void)json_array_append_new(
+				limits, limit_json(&e->plan.take[i], before[i], e->plan.now));
+	return limits;
+}
+
+static void put_scope(const struct explain *e, const struct rule *r, json_t *o)
+{
+	enum { BYTES = 1024 };
+	char text[BYTES];
+
+	for (unsigned i = 0; i < e->planned.n; i++) {
+		const struct take *t = &e->planned.take[i];
+		if (t->limit->rule != r)
+			continue;
+		size_t n = take_scope(e->policy, t, text, BYTES);
+		put(o, "scope", json_of((struct str){ text, n }));
+		n = take_describe(e->policy, t, &e->view, text, BYTES);
+		put(o, "counts_by", json_of((struct str){ text, n }));
+		return;
+	}
+}
+
+static json_t *rule_json(const struct explain *e, const struct rule *r, const int64_t *before)
+{
+	static const char *const mode[] = { "enforce", "shadow", "off" };
+	json_t *o = json_pack("{s:o, s:s, s:s}", "name", json_of(str_of(r->name)), "mode",
+		mode[r->mode], "action", r->action == ACTION_TAG ? "tag" : "deny");
+	bool asked = e->planned.outcome == OUTCOME_LIMITS;
+	struct rule_why w = { .part = PART_OFF };
+	json_t *limits = limits_json(e, r, before);
+
+	if (asked)
+		w = rule_explain(r, &e->view, &e->planned, e->fresh);
+	put_scope(e, r, o);
+	/* null: nobody can tell */
+	put(o, "applies",
+		asked && w.part == PART_UNKNOWN ? json_null()
+						: json_boolean(asked && w.part == PART_APPLIES));
+	if (!asked)
+		put(o, "why", json_string(outcome_text(e->planned.outcome)));
+	else if (!json_array_size(limits))
+		put(o, "why", why_json(e, r, w));
+	put(o, "limits", limits);
+	if (asked && w.part == PART_UNKNOWN)
+		put(o, "state", json_null());
+	return o;
+}
+
+static json_t *decision_json(const struct explain *e)
+{
+	struct plan plan = e->plan;
+
+	plan.outcome = e->outcome;
+	struct decision d = decide(&plan, plan.now);
+	json_t *o = json_pack(
+		"{s:b, s:s, s:b}", "deny", d.deny, "reason", reason_name(d.reason), "warn", d.warn);
+	if (d.reported) {
+		put(o, "rule", json_of(str_of(d.reported->limit->rule->name)));
+		put(o, "limit", json_integer(d.limit));
+		put(o, "remaining", json_integer(d.remaining));
+		put(o, "reset", json_integer(d.reset));
+	}
+	if (d.reported || d.retry_after)
+		put(o, "retry_after", json_integer(d.retry_after));
+	if (d.shadow)
+		put(o, "shadow", json_of(str_of(d.shadow->name)));
+	if (d.tag)
+		put(o, "tag", json_of(str_of(d.tag->tag)));
+	return o;
+}
+
+static const char *tier_from(const struct explain *e)
+{
+	static const char *const from[] = {
+		[TIER_BY_OVERRIDE] = "override",
+		[TIER_BY_MESSAGE] = "message",
+		[TIER_BY_KEY] = "key in tiers_file",
+		[TIER_BY_USER] = "user in tiers_file",
+		[TIER_BY_DEFAULT] = "default_tier",
+	};
+	if (e->tier_by_store && e->why.tier == TIER_BY_MESSAGE)
+		return "redis";
+	return from[e->why.tier];
+}
+
+/* By its kind; whoever keeps them knows the rest. */
+static json_t *override_json(const struct explain *e)
+{
+	static const char *const sets[] = { [OVERRIDE_TIER] = "tier",
+		[OVERRIDE_RATES] = "rates",
+		[OVERRIDE_BYPASS] = "bypass",
+		[OVERRIDE_BLOCK] = "block" };
+	char name[EXPLAIN_NAME_MAX];
+
+	if (!explain_override(e, name))
+		return json_null();
+	return json_pack(
+		"{s:o, s:s}", "for", json_of(str_of(name)), "sets", sets[e->why.override->kind]);
+}
+
+/* Fields that say nothing to this configuration: a typing error, as a rule. */
+static json_t *ignored_json(const struct explain *e)
+{
+	json_t *list = json_array(), *v;
+	const char *name;
+
+	json_object_foreach(e->fields, name, v)
+	{
+		if (strcmp(name, "message") != 0 &&
+			layout_find_arg(&e->policy->layout, str_of(name)) < 0)
+			(void)json_array_append_new(list, json_string(name));
+	}
+	return list;
+}
+
+static json_t *ban_json(const struct explain *e)
+{
+	if (e->outcome != OUTCOME_BANNED)
+		return json_null();
+	return json_pack("{s:I}", "until", seconds(e->plan.banned_until));
+}
+
+json_t *explain_json(struct explain *e)
+{
+	int64_t before[PLAN_MAX];
+	const struct policy *p = e->policy;
+	json_t *rules = json_array();
+
+	if (e->plan.outcome == OUTCOME_LIMITS)
+		plan_foresee(&e->plan, &e->view, before);
+	for (unsigned i = 0; i < p->rule_n; i++)
+		(void)json_array_append_new(rules, rule_json(e, &p->rule[i], before));
+	return json_pack("{s:o, s:o, s:s, s:o, s:b, s:b, s:o, s:b, s:o, s:o}", "decision",
+		decision_json(e), "tier",
+		json_of((struct str){ e->plan.tier, e->plan.tier_length }), "tier_from",
+		tier_from(e), "override", override_json(e), "on_block_list", e->why.blocks,
+		"on_allow_list", e->why.allows, "banned", ban_json(e), "degraded", e->plan.degraded,
+		"ignored", ignored_json(e), "rules", rules);
+}
