@@ -281,6 +281,23 @@ def test_who_is_denied_most_is_helped(page):
     until(lambda: not admin.agent.check(user="bob", ip="10.0.0.2")["deny"], "bob to pass")
 
 
+def test_why_somebody_is_denied(page):
+    """From the list of who is denied most to the reason, with what is left of each limit."""
+    admin = page.admin
+    decide(admin, 9, user="bob", ip="10.0.0.2")
+    until(lambda: "user=bob" in (page.text("top-clients") or ""), "bob")
+    page.driver.find_element("css selector", "[aria-label='Explain user=bob']").click()
+    until(lambda: (page.text("e-said") or "").startswith("Denied: limited, by rule api"), "why")
+    assert "0 of 3" in page.text("e-rules") and "wide" in page.text("e-rules")
+    fields = page.element("e-fields")
+    fields.clear()
+    fields.send_keys("user=eve ip=10.0.0.3\n")
+    until(lambda: page.text("e-said").startswith("Allowed"), "another")
+    fields.clear()
+    fields.send_keys("nonsense=1\n")
+    until(lambda: "no use to this configuration: nonsense" in page.text("e-said"), "the hint")
+
+
 def test_a_ban_is_lifted(page):
     admin = page.admin
     opened(page)
