@@ -48,22 +48,15 @@ int ctl_reset(struct ctl *c)
 	const struct ctl_options *o = c->o;
 	const char *rule = o->value[CTL_RULE];
 	bool all = ctl_given(o, CTL_ALL);
-	json_t *body, *fields = NULL;
+	json_t *body;
 
-	if ((rule != NULL) + all + (o->words > 0) != 1)
+	if ((rule != NULL) + all != 1)
 		return ctl_fail(CTL_USAGE,
-			"reset: want one of: --rule NAME, --all, or the fields of a client, like "
-			"ip=192.0.2.1");
-	if (o->words && !(fields = ctl_fields(o, 0)))
-		return CTL_USAGE;
+			"reset: want --rule NAME or --all; for one client alone there is override");
 	body = ctl_change_body(o);
-	if (!body) {
-		json_decref(fields);
+	if (!body)
 		return CTL_USAGE;
-	}
-	if (fields)
-		(void)json_object_set_new(body, "fields", fields);
-	else if (rule)
+	if (rule)
 		(void)json_object_set_new(body, "rule", json_string(rule));
 	else
 		(void)json_object_set_new(body, "all", json_true());
@@ -73,8 +66,7 @@ int ctl_reset(struct ctl *c)
 	if (rule)
 		say(c, "all counters of rule %s begin anew", rule);
 	else
-		say(c, "%s begin anew",
-			all ? "all counters of all rules" : "the client's counters");
+		say(c, "all counters of all rules begin anew");
 	return CTL_DONE;
 }
 
