@@ -58,7 +58,7 @@ struct admin {
 	struct rates rates;
 	struct history history;
 	struct events *events; /* NULL: nobody has listened yet */
-	unsigned explaining; /* requests that wait for the store */
+	unsigned explaining;   /* requests that wait for the store */
 	ev_timer sampler;
 };
 

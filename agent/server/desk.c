@@ -31,11 +31,14 @@ void ban_id(const struct ban *b, char out[BAN_ID_BYTES + 1])
 
 static bool ban_key_of(const char *id, struct key *out)
 {
-	int n = 0;
+	char half[BAN_ID_BYTES / 2 + 1] = "";
 
-	return strlen(id) == BAN_ID_BYTES && strspn(id, "0123456789abcdef") == BAN_ID_BYTES &&
-	       sscanf(id, "%16" SCNx64 "%16" SCNx64 "%n", &out->a, &out->b, &n) == 2 &&
-	       n == BAN_ID_BYTES;
+	if (strlen(id) != BAN_ID_BYTES || strspn(id, "0123456789abcdef") != BAN_ID_BYTES)
+		return false;
+	memcpy(half, id, sizeof half - 1);
+	out->a = strtoull(half, NULL, 16);
+	out->b = strtoull(id + sizeof half - 1, NULL, 16);
+	return true;
 }
 
 static json_t *ban_json(const struct ban *b)

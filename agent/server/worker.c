@@ -4,7 +4,6 @@
 #include "server/handover.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdalign.h>
@@ -255,16 +254,16 @@ void worker_allow_busy_poll(struct worker *w, bool allow)
 
 static bool read_schedstat(int fd, struct worker_time *t)
 {
-	char text[64];
-	uint64_t ran, waited;
+	char text[64], *end;
 	ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
 	if (n <= 0)
 		return false;
 	text[n] = '\0';
-	if (sscanf(text, "%" SCNu64 " %" SCNu64, &ran, &waited) != 2)
+	uint64_t ran = strtoull(text, &end, 10); /* "RAN WAITED SLICES", nanoseconds */
+	if (end == text || *end != ' ')
 		return false;
 	t->ran = ran / 1000;
-	t->waited = waited / 1000;
+	t->waited = strtoull(end, NULL, 10) / 1000;
 	return true;
 }
 

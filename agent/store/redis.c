@@ -415,7 +415,7 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	ev_async_init(&s->bell, on_bell);
 	ev_async_start(loop, &s->bell);
 	ev_init(&s->idle, on_idle);
-	s->idle.repeat = (double)(LEASE_LIFE / 8) / (double)USEC_PER_SEC;
+	s->idle.repeat = (double)LEASE_LIFE / 8 / (double)USEC_PER_SEC;
 	s->prepare.data = s->bell.data = s->idle.data = s;
 	s->listener = (struct redis_listener){ .loop = loop, .bell = &s->bell };
 	redis_hub_listen(hub, &s->listener);
