@@ -203,6 +203,7 @@ static void apply_override(void *with, const char *name, json_t *value)
 	} else {
 		added = overrides_add(s, OVERRIDE_KEY, str_of(who + 7), &o);
 	}
+	free(o.rates); /* nobody's, where it was not added */
 	if (!added)
 		problem_out_of_memory(a->l->problems);
 }
