@@ -121,8 +121,8 @@ def test_top_goes_on(ctl, tmp_path):
     try:
         until(lambda: out.read_text().count("CLIENT") >= 2)
     finally:
-        child.send_signal(signal.SIGINT)
-        assert child.wait(20) == -signal.SIGINT
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == -signal.SIGTERM
 
 
 def test_events(ctl, tmp_path):
@@ -144,7 +144,7 @@ def test_events(ctl, tmp_path):
         assert {e["type"] for e in events} == {"change"} and events[0]["event"] == "audit"
     finally:
         for child in children:
-            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)
             child.wait(20)
     ctl("events", "--types", "nothing", status=REFUSED)
 
