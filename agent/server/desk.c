@@ -49,6 +49,9 @@ static json_t *ban_json(const struct ban *b)
 		(json_int_t)b->forget_at);
 }
 
+/* Sums of instants stay far from their end, whoever wrote them. */
+#define INSTANT_MAX (INT64_C(1) << 53)
+
 /* What is no ban is left out. false: it is one of which nobody need know any more. */
 static bool load_ban(struct desk *d, const char *id, json_t *value)
 {
@@ -59,7 +62,8 @@ static bool load_ban(struct desk *d, const char *id, json_t *value)
 	if (!ban_key_of(id, &b.key) ||
 		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
 			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
-			"forget_at", &forget_at) != 0)
+			"forget_at", &forget_at) != 0 ||
+		since < 0 || until < 1 || until > INSTANT_MAX || forget_at > INSTANT_MAX)
 		return true;
 	snprintf(b.rule, sizeof b.rule, "%s", rule);
 	snprintf(b.client, sizeof b.client, "%s", client);

@@ -282,6 +282,30 @@ static void bans_survive_a_restart_and_are_lifted(void **state)
 	assert_int_equal(rmdir(folder), 0);
 }
 
+/* Others write there, too. */
+static void a_ban_of_no_time_is_none(void **state)
+{
+	static const char *const until[] = { "9223372036854775807", "0", "-1" };
+	char text[320], id[BAN_ID_BYTES + 1] = "";
+	struct rig r;
+	(void)state;
+
+	start(&r, NULL, "");
+	for (unsigned i = 0; i < 3; i++) {
+		struct str name = str_of("ban:0000000000001234ffffffffffffffff");
+		snprintf(text, sizeof text,
+			"{\"rule\":\"api\",\"client\":\"x\",\"level\":0,\"epoch\":1,\"since\":1,"
+			"\"until\":%s,\"forget_at\":9007199254740000}",
+			until[i]);
+		struct str value = str_of(text);
+		desk_told(r.desk, &name, &value, 1);
+	}
+	assert_int_equal(bans_count(r.bans), 0);
+	desk_bans(r.desk, clock_read().utc, count_ban, id);
+	assert_string_equal(id, "");
+	stop(&r, NULL);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -297,6 +321,7 @@ int main(void)
 		cmocka_unit_test(an_end_comes_by_itself),
 		cmocka_unit_test(changes_survive_a_restart),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
+		cmocka_unit_test(a_ban_of_no_time_is_none),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
