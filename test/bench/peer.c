@@ -2,6 +2,7 @@
 
 #include "base/wire.h"
 #include "spop/frame.h"
+#include "spop/value.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -39,7 +40,7 @@ bool peer_send(struct peer *c)
 {
 	while (c->out_from < c->out_to) {
 		ssize_t n = send(c->fd, c->out + c->out_from, c->out_to - c->out_from,
-			MSG_NOSIGNAL | MSG_DONTWAIT);
+			MSG_NOSIGNAL | c->flags);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -102,7 +103,7 @@ static bool on_frame(struct peer *c, const uint8_t *p, uint32_t length, peer_on_
 
 bool peer_receive(struct peer *c, peer_on_notify on_notify)
 {
-	ssize_t n = recv(c->fd, c->in + c->in_n, PEER_IN_BYTES - c->in_n, MSG_DONTWAIT);
+	ssize_t n = recv(c->fd, c->in + c->in_n, PEER_IN_BYTES - c->in_n, c->flags);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
 	if (n == 0)
@@ -125,6 +126,30 @@ bool peer_receive(struct peer *c, peer_on_notify on_notify)
 	c->in_n = wire_left(&r);
 	memmove(c->in, r.p, c->in_n);
 	return open;
+}
+
+/* The text of the argument `user` of the first message; "": none. */
+static struct str user_of(const uint8_t *payload, size_t n)
+{
+	struct wire_reader r = { payload, payload + n, false };
+	struct message m;
+	struct str name;
+	struct value value;
+
+	if (!message_next(&r, &m))
+		return (struct str){ 0 };
+	for (unsigned i = 0; i < m.args && arg_next(&r, &name, &value); i++)
+		if (str_eq(name, STR("user")) && value.type == VALUE_STRING)
+			return value.bytes;
+	return (struct str){ 0 };
+}
+
+void peer_user_key(char key[PEER_KEY_BYTES], const uint8_t *payload, size_t n)
+{
+	struct str user = user_of(payload, n);
+
+	snprintf(key, PEER_KEY_BYTES, "incr:%.*s", (int)(user.n < 50 ? user.n : 50),
+		user.p ? (const char *)user.p : "");
 }
 
 int peer_listen(const char *address)
@@ -161,6 +186,7 @@ bool peer_accept(struct peer *c, int listen_fd)
 		return false;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	c->fd = fd;
+	c->flags = MSG_DONTWAIT;
 	c->in_n = c->out_from = c->out_to = 0;
 	return true;
 }

@@ -1,4 +1,4 @@
-/* What the agents of the benchmark share, the do-nothing one and the one that counts in Redis: a
+/* What the agents of the benchmark share, the do-nothing one and those that count in Redis: a
  * SPOP connection with a buffer each way, HELLO and DISCONNECT answered, and NOTIFYs handed on. It
  * trusts its peer (a benchmark on loopback) as far as memory safety allows: what it does not
  * understand closes the connection. One thread each. */
@@ -9,10 +9,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PEER_IN_BYTES = 64 * 1024, PEER_OUT_BYTES = 64 * 1024, PEER_IDS_MAX = 20 };
+enum {
+	PEER_IN_BYTES = 64 * 1024,
+	PEER_OUT_BYTES = 64 * 1024,
+	PEER_IDS_MAX = 20,
+	PEER_KEY_BYTES = 64
+};
 
 struct peer {
 	int fd;
+	int flags; /* of recv() and send(): MSG_DONTWAIT, or 0 where a thread waits for this one
+		      alone */
 	size_t in_n, out_from, out_to;
 	uint8_t in[PEER_IN_BYTES], out[PEER_OUT_BYTES];
 };
@@ -27,7 +34,7 @@ typedef void (*peer_on_notify)(
 
 /* A listening socket; ends the process with a message where there can be none. */
 int peer_listen(const char *address);
-/* The next connection: begins as `*peer`. false: there is none. */
+/* The next connection: begins as `*peer`, whose calls do not wait. false: there is none. */
 bool peer_accept(struct peer *, int listen_fd);
 
 /* One recv, and `on_notify` for each NOTIFY in it. What is to be sent waits for peer_send(). false:
@@ -37,6 +44,9 @@ bool peer_receive(struct peer *, peer_on_notify);
 bool peer_ack(struct peer *, const struct peer_ids *);
 /* false: close. */
 bool peer_send(struct peer *);
+
+/* The key in Redis of who sent this payload: of the argument `user` of its first message. */
+void peer_user_key(char key[PEER_KEY_BYTES], const uint8_t *payload, size_t n);
 
 _Noreturn void die(const char *what, const char *why);
 

@@ -16,6 +16,12 @@ BASELINE_CLIENTS = 1000  # as many as the load generator has
 DAY_US = 86400 * 1000000
 POOL = 20  # connections of the agent that keeps a pool: what a Redis client has by default on two cores
 MILLION = 1000000
+INCR = {  # the agents that do one for each request; README.md says why the plain ones are the measure
+	"one": (("plain", 1), 1.5, "each waited for, by one thread"),
+	"threads": (("plain",), 1.5, "each waited for, by a thread for each connection of HAProxy"),
+	"pool": (("incr", POOL), None, f"by a pool of {POOL} connections"),
+	"pipelined": (("incr",), None, "pipelined"),
+}
 IS_THERE = ("redis-server", "redis-cli", "redis-benchmark")
 
 
@@ -136,13 +142,13 @@ def through_haproxy(bench, redis):
 		return
 	with contextlib.ExitStack() as stack:
 		null = stack.enter_context(bench.null(1, pin=False))
-		pool = stack.enter_context(bench.incr(redis.port, POOL))
-		pipelined = stack.enter_context(bench.incr(redis.port))
-		for p in (null, pool, pipelined):
+		others = {"null": null, **{
+			who: stack.enter_context(bench.incr(redis.port, *how)) for who, (how, _, _) in INCR.items()}}
+		for p in others.values():
 			p.await_port(p.port)
 		ours = stack.enter_context(agent(bench, redis, "plain"))
 		ways = {}  # who: the port, and the processes that a request costs time
-		for who, p in (("null", null), ("pool", pool), ("pipelined", pipelined)):
+		for who, p in others.items():
 			ports, haproxy = stack.enter_context(bench.haproxy(p, ours))
 			ways[who] = ports["null"], (haproxy, p, redis)
 		ways["ours"] = ports["ours"], (haproxy, ours, redis)
@@ -160,15 +166,13 @@ def through_haproxy(bench, redis):
 
 	def ratios(one, other, of=got):
 		return [a / b for a, b in zip(of[one], of[other])]
-	bench.ratio_row(f"the agent, of one that does an INCR for each request, in C, by a pool of {POOL} "
-			"connections", ratios("ours", "pool"), 1.5)
-	bench.ratio_row("the agent, of one that does an INCR for each request, in C, pipelined",
-			ratios("ours", "pipelined"), 1.5)
-	for who, label in (("ours", "the agent"), ("pool", "INCR by a pool"),
-			   ("pipelined", "INCR pipelined")):
+	for who, (_, wanted, how) in INCR.items():
+		bench.ratio_row(f"the agent, of one that does an INCR for each request, in C, {how}",
+				ratios("ours", who), wanted)
+	labels = {"ours": "the agent", **{who: f"INCR {how}" for who, (_, _, how) in INCR.items()}}
+	for who, label in labels.items():
 		bench.ratio_row(f"{label}, of the do-nothing agent", ratios(who, "null"))
-	for who, label in (("ours", "the agent"), ("pool", "INCR by a pool"),
-			   ("pipelined", "INCR pipelined")):
+	for who, label in labels.items():
 		bench.ratio_row(f"CPU time for a request, HAProxy's and Redis' included: {label}, times the "
 				"do-nothing agent's", ratios(who, "null", cpu))
 
@@ -245,12 +249,12 @@ def smoke(bench):
 	"""That the programs work together; no time is looked at."""
 	if not all(shutil.which(name) for name in IS_THERE):
 		return
-	with server() as redis, bench.incr(redis.port) as pipelined, bench.incr(redis.port, 3) as pool, \
-			agent(bench, redis, "plain") as ours:
+	with server() as redis, contextlib.ExitStack() as stack, agent(bench, redis, "plain") as ours:
 		script = load_gcra(redis)
 		check_gcra(redis, script)
 		gcra_rate(redis, script, 3000)
-		for p in (pipelined, pool, ours):
+		others = [stack.enter_context(bench.incr(redis.port, *how)) for how, _, _ in INCR.values()]
+		for p in (*others, ours):
 			got = bench.load(p.await_port(p.port), requests=3000, seconds=30)
 			if got["requests"] != 3000:
 				raise Failed(f"{p.args[0]}: {got}")

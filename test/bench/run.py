@@ -37,7 +37,7 @@ class Bench:
 		self.args = args
 		self.tmp = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
 		self.agent_binary = self.keep(f"{build}/agent/spoa-ratelimit")
-		for name in ("load", "null", "incr", "decide", "pauses"):
+		for name in ("load", "null", "incr", "incr_plain", "decide", "pauses"):
 			self.keep(f"{build}/test/bench/bench_{name}")
 		self.rows = []
 		self.sections = []
@@ -72,11 +72,13 @@ class Bench:
 		p.port, p.path = port, path
 		return p
 
-	def incr(self, redis_port, connections=None):
-		"""An agent that does one INCR for each request: pipelined, or by a pool of connections."""
+	def incr(self, redis_port, how, number=None):
+		"""An agent that does one INCR for each request: "plain", waiting for each, by a number of
+		threads, or by one for each connection; or "incr", by a pool of connections, or pipelined."""
+		program = {"plain": "incr_plain", "incr": "incr"}[how]
 		port = free_port()
-		p = Process([self.program("incr"), str(redis_port), f"127.0.0.1:{port}",
-			     *([str(connections)] if connections else [])])
+		p = Process([self.program(program), str(redis_port), f"127.0.0.1:{port}",
+			     *([str(number)] if number else [])])
 		p.port = port
 		return p
 
