@@ -15,6 +15,8 @@
 #define BACKOFF_FIRST (50 * USEC_PER_MSEC)
 #define BACKOFF_MOST  (2 * USEC_PER_SEC)
 
+#define TOO_LARGE "a reply that is larger than any should be"
+
 enum state {
 	STATE_IDLE,    /* nowhere to go */
 	STATE_OPENING, /* connecting, or in the handshake; `timer` is its deadline */
@@ -43,6 +45,7 @@ struct redis_conn {
 	size_t budget;     /* of the reply that is being read */
 	unsigned expected; /* replies that will come */
 	bool subscribed;   /* what nobody asked for is welcome */
+	bool too_large;    /* what came was, and ended it */
 	bool in_hiredis;   /* its functions are on the stack: it must not be entered again */
 
 	enum step step[STEPS_MAX];
@@ -374,10 +377,10 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
 	if (!r) { /* hiredis has an error, and frees the context when this returns */
 		char why[160];
 		snprintf(why, sizeof why, "%s", ac->errstr ? ac->errstr : "");
-		bool too_large = ac->err == REDIS_ERR_OOM;
+		c->too_large = ac->err == REDIS_ERR_OOM;
 		const char *hint = c->ssl ? redis_tls_explain(c->ssl, why, sizeof why) : NULL;
 		(void)detach(c);
-		fall(c, too_large ? "a reply that is larger than any should be" : why, hint);
+		fall(c, c->too_large ? TOO_LARGE : why, hint);
 		return;
 	}
 	c->budget = c->settings.reply_max;
@@ -423,7 +426,7 @@ static void begin_tls(struct redis_conn *c)
 
 static void open_now(struct redis_conn *c)
 {
-	c->subscribed = false;
+	c->subscribed = c->too_large = false;
 	c->state = STATE_OPENING;
 	redisAsyncContext *ac = c->address.port
 					? redisAsyncConnect(c->address.host, c->address.port)
@@ -507,8 +510,10 @@ static void on_readable(struct ev_loop *loop, ev_io *io, int revents)
 	struct redis_conn *c = io->data;
 	redisAsyncContext *ac = c->ac;
 	let_read(c);
-	if (c->ac == ac && ac->c.reader->len - ac->c.reader->pos > c->settings.reply_max)
-		give_up(c, "a reply that is larger than any should be", NULL);
+	if (c->ac == ac && ac->c.reader->len - ac->c.reader->pos > c->settings.reply_max) {
+		c->too_large = true;
+		give_up(c, TOO_LARGE, NULL);
+	}
 }
 
 static void on_writable(struct ev_loop *loop, ev_io *io, int revents)
@@ -587,6 +592,11 @@ void redis_conn_aim(struct redis_conn *c, const struct redis_address *address, b
 bool redis_conn_is_ready(const struct redis_conn *c)
 {
 	return c->state == STATE_READY;
+}
+
+bool redis_conn_was_too_large(const struct redis_conn *c)
+{
+	return c->too_large;
 }
 
 bool redis_conn_send(struct redis_conn *c, unsigned argc, const char *argv[], size_t argv_bytes[])

@@ -58,6 +58,9 @@ bool redis_conn_use(struct redis_conn *, const struct redis_address *, bool mast
 void redis_conn_aim(struct redis_conn *, const struct redis_address *, bool master_only);
 
 bool redis_conn_is_ready(const struct redis_conn *);
+/* It was given up for a reply beyond `reply_max`: the one to the oldest command that has none.
+ * Until the next attempt. */
+bool redis_conn_was_too_large(const struct redis_conn *);
 
 /* Appends a command; redis_conn_flush() writes what was appended as far as the socket takes it now
  * (the rest follows by itself). false: it is not ready, or out of memory, and then the connection

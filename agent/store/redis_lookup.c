@@ -8,13 +8,17 @@
 #include <string.h>
 
 enum {
-	NAMES_MAX = 64, /* of one HMGET */
+	NAMES_MAX = 64,   /* of one HMGET */
+	VALUE_MAX = 3900, /* bytes of a value that fits there whatever the others are */
 	BYTES_MAX = 16 * 1024,
 	BATCHES_MAX = 16,
 	REDIRECTS_MAX = 8, /* of one HMGET */
 	NOWHERE = 255,     /* no place in the batch: on no tier */
 };
 static_assert(NAMES_MAX <= NOWHERE, "a place is a byte");
+static_assert((int)NAMES_MAX * ((int)VALUE_MAX + 2 * (int)sizeof(redisReply) + 16) <=
+		      (int)NODE_ASK_REPLY_MAX,
+	"no value that is far too long for a tier ends the connection");
 static_assert(
 	(int)BYTES_MAX > 2 * (int)REDIS_LOOKUP_NAME_MAX, "an empty batch has room for anybody");
 
@@ -345,6 +349,16 @@ static bool read_tier(const redisReply *r, struct tier_text *out)
 	return true;
 }
 
+/* It is no tier that a rule could know. */
+static void tell_of_long(const struct batch *b, unsigned i, size_t bytes)
+{
+	struct str name = { b->bytes + b->name[i].at, b->name[i].n };
+
+	log_warning_every(ERROR_LOG_EVERY, "tier_too_long",
+		KV_Z("key", redis_tiers_key(b->lookup->tiers)), KV_STR("field", name),
+		KV_INT("bytes", bytes), KV_INT("most", TIER_NAME_MAX));
+}
+
 static bool read_tiers(struct batch *b, const redisReply *r)
 {
 	if (r->type != REDIS_REPLY_ARRAY || r->elements != b->n)
@@ -352,6 +366,9 @@ static bool read_tiers(struct batch *b, const redisReply *r)
 	for (unsigned i = 0; i < b->n; i++)
 		if (!read_tier(r->element[i], &b->tier[i]))
 			return false;
+	for (unsigned i = 0; i < b->n; i++)
+		if (b->tier[i].length > TIER_NAME_MAX)
+			tell_of_long(b, i, (size_t)r->element[i]->len);
 	return true;
 }
 

@@ -19,9 +19,8 @@ enum {
 	SENT_MAX = 256,      /* replies that are still to come */
 	SPARE = 16,          /* of these, for what is not asked from outside */
 	FAILURES_MAX = 3,    /* in a row, and the breaker opens */
-	REPLY_MAX = 16 * 1024,
 };
-static_assert(REDIS_REPLY_MAX < REPLY_MAX - 1024, "the largest reply is within bounds");
+static_assert((int)REDIS_REPLY_MAX < (int)NODE_ASK_REPLY_MAX, "the largest reply is within bounds");
 
 /* A server that says nothing for so long (or some timeouts) hangs. */
 #define HANG_LEAST      (100 * USEC_PER_MSEC)
@@ -29,6 +28,8 @@ static_assert(REDIS_REPLY_MAX < REPLY_MAX - 1024, "the largest reply is within b
 #define OPEN_LEAST      (1 * USEC_PER_SEC)
 #define IDLE_ASK_EVERY  (1 * USEC_PER_SEC)
 #define ERROR_LOG_EVERY (10 * USEC_PER_SEC)
+#define TOO_LARGE_PAUSE (10 * USEC_PER_SEC)
+#define TOO_LARGE_HINT  "a value in the tiers hash may be no tier's name; HSTRLEN tells its length"
 
 enum health {
 	HEALTH_AWAY,   /* no connection */
@@ -70,6 +71,7 @@ struct redis_node {
 	unsigned probes;     /* in the ring */
 	bool script_is_sent; /* in the ring */
 	usec_t probe_at, probe_delay, heard_at;
+	usec_t asks_from; /* nothing is to be asked before */
 	uint64_t seed;
 
 	struct redis_addresses addresses;
@@ -575,10 +577,16 @@ static void on_ready(void *owner)
 static void on_lost(void *owner, const char *why)
 {
 	struct redis_node *n = owner;
+	struct now now = clock_read();
+	/* Whoever asked may have given up since: it is what was asked that counts. */
+	bool for_ask = redis_conn_was_too_large(n->conn) && n->sent_n &&
+		       n->sent[n->sent_at].kind == KIND_ASK;
 
+	if (for_ask)
+		n->asks_from = now.steady + TOO_LARGE_PAUSE;
 	set_health(n, HEALTH_AWAY);
-	tell_away(n, why, NULL);
-	drop_all(n, clock_read());
+	tell_away(n, why, for_ask ? TOO_LARGE_HINT : NULL);
+	drop_all(n, now);
 }
 
 /* The next address in the list, when it has been tried in vain. */
@@ -702,7 +710,7 @@ bool redis_node_ask(struct redis_node *n, struct node_ask *a, unsigned argc, con
 {
 	usec_t now = clock_steady();
 
-	if (window(n) == 0 || n->sent_n > SENT_MAX - SPARE)
+	if (window(n) == 0 || n->sent_n > SENT_MAX - SPARE || now < n->asks_from)
 		return false;
 	if ((a->asking && !send_asking(n, now)) ||
 		!redis_conn_send(n->conn, argc, argv, argv_bytes))
@@ -770,7 +778,7 @@ struct redis_node *redis_node_new(const struct redis_settings *settings, bool on
 		.script = redis_script,
 		.script_bytes = redis_script_bytes,
 		.sha1 = redis_script_sha1,
-		.reply_max = REPLY_MAX,
+		.reply_max = NODE_ASK_REPLY_MAX,
 	};
 	memcpy(c.username, settings->username, sizeof c.username);
 	memcpy(c.password, settings->password, sizeof c.password);

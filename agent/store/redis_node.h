@@ -57,6 +57,9 @@ void node_calls_fini(struct node_calls *); /* after all are back */
 
 /* ---- other commands ---- */
 
+/* Bytes of a reply to one, and its elements in memory. */
+enum { NODE_ASK_REPLY_MAX = 256 * 1024 };
+
 /* The asker's: zeroed, with `done`. It must stay until that is called. */
 struct node_ask {
 	usec_t at; /* steady: since when it has been waiting; 0: from now on, and then it says so */
@@ -118,7 +121,8 @@ void redis_node_send(struct redis_node *);
 
 /* Sends a command, ended as a call of the script is: within redis_settings.timeout (which counts as
  * a failure, towards the breaker), and by a loss of the connection. false: not sent, `done` is not
- * called. A reply of more than 15 kB ends the connection. redis_node_send() flushes it. */
+ * called. A reply beyond NODE_ASK_REPLY_MAX ends the connection, and for ten seconds nothing is
+ * sent: who asks the same again would end the next one. redis_node_send() flushes it. */
 bool redis_node_ask(struct redis_node *, struct node_ask *, unsigned argc, const char *argv[],
 	size_t argv_bytes[]);
 

@@ -6,6 +6,7 @@ machine adds, and so shows that it comes, not how fast.
 """
 
 import hashlib
+import re
 import time
 
 import pytest
@@ -366,14 +367,42 @@ def test_one_that_is_no_hash(run, redis):
     becomes(a, "gold", user="alice")
 
 
-def test_values_without_end(run, redis):
-    """What is no tier's name, but a megabyte, takes no limit away for long."""
-    redis("HSET", HASH, "mad", "x" * 1000000, "alice", "premium")
-    a = watched(run(rules=tiered(), top=redis.group()))
+def opened(client):
+    """Connections since Redis began."""
+    return int(re.search(r"total_connections_received:(\d+)", client("INFO", "stats").decode())[1])
+
+
+def test_values_that_are_no_tiers_names(run, redis):
+    """As many as are looked up at once, of some thousand bytes each: tiers that no rule knows, and the
+    connection stays."""
+    redis("HSET", HASH, "alice", "premium", *sum(([f"u{i}", "x" * 3900] for i in range(128)), []))
+    a = watched(run(rules=tiered(), agent="threads = 1;", top=redis.group()))
     assert tier(a, user="alice") == "premium"
-    for _ in range(20):
+    with redis.client() as look, a.connect() as c:
+        before = opened(look)
+        acks = c.batch([message("check", {"user": f"u{i}", "cost": 0}) for i in range(128)], 128)
+        assert opened(look) == before
+    assert {x["tier"] for x in acks} == {"x" * 63} and {x["limit"] for x in acks} == {9}
+    assert {x["reason"] for x in acks} == {"ok"}
+    lines = said(a, "tier_too_long")
+    assert len(lines) == 1 and "bytes=3900" in lines[0] and "field=u" in lines[0]
+
+
+def test_values_without_end(run, redis):
+    """What is no tier's name, but a megabyte, ends the connection. Then nobody is asked for tiers for a
+    while: limits are not away for long, and the next connection does not end by the same."""
+    redis("HSET", HASH, "mad", "x" * 1000000, "alice", "premium")
+    a = watched(run(rules=tiered(), agent="threads = 1;", top=redis.group()))
+    assert tier(a, user="alice") == "premium"
+    with redis.client() as look:
+        before = opened(look)
         a.check(user="mad", cost=0)
-    until(lambda: a.check(user="carol", cost=0)["reason"] == "ok", "Redis")
+        for i in range(20):
+            until(lambda: a.check(user=f"u{i}", cost=0)["reason"] == "ok", "Redis")
+            assert tier(a, user="mad") == "anonymous"
+        assert opened(look) - before == 1
+    assert tier(a, user="alice") == "premium", "as it was remembered"
+    assert "HSTRLEN" in said(a, "store_degraded")[0]
 
 
 # --- what it may -----------------------------------------------------------------------------
