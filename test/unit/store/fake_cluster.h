@@ -4,6 +4,7 @@
 #define TEST_STORE_FAKE_CLUSTER_H
 
 #include "rig.h"
+#include "ports.h"
 #include "store/redis_script.h"
 #include "store/redis_slot.h"
 
@@ -28,7 +29,7 @@ enum fake_mode {
 	FAKE_IMPORTS,  /* serves who says ASKING, else MOVED to `other` */
 	FAKE_TRYAGAIN, /* `times`, then it serves */
 	FAKE_SAYS,     /* `error` */
-	FAKE_CLOSES,   /* in the middle of a call */
+	FAKE_CLOSES,   /* serves `times`, and then closes in the middle of a call */
 };
 
 struct fake_node {
@@ -127,7 +128,9 @@ static bool fake_call(struct fake_node *me, struct fake_client *c, const redisRe
 		fake_serve(c, call, keys, true);
 		return true;
 	case FAKE_CLOSES:
-		return false;
+		if (me->times-- <= 0)
+			return false;
+		break;
 	case FAKE_SAYS:
 		n = snprintf(text, sizeof text, "-%s\r\n", me->error);
 		break;
@@ -226,14 +229,11 @@ static void fake_node_start(struct fake_node *me)
 	struct sockaddr_in a = { .sin_family = AF_INET,
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
 		.sin_port = htons(me->port) };
-	socklen_t size = sizeof a;
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
 	(void)setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
 	assert_int_equal(listen(listener, 16), 0);
-	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &size), 0);
-	me->port = ntohs(a.sin_port);
 	pid_t parent = getpid(), pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
@@ -259,14 +259,17 @@ static void fake_start(void)
 {
 	fake = mmap(NULL, sizeof *fake, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(fake != MAP_FAILED);
-	for (unsigned i = 0; i < FAKE_NODES; i++)
+	for (unsigned i = 0; i < FAKE_NODES; i++) {
+		fake->node[i].port = reserve_port();
 		fake_node_start(&fake->node[i]);
+	}
 }
 
 static void fake_stop(void)
 {
 	for (unsigned i = 0; i < FAKE_NODES; i++)
 		fake_node_stop(&fake->node[i]);
+	release_ports();
 	munmap(fake, sizeof *fake);
 }
 

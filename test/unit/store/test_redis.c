@@ -6,6 +6,7 @@
  * a deadline that no machine misses (PATIENT); and what is to come is waited for (UNTIL()). */
 #include "base/log.h"
 #include "rig.h"
+#include "ports.h"
 #include "store/redis.h"
 #include "store/redis_hub.h"
 #include "store/redis_script.h"
@@ -13,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -99,33 +99,6 @@ static void server_stop(void)
 	}
 	server = 0;
 	(void)unlink(path);
-}
-
-/* ---- ports ---- */
-
-/* Free now, and nobody else's until release_ports(): it is bound, and only who says SO_REUSEADDR,
- * as Redis does, may listen there. */
-static int reserved[8];
-static unsigned reserved_n;
-
-static uint16_t reserve_port(void)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t n = sizeof a;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
-
-	assert_true(reserved_n < sizeof reserved / sizeof *reserved);
-	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
-	reserved[reserved_n++] = fd;
-	return ntohs(a.sin_port);
-}
-
-static void release_ports(void)
-{
-	while (reserved_n)
-		close(reserved[--reserved_n]);
 }
 
 /* ---- a store and those who ask it ---- */
