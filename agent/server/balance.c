@@ -9,18 +9,24 @@ enum {
 	CROWDED = 200,   /* of the time that they want to run, they wait for cores */
 	PAYS = 1100,     /* answered, against before */
 	NO_LOSS = 950,   /* about as much */
+	HURTS = 850,     /* so much less that nobody has to look longer */
 };
 
 #define SATURATED_FOR (200 * USEC_PER_MSEC)
 #define DOUBTED_FOR   (1 * USEC_PER_SEC)
 #define LOOSE_FOR     (2 * USEC_PER_SEC)
 #define EVEN_EVERY    (1 * USEC_PER_SEC)
-/* A trial: until what moved is there, and then so long that what is answered can be compared. */
-#define SETTLE  (100 * USEC_PER_MSEC)
-#define MEASURE (300 * USEC_PER_MSEC)
-/* A trial that fails costs a part of its 400 ms: so it comes ever more rarely. */
-#define REST_MIN (1 * USEC_PER_SEC)
-#define REST_MAX (64 * USEC_PER_SEC)
+#define STEP_EVERY    (100 * USEC_PER_MSEC)
+/* A trial: until what moved is there, and then so long that what is answered can be compared; where
+ * it hurts, a glance is enough. */
+#define TRIAL_STEP_EVERY (20 * USEC_PER_MSEC)
+#define SETTLE           (40 * USEC_PER_MSEC)
+#define GLANCE           (60 * USEC_PER_MSEC)
+#define MEASURE          (300 * USEC_PER_MSEC)
+/* A trial that fails has cost something: so it comes ever more rarely. */
+#define REST_MIN   (2 * USEC_PER_SEC)
+#define REST_MAX   (64 * USEC_PER_SEC)
+#define REST_TIMES 4
 
 struct totals {
 	uint64_t wait, want;
@@ -59,9 +65,9 @@ static uint64_t rate(uint64_t answered, usec_t time)
 	return time > 0 ? answered * (uint64_t)USEC_PER_SEC / (uint64_t)time : 0;
 }
 
-static usec_t twice(usec_t rest)
+static usec_t longer(usec_t rest)
 {
-	return rest * 2 > REST_MAX ? REST_MAX : rest * 2;
+	return rest * REST_TIMES > REST_MAX ? REST_MAX : rest * REST_TIMES;
 }
 
 static void forget_signs(struct balance *b)
@@ -209,7 +215,7 @@ static void on_loose(struct balance *b, struct totals t, usec_t now)
 static void rest_from_more(struct balance *b, usec_t now)
 {
 	b->more_at = now + b->more_rest;
-	b->more_rest = twice(b->more_rest);
+	b->more_rest = longer(b->more_rest);
 }
 
 static void judge_more(struct balance *b, uint64_t gain, usec_t now)
@@ -240,7 +246,7 @@ static unsigned judge_fewer(struct balance *b, const struct balance_load *load, 
 		return 0;
 	}
 	b->fewer_at = now + b->fewer_rest;
-	b->fewer_rest = twice(b->fewer_rest);
+	b->fewer_rest = longer(b->fewer_rest);
 	if (b->active_before == b->grown_to)
 		b->more_rest = REST_MIN; /* the last step up pays */
 	unsigned most = 0;
@@ -264,10 +270,13 @@ static unsigned on_trial(struct balance *b, const struct balance_load *load, str
 	}
 	b->waited += t.wait;
 	b->wanted += t.want;
-	if (now - b->measured < MEASURE)
+	usec_t measured = now - b->measured;
+	if (measured < GLANCE)
 		return 0;
-	uint64_t after = rate(answered - b->answered_measured, now - b->measured);
+	uint64_t after = rate(answered - b->answered_measured, measured);
 	uint64_t gain = b->rate_before ? after * WHOLE / b->rate_before : WHOLE;
+	if (measured < MEASURE && gain >= HURTS)
+		return 0;
 	enum balance_trial trial = b->trial;
 	b->trial = TRIAL_NONE;
 	if (trial == TRIAL_FEWER)
@@ -291,4 +300,9 @@ unsigned balance_step(struct balance *b, const struct balance_load *load, uint64
 			on_loose(b, t, now);
 	}
 	return n ? n : gather(b, load, move);
+}
+
+usec_t balance_interval(const struct balance *b)
+{
+	return b->trial == TRIAL_NONE ? STEP_EVERY : TRIAL_STEP_EVERY;
 }

@@ -54,9 +54,13 @@ struct balance {
 /* One worker is active. 1 .. WORKERS_MAX workers. */
 void balance_init(struct balance *, unsigned workers);
 
-/* Call it ten times a second or so. `load`: of each worker; `answered`: what all have answered
- * since the start. Fills `move` (room for one for each worker), and returns how many. */
+/* `load`: of each worker; `answered`: what all have answered since the start. Fills `move` (room
+ * for one for each worker), and returns how many. */
 unsigned balance_step(struct balance *, const struct balance_load *load, uint64_t answered,
 	usec_t now, struct balance_move *move);
+
+/* When the next step should be, from the last one on: soon in a trial, so that one that costs much
+ * ends at once. */
+usec_t balance_interval(const struct balance *);
 
 #endif

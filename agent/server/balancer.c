@@ -13,12 +13,14 @@ struct member {
 	bool is_behind; /* and had at the one before */
 };
 
+#define MAIL_EVERY (100 * USEC_PER_MSEC)
+
 struct balancer {
 	struct balance balance;
 	unsigned n, cores;
 	bool measures; /* false: connections are spread over all, and stay */
 	bool may_busy_poll;
-	usec_t measured_at;
+	usec_t measured_at, mail_at;
 	struct member member[];
 };
 
@@ -117,14 +119,18 @@ static void move_connections(struct balancer *b, usec_t now)
 			"active_threads", KV_INT("from", before), KV_INT("to", b->balance.active));
 }
 
-void balancer_tick(struct balancer *b, usec_t now)
+usec_t balancer_tick(struct balancer *b, usec_t now)
 {
-	for (unsigned i = 0; i < b->n; i++)
-		look_at_mail(&b->member[i]);
+	if (now - b->mail_at >= MAIL_EVERY) {
+		b->mail_at = now;
+		for (unsigned i = 0; i < b->n; i++)
+			look_at_mail(&b->member[i]);
+	}
 	if (b->n == 1 || !b->measures)
-		return;
+		return MAIL_EVERY;
 	move_connections(b, now);
 	allow_busy_poll(b);
+	return balance_interval(&b->balance);
 }
 
 /* The one with the fewest connections of [from, to). */

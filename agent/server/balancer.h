@@ -13,8 +13,8 @@ struct balancer;
 struct balancer *balancer_new(struct worker *const *, unsigned n, unsigned cores);
 void balancer_free(struct balancer *); /* NULL is fine */
 
-/* Ten times a second; not while stopping. */
-void balancer_tick(struct balancer *, usec_t now);
+/* Not while stopping. Returns after how long it wants to be called again. */
+usec_t balancer_tick(struct balancer *, usec_t now);
 
 /* For a new connection. NULL: all mailboxes are full. */
 struct worker *balancer_choose(const struct balancer *);

@@ -33,7 +33,7 @@ struct control {
 	struct control_args args;
 	struct ev_loop *loop;
 	ev_signal on_term, on_int, on_hup, on_usr1;
-	ev_timer tick, drain, watchdog;
+	ev_timer tick, balance, drain, watchdog;
 	ev_async bell; /* a worker is done */
 	enum control_phase phase;
 	struct snapshot *snapshot;
@@ -494,8 +494,6 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct control *c = timer->data;
 	struct now now = clock_read();
 	read_events(c);
-	if (c->phase == CONTROL_RUN || c->phase == CONTROL_DRAIN)
-		balancer_tick(c->balancer, now.steady);
 	if (++c->ticks % TICKS_A_SECOND)
 		return;
 	sum_up_denials(c);
@@ -507,6 +505,19 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		c->stats_at = now.steady;
 		log_stats(c, LOG_LEVEL_DEBUG, "stats");
 	}
+}
+
+static void on_balance(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	(void)revents;
+	struct control *c = timer->data;
+	if (c->phase != CONTROL_RUN && c->phase != CONTROL_DRAIN) {
+		ev_timer_stop(loop, timer);
+		return;
+	}
+	usec_t next = balancer_tick(c->balancer, clock_read().steady);
+	timer->repeat = (double)next / (double)USEC_PER_SEC;
+	ev_timer_again(loop, timer);
 }
 
 /* Four times in the interval: one late answer of a worker is not the end yet. */
@@ -678,6 +689,9 @@ static void watch_all(struct control *c)
 	ev_timer_init(&c->tick, on_tick, 1. / TICKS_A_SECOND, 1. / TICKS_A_SECOND);
 	c->tick.data = c;
 	ev_timer_start(c->loop, &c->tick);
+	ev_timer_init(&c->balance, on_balance, 1. / TICKS_A_SECOND, 1. / TICKS_A_SECOND);
+	c->balance.data = c;
+	ev_timer_start(c->loop, &c->balance);
 	ev_timer_init(&c->drain, on_drained, 0., 0.);
 	c->drain.data = c;
 	double watchdog = (double)service_watchdog() / (double)USEC_PER_SEC / 4.;
