@@ -96,7 +96,7 @@ else
 	echo "$packages" | sed 's/^/    /'
 fi
 
-for port in 8080 9600; do
+for port in 8080 9600 9601; do
 	if curl -s -o /dev/null --max-time 2 http://127.0.0.1:$port/ || [ $? != 7 ]; then
 		fail "something listens on 127.0.0.1:$port already; stop it, and start this again"
 	fi

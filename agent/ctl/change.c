@@ -194,8 +194,9 @@ int ctl_reload(struct ctl *c)
 		(void)ctl_fail(0, "%s:%lld: warning: %s", ctl_text(w, "file"),
 			(long long)ctl_int(w, "line"), ctl_text(w, "message"));
 	}
-	say(c, "generation %lld: %s", (long long)ctl_int(answer, "generation"),
-		ctl_text(answer, "changed"));
+	const char *changed = ctl_text(answer, "changed");
+	say(c, "generation %lld: %s%s", (long long)ctl_int(answer, "generation"), changed,
+		strcmp(changed, "nothing") == 0 ? " has changed" : "");
 	json_decref(answer);
 	return CTL_DONE;
 }

@@ -115,7 +115,7 @@ static void add_row(struct table *t, const json_t *o)
 	subject_of(o, subject, sizeof subject);
 	table_put(t, subject);
 	table_put(t, what);
-	table_put(t, at ? text_instant(at, until) : "removed");
+	table_put(t, at ? text_instant(at, until) : "it is removed");
 	table_put(t, ctl_text(o, "who"));
 	table_put(t, ctl_text(o, "reason"));
 	free(what);

@@ -153,7 +153,8 @@ static int show_rule(const json_t *r)
 	json_t *v;
 
 	line("rule", "%s", ctl_text(r, "text"));
-	line("mode", "%s", ctl_text(r, "mode"));
+	/* With the switch; the settings below have the mode that the configuration says. */
+	line("mode now", "%s", ctl_text(r, "mode"));
 	(void)puts("");
 	json_object_foreach(json_object_get(r, "settings"), name, v)
 	{

@@ -43,6 +43,11 @@ static bool show_list(const json_t *list, const char *what, const char *title, s
 	char over[TEXT_MAX], sample[64] = "";
 	size_t i;
 
+	if (!json_array_size(items) && !ctl_int(list, "error")) {
+		(void)printf("no %s in the last %s\n", what,
+			text_seconds(ctl_int(list, "seconds"), over));
+		return true;
+	}
 	if (one_in > 1)
 		(void)snprintf(sample, sizeof sample, "; a sample, 1 in %lld", (long long)one_in);
 	(void)printf("%lld in %s%s; who is not here has at most %lld\n",
