@@ -241,18 +241,20 @@ static const struct rule *first_of(const struct rule *a, const struct rule *b)
 	return !a || (b && b < a) ? b : a;
 }
 
-/* The store was away. A denial by a limit's share is one like any other; the rest was decided by
- * the failure policy, and where that denies there is no limit to tell of. */
+/* The store was away. A denial by a limit's share is one like any other, and what could never pass
+ * is denied for that; the rest was decided by the failure policy, and where that denies there is no
+ * limit to tell of. */
 static struct decision decide_degraded(const struct plan *plan, struct decision by_shares)
 {
 	struct decision d = by_shares;
+	bool closed = plan->closed && by_shares.reason != REASON_OVERSIZE;
 
-	if (plan->closed)
+	if (closed)
 		d = (struct decision){ .deny = true,
 			.warn = by_shares.warn,
 			.shadow = by_shares.shadow,
 			.tag = by_shares.tag };
-	if (plan->closed || !d.deny)
+	if (closed || !d.deny)
 		d.reason = REASON_DEGRADED;
 	d.shadow = first_of(d.shadow, plan->closed_shadow);
 	d.tag = first_of(d.tag, plan->closed_tag);

@@ -16,6 +16,19 @@ static void close_rule(struct plan *plan, const struct rule *r)
 		plan->closed_tag = r;
 }
 
+/* That is so whatever the store would say. */
+static bool never_passes(const struct take *t)
+{
+	return (t->cost ? t->cost : 1) > t->limit->quota.capacity;
+}
+
+static void keep(struct plan *plan, unsigned *kept, unsigned i)
+{
+	if (*kept != i)
+		plan->take[*kept] = plan->take[i];
+	(*kept)++;
+}
+
 void plan_fall_back(struct plan *plan)
 {
 	unsigned kept = 0;
@@ -26,15 +39,16 @@ void plan_fall_back(struct plan *plan)
 	for (unsigned i = 0; i < plan->n; i++) {
 		const struct limit *l = plan->take[i].limit;
 		switch (l->rule->on_failure) {
-		case ON_FAILURE_OPEN:
-			break;
 		case ON_FAILURE_CLOSED:
 			close_rule(plan, l->rule);
+			/* fall through */
+		case ON_FAILURE_OPEN:
+			if (never_passes(&plan->take[i]))
+				keep(plan, &kept, i);
 			break;
 		case ON_FAILURE_LOCAL:
-			if (kept != i)
-				plan->take[kept] = plan->take[i];
-			plan->take[kept++].limit = l->local;
+			plan->take[i].limit = l->local;
+			keep(plan, &kept, i);
 			break;
 		}
 	}

@@ -10,7 +10,8 @@
 #include "limit/decision.h"
 
 /* The store does not answer `plan`, which is as policy_plan() made it: takes of rules that are
- * `open` or `closed` go, the others are from now on of the limit's share. The caller has what is
+ * `open` or `closed` go, but for those that could never pass, which no store is needed for; those
+ * that are `local` are from now on of the limit's share. The caller has what is
  * left taken from memory (also where that is nothing), and then decides by plan->now. A rule that
  * enforces and is `closed` denies: plan->closed, and only rules that count denied requests are
  * charged then. */

@@ -72,6 +72,17 @@ def test_open(run):
         assert (answer["deny"], answer["reason"]) == (False, "degraded")
 
 
+@pytest.mark.parametrize("policy", ["open", "closed"])
+def test_what_could_never_pass_needs_no_store_to_be_denied(run, policy):
+    a = run(rules=rules(rule("none", match='{ tier = "out"; }', rate="0/day"), rule(rate="9/day")),
+            top=group(nowhere(), policy))
+    for args, name in (({"cost": 10}, "r"), ({"tier": "out"}, "none"), ({"tier": "out", "cost": 0}, "none")):
+        answer = a.check(args, user="u")
+        assert (answer["deny"], answer["reason"], answer["rule"], answer["retry_after"]) == (
+            True, "oversize", name, 0)
+    assert a.check(user="u", cost=9)["reason"] == "degraded"
+
+
 def test_closed(run):
     a = run(rules=rule(rate="2/day"), top=group(nowhere(), "closed"))
     for _ in range(3):

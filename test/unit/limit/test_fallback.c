@@ -265,6 +265,73 @@ static void test_too_much(void **state)
 	assert_int_equal(from_memory(&p, used).reason, REASON_OVERSIZE);
 }
 
+/* What is more than the limit needs no store to be denied, whatever the policy. */
+static void test_too_much_for_any_policy(void **state)
+{
+	static const struct {
+		const char *what;
+		enum on_failure policy;
+		enum kind kind;
+		uint32_t units;
+		int64_t cost;
+		bool deny;
+		enum reason reason;
+		bool shadow, tag;
+		int other; /* what a rule beside it is charged */
+	} row[] = {
+		{ "open, the most that could pass", O, ENFORCES, 10, 10, false, REASON_DEGRADED, 0,
+			0, 10 },
+		{ "open, one more", O, ENFORCES, 10, 11, true, REASON_OVERSIZE, 0, 0, 0 },
+		{ "open, a limit of nothing", O, ENFORCES, 0, 1, true, REASON_OVERSIZE, 0, 0, 0 },
+		{ "open, who asks of nothing", O, ENFORCES, 0, 0, true, REASON_OVERSIZE, 0, 0, 0 },
+		{ "open, who asks", O, ENFORCES, 10, 0, false, REASON_DEGRADED, 0, 0, 0 },
+		{ "open, watching", O, SHADOWS, 10, 11, false, REASON_DEGRADED, 1, 0, 11 },
+		{ "open, tagging", O, TAGS, 10, 11, false, REASON_DEGRADED, 0, 1, 11 },
+		{ "closed, the most that could pass", C, ENFORCES, 10, 10, true, REASON_DEGRADED, 0,
+			0, 0 },
+		{ "closed, one more", C, ENFORCES, 10, 11, true, REASON_OVERSIZE, 0, 0, 0 },
+		{ "closed, watching", C, SHADOWS, 10, 11, false, REASON_DEGRADED, 1, 0, 11 },
+		{ "local, one more", L, ENFORCES, 10, 11, true, REASON_OVERSIZE, 0, 0, 0 },
+	};
+	const uint32_t used[] = { 0, 0 };
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct plan p = { 0 };
+		one_rule(0, row[i].policy, row[i].kind, false, ALGORITHM_TOKEN_BUCKET, row[i].units,
+			row[i].units / 2);
+		one_rule(1, L, ENFORCES, false, ALGORITHM_TOKEN_BUCKET, 100, 50);
+		add(&p, 0, row[i].cost);
+		add(&p, 1, row[i].cost);
+		plan_fall_back(&p);
+		struct decision d = from_memory(&p, used);
+		if (d.deny != row[i].deny || d.reason != row[i].reason ||
+			d.shadow != (row[i].shadow ? &rule[0] : NULL) ||
+			d.tag != (row[i].tag ? &rule[0] : NULL) ||
+			charged(&p, 1, used) != row[i].other)
+			fail_msg("%s: deny %d %s, charged %d", row[i].what, d.deny,
+				reason_name(d.reason), charged(&p, 1, used));
+		if (d.reason == REASON_OVERSIZE) {
+			assert_int_equal(d.retry_after, 0);
+			assert_int_equal(d.limit, row[i].policy == L ? 5 : row[i].units);
+		}
+	}
+}
+
+/* Nor does it matter who else denies. */
+static void test_too_much_is_told_before_closed(void **state)
+{
+	const uint32_t used[] = { 0, 0 };
+	struct plan p = { 0 };
+	(void)state;
+	one_rule(0, C, ENFORCES, false, ALGORITHM_TOKEN_BUCKET, 100, 50);
+	one_rule(1, O, ENFORCES, false, ALGORITHM_TOKEN_BUCKET, 10, 5);
+	add(&p, 0, 11);
+	add(&p, 1, 11);
+	plan_fall_back(&p);
+	struct decision d = from_memory(&p, used);
+	assert_true(d.deny && d.reason == REASON_OVERSIZE && d.reported->limit->rule == &rule[1]);
+}
+
 static void test_cost_0_asks(void **state)
 {
 	const uint32_t full[] = { 5 }, none[] = { 0 };
@@ -398,6 +465,8 @@ int main(void)
 		cmocka_unit_test(test_every_combination),
 		cmocka_unit_test(test_rules_that_differ),
 		cmocka_unit_test(test_too_much),
+		cmocka_unit_test(test_too_much_for_any_policy),
+		cmocka_unit_test(test_too_much_is_told_before_closed),
 		cmocka_unit_test(test_cost_0_asks),
 		cmocka_unit_test(test_what_is_mirrored),
 		cmocka_unit_test(test_warming),
