@@ -18,13 +18,18 @@ struct denial {
 };
 
 struct deny_cache {
+	bool refunds;
 	uint32_t tag[SETS][WAYS]; /* of a denial's key; 0: nothing is here */
 	struct denial denial[SETS][WAYS];
 };
 
-struct deny_cache *deny_cache_new(void)
+struct deny_cache *deny_cache_new(bool refunds)
 {
-	return calloc(1, sizeof(struct deny_cache));
+	struct deny_cache *c = calloc(1, sizeof *c);
+
+	if (c)
+		c->refunds = refunds;
+	return c;
 }
 
 void deny_cache_free(struct deny_cache *c)
@@ -122,8 +127,12 @@ void deny_cache_note(struct deny_cache *c, const struct plan *plan, usec_t asked
 	}
 }
 
-/* Units of a leased limit that nobody spent come back before time has drained it. */
-#define LEASED_FOR USEC_PER_SEC
+/* Units may have come back before time has drained it. */
+static bool is_doubtful(
+	const struct deny_cache *c, const struct denial *d, const struct take *t, usec_t steady)
+{
+	return (c->refunds || t->limit->rule->lease > 0) && steady - d->asked > DENIAL_DOUBTED;
+}
 
 /* The remembered denial of one limit, if it still denies this cost: then its verdict. */
 static bool answer(struct deny_cache *c, struct take *t, usec_t steady, struct now *now)
@@ -141,11 +150,8 @@ static bool answer(struct deny_cache *c, struct take *t, usec_t steady, struct n
 	usec_t at = d->at + (steady - d->asked);
 	struct now then = { .steady = at, .utc = at };
 	struct bucket state = bucket_read(q, &d->state, then);
-	if (t->limit->rule->lease > 0 && steady - d->asked > LEASED_FOR) {
-		c->tag[set][way] = 0;
-		return false;
-	}
-	if (steady < d->asked || bucket_admits(q, &state, d->cost, then)) {
+	if (is_doubtful(c, d, t, steady) || steady < d->asked ||
+		bucket_admits(q, &state, d->cost, then)) {
 		c->tag[set][way] = 0; /* over */
 		return false;
 	}

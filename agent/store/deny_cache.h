@@ -1,7 +1,15 @@
 /* What Redis has denied, remembered for as long as it would deny it again: a flood of one client
- * then costs Redis nothing. Other agents only ever add to a counter, so what denied with what was
- * counted then denies with what is counted now, until time has drained it: the arithmetic is
- * limit/algorithm.h's own, on the bucket as Redis knew it.
+ * then costs Redis nothing. What denied with what was counted then denies with what is counted now,
+ * until time has drained it, as long as others only add to a counter: the arithmetic is
+ * limit/algorithm.h's own, on the bucket as Redis knew it. They also give back, and then it may be
+ * wrong for DENIAL_DOUBTED at most, after which Redis is asked again:
+ *
+ *   lease     of a rule with a lease, blocks that were not spent
+ *   refund    in a cluster, of any limit, what a request was charged that another node denied
+ *
+ * What else makes a counter less is told by deny_cache_clear(): a reload, a reset, an override, and
+ * a lost connection, since who answers next may have been emptied, or lack the last writes. (Not
+ * told is who deletes keys by hand.)
  *
  * Not where a rule of the plan counts denied requests: those have to be told. Bounded: a new denial
  * takes an old one's place. One thread. */
@@ -12,10 +20,13 @@
 
 struct deny_cache;
 
-struct deny_cache *deny_cache_new(void); /* NULL: out of memory */
+#define DENIAL_DOUBTED USEC_PER_SEC
+
+/* `refunds`: others may give back what any limit was charged. NULL: out of memory. */
+struct deny_cache *deny_cache_new(bool refunds);
 void deny_cache_free(struct deny_cache *);
 
-/* After a reload, a reset or an override: nothing is remembered. */
+/* Nothing is remembered. */
 void deny_cache_clear(struct deny_cache *);
 
 /* Remembers which limits of `plan`, that Redis has answered, denied it. `asked`: steady time of

@@ -22,7 +22,7 @@ struct redis_store {
 	struct deny_cache *denied; /* what Redis would deny again; owned */
 	struct ledger *ledger;     /* what was taken ahead; owned */
 	struct leases *leases;     /* owned */
-	uint64_t lost;             /* connections, of which the ledger knows */
+	uint64_t lost;             /* connections, of which ledger and denials know */
 	struct ev_loop *loop;
 
 	bool of_cluster;
@@ -79,14 +79,16 @@ static void on_news(void *owner, const struct plan *here)
 	warm(owner, here, clock_read());
 }
 
-/* Who answers next may not know what is in hand. */
+/* Who answers next may not know what is in hand, nor what was denied. */
 static void look_for_losses(struct redis_store *s)
 {
 	uint64_t lost = redis_nodes_lost(s->nodes);
 
-	if (lost != s->lost)
-		ledger_disown(s->ledger);
+	if (lost == s->lost)
+		return;
 	s->lost = lost;
+	ledger_disown(s->ledger);
+	deny_cache_clear(s->denied);
 }
 
 /* What the ledger asked for has come, or it is not known what became of it. */
@@ -265,6 +267,7 @@ static enum store_rc ask(struct redis_store *s, struct plan *plan, struct now no
 	if (!is_open(s, &way, &well) || s->settling || s->waiting_checks == CHECKS_MAX ||
 		is_late(s, plan))
 		goto refuse;
+	look_for_losses(s);
 	/* (What is remembered does not show whether it works again.) */
 	if (well && deny_cache_answer(s->denied, plan, now.steady)) {
 		redis_count(&s->stats.remembered, 1);
@@ -398,7 +401,7 @@ struct redis_store *redis_store_new(const struct redis_settings *settings, struc
 	s->of_cluster = redis_hub_is_cluster(hub);
 	atomic_init(&s->stats.degraded, true);
 	s->nodes = redis_nodes_new(settings, &s->stats, hub, on_ended, s, loop);
-	s->denied = deny_cache_new();
+	s->denied = deny_cache_new(s->of_cluster);
 	s->ledger = ledger_new(settings->workers);
 	s->leases = s->ledger ? leases_new(s->ledger, on_news, s) : NULL;
 	if (s->nodes && settings->tiers)

@@ -125,6 +125,18 @@ def test_it_is_forgotten_at_reload(run, redis, asked):
     assert admitted(flood(a)) == 45
 
 
+def test_it_is_forgotten_when_redis_comes_back(run, tmp_path, ends):
+    """It may have been emptied, or be one that lacks the last writes: it is asked."""
+    server = ends(redisd.Server(tmp_path))
+    a = run(rules=rule(rate=f"5/{LONG}"), top=server.group(on_failure="open"))
+    flood(a)
+    assert a.check(user="u")["reason"] == "limited"
+    server.kill()
+    until(lambda: a.check(user="u")["reason"] == "degraded", "its absence to be seen")
+    server.start()
+    until(lambda: a.check(user="u")["reason"] == "ok", "the client to be let in")
+
+
 @pytest.mark.parametrize("algorithm", ["token-bucket", "sliding-window", "fixed-window"])
 def test_it_ends_when_redis_would_let_pass(run, redis, asked, algorithm):
     a = run(rules=rule(rate="4/4s", algorithm=f'"{algorithm}"'), top=redis.group())

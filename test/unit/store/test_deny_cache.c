@@ -53,7 +53,7 @@ static void it_denies_only_what_the_store_denies(void **state)
 		uint64_t seed = s * 7919;
 		usec_t t = 0;
 		struct memory_store *m = rig_store(1000, server_now(0));
-		struct deny_cache *c = deny_cache_new();
+		struct deny_cache *c = deny_cache_new(false);
 		assert_non_null(c);
 		for (unsigned step = 0; step < STEPS; step++) {
 			t += (usec_t)(rig_random(&seed) %
@@ -129,7 +129,7 @@ static void it_lasts_until_retry_after(void **state)
 	limits(l);
 	for (unsigned i = 0; i < 4; i++) {
 		struct memory_store *m = rig_store(1000, server_now(0));
-		struct deny_cache *c = deny_cache_new();
+		struct deny_cache *c = deny_cache_new(false);
 		usec_t t = 12345;
 		struct plan p = denied_plan(m, &l[i], 2, t, c);
 		usec_t until = p.take[0].verdict.retry_after;
@@ -146,6 +146,40 @@ static void it_lasts_until_retry_after(void **state)
 	}
 }
 
+/* Where others may give back, it is wrong for no longer than DENIAL_DOUBTED, however long the
+ * window. */
+static void it_is_doubted_where_units_may_come_back(void **state)
+{
+	static const struct {
+		const char *what;
+		bool refunds;
+		double lease;
+		bool doubted;
+	} row[] = {
+		{ "others only add", false, 0, false },
+		{ "a block may come back", false, 0.05, true },
+		{ "a charge may be refunded", true, 0, true },
+		{ "both", true, 0.05, true },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+		for (unsigned k = 0; k < 3; k++) {
+			static const enum algorithm algorithm[] = { ALGORITHM_TOKEN_BUCKET,
+				ALGORITHM_SLIDING_WINDOW, ALGORITHM_FIXED_WINDOW };
+			struct rig_limit l;
+			rig_limit(&l, algorithm[k], 10, 300 * USEC_PER_DAY, k ? 0 : 10);
+			l.rule.lease = row[i].lease;
+			struct memory_store *m = rig_store(1000, server_now(0));
+			struct deny_cache *c = deny_cache_new(row[i].refunds);
+			(void)denied_plan(m, &l, 1, 0, c);
+			assert_true(remembers(c, &l, 1, DENIAL_DOUBTED));
+			if (remembers(c, &l, 1, DENIAL_DOUBTED + 1) == row[i].doubted)
+				fail_msg("%s, algorithm %u", row[i].what, k);
+			deny_cache_free(c);
+			rig_close(m);
+		}
+}
+
 static void it_is_of_one_tier_and_forgets_when_told(void **state)
 {
 	(void)state;
@@ -153,7 +187,7 @@ static void it_is_of_one_tier_and_forgets_when_told(void **state)
 	limits(l);
 	rig_limit(&richer, ALGORITHM_TOKEN_BUCKET, 10, 10 * USEC_PER_SEC, 20);
 	struct memory_store *m = rig_store(1000, server_now(0));
-	struct deny_cache *c = deny_cache_new();
+	struct deny_cache *c = deny_cache_new(false);
 	(void)denied_plan(m, &l[0], 1, 0, c);
 	assert_true(remembers(c, &l[0], 1, 0));
 	assert_false(remembers(c, &richer, 1, 0));
@@ -187,7 +221,7 @@ static void it_remembers_a_flood_of_many(void **state)
 	struct rig_limit l[LIMITS];
 	unsigned found = 0;
 	limits(l);
-	struct deny_cache *c = deny_cache_new();
+	struct deny_cache *c = deny_cache_new(false);
 	for (uint64_t i = 0; i < MANY; i++)
 		flood_denies(c, &l[0], i);
 	for (uint64_t i = 0; i < MANY; i++)
@@ -211,6 +245,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_denies_only_what_the_store_denies),
 		cmocka_unit_test(it_lasts_until_retry_after),
+		cmocka_unit_test(it_is_doubted_where_units_may_come_back),
 		cmocka_unit_test(it_is_of_one_tier_and_forgets_when_told),
 		cmocka_unit_test(it_remembers_a_flood_of_many),
 	};
