@@ -163,6 +163,7 @@ void conn_attach(struct conn *c, struct conns *all)
 void conn_detach(struct conn *c)
 {
 	struct conns *all = c->all;
+	forget_dirty(c); /* its answers may have gone with what waited for its peer */
 	ev_io_stop(all->loop, &c->reader);
 	ev_io_stop(all->loop, &c->writer);
 	*c->link = c->next;
@@ -178,7 +179,6 @@ static void conn_free(struct conn *c)
 {
 	struct conns *all = c->all;
 	abandon_checks(c);
-	forget_dirty(c);
 	conn_detach(c);
 	(void)close(c->fd);
 	buffer_put(&all->pool, c->in);

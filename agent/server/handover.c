@@ -55,7 +55,7 @@ static bool push(struct conns *to, struct conn *c)
 bool conn_hand_over(struct conn *c)
 {
 	struct conns *from = c->all, *to = c->leaving;
-	assert(!c->checks_n && !c->is_dirty);
+	assert(!c->checks_n);
 	c->leaving = NULL;
 	if (from->stopping_since)
 		return false;

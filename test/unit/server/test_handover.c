@@ -28,6 +28,8 @@ struct side {
 	struct metrics metrics;
 	struct test_store store;
 	struct conns conns;
+	ev_check woken;
+	uint32_t *lets_go; /* as the loop wakes up, before it looks at sockets; NULL: nothing */
 };
 
 struct fixture {
@@ -75,6 +77,31 @@ static void let_all_go(struct side *s)
 		decide_now(plan, clock_read());
 		plan->done(plan);
 	}
+}
+
+static uint32_t random_below(uint32_t *seed, uint32_t n)
+{
+	*seed = *seed * 1664525 + 1013904223;
+	return (uint32_t)((uint64_t)*seed * n >> 32);
+}
+
+static void let_some_go(struct side *s, uint32_t *seed)
+{
+	for (unsigned n = random_below(seed, s->store.n + 1); n; n--) {
+		struct plan **at = &s->store.plan[random_below(seed, s->store.n)], *plan = *at;
+		*at = s->store.plan[--s->store.n];
+		decide_now(plan, clock_read());
+		plan->done(plan);
+	}
+}
+
+static void on_woken(struct ev_loop *loop, ev_check *check, int revents)
+{
+	(void)loop;
+	(void)revents;
+	struct side *s = check->data;
+	if (s->lets_go)
+		let_some_go(s, s->lets_go);
 }
 
 static void turn(struct side *s)
@@ -162,9 +189,11 @@ static void expect_nothing(struct fixture *f, unsigned i)
 
 static void connect_peer(struct fixture *f, struct side *s, unsigned i)
 {
-	int pair[2];
+	int pair[2], small = 4096;
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+	/* So that answers soon wait for their peer. */
+	assert_int_equal(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
 	if (f->peer[i] >= 0)
 		(void)close(f->peer[i]);
 	atomic_fetch_add(&s->conns.open, 1);
@@ -188,6 +217,10 @@ static void side_init(struct fixture *f, struct side *s)
 	s->store.base.ops = &ops;
 	assert_true(conns_init(&s->conns, s->loop, f->snapshot, &s->store.base, &s->metrics, NULL));
 	s->conns.epoll = epoll;
+	ev_check_init(&s->woken, on_woken);
+	ev_set_priority(&s->woken, EV_MAXPRI);
+	s->woken.data = s;
+	ev_check_start(s->loop, &s->woken);
 }
 
 static void side_fini(struct side *s)
@@ -398,10 +431,6 @@ static void unsent_answers_go_with_it(void **state)
 	uint64_t asked = 0, answered = 0;
 	static uint8_t unread[BYTES], seen[BYTES];
 	size_t unread_n = 0;
-	int small = 4096;
-	/* Its end's buffer, before anything is in it: so that there is more than the socket holds.
-	 */
-	assert_int_equal(setsockopt(f->peer[0], SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
 	say_hello(f, &f->a, 0);
 	for (unsigned quiet = 0; quiet < 20 && asked < BYTES;) {
 		size_t n = put_notify(bytes, 256, asked, 0);
@@ -437,6 +466,116 @@ static void unsent_answers_go_with_it(void **state)
 		turn(&f->b);
 	}
 	assert_int_equal(answered, asked);
+}
+
+/* What a peer was asked and told, over all the loops that it came to. */
+struct ledger {
+	uint64_t asked, answered;
+	size_t unread_n;
+	uint8_t unread[BYTES], seen[BYTES];
+};
+
+static void take_answers(struct fixture *f, unsigned i, struct ledger *l, size_t most)
+{
+	size_t room = sizeof l->unread - l->unread_n;
+	ssize_t n = recv(f->peer[i], l->unread + l->unread_n, most < room ? most : room, 0);
+	const uint8_t *p = l->unread;
+	struct frame frame;
+	enum spop_status status;
+	l->unread_n += n > 0 ? (size_t)n : 0;
+	while (frame_next(&p, l->unread + l->unread_n, sizeof l->unread, &frame, &status) ==
+		FRAME_OK) {
+		assert_int_equal(frame.type, FRAME_ACK);
+		assert_true(frame.stream_id < l->asked);
+		assert_int_equal(l->seen[frame.stream_id]++, 0);
+		l->answered++;
+	}
+	l->unread_n -= (size_t)(p - l->unread);
+	memmove(l->unread, p, l->unread_n);
+}
+
+static void ask_some(struct fixture *f, unsigned i, struct ledger *l, unsigned most)
+{
+	uint8_t bytes[256];
+	for (unsigned n = 0; n < most && l->asked < BYTES; n++) {
+		size_t length = put_notify(bytes, sizeof bytes, l->asked, 0);
+		if (send(f->peer[i], bytes, length, MSG_NOSIGNAL) != (ssize_t)length)
+			return;
+		l->asked++;
+	}
+}
+
+static void move_some(struct fixture *f, uint32_t *seed)
+{
+	struct side *from = random_below(seed, 2) ? &f->a : &f->b;
+	struct side *to = from == &f->a ? &f->b : &f->a;
+	conns_give(&from->conns, &to->conns, random_below(seed, 2) ? 1000 : 500);
+	if (random_below(seed, 2))
+		fetch(to);
+}
+
+/* Anything in any order; the store's answers come as a loop wakes up, beside what sockets have to
+ * say in the same turn, or between two. */
+static void whatever_comes_when(struct fixture *f, uint32_t seed)
+{
+	static struct ledger ledger[PEERS];
+	memset(ledger, 0, sizeof ledger);
+	f->a.lets_go = f->b.lets_go = NULL;
+	for (unsigned i = 0; i < PEERS; i++) {
+		connect_peer(f, &f->a, i);
+		say_hello(f, &f->a, i);
+	}
+	f->a.lets_go = f->b.lets_go = &seed;
+	for (unsigned step = 0; step < 600; step++) {
+		unsigned i = random_below(&seed, PEERS);
+		struct side *s = random_below(&seed, 2) ? &f->a : &f->b;
+		switch (random_below(&seed, 8)) {
+		case 0:
+		case 1:
+			ask_some(f, i, &ledger[i], 1 + random_below(&seed, 400));
+			break;
+		case 2:
+			take_answers(f, i, &ledger[i], 1 + random_below(&seed, BYTES));
+			break;
+		case 3:
+			move_some(f, &seed);
+			break;
+		case 4:
+			let_some_go(s, &seed);
+			break;
+		default:
+			turn(s);
+		}
+	}
+	f->a.lets_go = f->b.lets_go = NULL;
+	for (unsigned n = 0; n < 100; n++) {
+		struct side *s = n % 2 ? &f->a : &f->b;
+		fetch(s);
+		let_all_go(s);
+		turn(s);
+		for (unsigned i = 0; i < PEERS; i++)
+			take_answers(f, i, &ledger[i], BYTES);
+	}
+	for (unsigned i = 0; i < PEERS; i++)
+		if (ledger[i].answered != ledger[i].asked)
+			fail_msg("peer %u: %u of %u answered", i, (unsigned)ledger[i].answered,
+				(unsigned)ledger[i].asked);
+}
+
+static void in_any_order(void **state)
+{
+	for (uint32_t seed = 1; seed <= 60; seed++) {
+		whatever_comes_when(*state, seed);
+		/* They go from where they are. */
+		for (unsigned i = 0; i < PEERS; i++) {
+			struct fixture *f = *state;
+			(void)close(f->peer[i]);
+			f->peer[i] = -1;
+			turn(&f->a);
+			turn(&f->b);
+		}
+		expect_at(*state, 0, 0);
+	}
 }
 
 static void a_shut_door(void **state)
@@ -600,6 +739,7 @@ int main(void)
 		TEST(what_the_store_has_comes_first),
 		TEST(who_goes_meanwhile_is_missed_by_nobody),
 		TEST(unsent_answers_go_with_it),
+		TEST(in_any_order),
 		TEST(a_shut_door),
 		TEST(who_stops_gives_nothing),
 		TEST(what_drains_there_drains_here),
