@@ -195,11 +195,16 @@ static void end_block(struct ledger *l, struct entry *e, usec_t steady)
 		owe(l, e, &b, b.units, b.left);
 }
 
-/* What was spent of it for certain is out no longer. */
+static uint32_t spent_for_certain(const struct block *b)
+{
+	return b->units - b->left - b->pending;
+}
+
+/* It is out no longer. */
 static void report_spent(struct ledger *l, struct entry *e)
 {
 	struct block *b = &e->block[0];
-	uint32_t spent = b->units - b->left - b->pending;
+	uint32_t spent = spent_for_certain(b);
 
 	if (spent == 0 || spent == b->units || b->disowned)
 		return;
@@ -290,13 +295,18 @@ static struct entry *make_place(struct ledger *l, const struct key *k, usec_t st
 	return best;
 }
 
+static uint32_t most_of(const struct ledger *l, const struct limit *limit)
+{
+	return (uint32_t)(limit->rule->lease * (double)limit->quota.capacity / l->parts);
+}
+
 static void set_limit(const struct ledger *l, struct entry *e, const struct limit *limit)
 {
 	e->quota = limit->quota;
 	e->salt = limit->salt;
 	e->slowest_refill = limit->slowest_refill;
 	e->slowest_interval = limit->slowest_interval;
-	e->most = (uint32_t)(limit->rule->lease * (double)limit->quota.capacity / l->parts);
+	e->most = most_of(l, limit);
 }
 
 /* NULL: it cannot be leased now. */
@@ -311,7 +321,9 @@ static struct entry *entry_of(struct ledger *l, const struct take *t, usec_t ste
 	}
 	if (e->leaving)
 		return NULL;
-	if (!quota_eq(&e->quota, &t->limit->quota)) { /* another tier of the same counter */
+	/* Another tier of the same counter; or a check from before a reload that changed the lease.
+	 */
+	if (!quota_eq(&e->quota, &t->limit->quota) || e->most != most_of(l, t->limit)) {
 		if (is_busy(e))
 			return NULL;
 		set_limit(l, e, t->limit);
@@ -385,14 +397,17 @@ static bool spend(struct ledger *l, struct entry *e, int64_t cost, usec_t steady
 	return true;
 }
 
+static uint32_t at_most(int64_t cost, uint32_t most)
+{
+	return cost < most ? (uint32_t)cost : most;
+}
+
 /* No more than what its first block has lost: the rest is dropped. */
 static void unspend(struct ledger *l, struct entry *e, int64_t cost)
 {
 	struct block *b = &e->block[0];
-	uint32_t back = b->units - b->left - b->pending;
+	uint32_t back = at_most(cost, spent_for_certain(b));
 
-	if (cost < back)
-		back = (uint32_t)cost;
 	b->left += back;
 	l->held += back;
 	l->stats.dropped += (uint64_t)cost - back;
@@ -464,8 +479,10 @@ struct ledger_spent ledger_hold(struct ledger *l, const struct plan *plan, uint3
 		l->stats.spent -= (uint64_t)plan->take[i].cost; /* it is not certain yet */
 		if (!e)
 			continue;
+		/* Of a cost that two blocks gave, the first has ended, and counts as spent. */
 		s.serial[i] = e->serial;
-		e->block[0].pending += (uint32_t)plan->take[i].cost;
+		s.pending[i] = at_most(plan->take[i].cost, spent_for_certain(&e->block[0]));
+		e->block[0].pending += s.pending[i];
 	}
 	return s;
 }
@@ -479,7 +496,7 @@ static struct entry *release(
 
 	if (!e || e->serial != s->serial[i] || !e->block[0].units)
 		return NULL;
-	e->block[0].pending -= (uint32_t)t->cost;
+	e->block[0].pending -= s->pending[i];
 	return e;
 }
 

@@ -63,6 +63,7 @@ struct now ledger_now(const struct ledger *, usec_t steady);
 struct ledger_spent {
 	uint32_t which;
 	uint32_t serial[PLAN_MAX];
+	uint32_t pending[PLAN_MAX]; /* of the block that is first now */
 };
 struct ledger_spent ledger_hold(struct ledger *, const struct plan *, uint32_t which);
 void ledger_keep(struct ledger *, const struct plan *, const struct ledger_spent *);

@@ -47,7 +47,8 @@ static void check_denial(const struct quota *q, double leases, double left)
 		left, q->capacity, q->units, q->window.length / MS, leases);
 }
 
-static void check_tokens(const struct quota *q, struct admitted *list, unsigned n, double leases)
+static void check_tokens(
+	const struct quota *q, struct admitted *list, unsigned n, double leases, double besides)
 {
 	double used = 0, capacity = (double)q->capacity;
 	usec_t at = 0;
@@ -63,14 +64,15 @@ static void check_tokens(const struct quota *q, struct admitted *list, unsigned 
 			continue;
 		}
 		used += (double)a->cost;
-		hold(used <= capacity + EARLY,
+		hold(used <= capacity + besides + EARLY,
 			"token bucket: %.9g units at once of %" PRId64 " (%" PRId64 " a %" PRId64
 			" ms, leases %g)",
 			used, q->capacity, q->units, q->window.length / MS, leases);
 	}
 }
 
-static void check_windows(const struct quota *q, struct admitted *list, unsigned n, double leases)
+static void check_windows(
+	const struct quota *q, struct admitted *list, unsigned n, double leases, double besides)
 {
 	usec_t length = q->window.length, start = 0;
 	int64_t current = 0, previous = 0;
@@ -93,16 +95,17 @@ static void check_windows(const struct quota *q, struct admitted *list, unsigned
 			continue;
 		}
 		current += a->cost;
-		hold(estimate + (double)a->cost <= (double)q->units + EARLY,
+		hold(estimate + (double)a->cost <= (double)q->units + besides + EARLY,
 			"window: %.9g units of %" PRId64 " (leases %g)", estimate + (double)a->cost,
 			q->units, leases);
 	}
 }
 
-void admitted_check(const struct quota *q, struct admitted *list, unsigned n, double leases)
+void admitted_check(
+	const struct quota *q, struct admitted *list, unsigned n, double leases, double besides)
 {
 	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
-		check_tokens(q, list, n, leases);
+		check_tokens(q, list, n, leases, besides);
 	else
-		check_windows(q, list, n, leases);
+		check_windows(q, list, n, leases, besides);
 }

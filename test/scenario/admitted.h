@@ -22,8 +22,10 @@ struct admitted {
 #define DENIED (-1)
 
 /* Sorts `list`. Never more than the quota at once, by real time (token bucket) or by Redis'
- * (windows); and nothing was denied with more left than `leases` units. */
-void admitted_check(const struct quota *, struct admitted *list, unsigned n, double leases);
+ * (windows), but for so much `besides`; and nothing was denied with more left than `leases` units.
+ */
+void admitted_check(
+	const struct quota *, struct admitted *list, unsigned n, double leases, double besides);
 
 /* One counter, without agents: whoever has a block does with it what he likes, as long as it lives,
  * and says so once, or never. */

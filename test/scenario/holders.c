@@ -175,5 +175,5 @@ void holders_run(uint64_t seed)
 		if (seed % 4 == 0 && h.quota.algorithm == ALGORITHM_TOKEN_BUCKET && one_in(c, 50))
 			held_step_back(&h);
 	}
-	admitted_check(&h.quota, h.admitted, h.n, 0);
+	admitted_check(&h.quota, h.admitted, h.n, 0, 0);
 }

@@ -107,6 +107,8 @@ struct world {
 	unsigned losses_in_1000, fault_every;
 	usec_t delay;
 	bool strict, faults, ones;
+	bool wipes;      /* once, Redis comes back empty */
+	uint64_t wiped;  /* then; 0: not yet */
 	bool all_tokens; /* of windows nobody could say in which of two somebody was */
 	struct call *idle;
 	unsigned calls;
@@ -486,11 +488,26 @@ static void fail_over(struct world *w)
 		w->redis_ahead -= between(&w->chance, 0, LEASE_LIFE);
 }
 
+/* Another in its place, or the same without its data: nobody but the agents knows of the blocks. */
+static void come_back_empty(struct world *w)
+{
+	for (unsigned i = 0; i < w->workers; i++)
+		lose_connection(w, &w->worker[i], false);
+	for (unsigned k = 0; k < KEYS; k++) {
+		w->counter[k].stored = (struct leased){ 0 };
+		w->counter[k].is_there = false;
+	}
+	w->wiped = ++w->order;
+}
+
 static void something_happens(struct world *w)
 {
 	struct worker *worker = &w->worker[between(&w->chance, 0, w->workers - 1)];
 
-	switch (between(&w->chance, 0, 3)) {
+	switch (between(&w->chance, 0, w->wipes && !w->wiped ? 4 : 3)) {
+	case 4:
+		come_back_empty(w);
+		break;
 	case 0:
 		crash(worker);
 		break;
@@ -512,6 +529,23 @@ static void something_happens(struct world *w)
 static double all_leases(const struct world *w, const struct limit *l)
 {
 	return w->workers * floor(l->rule->lease * (double)l->quota.capacity / WORKERS);
+}
+
+/* What was lost with Redis could be had once more, and besides what was in hand then; no more. */
+static void check_counter(const struct world *w, struct counter *k)
+{
+	const struct quota *q = &k->limit->quota;
+	static struct admitted then[ADMITTED];
+	unsigned before = 0, after = 0;
+	double leases = all_leases(w, k->limit);
+
+	for (unsigned i = 0; i < k->n; i++)
+		if (k->admitted[i].order < w->wiped)
+			then[before++] = k->admitted[i];
+		else
+			k->admitted[after++] = k->admitted[i];
+	admitted_check(q, then, before, leases, 0);
+	admitted_check(q, k->admitted, after, leases, before ? leases : 0);
 }
 
 /* --- A seed --- */
@@ -559,6 +593,8 @@ static void random_world(struct world *w, uint64_t seed)
 	w->chance.state = seed * UINT64_C(0x2545f4914f6cdd1d);
 	w->strict = one_in(c, 4);
 	w->faults = one_in(c, 2);
+	w->wipes = w->faults && one_in(c, 2);
+	w->wiped = 0;
 	w->ones = one_in(c, 3);
 	w->all_tokens = one_in(c, 3);
 	w->fault_every = (unsigned)between(c, 20, 1000);
@@ -667,9 +703,7 @@ static void run_seed(struct world *w, uint64_t seed)
 	}
 	for (unsigned r = 0; r < w->rules; r++)
 		for (unsigned i = 0; i < w->limits; i++) {
-			struct counter *k = &w->counter[r * LIMITS + i];
-			admitted_check(
-				&k->limit->quota, k->admitted, k->n, all_leases(w, k->limit));
+			check_counter(w, &w->counter[r * LIMITS + i]);
 		}
 }
 

@@ -230,6 +230,29 @@ static void test_a_plan_that_waits_is_not_reported(void **state)
 	assert_int_equal(ledger_held(ledger), 14);
 }
 
+/* Of what it took from two blocks, no more waits in the second than that has lost. */
+static void test_a_plan_that_waits_with_two_blocks(void **state)
+{
+	(void)state;
+	get_block();
+	while (!ledger_wants(ledger))
+		assert_true(spend(1));
+	uint32_t first = (uint32_t)ledger_held(ledger), other = exchange();
+	assert_int_equal(spend_ones(first - 2), first - 2);
+	struct plan p = plan_of(other);
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	struct ledger_spent s = ledger_hold(ledger, &p, 1);
+	struct ledger_ask a = next();
+	assert_int_equal(a.ask.done, first);
+	assert_int_equal(a.ask.back, 0);
+	ledger_lost(ledger, &a, t);
+	ledger_unspend(ledger, &p, &s, t);
+	assert_int_equal(ledger_held(ledger), other);
+	t += LEASE_LIFE;
+	ledger_tick(ledger, t);
+	assert_int_equal(next().ask.done, other);
+}
+
 static void test_what_lies_idle_goes_back(void **state)
 {
 	(void)state;
@@ -293,6 +316,27 @@ static void test_a_reload_and_a_stop_give_back(void **state)
 	for (unsigned i = 0; i < 100; i++)
 		assert_false(spend(1));
 	nothing_more();
+}
+
+/* A check from before the reload that waited for its tier meanwhile: it made the place anew. */
+static void test_a_late_check_does_not_keep_the_old_lease(void **state)
+{
+	(void)state;
+	struct rule fresh = rule;
+	fresh.lease = 0.02;
+	for (unsigned i = 0; i < 5000; i++)
+		assert_false(spend(1));
+	assert_int_equal(exchange(), 100);
+	limit.rule = &fresh;
+	for (unsigned i = 0; i < 5000 && !spend(1); i++)
+		;
+	t += LEASE_LIFE;
+	ledger_tick(ledger, t);
+	while (ledger_wants(ledger))
+		(void)exchange();
+	for (unsigned i = 0; i < 5000; i++)
+		assert_false(spend(1));
+	assert_int_equal(next().ask.want, 20);
 }
 
 /* The block that was asked for before the reload comes after it. */
@@ -381,10 +425,12 @@ int main(void)
 		T(test_of_two_rules_the_one_that_is_leased),
 		T(test_denied_elsewhere),
 		T(test_a_plan_that_waits_is_not_reported),
+		T(test_a_plan_that_waits_with_two_blocks),
 		T(test_what_lies_idle_goes_back),
 		T(test_a_block_does_not_outlive_its_life),
 		T(test_it_counts_from_when_it_was_asked_for),
 		T(test_a_reload_and_a_stop_give_back),
+		T(test_a_late_check_does_not_keep_the_old_lease),
 		T(test_a_block_that_comes_late_goes_back),
 		T(test_after_a_lost_connection_nothing_is_told),
 		T(test_no_block_is_to_be_had),
