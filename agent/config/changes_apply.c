@@ -11,6 +11,7 @@ struct applying {
 	const char *name;                /* of the change */
 	unsigned limits_most[RULES_MAX]; /* that a rule has for any tier */
 	unsigned limits_all;
+	unsigned limits_now; /* with those of the override that is being built */
 };
 
 /* It goes with another configuration than this one: the rest of it holds. */
@@ -122,7 +123,7 @@ static bool quota_of(const struct applying *a, const struct rule *r, json_t *v,
 static bool special_build(struct applying *a, struct rule *r, json_t *rates)
 {
 	unsigned n = json_is_array(rates) ? (unsigned)json_array_size(rates) : 1;
-	unsigned without = a->limits_all - a->limits_most[r - a->l->policy->rule];
+	unsigned without = a->limits_now - a->limits_most[r - a->l->policy->rule];
 
 	if (without + n > PLAN_MAX) {
 		warn(a, "rule \"%s\": more than %d limits for one request", r->name, PLAN_MAX);
@@ -145,6 +146,7 @@ static bool special_build(struct applying *a, struct rule *r, json_t *rates)
 		l->rule = r;
 		limits->n += !unlimited;
 	}
+	a->limits_now = without + n;
 	return true;
 }
 
@@ -154,6 +156,7 @@ static void build_rates(struct applying *a, struct override *o, json_t *rates)
 	const char *name;
 	json_t *v;
 
+	a->limits_now = a->limits_all;
 	o->rates = calloc(json_object_size(rates), sizeof *o->rates);
 	if (!o->rates) {
 		problem_out_of_memory(a->l->problems);

@@ -1,6 +1,7 @@
 #include "server/desk.h"
 
 #include "base/log.h"
+#include "config/json.h"
 #include "server/keeper.h"
 
 #include <inttypes.h>
@@ -43,10 +44,11 @@ static bool ban_key_of(const char *id, struct key *out)
 
 static json_t *ban_json(const struct ban *b)
 {
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", b->rule, "client",
-		b->client, "level", (json_int_t)b->level, "epoch", (json_int_t)b->epoch, "since",
-		(json_int_t)b->since, "until", (json_int_t)b->until, "forget_at",
-		(json_int_t)b->forget_at);
+	/* (The client says what he is called: it need not be UTF-8.) */
+	return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "rule", json_of(str_of(b->rule)),
+		"client", json_of(str_of(b->client)), "level", (json_int_t)b->level, "epoch",
+		(json_int_t)b->epoch, "since", (json_int_t)b->since, "until", (json_int_t)b->until,
+		"forget_at", (json_int_t)b->forget_at);
 }
 
 /* Sums of instants stay far from their end, whoever wrote them. */

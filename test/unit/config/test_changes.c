@@ -220,6 +220,55 @@ static void what_does_not_go_with_the_configuration_is_told_and_the_rest_holds(v
 	drop(s);
 }
 
+/* `n` rates of as many windows, as a JSON list. */
+static const char *rates_json(unsigned n, char out[512])
+{
+	size_t at = 0;
+
+	for (unsigned i = 1; i <= n; i++)
+		at += (size_t)sprintf(out + at, "%c\"9/%us\"", i == 1 ? '[' : ',', i);
+	sprintf(out + at, "]");
+	return out;
+}
+
+/* However they are spread over the rules: a plan has room for so many limits, and no more. */
+static void no_client_gets_more_limits_than_a_plan_has(void **state)
+{
+	static const struct {
+		unsigned api, day, want; /* the last with that of `seen` */
+	} row[] = { { 1, 1, 3 }, { 16, 15, PLAN_MAX }, { 15, 16, PLAN_MAX }, { 30, 1, PLAN_MAX },
+		{ 1, 30, PLAN_MAX }, { 16, 16, 18 }, { 20, 20, 22 }, { 31, 1, 3 },
+		{ 30, 30, PLAN_MAX } };
+	struct snapshot *s = load_text("base", config, "");
+	char api[512], day[512], json[1200], err[512];
+	static char scratch[4096];
+	(void)state;
+
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct changes *c = changes_new();
+		struct problems p = { 0 };
+		struct view v;
+		struct plan plan;
+		sprintf(json, "{\"rates\":{\"api\":%s,\"day\":%s}}", rates_json(row[i].api, api),
+			rates_json(row[i].day, day));
+		assert_true(
+			changes_put_text(c, "override:user:alice", str_of(json), err, sizeof err));
+		struct snapshot *fresh = config_rebuild(s, c, 2, &p);
+		view_init(&v, &fresh->policy->layout, STR("check"), scratch, sizeof scratch);
+		view_set_text(&v, FIELD_USER, STR("alice"));
+		view_set_text(&v, FIELD_IP, STR("10.0.0.1"));
+		view_finish(&v);
+		policy_plan(fresh->policy, &v, &plan);
+		if (plan.n != row[i].want)
+			fail_msg("%u and %u: %u limits, want %u", row[i].api, row[i].day, plan.n,
+				row[i].want);
+		problems_free(&p);
+		changes_free(c);
+		drop(fresh);
+	}
+	drop(s);
+}
+
 static void files_are_not_read_again(void **state)
 {
 	char got[512];
@@ -355,6 +404,7 @@ int main(void)
 		cmocka_unit_test(an_override_counts_for_how_long_a_counter_is_kept),
 		cmocka_unit_test(
 			what_does_not_go_with_the_configuration_is_told_and_the_rest_holds),
+		cmocka_unit_test(no_client_gets_more_limits_than_a_plan_has),
 		cmocka_unit_test(files_are_not_read_again),
 		cmocka_unit_test(what_is_no_change_is_refused),
 		cmocka_unit_test(changes_end_and_are_replaced),

@@ -245,18 +245,18 @@ static void count_ban(void *with, const struct ban *b)
 	memcpy(with, id, sizeof id);
 }
 
-static void bans_survive_a_restart_and_are_lifted(void **state)
+static void a_ban_survives(const char *client)
 {
 	static const struct penalty penalty = {
 		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
 	};
-	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=\"x\" " };
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api" };
 	char folder[] = "/tmp/desk-test-XXXXXX", path[64], message[256], id[BAN_ID_BYTES + 1] = "";
 	struct memory_store *store;
 	struct rig r;
 	usec_t utc = clock_read().utc;
-	(void)state;
 
+	snprintf(b.client, sizeof b.client, "%s", client);
 	assert_non_null(mkdtemp(folder));
 	snprintf(path, sizeof path, "%s/state", folder);
 	start(&r, NULL, path);
@@ -280,6 +280,16 @@ static void bans_survive_a_restart_and_are_lifted(void **state)
 	stop(&r, NULL);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(rmdir(folder), 0);
+}
+
+static void bans_survive_a_restart_and_are_lifted(void **state)
+{
+	(void)state;
+	a_ban_survives("user=\"x\" ");
+	/* It is the client who says what he is called. */
+	a_ban_survives("user=J\xf6rg");
+	a_ban_survives("user=\xe2\x82");
+	a_ban_survives("user=J\xc3\xb6rg");
 }
 
 /* Others write there, too. */
