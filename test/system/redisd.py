@@ -551,18 +551,32 @@ class Sentinels:
 # --- Cluster ---------------------------------------------------------------------------------
 
 class Cluster:
-    """Masters that share the slots."""
+    """Masters that share the slots. With an authority, nodes talk to each other by TLS, and agents are
+    told of no other port; the plain one is the test's. `names`: what stands in the certificate of
+    which node, where that is not its address."""
 
-    def __init__(self, directory, masters=3):
+    def __init__(self, directory, masters=3, ca=None, names=None):
         self.directory = directory
+        self.ca, self.names = ca, names or {}
         self.nodes = []
         self.started = []
+        self.ports = {}         # of each node, as others are told
         for i in range(masters):
             self.nodes.append(self.node(i))
 
     def node(self, i):
-        return Server(self.directory, f"n{i}", port=free_port_pair(), settings=[
-            "cluster-enabled yes", "cluster-node-timeout 1000", f"masterauth {ADMIN}"])
+        settings = ["cluster-enabled yes", "cluster-node-timeout 1000", f"masterauth {ADMIN}"]
+        port = free_port_pair()
+        if self.ca:
+            names = [self.names[i]] if i in self.names else []
+            settings += [*self.ca.settings(port, self.ca.sign(f"n{i}", *names)), "tls-cluster yes",
+                         "tls-replication yes"]
+        made = Server(self.directory, f"n{i}", port=None if self.ca else port, settings=settings)
+        self.ports[made] = port
+        return made
+
+    def where(self, node):
+        return f"127.0.0.1:{self.ports[node]}"
 
     def launch(self, node):
         self.started.append(node)
@@ -571,7 +585,7 @@ class Cluster:
     def start(self):
         for n in self.nodes:
             self.launch(n)
-        self.tool("--cluster", "create", *(f"127.0.0.1:{n.port}" for n in self.nodes),
+        self.tool("--cluster", "create", *map(self.where, self.nodes),
                   "--cluster-yes")
         until(lambda: all(self.whole(n) for n in self.nodes), "the cluster")
         return self
@@ -582,7 +596,8 @@ class Cluster:
         return "cluster_state:ok" in text and "cluster_slots_ok:16384" in text
 
     def tool(self, *args):
-        done = subprocess.run([TOOL, "--no-auth-warning", "-a", ADMIN, *map(str, args)],
+        tls = ["--tls", "--cacert", self.ca.path] if self.ca else []
+        done = subprocess.run([TOOL, "--no-auth-warning", "-a", ADMIN, *tls, *map(str, args)],
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -591,8 +606,7 @@ class Cluster:
     def add(self):
         """A further master, without slots."""
         node = self.launch(self.node(len(self.nodes)))
-        self.tool("--cluster", "add-node", f"127.0.0.1:{node.port}",
-                  f"127.0.0.1:{self.nodes[0].port}")
+        self.tool("--cluster", "add-node", self.where(node), self.where(self.nodes[0]))
         self.nodes.append(node)
         until(lambda: all(self.whole(n) for n in self.nodes), "the new node")
         return node
@@ -600,7 +614,7 @@ class Cluster:
     def replica(self, master):
         """A node that follows this master, and takes over when it dies."""
         node = self.launch(self.node(len(self.nodes)))
-        self.tool("--cluster", "add-node", f"127.0.0.1:{node.port}", f"127.0.0.1:{master.port}",
+        self.tool("--cluster", "add-node", self.where(node), self.where(master),
                   "--cluster-slave", "--cluster-master-id", self.identity(master))
         until(lambda: node.info("replication").get("master_link_status") == "up", "the replica")
         until(lambda: all(self.identity(node).encode() in n("CLUSTER", "NODES") for n in self.nodes),
@@ -641,13 +655,15 @@ class Cluster:
             keys = source("CLUSTER", "GETKEYSINSLOT", slot, 10)
             if not keys:
                 break
-            source("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "AUTH", ADMIN, "KEYS", *keys)
+            source("MIGRATE", "127.0.0.1", self.ports[to], "", 0, 5000, "AUTH", ADMIN, "KEYS", *keys)
         time.sleep(pause)
         for node in (to, source, *(n for n in self.nodes if n not in (to, source))):
             node("CLUSTER", "SETSLOT", slot, "NODE", self.identity(to))
 
     def group(self, **more):
-        return group([f"127.0.0.1:{n.port}" for n in self.nodes], mode="cluster", **more)
+        if self.ca:
+            more = {"tls": True, "tls_ca": self.ca.path, **more}
+        return group([*map(self.where, self.nodes)], mode="cluster", **more)
 
     def keys(self):
         return sorted(k for n in self.nodes for k in n.keys())

@@ -4,6 +4,7 @@ handshake. A build without TLS says so."""
 import re
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ import redisd
 from agent import check_file, config, execute, free_port, until
 from redisd import Asker, admitted, hammer
 from spop import message
-from test_limits import rule
+from test_limits import rule, rules
 from test_redis_away import LONG, NOISE, said
 
 HAS = "TLS to Redis: no" not in execute("-vv").stdout
@@ -257,6 +258,100 @@ def test_sentinels_of_somebody_else(run, tmp_path, ends, ca, stranger):
     line = until(lambda: said(a, "redis_sentinel_away"), "a line in the log")[0]
     assert "its certificate is refused" in line and SELF in line
     assert a.check(user="u")["reason"] == "degraded"
+
+
+# --- clusters --------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, ca):
+    if not HAS:
+        pytest.skip("this agent is built without TLS")
+    c = redisd.Cluster(tmp_path_factory.mktemp("c"), ca=ca)
+    try:
+        yield c.start()
+    finally:
+        c.finish()
+
+
+@pytest.fixture
+def cluster(whole):
+    for n in whole.nodes:
+        n("FLUSHALL")
+    return whole
+
+
+@with_tls
+def test_cluster(run, cluster):
+    """Whoever is told of, by the first or by MOVED, is told of by the port that has TLS."""
+    some = [run(rules=rule(rate=f"300/{LONG}"), top=redisd.group(
+        cluster.where(n), mode="cluster", tls=True, tls_ca=cluster.ca.path, on_failure="closed"))
+            for n in cluster.nodes]
+    answers = hammer(some, lambda n: [message("check", {"user": f"u{i % 20}"}) for i in range(1000)])
+    assert admitted(answers) == 20 * 300
+    assert {a["reason"] for a in answers} == {"ok", "limited"}
+    assert all(n.keys() and not n.denied() for n in cluster.nodes)
+    for n in cluster.nodes:
+        theirs = [x for x in n("CLIENT", "LIST").decode().splitlines() if f"user={redisd.USER}" in x]
+        assert theirs and all(f"laddr={cluster.where(n)}" in x for x in theirs)
+
+
+@with_tls
+def test_limits_on_several_nodes_of_a_cluster(run, cluster):
+    text = rules(rule("user", rate=f"400/{LONG}"), rule("all", per="[]", rate=f"500/{LONG}"))
+    some = [run(rules=text, top=cluster.group()) for _ in range(2)]
+    answers = hammer(some, lambda n: [message("check", {"user": f"u{i % 3}"}) for i in range(300)], 2)
+    more = hammer(some[:1], lambda n: [message("check", {"user": f"u{i % 3}"}) for i in range(300)], 1)
+    assert 490 <= admitted(answers) + admitted(more) <= 500
+
+
+@with_tls
+def test_a_slot_of_a_cluster_moves_under_load(run, cluster):
+    """ASK and MOVED, too, name the port that has TLS."""
+    a = run(rules=rule(rate=f"1500/{LONG}"), top=cluster.group(on_failure="closed"))
+    assert a.check(user="u")["reason"] == "ok"
+    slot = cluster.slot(cluster.keys()[0])
+    over = threading.Event()
+    moved = []
+
+    def move():
+        while not over.is_set():
+            to = next(n for n in cluster.nodes if n is not cluster.owner(slot))
+            cluster.migrate(slot, to, 0.02)
+            moved.append(to)
+    t = threading.Thread(target=move)
+    t.start()
+    try:
+        answers = hammer([a], lambda n: [message("check", {"user": "u"})] * 1000, 2)
+    finally:
+        over.set()
+        t.join()
+    assert moved and admitted(answers) + 1 == 1500
+    assert {x["reason"] for x in answers} == {"ok", "limited"}
+
+
+@with_tls
+def test_a_replica_takes_over_in_a_cluster(run, tmp_path, ends, ca):
+    c = ends(redisd.Cluster(tmp_path, ca=ca))
+    c.replica(c.nodes[0])
+    a = run(rules=rule(), top=c.group(on_failure="closed"))
+    users = [f"u{i}" for i in range(30)]
+    until(lambda: all(a.check(user=u, cost=0)["reason"] == "ok" for u in users), "all nodes")
+    c.nodes[0].kill()
+    until(lambda: any(a.check(user=u, cost=0)["reason"] == "degraded" for u in users), "its absence")
+    until(lambda: all(a.check(user=u, cost=0)["reason"] == "ok" for u in users), "the replica")
+
+
+@with_tls
+def test_a_node_with_a_certificate_for_another(run, tmp_path, ends, ca):
+    """Of a cluster as well, each node has to show that it is who was to be asked: it alone is not."""
+    c = ends(redisd.Cluster(tmp_path, ca=ca, names={2: "DNS:other.example"}))
+    a = run(rules=rule(), top=c.group(on_failure="closed"))
+    line = until(lambda: [x for x in said(a, "store_degraded") if "certificate" in x],
+                 "a line in the log")[0]
+    assert "its certificate is refused" in line and c.where(c.nodes[2]) in line, line
+    reasons = {a.check(user=f"u{i}", cost=0)["reason"] for i in range(60)}
+    assert reasons == {"ok", "degraded"}
+    assert "evalsha" not in c.nodes[2].calls(), "it is told nothing"
 
 
 # --- what is at the other end does not do its part -------------------------------------------
