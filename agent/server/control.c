@@ -4,29 +4,25 @@
 #include "server/acceptor.h"
 #include "server/backend.h"
 #include "server/balancer.h"
-#include "server/denials.h"
+#include "server/crew.h"
 #include "server/desk.h"
 #include "server/keeper.h"
+#include "server/notices.h"
 #include "server/service.h"
 
 #include <ev.h>
-#include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
 	RETIRED_MAX = 16, /* snapshots of the past that some worker still has */
 	TICKS_A_SECOND = 10,
 };
 
-#define STATS_EVERY      (60 * USEC_PER_SEC)
-#define TABLE_FULL_EVERY (60 * USEC_PER_SEC)
-#define REDIS_WITHIN     (500 * USEC_PER_MSEC) /* at the start; then it serves without */
+#define REDIS_WITHIN (500 * USEC_PER_MSEC) /* at the start; then it serves without */
 
 struct control {
 	struct metrics metrics; /* the control thread's own to write; first, for its alignment */
@@ -40,12 +36,11 @@ struct control {
 	struct snapshot *retired[RETIRED_MAX]; /* control's references keep them from being freed
 						* on a worker's thread */
 	unsigned retired_n;
-	struct worker *worker[WORKERS_MAX];
-	unsigned worker_n;
+	struct crew crew;
 	struct balancer *balancer;
 	struct acceptor *acceptor;
 	struct keeper *keeper;
-	struct denials *denials;
+	struct notices *notices;
 	struct desk *desk;     /* what the operator changed */
 	struct bans *bans;     /* by penalties */
 	struct redis_tls *tls; /* NULL: none */
@@ -55,11 +50,7 @@ struct control {
 	struct redis_changes *changes; /* likewise; what the operators of all agents change */
 	struct redis_store *redis;     /* likewise; for the admin interface: NULL without one */
 	unsigned ticks;
-	uint64_t events_dropped; /* as of the last second that was summed up */
-	uint64_t evicted;        /* as of the last warning */
-	usec_t table_full_at;    /* steady */
-	usec_t stats_at;         /* steady */
-	usec_t started_at;       /* UTC */
+	usec_t started_at; /* UTC */
 };
 
 struct log_settings log_settings_for(const struct settings *s, enum verbosity verbosity)
@@ -81,19 +72,10 @@ struct log_settings log_settings_for(const struct settings *s, enum verbosity ve
 
 /* What is said. */
 
-static uint64_t metric_sum(struct control *c, enum metric id)
-{
-	uint64_t sum = atomic_load_explicit(&c->metrics.value[id], memory_order_relaxed);
-	for (unsigned i = 0; i < c->worker_n; i++)
-		sum += atomic_load_explicit(
-			&worker_metrics(c->worker[i])->value[id], memory_order_relaxed);
-	return sum;
-}
-
 void control_report(struct control *c, struct report *r)
 {
-	report_sum(r, &(struct report_of){
-			      &c->metrics, c->worker, c->worker_n, c->args.store, c->hub != NULL });
+	report_sum(r, &(struct report_of){ &c->metrics, c->crew.worker, c->crew.n, c->args.store,
+			      c->hub != NULL });
 }
 
 static void log_stats(struct control *c, enum log_level level, const char *event)
@@ -105,71 +87,14 @@ static void log_stats(struct control *c, enum log_level level, const char *event
 	report_log(&r, level, event);
 }
 
-static void log_started(struct control *c)
-{
-	const struct settings *s = &c->snapshot->settings;
-	const struct policy *policy = c->snapshot->policy;
-	log_info("started", KV_Z("version", c->args.version),
-		KV_INT("generation", c->snapshot->generation),
-		KV_INT("listen", c->args.listeners->n), KV_INT("threads", c->worker_n),
-		KV_Z("store", c->hub ? "redis" : "memory"), KV_INT("max_keys", s->store.max_keys),
-		KV_INT("keys", memory_store_stats(c->args.store).keys),
-		KV_INT("rules", policy->rule_n),
-		KV_Z("enabled", policy->enabled ? "true" : "false"));
-	for (unsigned i = 0; i < c->args.listeners->n; i++)
-		log_info("listening", KV_Z("addr", c->args.listeners->at[i].text));
-	for (unsigned i = 0; i < policy->rule_n; i++) {
-		char text[1024];
-		size_t n = snapshot_describe_rule(c->snapshot, &policy->rule[i], text, sizeof text);
-		log_info("rule", KV_STR("text", ((struct str){ text, n })));
-	}
-}
-
-static void log_denial(const struct event *e)
-{
-	log_info("denied", KV_Z("client", e->client), KV_Z("ip", e->ip), KV_Z("rule", e->rule),
-		KV_Z("reason", reason_name(e->reason)), KV_INT("limit", e->limit),
-		KV_INT("retry_after", e->retry_after), KV_Z("tier", e->tier),
-		KV_Z("endpoint", e->endpoint));
-}
-
 static void read_events(struct control *c)
 {
-	struct event event;
-	for (unsigned i = 0; i < c->worker_n; i++)
-		while (event_ring_get(worker_events(c->worker[i]), &event))
-			if (denials_take(c->denials, &event))
-				log_denial(&event);
+	notices_read(c->notices, c->crew.worker, c->crew.n);
 }
 
-/* Once a second: the denials that got no line of their own. */
 static void sum_up_denials(struct control *c)
 {
-	struct denials_more more;
-	while (denials_next(c->denials, &more))
-		log_info("denied_more", KV_Z("rule", more.rule),
-			KV_Z("reason", reason_name(more.reason)), KV_INT("count", more.count));
-	uint64_t dropped = 0;
-	for (unsigned i = 0; i < c->worker_n; i++)
-		dropped += event_ring_dropped(worker_events(c->worker[i]));
-	if (dropped != c->events_dropped)
-		log_info("denied_more", KV_Z("rule", "any"),
-			KV_INT("count", dropped - c->events_dropped));
-	c->events_dropped = dropped;
-}
-
-static void warn_of_full_table(struct control *c, struct now now)
-{
-	struct memory_stats s = memory_store_stats(c->args.store);
-	if (s.evicted == c->evicted ||
-		(c->table_full_at && now.steady - c->table_full_at < TABLE_FULL_EVERY))
-		return;
-	log_warning("table_full", KV_INT("max_keys", c->snapshot->settings.store.max_keys),
-		KV_INT("evicted", s.evicted - c->evicted),
-		KV_INT("evicted_at_their_limit", s.evicted_limited),
-		KV_Z("hint", "raise store.max_keys, or count by fewer different values (per)"));
-	c->evicted = s.evicted;
-	c->table_full_at = now.steady;
+	notices_sum_up(c->notices, c->crew.worker, c->crew.n);
 }
 
 /* Snapshots. */
@@ -208,9 +133,8 @@ static void publish(struct control *c, struct snapshot *fresh)
 	double slower = snapshot_slower_by(c->snapshot, fresh);
 	if (slower > 1.0)
 		memory_store_stretch(c->args.store, slower, clock_read());
-	for (unsigned i = 0; i < c->worker_n; i++)
-		worker_publish(c->worker[i], fresh);
-	acceptor_raise_limit(&fresh->settings, c->worker_n);
+	crew_publish(&c->crew, fresh);
+	acceptor_raise_limit(&fresh->settings, c->crew.n);
 	if (c->acceptor) /* not yet, where Redis told of changes while it was waited for */
 		acceptor_use(c->acceptor, fresh);
 	if (c->tiers)
@@ -376,18 +300,12 @@ usec_t control_started_at(const struct control *c)
 
 bool control_tally(struct control *c, struct tally_sum *sum)
 {
-	const struct tally *of[WORKERS_MAX];
-	for (unsigned i = 0; i < c->worker_n; i++)
-		of[i] = worker_tally(c->worker[i]);
-	return tally_sum(c->tally_names, of, c->worker_n, sum);
+	return crew_tally(&c->crew, c->tally_names, sum);
 }
 
 bool control_top(struct control *c, enum top_kind kind, struct top_list *list)
 {
-	const struct top *of[WORKERS_MAX];
-	for (unsigned i = 0; i < c->worker_n; i++)
-		of[i] = worker_top(c->worker[i]);
-	return top_list(of, c->worker_n, kind, clock_steady(), list);
+	return crew_top(&c->crew, kind, clock_steady(), list);
 }
 
 const char *control_rule_at(const struct control *c, uint32_t place)
@@ -404,9 +322,8 @@ static void stop_workers(struct control *c)
 	acceptor_free(c->acceptor);
 	c->acceptor = NULL;
 	listeners_close(c->args.listeners);
-	log_info("stopping", KV_INT("connections", metric_sum(c, METRIC_connections_open)));
-	for (unsigned i = 0; i < c->worker_n; i++)
-		worker_stop(c->worker[i]);
+	log_info("stopping", KV_INT("connections", crew_metric(&c->crew, METRIC_connections_open)));
+	crew_stop(&c->crew);
 }
 
 static void start_drain(struct control *c)
@@ -419,13 +336,12 @@ static void start_drain(struct control *c)
 	c->phase = CONTROL_DRAIN;
 	service_stopping(drain + CONTROL_STOP_WITHIN);
 	log_info("draining", KV_INT("for_ms", drain / USEC_PER_MSEC),
-		KV_INT("connections", metric_sum(c, METRIC_connections_open)));
+		KV_INT("connections", crew_metric(&c->crew, METRIC_connections_open)));
 	if (drain <= 0) {
 		stop_workers(c);
 		return;
 	}
-	for (unsigned i = 0; i < c->worker_n; i++)
-		worker_drain(c->worker[i]);
+	crew_drain(&c->crew);
 	ev_timer_set(&c->drain, (double)drain / (double)USEC_PER_SEC, 0.);
 	ev_timer_start(c->loop, &c->drain);
 }
@@ -445,8 +361,7 @@ static void on_stop_signal(struct ev_loop *loop, ev_signal *signal, int revents)
 	case CONTROL_STOP:
 	case CONTROL_STOP_NOW:
 		c->phase = CONTROL_STOP_NOW;
-		for (unsigned i = 0; i < c->worker_n; i++)
-			worker_stop_now(c->worker[i]);
+		crew_stop_now(&c->crew);
 		return;
 	}
 }
@@ -462,10 +377,8 @@ static void on_bell(struct ev_loop *loop, ev_async *async, int revents)
 {
 	(void)revents;
 	struct control *c = async->data;
-	for (unsigned i = 0; i < c->worker_n; i++)
-		if (!worker_is_done(c->worker[i]))
-			return;
-	ev_break(loop, EVBREAK_ALL);
+	if (crew_is_done(&c->crew))
+		ev_break(loop, EVBREAK_ALL);
 }
 
 /* The other callbacks. */
@@ -497,14 +410,12 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	if (++c->ticks % TICKS_A_SECOND)
 		return;
 	sum_up_denials(c);
-	warn_of_full_table(c, now);
+	notices_look_at_table(c->notices, c->snapshot, now);
 	if (c->phase == CONTROL_RUN)
 		desk_tick(c->desk, now.utc);
 	free_retired(c);
-	if (now.steady - c->stats_at >= STATS_EVERY) {
-		c->stats_at = now.steady;
+	if (notices_stats_are_due(c->notices, now))
 		log_stats(c, LOG_LEVEL_DEBUG, "stats");
-	}
 }
 
 static void on_balance(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -526,63 +437,20 @@ static void on_watchdog(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)loop;
 	(void)revents;
 	struct control *c = timer->data;
-	for (unsigned i = 0; i < c->worker_n; i++)
-		if (!worker_has_answered(c->worker[i]) && !worker_is_done(c->worker[i])) {
-			log_warning_every(
-				10 * USEC_PER_SEC, "worker_late", KV_INT("worker", i + 1));
-			return;
-		}
-	service_alive();
-	for (unsigned i = 0; i < c->worker_n; i++)
-		worker_ping(c->worker[i]);
+	if (crew_ping(&c->crew))
+		service_alive();
 }
 
 /* Creation and end. */
 
-/* Also those that this process is kept off: whom it answers may have them. */
-static unsigned all_cores(void)
-{
-	long n = sysconf(_SC_NPROCESSORS_ONLN);
-	return n > 0 ? (unsigned)n : 1;
-}
-
-static unsigned usable_cores(void)
-{
-	cpu_set_t set;
-	if (sched_getaffinity(0, sizeof set, &set) == 0)
-		return (unsigned)CPU_COUNT(&set);
-	return all_cores();
-}
-
-static unsigned worker_count(const struct settings *s)
-{
-	unsigned n = s->agent.threads > 0 ? (unsigned)s->agent.threads : usable_cores();
-	return n > WORKERS_MAX ? WORKERS_MAX : n;
-}
-
-/* libev ends the process when it finds no descriptor for a loop: so they are looked for before. */
-static bool has_descriptors(unsigned loops)
-{
-	enum { EACH = 4, OTHERWISE = 8 };
-	int fd[EACH * (WORKERS_MAX + 1) + OTHERWISE];
-	unsigned want = EACH * loops + OTHERWISE, n = 0;
-	while (n < want && (fd[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
-		n++;
-	for (unsigned i = 0; i < n; i++)
-		(void)close(fd[i]);
-	return n == want;
-}
-
 static bool start_workers(struct control *c)
 {
-	unsigned n = worker_count(&c->snapshot->settings);
+	unsigned n = crew_size(&c->snapshot->settings);
 	struct redis_settings redis = backend_redis_settings(&c->snapshot->settings, c->tls);
 	redis.tiers = c->tiers;
-	bool all = true;
 	redis.workers = n;
-	for (unsigned i = 0; i < n && all; i++) {
-		struct worker *w = worker_new(&(struct worker_args){
-			.number = i + 1,
+	bool all = crew_make(&c->crew, n,
+		&(struct worker_args){
 			.snapshot = c->snapshot,
 			.memory = c->args.store,
 			.bans = c->bans,
@@ -591,30 +459,12 @@ static bool start_workers(struct control *c)
 			.home = c->loop,
 			.bell = &c->bell,
 		});
-		all = w != NULL;
-		if (w)
-			c->worker[c->worker_n++] = w;
-	}
 	if (all && c->hub && c->snapshot->settings.admin.listen_n) {
 		c->redis = redis_store_new(&redis, c->hub, c->args.store, c->loop);
 		all = c->redis != NULL;
 	}
 	explicit_bzero(&redis, sizeof redis);
-	if (!all)
-		return false;
-	for (unsigned i = 0; i < n; i++)
-		if (!worker_start(c->worker[i]))
-			return false;
-	return true;
-}
-
-static bool has_redis(const struct control *c)
-{
-	for (unsigned i = 0; i < c->worker_n; i++)
-		if (atomic_load_explicit(
-			    &worker_redis(c->worker[i])->degraded, memory_order_relaxed))
-			return false;
-	return true;
+	return all && crew_start(&c->crew);
 }
 
 static void on_moment(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -651,7 +501,7 @@ static void await_redis(struct control *c)
 	ev_timer moment;
 	ev_timer_init(&moment, on_moment, 0.001, 0.001);
 	ev_timer_start(c->loop, &moment);
-	while (!has_redis(c) && clock_steady() < end)
+	while (!crew_has_redis(&c->crew) && clock_steady() < end)
 		ev_run(c->loop, EVRUN_ONCE);
 	ev_timer_stop(c->loop, &moment);
 }
@@ -737,22 +587,20 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	c->args = *args;
 	c->snapshot = snapshot_ref(args->snapshot);
 	struct now now = clock_read();
-	c->stats_at = now.steady;
 	c->started_at = now.utc;
-	c->evicted = memory_store_stats(args->store).evicted;
 	(void)signal(SIGPIPE, SIG_IGN);
-	acceptor_raise_limit(&c->snapshot->settings, worker_count(&c->snapshot->settings));
-	if (!has_descriptors(worker_count(&c->snapshot->settings) + 1)) {
+	acceptor_raise_limit(&c->snapshot->settings, crew_size(&c->snapshot->settings));
+	if (!crew_has_descriptors(crew_size(&c->snapshot->settings) + 1)) {
 		(void)snprintf(err, err_size,
 			"too few open files are allowed for %u threads: raise the limit "
 			"(LimitNOFILE= of the service), or lower agent.threads",
-			worker_count(&c->snapshot->settings));
+			crew_size(&c->snapshot->settings));
 		goto fail;
 	}
 	c->loop = ev_default_loop(EVFLAG_AUTO);
-	c->denials = denials_new();
+	c->notices = notices_new(args->store, now);
 	c->tally_names = tally_names_new();
-	if (!c->loop || !c->denials || !c->tally_names) {
+	if (!c->loop || !c->notices || !c->tally_names) {
 		(void)snprintf(err, err_size, "no memory for the control thread: free some");
 		goto fail;
 	}
@@ -773,17 +621,17 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 			"cannot start worker %u of %u: no memory, threads or descriptors left: lower "
 			"agent.threads, or raise the limits of the service (TasksMax=, LimitNOFILE=, "
 			"MemoryMax=)",
-			c->worker_n, worker_count(&c->snapshot->settings));
+			c->crew.n, crew_size(&c->snapshot->settings));
 		goto fail;
 	}
-	c->balancer = balancer_new(c->worker, c->worker_n, all_cores());
+	c->balancer = balancer_new(c->crew.worker, c->crew.n, crew_cores());
 	if (!c->balancer) {
 		(void)snprintf(err, err_size, "%s", nothing_left);
 		goto fail;
 	}
 	if (c->hub)
 		await_redis(c);
-	c->acceptor = acceptor_new(c->loop, args->listeners, c->worker, c->worker_n, c->balancer,
+	c->acceptor = acceptor_new(c->loop, args->listeners, c->crew.worker, c->crew.n, c->balancer,
 		&c->metrics, c->snapshot);
 	if (!c->acceptor) {
 		(void)snprintf(err, err_size, "%s", nothing_left);
@@ -797,7 +645,13 @@ fail:
 
 void control_run(struct control *c)
 {
-	log_started(c);
+	notices_start(c->notices, &(struct notices_started){
+					  .version = c->args.version,
+					  .snapshot = c->snapshot,
+					  .listeners = c->args.listeners,
+					  .threads = c->crew.n,
+					  .has_redis = c->hub != NULL,
+				  });
 	service_ready("serving");
 	mask_signals(SIG_UNBLOCK);
 	ev_run(c->loop, 0);
@@ -823,8 +677,7 @@ void control_free(struct control *c)
 	balancer_free(c->balancer);
 	desk_free(c->desk);
 	keeper_stop(c->keeper);
-	for (unsigned i = 0; i < c->worker_n; i++)
-		worker_free(c->worker[i]);
+	crew_free(&c->crew);
 	bans_free(c->bans);
 	if (c->redis)
 		store_close(redis_store_base(c->redis));
@@ -835,7 +688,7 @@ void control_free(struct control *c)
 	for (unsigned i = 0; i < c->retired_n; i++)
 		drop(c->retired[i]);
 	drop(c->snapshot);
-	denials_free(c->denials);
+	notices_free(c->notices);
 	tally_names_free(c->tally_names);
 	if (c->loop) {
 		unwatch_signal(c, &c->on_term);

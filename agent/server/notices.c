@@ -1,0 +1,112 @@
+#include "server/notices.h"
+
+#include "server/denials.h"
+
+#include <stdlib.h>
+
+#define STATS_EVERY      (60 * USEC_PER_SEC)
+#define TABLE_FULL_EVERY (60 * USEC_PER_SEC)
+
+struct notices {
+	struct denials *denials;
+	const struct memory_store *memory;
+	uint64_t dropped;               /* events, as of the last second that was summed up */
+	uint64_t evicted;               /* as of the last warning */
+	usec_t table_full_at, stats_at; /* steady */
+};
+
+struct notices *notices_new(const struct memory_store *memory, struct now now)
+{
+	struct notices *n = calloc(1, sizeof *n);
+	if (!n)
+		return NULL;
+	n->denials = denials_new();
+	if (!n->denials) {
+		free(n);
+		return NULL;
+	}
+	n->memory = memory;
+	n->evicted = memory_store_stats(memory).evicted;
+	n->stats_at = now.steady;
+	return n;
+}
+
+void notices_free(struct notices *n)
+{
+	if (!n)
+		return;
+	denials_free(n->denials);
+	free(n);
+}
+
+void notices_start(const struct notices *n, const struct notices_started *s)
+{
+	const struct policy *policy = s->snapshot->policy;
+	log_info("started", KV_Z("version", s->version),
+		KV_INT("generation", s->snapshot->generation), KV_INT("listen", s->listeners->n),
+		KV_INT("threads", s->threads), KV_Z("store", s->has_redis ? "redis" : "memory"),
+		KV_INT("max_keys", s->snapshot->settings.store.max_keys),
+		KV_INT("keys", memory_store_stats(n->memory).keys), KV_INT("rules", policy->rule_n),
+		KV_Z("enabled", policy->enabled ? "true" : "false"));
+	for (unsigned i = 0; i < s->listeners->n; i++)
+		log_info("listening", KV_Z("addr", s->listeners->at[i].text));
+	for (unsigned i = 0; i < policy->rule_n; i++) {
+		char text[1024];
+		size_t length = snapshot_describe_rule(
+			s->snapshot, &policy->rule[i], text, sizeof text);
+		log_info("rule", KV_STR("text", ((struct str){ text, length })));
+	}
+}
+
+static void log_denial(const struct event *e)
+{
+	log_info("denied", KV_Z("client", e->client), KV_Z("ip", e->ip), KV_Z("rule", e->rule),
+		KV_Z("reason", reason_name(e->reason)), KV_INT("limit", e->limit),
+		KV_INT("retry_after", e->retry_after), KV_Z("tier", e->tier),
+		KV_Z("endpoint", e->endpoint));
+}
+
+void notices_read(struct notices *n, struct worker *const *worker, unsigned workers)
+{
+	struct event event;
+	for (unsigned i = 0; i < workers; i++)
+		while (event_ring_get(worker_events(worker[i]), &event))
+			if (denials_take(n->denials, &event))
+				log_denial(&event);
+}
+
+void notices_sum_up(struct notices *n, struct worker *const *worker, unsigned workers)
+{
+	struct denials_more more;
+	while (denials_next(n->denials, &more))
+		log_info("denied_more", KV_Z("rule", more.rule),
+			KV_Z("reason", reason_name(more.reason)), KV_INT("count", more.count));
+	uint64_t dropped = 0;
+	for (unsigned i = 0; i < workers; i++)
+		dropped += event_ring_dropped(worker_events(worker[i]));
+	if (dropped != n->dropped)
+		log_info("denied_more", KV_Z("rule", "any"), KV_INT("count", dropped - n->dropped));
+	n->dropped = dropped;
+}
+
+void notices_look_at_table(struct notices *n, const struct snapshot *snapshot, struct now now)
+{
+	struct memory_stats s = memory_store_stats(n->memory);
+	if (s.evicted == n->evicted ||
+		(n->table_full_at && now.steady - n->table_full_at < TABLE_FULL_EVERY))
+		return;
+	log_warning("table_full", KV_INT("max_keys", snapshot->settings.store.max_keys),
+		KV_INT("evicted", s.evicted - n->evicted),
+		KV_INT("evicted_at_their_limit", s.evicted_limited),
+		KV_Z("hint", "raise store.max_keys, or count by fewer different values (per)"));
+	n->evicted = s.evicted;
+	n->table_full_at = now.steady;
+}
+
+bool notices_stats_are_due(struct notices *n, struct now now)
+{
+	if (now.steady - n->stats_at < STATS_EVERY)
+		return false;
+	n->stats_at = now.steady;
+	return true;
+}
