@@ -2,39 +2,23 @@
  * one under a lock that is held for a copy, the writer empties the other without it. */
 #include "base/log.h"
 
-#include "base/log_line.h"
+#include "base/log_place.h"
 #include "base/log_tap.h"
 
-#define SD_JOURNAL_SUPPRESS_LOCATION /* it would name this file, for every line */
-
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/uio.h>
-#include <sys/un.h>
-#include <syslog.h>
-#include <systemd/sd-journal.h>
 #include <time.h>
 #include <unistd.h>
 
-enum {
-	QUEUE_BYTES = 256 * 1024,
-	BLOCKED_POLL_MS = 100, /* how soon a writer that waits for its target sees a change */
-};
+enum { QUEUE_BYTES = 256 * 1024 };
 
 #define CLOSE_WITHIN   USEC_PER_SEC
 #define COMPLAIN_EVERY (10 * USEC_PER_SEC)
 #define NO_MARK        SIZE_MAX
-#define SYSLOG_SOCKET  "/dev/log"
-#define JOURNAL_SOCKET "/run/systemd/journal/socket"
-
-static const int level_priority[] = { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERR };
 
 /* What callers look at without the lock. */
 static _Atomic(int) now_level = LOG_LEVEL_INFO;
@@ -51,18 +35,6 @@ static size_t format_record(char out[LOG_RECORD_BYTES], enum log_level level, co
 		clock_read().utc, level, event, fields, suppressed);
 }
 
-/* ---- where lines go ------------------------------------------------------------------------ */
-
-struct target {
-	enum log_target kind;
-	int fd; /* -1: the journal's library has its own, or syslog is away just now */
-	bool is_socket;
-	bool torn; /* a file's last line was written in part: the next one begins on a new line */
-	char path[256];
-};
-
-enum write_rc { WRITE_DONE, WRITE_FAILED, WRITE_INTERRUPTED };
-
 /* Shared by callers, the control thread and the writer, under the lock. */
 static struct {
 	pthread_mutex_t lock;
@@ -75,259 +47,23 @@ static struct {
 	usec_t stop_by; /* steady */
 	char *fill;     /* QUEUE_BYTES; callers add records at fill_n */
 	size_t fill_n;
-	uint64_t lost;      /* records that had no room in `fill` */
-	struct target next; /* of log_change() */
-	size_t change_at;   /* where in `fill` it holds from; NO_MARK: no change */
-	size_t reopen_at;   /* of log_reopen() */
+	uint64_t lost;         /* records that had no room in `fill` */
+	struct log_place next; /* of log_change() */
+	size_t change_at;      /* where in `fill` it holds from; NO_MARK: no change */
+	size_t reopen_at;      /* of log_reopen() */
 } shared = { .lock = PTHREAD_MUTEX_INITIALIZER, .change_at = NO_MARK, .reopen_at = NO_MARK };
 
 /* The writer's own, while there is one. */
 static struct {
-	struct target target;
+	struct log_place target;
 	char *batch;      /* the other buffer */
 	size_t change_at; /* where in it `next` holds from; NO_MARK: no change */
 	size_t reopen_at;
-	struct target next;
+	struct log_place next;
 	uint64_t lost;         /* not yet told */
 	uint64_t failed;       /* in a row; told on stderr */
 	usec_t complain_after; /* steady */
-	int error;             /* errno of the last failure */
 } writer;
-
-static int connect_socket(const char *path)
-{
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	size_t n = strlen(path);
-
-	if (n >= sizeof to.sun_path) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	memcpy(to.sun_path, path, n + 1);
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) != 0) {
-		int error = errno;
-		(void)close(fd);
-		errno = error;
-		return -1;
-	}
-	return fd;
-}
-
-/* O_NONBLOCK: a FIFO that nobody reads is an error here, not a thread that hangs. */
-static int open_file(const char *path)
-{
-	return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
-}
-
-static bool is_socket(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
-}
-
-static void target_close(struct target *t)
-{
-	if (t->fd >= 0 && t->fd != STDERR_FILENO)
-		(void)close(t->fd);
-	t->fd = -1;
-}
-
-static int target_open(
-	struct target *t, const struct log_settings *settings, char *err, size_t err_size)
-{
-	const char *path = settings->path;
-
-	*t = (struct target){ .kind = settings->target, .fd = -1 };
-	switch (settings->target) {
-	case LOG_TARGET_STDERR:
-		t->fd = STDERR_FILENO;
-		t->is_socket = is_socket(t->fd);
-		return 0;
-	case LOG_TARGET_SYSLOG:
-		path = *path ? path : SYSLOG_SOCKET;
-		t->fd = connect_socket(path);
-		t->is_socket = true;
-		if (t->fd >= 0)
-			break;
-		(void)snprintf(err, err_size,
-			"log.target \"syslog\": cannot connect to %s: %s; is a "
-			"syslog daemon running?",
-			path, strerror(errno));
-		return -1;
-	case LOG_TARGET_JOURNAL:
-		/* The library says nothing when nobody listens. */
-		path = *path ? path : JOURNAL_SOCKET;
-		if (access(path, W_OK) == 0)
-			break;
-		(void)snprintf(err, err_size,
-			"log.target \"journal\": cannot write to %s: %s; is "
-			"systemd-journald running?",
-			path, strerror(errno));
-		return -1;
-	case LOG_TARGET_FILE:
-		t->fd = open_file(path);
-		t->is_socket = false;
-		if (t->fd >= 0)
-			break;
-		(void)snprintf(err, err_size, "log.target \"%s\": cannot open it: %s", path,
-			strerror(errno));
-		return -1;
-	}
-	(void)snprintf(t->path, sizeof t->path, "%s", path);
-	return 0;
-}
-
-/* false: stop waiting, there is a new target or the time to close is over. */
-static bool wait_writable(int fd)
-{
-	for (;;) {
-		struct pollfd p = { .fd = fd, .events = POLLOUT };
-
-		if (poll(&p, 1, BLOCKED_POLL_MS) != 0)
-			return true; /* or an error, which the write will name */
-		(void)pthread_mutex_lock(&shared.lock);
-		bool go = shared.change_at == NO_MARK && writer.change_at == NO_MARK &&
-			  !(shared.stop && clock_read().steady > shared.stop_by);
-		(void)pthread_mutex_unlock(&shared.lock);
-		if (!go)
-			return false;
-	}
-}
-
-/* All of it or an error. Stderr may be shared with other processes, so it is not made
- * non-blocking: after poll() a pipe takes a line without blocking, as that is one page at most. */
-static enum write_rc write_all(struct target *t, const char *p, size_t n)
-{
-	size_t all = n;
-
-	while (n) {
-		if (!wait_writable(t->fd))
-			break;
-		ssize_t done = t->is_socket ? send(t->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
-					    : write(t->fd, p, n);
-		if (done >= 0) {
-			p += done;
-			n -= (size_t)done;
-		} else if (errno == EAGAIN) {
-			(void)poll(NULL, 0, 1); /* writable and yet not: no busy loop */
-		} else if (errno != EINTR) {
-			writer.error = errno;
-			break;
-		}
-	}
-	if (n == 0) {
-		t->torn = false;
-		return WRITE_DONE;
-	}
-	t->torn = t->torn || n < all;
-	return n < all || writer.error ? WRITE_FAILED : WRITE_INTERRUPTED;
-}
-
-static enum write_rc write_syslog(struct target *t, const struct log_record *r, const char *line)
-{
-	char datagram[LOG_LINE_BYTES + 128], stamp[32];
-	time_t sec = (time_t)(clock_read().utc / USEC_PER_SEC);
-	struct tm tm;
-
-	/* RFC 3164, as libc's syslog() writes it: local time, and C names of the months. */
-	if (!localtime_r(&sec, &tm) || !strftime(stamp, sizeof stamp, "%h %e %T", &tm))
-		stamp[0] = '\0';
-	int n = snprintf(datagram, sizeof datagram, "<%d>%s spoa-ratelimit[%ld]: %.*s",
-		LOG_DAEMON | level_priority[r->level], stamp, (long)getpid(),
-		(int)(r->line_n - r->prefix_n - 1), line + r->prefix_n);
-
-	/* A syslog daemon that was started again has a new socket: connect once more. */
-	for (int attempt = 0; attempt < 2; attempt++) {
-		if (t->fd < 0)
-			t->fd = connect_socket(t->path);
-		if (t->fd < 0) {
-			writer.error = errno;
-			continue;
-		}
-		writer.error = 0;
-		enum write_rc rc = write_all(t, datagram, (size_t)n);
-		if (rc != WRITE_FAILED || writer.error == EMSGSIZE)
-			return rc;
-		target_close(t);
-	}
-	return WRITE_FAILED;
-}
-
-static enum write_rc write_journal(const struct log_record *r, const char *line)
-{
-	char message[LOG_LINE_BYTES + 16], priority[16];
-	struct iovec iov[LOG_JOURNAL_FIELDS + 2];
-	const char *p = line + r->line_n;
-	int n = 0;
-
-	int length = snprintf(message, sizeof message, "MESSAGE=%.*s",
-		(int)(r->line_n - r->prefix_n - 1), line + r->prefix_n);
-	iov[n++] = (struct iovec){ message, (size_t)length };
-	length = snprintf(priority, sizeof priority, "PRIORITY=%d", level_priority[r->level]);
-	iov[n++] = (struct iovec){ priority, (size_t)length };
-	for (unsigned i = 0; i < r->fields; i++) {
-		uint16_t size;
-
-		memcpy(&size, p, sizeof size);
-		p += sizeof size;
-		/* The library takes what it does not change as not const. */
-		iov[n++] = (struct iovec){ (void *)(uintptr_t)p, size };
-		p += size;
-	}
-	int rc = sd_journal_sendv(iov, n);
-	if (rc >= 0)
-		return WRITE_DONE;
-	writer.error = -rc;
-	return WRITE_FAILED;
-}
-
-static enum write_rc write_record(struct target *t, const char *bytes)
-{
-	const char *line = bytes + sizeof(struct log_record);
-	struct log_record r;
-
-	memcpy(&r, bytes, sizeof r);
-	writer.error = 0;
-	switch (t->kind) {
-	case LOG_TARGET_STDERR:
-	case LOG_TARGET_FILE:
-		if (t->torn) {
-			enum write_rc rc = write_all(t, "\n", 1);
-			if (rc != WRITE_DONE)
-				return rc;
-		}
-		return write_all(t, line, r.line_n);
-	case LOG_TARGET_SYSLOG:
-		return write_syslog(t, &r, line);
-	case LOG_TARGET_JOURNAL:
-		return write_journal(&r, line);
-	}
-	return WRITE_FAILED;
-}
-
-/* Lines that have no writer: before log_open(), after log_close(). A stderr that stays full loses
- * them: a program that is about to end must not hang on its last words. */
-static void write_direct(const char *bytes)
-{
-	const char *p = bytes + sizeof(struct log_record);
-	struct pollfd full = { .fd = STDERR_FILENO, .events = POLLOUT };
-	struct log_record r;
-
-	memcpy(&r, bytes, sizeof r);
-	for (size_t n = r.line_n; n;) {
-		if (poll(&full, 1, BLOCKED_POLL_MS) == 0)
-			return;
-		ssize_t done = write(STDERR_FILENO, p, n);
-		if (done < 0 && errno != EINTR)
-			return; /* nowhere left to say so */
-		if (done > 0) {
-			p += done;
-			n -= (size_t)done;
-		}
-	}
-}
 
 /* To stderr about a target that is not stderr, where it takes a line at once. */
 static void complain(const char *event, const char *why, uint64_t lines)
@@ -341,7 +77,7 @@ static void complain(const char *event, const char *why, uint64_t lines)
 		LOG_FIELDS(KV_Z("path", writer.target.path), KV_Z("error", why),
 			KV_INT("lines", lines)),
 		0);
-	write_direct(bytes);
+	log_place_write_stderr(bytes);
 }
 
 /* ---- the writing thread -------------------------------------------------------------------- */
@@ -355,30 +91,20 @@ static void count_failure(void)
 	if (now < writer.complain_after)
 		return;
 	writer.complain_after = now + COMPLAIN_EVERY;
-	complain("log_write_failed", strerror(writer.error), writer.failed);
+	complain("log_write_failed", strerror(writer.target.error), writer.failed);
 	writer.failed = 0;
 }
 
 static void reopen(void)
 {
-	struct target *t = &writer.target;
-
-	if (t->kind != LOG_TARGET_FILE)
-		return;
-	int fd = open_file(t->path);
-	if (fd < 0) {
-		/* The old file is better than none. */
+	/* The old file is better than none. */
+	if (!log_place_reopen(&writer.target))
 		complain("log_reopen_failed", strerror(errno), 0);
-		return;
-	}
-	target_close(t);
-	t->fd = fd;
-	t->torn = false;
 }
 
 static void change(void)
 {
-	target_close(&writer.target);
+	log_place_close(&writer.target);
 	writer.target = writer.next;
 	writer.change_at = NO_MARK;
 	writer.complain_after = 0;
@@ -391,7 +117,7 @@ static bool change_early(void)
 	(void)pthread_mutex_lock(&shared.lock);
 	if (shared.change_at != NO_MARK) {
 		if (writer.change_at != NO_MARK)
-			target_close(&writer.next);
+			log_place_close(&writer.next);
 		writer.next = shared.next;
 		writer.change_at = 0;
 		shared.change_at = NO_MARK;
@@ -403,17 +129,27 @@ static bool change_early(void)
 	return true;
 }
 
+/* While a place takes nothing: not when there is a new one, or the time to close is over. */
+static bool waits(void)
+{
+	(void)pthread_mutex_lock(&shared.lock);
+	bool on = shared.change_at == NO_MARK && writer.change_at == NO_MARK &&
+		  !(shared.stop && clock_read().steady > shared.stop_by);
+	(void)pthread_mutex_unlock(&shared.lock);
+	return on;
+}
+
 /* false: the time to close is over. */
 static bool write_or_count(const char *bytes)
 {
 	for (;;) {
-		switch (write_record(&writer.target, bytes)) {
-		case WRITE_DONE:
+		switch (log_place_write(&writer.target, bytes, waits)) {
+		case LOG_WRITE_DONE:
 			return true;
-		case WRITE_FAILED:
+		case LOG_WRITE_FAILED:
 			count_failure();
 			return true;
-		case WRITE_INTERRUPTED:
+		case LOG_WRITE_INTERRUPTED:
 			if (!change_early()) {
 				writer.lost++;
 				return false;
@@ -430,7 +166,7 @@ static void tell_lost(void)
 		return;
 	(void)format_record(
 		bytes, LOG_LEVEL_WARNING, "log_lost", LOG_FIELDS(KV_INT("lines", writer.lost)), 0);
-	if (write_record(&writer.target, bytes) == WRITE_DONE)
+	if (log_place_write(&writer.target, bytes, waits) == LOG_WRITE_DONE)
 		writer.lost = 0;
 }
 
@@ -540,7 +276,7 @@ static void free_all(void)
 	free(writer.batch);
 	shared.fill = NULL;
 	writer.batch = NULL;
-	target_close(&writer.target);
+	log_place_close(&writer.target);
 	(void)pthread_cond_destroy(&shared.work);
 	(void)pthread_cond_destroy(&shared.ended);
 }
@@ -550,10 +286,11 @@ static void end_thread(void)
 {
 	(void)pthread_join(shared.thread, NULL);
 	if (writer.lost)
-		complain("log_lost", writer.error ? strerror(writer.error) : "not written in time",
+		complain("log_lost",
+			writer.target.error ? strerror(writer.target.error) : "not written in time",
 			writer.lost);
 	if (shared.change_at != NO_MARK)
-		target_close(&shared.next);
+		log_place_close(&shared.next);
 	shared.change_at = NO_MARK;
 	free_all();
 }
@@ -561,7 +298,7 @@ static void end_thread(void)
 int log_open(const struct log_settings *settings, char *err, size_t err_size)
 {
 	pthread_condattr_t attr;
-	struct target target;
+	struct log_place target;
 
 	if (is_running())
 		return log_change(settings, err, err_size);
@@ -576,7 +313,7 @@ int log_open(const struct log_settings *settings, char *err, size_t err_size)
 		end_thread();
 		shared.left = false;
 	}
-	if (target_open(&target, settings, err, err_size) != 0)
+	if (log_place_open(&target, settings, err, err_size) != 0)
 		return -1;
 
 	memset(&writer, 0, sizeof writer);
@@ -608,15 +345,15 @@ int log_open(const struct log_settings *settings, char *err, size_t err_size)
 
 int log_change(const struct log_settings *settings, char *err, size_t err_size)
 {
-	struct target next;
+	struct log_place next;
 
 	if (!is_running())
 		return log_open(settings, err, err_size);
-	if (target_open(&next, settings, err, err_size) != 0)
+	if (log_place_open(&next, settings, err, err_size) != 0)
 		return -1;
 	(void)pthread_mutex_lock(&shared.lock);
 	if (shared.change_at != NO_MARK)
-		target_close(&shared.next); /* the writer never came to it */
+		log_place_close(&shared.next); /* the writer never came to it */
 	shared.next = next;
 	shared.change_at = shared.fill_n;
 	keep_settings(settings);
@@ -688,7 +425,7 @@ static void put_line(enum log_level level, const char *event, const struct log_f
 	}
 	(void)pthread_mutex_unlock(&shared.lock);
 	if (direct)
-		write_direct(bytes);
+		log_place_write_stderr(bytes);
 }
 
 static void say(enum log_level level, const char *event, const struct log_field *fields,
