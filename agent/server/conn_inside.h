@@ -1,4 +1,5 @@
-/* A connection from inside: only for conn.c and handover.c. */
+/* A connection from inside: conn.c is what it does, conns.c who there are, handover.c how one goes
+ * elsewhere. Only for these. */
 #ifndef SERVER_CONN_INSIDE_H
 #define SERVER_CONN_INSIDE_H
 
@@ -54,7 +55,17 @@ bool conns_fit(struct conns *, const struct session_settings *);
 /* Sends and reads on, beginning with what waits, or ends. May free it. */
 void conn_go_on(struct conn *, struct now);
 
+/* Nobody waits for the store any more. */
+void conn_abandon_checks(struct conn *);
+
+/* AGENT-DISCONNECT with `status`, and what goes before it. May free it. */
+void conn_disconnect(struct conn *, enum spop_status status, struct now);
+
 void conn_end(struct conn *, const char *why);
+
+/* What calls conn.c: a connection's descriptor; the store, and the loop before it sleeps. */
+void conn_watch(struct conn *);
+void conns_watch(struct conns *);
 
 /* Hands it over to c->leaving. false: it stays here. */
 bool conn_hand_over(struct conn *);

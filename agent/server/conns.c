@@ -1,0 +1,280 @@
+#include "server/conn_inside.h"
+
+#include "server/handover.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+	ACCEPT_FRAME_MAX = 65536, /* accepted whatever is configured: HAProxy 3.1.0 ignores what was
+				   * negotiated and sends up to its own size */
+};
+
+#define STOP_QUIET (10 * USEC_PER_MSEC) /* between the last ACK and DISCONNECT: HAProxy 3.1.0 */
+#define STOP_BUSY_MAX \
+	(400 * USEC_PER_MSEC) /* a connection that is never quiet is cut after this \
+			       */
+#define STOP_ENTIRE_MAX (1000 * USEC_PER_MSEC)
+
+/* Creation and end. */
+
+static struct session_settings session_settings_of(const struct settings *s)
+{
+	uint32_t own = (uint32_t)s->agent.max_frame_size;
+	uint32_t accept = own > ACCEPT_FRAME_MAX ? own : ACCEPT_FRAME_MAX;
+	return (struct session_settings){
+		.max_frame_size = own,
+		.accept_max = accept,
+		.reassembly_max = accept,
+	};
+}
+
+static size_t max_of(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Room for the longest frame in either direction, and for what follows an ACK in one send. */
+static size_t buffer_size_for(const struct session_settings *s)
+{
+	return max_of(s->accept_max + (size_t)FRAME_LENGTH_BYTES, check_room(s->max_frame_size)) +
+	       SESSION_OUT_MAX;
+}
+
+bool conns_init(struct conns *all, struct ev_loop *loop, struct snapshot *snapshot,
+	struct store *store, struct metrics *metrics, struct event_ring *events)
+{
+	*all = (struct conns){
+		.loop = loop, .snapshot = snapshot, .metrics = metrics, .epoll = -1
+	};
+	all->settings = session_settings_of(&snapshot->settings);
+	buffer_pool_init(&all->pool, buffer_size_for(&all->settings));
+	busy_poll_init(&all->busy_poll, loop);
+	if (!checker_init(&all->checker, all->settings.accept_max, store, metrics, events))
+		return false;
+	conns_watch(all);
+	return true;
+}
+
+static void forget_dirty(struct conn *c)
+{
+	if (!c->is_dirty)
+		return;
+	struct conn **link = &c->all->dirty;
+	while (*link != c)
+		link = &(*link)->next_dirty;
+	*link = c->next_dirty;
+	c->is_dirty = false;
+}
+
+void conn_attach(struct conn *c, struct conns *all)
+{
+	c->all = all;
+	/* Set anew, so that the loop does not take it for one that it has had and knows of. */
+	ev_io_set(&c->reader, c->fd, EV_READ);
+	ev_io_set(&c->writer, c->fd, EV_WRITE);
+	c->next = all->head;
+	c->link = &all->head;
+	if (c->next)
+		c->next->link = &c->next;
+	all->head = c;
+	all->n++;
+	metric_add(all->metrics, METRIC_connections_open, 1);
+}
+
+void conn_detach(struct conn *c)
+{
+	struct conns *all = c->all;
+	forget_dirty(c); /* its answers may have gone with what waited for its peer */
+	ev_io_stop(all->loop, &c->reader);
+	ev_io_stop(all->loop, &c->writer);
+	*c->link = c->next;
+	if (c->next)
+		c->next->link = c->link;
+	all->n--;
+	atomic_fetch_sub_explicit(&all->open, 1, memory_order_relaxed);
+	metric_add(all->metrics, METRIC_connections_open, (uint64_t)-1);
+	c->all = NULL;
+}
+
+static void conn_free(struct conn *c)
+{
+	struct conns *all = c->all;
+	conn_abandon_checks(c);
+	conn_detach(c);
+	(void)close(c->fd);
+	buffer_put(&all->pool, c->in);
+	buffer_put(&all->pool, c->out);
+	session_fini(&c->session);
+	free(c);
+	metric_add(all->metrics, METRIC_connections_closed, 1);
+}
+
+void conns_close(struct conns *all)
+{
+	conns_shut(all, false);
+	while (all->head)             /* which conn_free() moves on, through c->link */
+		conn_free(all->head); /* NOLINT(clang-analyzer-unix.Malloc) */
+	ev_prepare_stop(all->loop, &all->flusher);
+}
+
+void conns_fini(struct conns *all)
+{
+	conns_close(all);
+	busy_poll_stop(&all->busy_poll);
+	checker_fini(&all->checker);
+	buffer_pool_fini(&all->pool);
+}
+
+static void set_busy_poll(struct conns *all)
+{
+	busy_poll_set(
+		&all->busy_poll, all->may_busy_poll ? all->snapshot->settings.agent.busy_poll : 0);
+}
+
+void conns_allow_busy_poll(struct conns *all, bool allow)
+{
+	all->may_busy_poll = allow;
+	set_busy_poll(all);
+}
+
+bool conns_fit(struct conns *all, const struct session_settings *wanted)
+{
+	/* A frame may be longer now than the view's memory was made for. Without the new memory a
+	 * value that does not fit counts as absent, so sizes stay as they were. */
+	if (wanted->accept_max > all->settings.accept_max &&
+		!checker_grow(&all->checker, wanted->accept_max))
+		return false;
+	/* What was made large stays large: there may be connections that still need it. */
+	struct session_settings larger = *wanted;
+	larger.accept_max = (uint32_t)max_of(all->settings.accept_max, wanted->accept_max);
+	all->settings.accept_max = larger.accept_max;
+	all->settings.reassembly_max = larger.accept_max;
+	buffer_pool_grow(&all->pool, buffer_size_for(&larger));
+	return true;
+}
+
+void conns_use(struct conns *all, struct snapshot *snapshot)
+{
+	all->snapshot = snapshot;
+	set_busy_poll(all);
+	struct store *store = all->checker.store;
+	if (store && store->ops->forget)
+		store->ops->forget(store);
+	struct session_settings fresh = session_settings_of(&snapshot->settings);
+	if (!conns_fit(all, &fresh)) {
+		log_error("no_memory", KV_Z("for", "a larger agent.max_frame_size"),
+			KV_Z("hint", "the sizes from before the reload are kept"));
+		return;
+	}
+	all->settings.max_frame_size = fresh.max_frame_size;
+}
+
+void conns_add(struct conns *all, int fd, const char *peer, struct now now)
+{
+	struct conn *c = calloc(1, sizeof *c);
+	if (!c) {
+		log_warning_every(USEC_PER_SEC, "no_memory", KV_Z("for", "a connection"));
+		(void)close(fd);
+		atomic_fetch_sub_explicit(&all->open, 1, memory_order_relaxed);
+		metric_add(all->metrics, METRIC_connections_closed, 1);
+		return;
+	}
+	c->fd = fd;
+	(void)snprintf(c->peer, sizeof c->peer, "%s", peer);
+	c->settings = all->settings;
+	session_init(&c->session, &c->settings);
+	c->session.draining = all->draining;
+	c->room = SESSION_OUT_MAX;
+	c->decided_end = &c->decided;
+	c->deadline = now.steady + CONN_HELLO_TIMEOUT;
+	c->answered_at = now.steady;
+	conn_watch(c);
+	conn_attach(c, all);
+	ev_io_start(all->loop, &c->reader);
+}
+
+void conn_end(struct conn *c, const char *why)
+{
+	if (log_enabled(LOG_LEVEL_DEBUG))
+		log_debug("connection_closed", KV_Z("peer", c->peer), KV_Z("why", why));
+	conn_free(c);
+}
+
+/* Deadlines and the end. */
+
+static void expire(struct conn *c, struct now now)
+{
+	if (c->write_deadline && now.steady >= c->write_deadline) {
+		metric_add(c->all->metrics, METRIC_timeouts, 1);
+		log_warning_every(USEC_PER_SEC, "timeout", KV_Z("peer", c->peer),
+			KV_Z("of", "a peer that does not read its answers"));
+		conn_end(c, "write timeout");
+		return;
+	}
+	if (!c->deadline || now.steady < c->deadline)
+		return;
+	if (c->state == CONN_LINGERING) {
+		conn_end(c, "lingered long enough");
+		return;
+	}
+	if (c->session.state == SESSION_CHECKED) {
+		conn_disconnect(c, SPOP_NORMAL, now);
+		return;
+	}
+	metric_add(c->all->metrics, METRIC_timeouts, 1);
+	log_warning_every(USEC_PER_SEC, "timeout", KV_Z("peer", c->peer),
+		KV_Z("of", c->session.state == SESSION_NEW ? "HELLO" : "a frame"));
+	conn_disconnect(c, SPOP_TIMEOUT, now);
+}
+
+void conns_expire(struct conns *all, struct now now)
+{
+	for (struct conn *c = all->head, *next; c; c = next) {
+		next = c->next;
+		c->recent /= 2;
+		expire(c, now);
+	}
+}
+
+void conns_drain(struct conns *all)
+{
+	all->draining = true;
+	for (struct conn *c = all->head; c; c = c->next)
+		c->session.draining = true;
+}
+
+static bool has_nothing_under_way(const struct conn *c)
+{
+	return !c->in && !c->out && !c->session.assembling && !c->checks_n;
+}
+
+bool conns_stop(struct conns *all, struct now now)
+{
+	if (!all->stopping_since) {
+		all->stopping_since = now.steady;
+		conns_drain(all);
+		return all->n == 0;
+	}
+	usec_t since = now.steady - all->stopping_since;
+	for (struct conn *c = all->head, *next; c; c = next) {
+		next = c->next;
+		if (since >= STOP_ENTIRE_MAX) {
+			conn_end(c, "stopping");
+			continue;
+		}
+		if (c->state != CONN_OPEN) {
+			expire(c, now);
+			continue;
+		}
+		bool busy_too_long = since >= STOP_BUSY_MAX;
+		if (busy_too_long)
+			ev_io_stop(all->loop, &c->reader); /* so that it becomes quiet */
+		/* One round of the loop at least, for what has been received already. */
+		if (since >= STOP_QUIET && now.steady - c->answered_at >= STOP_QUIET &&
+			(busy_too_long || has_nothing_under_way(c)))
+			conn_disconnect(c, SPOP_NORMAL, now);
+	}
+	return all->n == 0;
+}
