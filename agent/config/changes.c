@@ -175,6 +175,15 @@ static bool text_member_check(
 	return true;
 }
 
+/* Else it would hold, and neither be kept nor shown. */
+static bool is_utf8(const char *name)
+{
+	json_t *as_json = json_string(name);
+
+	json_decref(as_json);
+	return as_json != NULL;
+}
+
 static bool check(const char *name, json_t *value, char *err, size_t err_size)
 {
 	json_t *until = json_object_get(value, "until");
@@ -183,6 +192,8 @@ static bool check(const char *name, json_t *value, char *err, size_t err_size)
 		return fail(err, err_size, "want a JSON object");
 	if (strlen(name) >= CHANGE_NAME_MAX)
 		return fail(err, err_size, "its name is too long");
+	if (!is_utf8(name))
+		return fail(err, err_size, "its name is no UTF-8");
 	if (json_dumpb(value, NULL, 0, JSON_COMPACT) > CHANGE_TEXT_MAX)
 		return fail(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
 	if (until && (!json_is_integer(until) || json_integer_value(until) <= 0))

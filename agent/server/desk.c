@@ -341,20 +341,50 @@ bool desk_reset_rule(struct desk *d, const char *rule, struct act act, char *err
 /* ---- what the other agents say ---- */
 
 struct telling {
-	const struct str *name;
+	struct str *name; /* owned; by_name() */
 	size_t n;
 	json_t *gone; /* names */
 };
 
+static int by_name(const void *a, const void *b)
+{
+	const struct str *x = a, *y = b;
+	int order = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
+	return order ? order : (x->n > y->n) - (x->n < y->n);
+}
+
 static void find_gone(void *with, const char *name, json_t *value)
 {
 	struct telling *t = with;
+	struct str wanted = str_of(name);
 	(void)value;
 
-	for (size_t i = 0; i < t->n; i++)
-		if (str_eq(t->name[i], str_of(name)))
-			return;
-	(void)json_array_append_new(t->gone, json_string(name));
+	if (!bsearch(&wanted, t->name, t->n, sizeof wanted, by_name))
+		(void)json_array_append_new(t->gone, json_string(name));
+}
+
+/* false: out of memory. Texts that are missing have no name, either. */
+static bool remove_gone(struct desk *d, const struct str *name, size_t n, bool *changed)
+{
+	struct telling t = { malloc((n + 1) * sizeof *name), 0, json_array() };
+	json_t *gone;
+	size_t i;
+
+	for (i = 0; t.name && i < n; i++)
+		if (name[i].p)
+			t.name[t.n++] = name[i];
+	if (t.name && t.gone) {
+		qsort(t.name, t.n, sizeof *t.name, by_name);
+		changes_each(d->changes, "", find_gone, &t);
+	}
+	json_array_foreach(t.gone, i, gone)
+	{
+		*changed |= changes_remove(d->changes, json_string_value(gone));
+	}
+	bool good = t.name && t.gone;
+	json_decref(t.gone);
+	free(t.name);
+	return good;
 }
 
 /* One that was told: true: it is another one than is here. */
@@ -364,7 +394,7 @@ static bool take_told(struct desk *d, struct str name, struct str text)
 	json_t *value = json_loadb(text.p, text.n, 0, NULL);
 	bool changed = false;
 
-	if (!value || name.n >= sizeof z) {
+	if (!value || name.n >= sizeof z || memchr(name.p, '\0', name.n)) {
 		json_decref(value);
 		return false;
 	}
@@ -385,20 +415,13 @@ static bool take_told(struct desk *d, struct str name, struct str text)
 
 void desk_told(struct desk *d, const struct str *name, const struct str *text, size_t n)
 {
-	struct telling t = { name, n, json_array() };
 	bool changed = false;
 	char err[256];
-	size_t i;
-	json_t *gone;
 
-	changes_each(d->changes, "", find_gone, &t);
-	json_array_foreach(t.gone, i, gone)
-	{
-		changed |= changes_remove(d->changes, json_string_value(gone));
-	}
-	for (i = 0; i < n; i++)
+	if (!remove_gone(d, name, n, &changed))
+		log_error("changes_not_taken_out", KV_Z("why", "out of memory"));
+	for (size_t i = 0; i < n; i++)
 		changed |= take_told(d, name[i], text[i]);
-	json_decref(t.gone);
 	d->bans_changed = true;
 	if (!changed)
 		return;

@@ -316,6 +316,44 @@ static void a_ban_of_no_time_is_none(void **state)
 	stop(&r, NULL);
 }
 
+/* Those that others have, all of them each time; what is no name is none. */
+static void what_is_told_is_all_there_is(void **state)
+{
+	static const struct str name[] = {
+		{ "override:user:b", 15 },
+		{ "override:user:a", 15 },
+		{ "override:user:a\0b", 17 },
+		{ "override:user:J\xf6rg", 18 },
+		{ "override:user:aa", 16 },
+		{ NULL, 0 },
+		{ "switch:api", 10 },
+	};
+	struct str text[] = { STR("{\"bypass\":true}"), STR("{\"bypass\":true}"),
+		STR("{\"block\":true}"), STR("{\"block\":true}"), STR("{\"block\":true}"),
+		{ NULL, 0 }, STR("{\"mode\":\"off\"}") };
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(put(&r, "override:user:c", "{\"block\":true}", err));
+	desk_told(r.desk, name, text, 7);
+	assert_int_equal(changes_count(desk_changes(r.desk)), 4);
+	assert_null(changes_get(desk_changes(r.desk), "override:user:c"));
+	assert_true(json_is_true(
+		json_object_get(changes_get(desk_changes(r.desk), "override:user:a"), "bypass")));
+	uint64_t generation = r.served->generation;
+	desk_told(r.desk, name, text, 7);
+	assert_int_equal(r.served->generation, generation); /* nothing new in it */
+	desk_told(r.desk, name + 1, text + 1, 4);
+	assert_int_equal(changes_count(desk_changes(r.desk)), 2);
+	assert_null(changes_get(desk_changes(r.desk), "override:user:b"));
+	assert_int_equal(api_mode(&r), MODE_ENFORCE);
+	desk_told(r.desk, NULL, NULL, 0);
+	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
+	stop(&r, NULL);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -332,6 +370,7 @@ int main(void)
 		cmocka_unit_test(changes_survive_a_restart),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_no_time_is_none),
+		cmocka_unit_test(what_is_told_is_all_there_is),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
