@@ -25,12 +25,16 @@ INCR = {  # the agents that do one for each request; README.md says why the plai
 IS_THERE = ("redis-server", "redis-cli", "redis-benchmark")
 
 
+def is_there():
+	return all(shutil.which(name) for name in IS_THERE)
+
+
 @contextlib.contextmanager
-def server():
-	port = free_port()
+def server(port=None, *settings):
+	port = port or free_port()
 	with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
 		with Process(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
-			      "--appendonly", "no", "--dir", folder]) as p:
+			      "--appendonly", "no", "--dir", folder, *settings]) as p:
 			p.port = port
 			yield p.await_port(port)
 
@@ -52,9 +56,9 @@ def env_of(redis):
 
 
 @contextlib.contextmanager
-def agent(bench, redis, rules):
+def agent(bench, redis, rules, store="redis"):
 	"""With the Redis store; fails if anything was answered without Redis."""
-	with bench.agent(rules, 1, ["redis"], env_of(redis), pin=False) as p:
+	with bench.agent(rules, 1, [store], env_of(redis), pin=False) as p:
 		yield p.await_port(p.port)
 		p.p.terminate()
 		p.p.wait(20)
@@ -98,7 +102,7 @@ def check_gcra(redis, script):
 
 
 def part(bench):
-	if not all(shutil.which(name) for name in IS_THERE):
+	if not is_there():
 		say("no Redis: left out")
 		return
 	with server() as redis:
@@ -249,7 +253,7 @@ def memory(bench, redis):
 
 def smoke(bench):
 	"""That the programs work together; no time is looked at."""
-	if not all(shutil.which(name) for name in IS_THERE):
+	if not is_there():
 		return
 	with server() as redis, contextlib.ExitStack() as stack, agent(bench, redis, "plain") as ours:
 		script = load_gcra(redis)

@@ -26,11 +26,12 @@ import threading
 import time
 
 import operated
+import redis_cluster
 import redis_store
 from common import HERE, ROOT, Failed, Process, free_port, median, pairs, say
 
 MILLION_CLIENTS = 333333  # three rules each: a million keys
-PARTS = ["instructions", "memory", "raw", "million", "haproxy", "redis", "pauses", "tail",
+PARTS = ["instructions", "memory", "raw", "million", "haproxy", "redis", "cluster", "pauses", "tail",
 	"operated"]
 
 
@@ -332,6 +333,9 @@ class Bench:
 	def part_redis(self):
 		redis_store.part(self)
 
+	def part_cluster(self):
+		redis_cluster.part(self)
+
 	def part_pauses(self):
 		self.section("Beside a worker, with a million keys", ("", "microseconds", "wanted", "met"))
 		runs = [self.decide("pauses", "three", "tiers", clients=MILLION_CLIENTS,
@@ -521,6 +525,7 @@ def smoke(bench):
 	if got.get("allocations"):
 		raise Failed(f"{got['allocations']:.0f} allocations for 5000 decisions")
 	redis_store.smoke(bench)
+	redis_cluster.smoke(bench)
 	operated.smoke(bench)
 	say("good")
 
