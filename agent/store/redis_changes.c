@@ -1,7 +1,7 @@
 #include "store/redis_changes.h"
 
 #include "base/log.h"
-#include "store/redis_conn.h"
+#include "store/redis_follow.h"
 #include "store/redis_map.h"
 #include "store/redis_slot.h"
 
@@ -33,16 +33,12 @@ enum { ASKED_MAX = 64 };
 
 struct redis_changes {
 	struct redis_changes_settings settings;
-	struct redis_hub *hub;
 	struct ev_loop *loop;
 	char key[64 + 10], version_key[64 + 18];
 	uint16_t slot;
 	struct redis_conn *conn;
-	struct redis_listener listener;
-	ev_async bell;
+	struct redis_follow follow;
 	ev_timer tick;
-	struct redis_addresses addresses;
-	unsigned address_at;
 
 	struct put *first, *last;
 	unsigned puts;
@@ -195,8 +191,10 @@ static void on_reply(void *owner, const redisReply *r)
 	}
 }
 
-static void forget_asked(struct redis_changes *c)
+static void forget_asked(void *owner)
 {
+	struct redis_changes *c = owner;
+
 	c->ready = false;
 	c->asked_n = 0;
 	c->seen = -1; /* it may be another one that comes back */
@@ -224,31 +222,12 @@ static void on_failed(void *owner, const char *why, const char *hint)
 	(void)why;
 	(void)hint;
 
-	redis_hub_ask_again(c->hub);
-	if (!c->addresses.n)
-		return;
-	c->address_at = (c->address_at + 1) % c->addresses.n;
-	redis_conn_aim(c->conn, &c->addresses.address[c->address_at], c->addresses.master_only);
+	redis_follow_failed(&c->follow);
 }
 
 static const struct redis_conn_events conn_events = { on_ready, on_lost, on_failed, on_reply };
 
 /* ---- the loop ---- */
-
-static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
-{
-	(void)loop;
-	(void)revents;
-	struct redis_changes *c = bell->data;
-	struct redis_addresses a = redis_hub_addresses_of(c->hub, c->slot);
-
-	if (a.generation == c->addresses.generation)
-		return;
-	c->addresses = a;
-	c->address_at = 0;
-	if (redis_conn_use(c->conn, a.n ? &a.address[0] : NULL, a.master_only))
-		forget_asked(c);
-}
 
 static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 {
@@ -280,7 +259,6 @@ struct redis_changes *redis_changes_new(
 	memcpy(s.username, settings->username, sizeof s.username);
 	memcpy(s.password, settings->password, sizeof s.password);
 	c->settings = *settings;
-	c->hub = hub;
 	c->loop = loop;
 	c->seen = -1;
 	/* In a cluster both have to lie together: what is in braces tells where. */
@@ -293,13 +271,10 @@ struct redis_changes *redis_changes_new(
 		free(c);
 		return NULL;
 	}
-	ev_async_init(&c->bell, on_bell);
-	ev_async_start(loop, &c->bell);
 	ev_timer_init(&c->tick, on_tick, TICK, TICK);
 	ev_timer_start(loop, &c->tick);
-	c->bell.data = c->tick.data = c;
-	c->listener = (struct redis_listener){ .loop = loop, .bell = &c->bell };
-	redis_hub_listen(hub, &c->listener);
+	c->tick.data = c;
+	redis_follow_start(&c->follow, hub, c->conn, c->slot, loop, forget_asked, c);
 	return c;
 }
 
@@ -307,8 +282,7 @@ void redis_changes_free(struct redis_changes *c)
 {
 	if (!c)
 		return;
-	redis_hub_leave(c->hub, &c->listener);
-	ev_async_stop(c->loop, &c->bell);
+	redis_follow_stop(&c->follow);
 	ev_timer_stop(c->loop, &c->tick);
 	redis_conn_free(c->conn);
 	while (c->first)

@@ -1,7 +1,7 @@
 #include "store/redis_tiers.h"
 
 #include "base/log.h"
-#include "store/redis_conn.h"
+#include "store/redis_follow.h"
 #include "store/redis_map.h"
 
 #include <hiredis/hiredis.h>
@@ -39,12 +39,9 @@ struct redis_tiers {
 	char key[64 + 5]; /* and the channel */
 	uint16_t slot;
 	struct redis_conn *conn;
-	struct redis_listener listener;
-	ev_async bell;
+	struct redis_follow follow;
 	ev_timer tick;
 
-	struct redis_addresses addresses;
-	unsigned address_at;
 	enum watching watching;
 	bool tracking;
 	unsigned channels; /* that were confirmed */
@@ -196,8 +193,10 @@ static void on_reply(void *owner, const redisReply *r)
 	}
 }
 
-static void stop_watching(struct redis_tiers *t)
+static void stop_watching(void *owner)
 {
+	struct redis_tiers *t = owner;
+
 	t->watching = WATCHING_NOTHING;
 	tier_cache_set_watched(t->cache, false);
 }
@@ -227,29 +226,12 @@ static void on_failed(void *owner, const char *why, const char *hint)
 	(void)hint; /* the stores meet the same, and tell */
 
 	stop_watching(t);
-	redis_hub_ask_again(t->hub);
-	t->address_at = (t->address_at + 1) % t->addresses.n;
-	redis_conn_aim(t->conn, &t->addresses.address[t->address_at], t->addresses.master_only);
+	redis_follow_failed(&t->follow);
 }
 
 static const struct redis_conn_events conn_events = { on_ready, on_lost, on_failed, on_reply };
 
 /* ---- the loop ---- */
-
-static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
-{
-	(void)loop;
-	(void)revents;
-	struct redis_tiers *t = bell->data;
-	struct redis_addresses a = redis_hub_addresses_of(t->hub, t->slot);
-
-	if (a.generation == t->addresses.generation)
-		return;
-	t->addresses = a;
-	t->address_at = 0;
-	if (redis_conn_use(t->conn, a.n ? &a.address[0] : NULL, a.master_only))
-		stop_watching(t);
-}
 
 /* Alive? A connection that hangs tells of no change. */
 static void ask_whether_alive(struct redis_tiers *t, usec_t now)
@@ -369,13 +351,10 @@ struct redis_tiers *redis_tiers_new(
 		free(t);
 		return NULL;
 	}
-	ev_async_init(&t->bell, on_bell);
-	ev_async_start(loop, &t->bell);
 	ev_timer_init(&t->tick, on_tick, TICK, TICK);
 	ev_timer_start(loop, &t->tick);
-	t->bell.data = t->tick.data = t;
-	t->listener = (struct redis_listener){ .loop = loop, .bell = &t->bell };
-	redis_hub_listen(hub, &t->listener);
+	t->tick.data = t;
+	redis_follow_start(&t->follow, hub, t->conn, t->slot, loop, stop_watching, t);
 	return t;
 }
 
@@ -383,8 +362,7 @@ void redis_tiers_free(struct redis_tiers *t)
 {
 	if (!t)
 		return;
-	redis_hub_leave(t->hub, &t->listener);
-	ev_async_stop(t->loop, &t->bell);
+	redis_follow_stop(&t->follow);
 	ev_timer_stop(t->loop, &t->tick);
 	redis_conn_free(t->conn);
 	tier_cache_free(t->cache);

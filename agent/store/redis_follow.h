@@ -1,0 +1,34 @@
+/* A connection that goes where the hub says a slot is: for what control keeps in Redis, with a
+ * connection of its own. One thread: that of its loop. */
+#ifndef STORE_REDIS_FOLLOW_H
+#define STORE_REDIS_FOLLOW_H
+
+#include "store/redis_conn.h"
+
+#include <ev.h>
+
+/* The owner's; its fields are this file's. */
+struct redis_follow {
+	struct redis_hub *hub;
+	struct redis_conn *conn;
+	struct ev_loop *loop;
+	uint16_t slot;
+	struct redis_listener listener;
+	ev_async bell;
+	struct redis_addresses addresses;
+	unsigned address_at;
+	/* Another place, or none: what was open is closed, and nothing that was asked is answered.
+	 */
+	void (*moved)(void *owner);
+	void *owner;
+};
+
+/* Hub and connection are borrowed, and outlive redis_follow_stop(). */
+void redis_follow_start(struct redis_follow *, struct redis_hub *, struct redis_conn *,
+	uint16_t slot, struct ev_loop *, void (*moved)(void *owner), void *owner);
+void redis_follow_stop(struct redis_follow *);
+
+/* For the connection's `failed`: the next address in the list, when it tries again. */
+void redis_follow_failed(struct redis_follow *);
+
+#endif
