@@ -252,6 +252,11 @@ void worker_allow_busy_poll(struct worker *w, bool allow)
 	ev_async_send(w->loop, &w->wake);
 }
 
+bool worker_may_busy_poll(const struct worker *w)
+{
+	return atomic_load(&w->may_busy_poll);
+}
+
 static bool read_schedstat(int fd, struct worker_time *t)
 {
 	char text[64], *end;

@@ -43,6 +43,7 @@ void worker_give(struct worker *, struct worker *to, unsigned share);
 
 /* May it poll (busy_poll.h)? It may not until this says so. */
 void worker_allow_busy_poll(struct worker *, bool allow);
+bool worker_may_busy_poll(const struct worker *);
 
 /* What its thread has done since the start, in microseconds. */
 struct worker_time {
