@@ -119,6 +119,18 @@ void overrides_show(struct request *r)
 	request_reply_json(r, 200, json_pack("{s:o}", "overrides", list));
 }
 
+/* A tier that no rule names is as a rule a typing error, and who is on it has no limit by tier. */
+static void warn_of_tier(struct request *r, json_t *answer, const char *tier)
+{
+	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
+	int at = policy_tier_find(p, str_of(tier));
+
+	if (at < 0 || (unsigned)at >= p->tier_named)
+		(void)json_object_set_new(answer, "warnings",
+			json_pack("[s]", "this tier is listed by no rule: `default` holds for it "
+					 "where a rule has one, else no limit by tier"));
+}
+
 static void put_override(struct request *r, json_t *body, json_t *change)
 {
 	static const char *const known[] = { "user", "key", "ip", "tier", "rates", "bypass",
@@ -134,10 +146,14 @@ static void put_override(struct request *r, json_t *body, json_t *change)
 		if (v && !json_is_null(v) && !json_is_false(v))
 			(void)json_object_set(change, known[i], v);
 	}
-	if (desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err))
-		request_reply_json(r, 200, override_json(name, change));
-	else
+	if (!desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err)) {
 		request_problem(r, 422, "%s", err);
+		return;
+	}
+	json_t *answer = override_json(name, change);
+	if (json_object_get(change, "tier"))
+		warn_of_tier(r, answer, json_string_value(json_object_get(change, "tier")));
+	request_reply_json(r, 200, answer);
 }
 
 void overrides_put(struct request *r)

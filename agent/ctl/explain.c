@@ -1,4 +1,5 @@
 /* explain: what a request would get, and why. */
+#include "base/addr.h"
 #include "config/explain.h"
 #include "config/snapshot.h"
 #include "ctl/ctl.h"
@@ -33,8 +34,11 @@ static void show_client(const json_t *a)
 	}
 	json_array_foreach(ignored, i, name)
 	{
-		put_clean("ignored: ", json_string_value(name) ? json_string_value(name) : "",
-			", which no rule looks at\n");
+		const char *field = json_string_value(name) ? json_string_value(name) : "";
+		put_clean("ignored: ", field,
+			strcmp(field, "endpoint") == 0
+				? ", which is made of method and path: give these\n"
+				: ", which no rule looks at\n");
 	}
 }
 
@@ -47,8 +51,11 @@ static void show_decision(const json_t *a)
 	put_clean(deny ? "denied: " : "allowed: ", ctl_text(d, "reason"), "");
 	if (*ctl_text(d, "rule"))
 		put_clean(", rule ", ctl_text(d, "rule"), "");
+	/* Limits are not asked while a ban holds: they may deny when it has ended. */
 	if (deny && ctl_int(d, "retry_after"))
-		(void)printf("; the same would pass in %s",
+		(void)printf("; %s in %s",
+			strcmp(ctl_text(d, "reason"), "banned") == 0 ? "the ban ends"
+								     : "the same would pass",
 			text_seconds(ctl_int(d, "retry_after"), after));
 	(void)putchar('\n');
 	show_client(a);
@@ -141,13 +148,27 @@ static int explain_files(const struct ctl_options *o, json_t *fields, json_t **a
 	return status;
 }
 
+/* HAProxy sends nothing else there; to the agent it would be absent. */
+static bool has_good_address(const json_t *fields)
+{
+	const char *ip = json_string_value(json_object_get(fields, "ip"));
+	struct addr address;
+
+	if (!ip || addr_parse(str_of(ip), &address))
+		return true;
+	(void)ctl_fail(0, "ip=%s: want an IPv4 or IPv6 address", ip);
+	return false;
+}
+
 int ctl_explain(struct ctl *c)
 {
 	json_t *fields = ctl_fields(c->o, 0), *answer = NULL;
 	int status;
 
-	if (!fields)
+	if (!fields || !has_good_address(fields)) {
+		json_decref(fields);
 		return CTL_USAGE;
+	}
 	if (c->o->files)
 		status = explain_files(c->o, fields, &answer);
 	else

@@ -179,6 +179,12 @@ static int add(struct ctl *c)
 	status = ctl_ask(c, "PUT", "/api/v1/overrides", body, &answer);
 	if (status != CTL_DONE)
 		return status;
+	const json_t *warning;
+	size_t i;
+	json_array_foreach(json_object_get(answer, "warnings"), i, warning)
+	{
+		(void)ctl_fail(0, "warning: %s", json_string_value(warning));
+	}
 	json_t *one = json_pack("[O]", answer);
 	status = ctl_given(o, CTL_JSON) ? ctl_print_json(answer, false) : show(c, one);
 	json_decref(one);

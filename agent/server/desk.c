@@ -309,7 +309,7 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 	char again[512];
 
 	if (!before)
-		return fail(err, err_size, "there is none of that name");
+		return fail(err, err_size, "nothing is set under this name");
 	(void)changes_remove(d->changes, name);
 	bool good = serve(d, NULL, err, err_size);
 	if (good) {

@@ -67,6 +67,15 @@ def test_an_override_for_a_user(admin):
     assert admin.ask("/api/v1/overrides").json == {"overrides": []}
 
 
+def test_a_tier_that_no_rule_lists_is_told_of(admin):
+    """A typing error would take the client's limits away in silence."""
+    assert "listed by no rule" in override(admin, user="alice", tier="glod")["warnings"][0]
+    assert "warnings" not in override(admin, user="alice", tier="gold")
+    assert "warnings" not in override(admin, user="alice", bypass=True)
+    got, = admin.ask("/api/v1/overrides").json["overrides"]
+    assert "warnings" not in got
+
+
 def test_bypass_and_block(admin):
     override(admin, user="vip", bypass=True)
     served(admin, "bypassed", user="vip")

@@ -202,8 +202,8 @@ def free(port):
 @needs("curl")
 @needs("ninja")
 def test_the_quick_start(tmp_path):
-    if not (free(8080) and free(9600)):
-        pytest.skip("needs the ports 8080 and 9600")
+    if not (free(8080) and free(9600) and free(9601)):
+        pytest.skip("needs the ports 8080, 9600 and 9601")
     # A copy of what it needs: its build folder and this tree's are two things.
     for name in ("agent", "conf", "contrib", "haproxy"):
         shutil.copytree(ROOT / name, tmp_path / name)

@@ -206,7 +206,9 @@ def test_overrides(ctl):
     text = ctl("override", "list").stdout
     assert "api 100/minute and 1000/hour" in text and KEY not in text
     assert ctl("override", "remove", f"key=sha256:{HASH}").stdout == f"removed: key:sha256:{HASH}\n"
-    ctl("override", "remove", "user=nobody", status=REFUSED)
+    assert "nothing is set" in ctl("override", "remove", "user=nobody", status=REFUSED).stderr
+    typo = ctl("override", "add", "user=cy", "--tier", "glod")
+    assert "warning: this tier is listed by no rule" in typo.stderr and "tier glod" in typo.stdout
     ctl("override", "add", "user=al", "--rate", "apo=1/day", status=REFUSED)
     for wrong in (["add", "user=al"], ["add", "--block"], ["add", "user=al", "--block", "--bypass"],
                   ["add", "host=x", "--block"], ["add", "user=al", "--rate", "api"], ["lst"],
@@ -222,6 +224,9 @@ def test_bans(run, tmp_path):
               penalty = { after = "1/1m"; ban = "1h"; }; }''')
     assert ctl("ban", "list").stdout == "nobody is banned\n"
     until(lambda: ctl.agent.check({"ip": "192.0.2.1"})["reason"] == "banned")
+    # The limit, of a day, is not asked while the ban holds: nobody promises that he passes then.
+    got = ctl("explain", "ip=192.0.2.1").stdout
+    assert got.startswith("denied: banned; the ban ends in ") and "would pass" not in got
     ban, = ctl.json("ban", "list")["bans"]
     titles, row = table(ctl("ban", "list").stdout)
     assert titles[:3] == ["ID", "RULE", "CLIENT"] and row[:3] == [ban["id"], "login", "ip=192.0.2.1"]
@@ -422,6 +427,10 @@ def test_explain_offline(tmp_path):
     text, got = explain("user=al", "cost=4", "path=/spy/x")
     assert got["decision"]["reason"] == "oversize" and got["decision"]["shadow"] == "spy"
     assert "never passes" in text
+    text, _ = explain("endpoint=GET:/x")
+    assert "ignored: endpoint, which is made of method and path" in text
+    r = call("explain", "-f", file, "ip=192.0.2.1.example")
+    assert r.status == USAGE and "want an IPv4 or IPv6 address" in r.stderr, r
 
 
 # --- secrets -------------------------------------------------------------------------------------

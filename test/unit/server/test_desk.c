@@ -126,7 +126,7 @@ static void a_change_is_served_at_once(void **state)
 	assert_true(desk_remove(r.desk, "switch:api", by, err, sizeof err));
 	assert_int_equal(api_mode(&r), MODE_ENFORCE);
 	assert_false(desk_remove(r.desk, "switch:api", by, err, sizeof err));
-	assert_string_equal(err, "there is none of that name");
+	assert_string_equal(err, "nothing is set under this name");
 	stop(&r, NULL);
 }
 
