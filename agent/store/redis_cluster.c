@@ -1,6 +1,7 @@
 #include "store/redis_cluster.h"
 
 #include "store/redis_conn.h"
+#include "store/redis_hints.h"
 
 #include <hiredis/hiredis.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 #include "store/redis_conn.h"
 
+#include "store/redis_handshake.h"
 #include "store/redis_tls.h"
 
 #include <assert.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +25,7 @@ enum state {
 	STATE_WAITING, /* until `timer` says to try again */
 };
 
-/* The handshake, sent as a whole. */
-enum step { STEP_AUTH, STEP_SELECT, STEP_ROLE, STEP_SCRIPT, STEP_PING };
-enum { STEPS_MAX = 4, CHANNELS_MAX = 4 };
+enum { CHANNELS_MAX = 4 };
 
 struct redis_conn {
 	struct redis_conn_settings settings;
@@ -48,10 +46,9 @@ struct redis_conn {
 	bool too_large;    /* what came was, and ended it */
 	bool in_hiredis;   /* its functions are on the stack: it must not be entered again */
 
-	enum step step[STEPS_MAX];
-	unsigned step_n, step_at;
+	struct redis_handshake handshake;
 
-	bool has_address, master_only, was_ready, asked_who;
+	bool has_address, master_only, was_ready;
 	struct redis_address address;
 	/* `work`: events come from the loop, and from a turn of it that is still to come: what the
 	 * owner does then is seen by whoever looks before the loop sleeps. */
@@ -69,40 +66,6 @@ usec_t redis_backoff(usec_t *last, uint64_t *seed)
 					   : BACKOFF_MOST;
 	*seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 	return *last / 2 + (usec_t)((*seed >> 33) % (uint64_t)(*last / 2));
-}
-
-#define HINTS(X) \
-	X("LOADING", "it reads its data back from disk; wait") \
-	X("BUSY", "some script runs for too long there; SCRIPT KILL ends it") \
-	X("OOM", "raise its maxmemory, or set maxmemory-policy to volatile-ttl") \
-	X("READONLY", \
-		"redis.servers names a replica; name the master, or use mode = \"sentinel\"") \
-	X("MASTERDOWN", "redis.servers names a replica that has lost its master") \
-	X("NOAUTH", "set redis.password") \
-	X("WRONGPASS", "redis.username or redis.password is not what it knows") \
-	X("ERR invalid password", "redis.password is not what it knows") \
-	X("ERR AUTH", "redis.password or redis.username is set, but it knows no such user") \
-	X("ERR Client sent AUTH", "redis.password is set, but it wants none") \
-	X("ERR DB index", "redis.db is more than its `databases`") \
-	X("ERR SELECT is not allowed", "a cluster has no db but 0") \
-	X("ERR max number of clients", "raise its maxclients") \
-	X("NOPERM", "its ACL denies the user a command or keys; the README lists what is needed") \
-	X("MISCONF", "it cannot save to disk and takes no writes; see its log") \
-	X("NOREPLICAS", "it takes no writes with fewer than min-replicas-to-write") \
-	X("CLUSTERDOWN", "the cluster does not cover all slots") \
-	X("MOVED", "it is a node of a cluster: set redis.mode = \"cluster\"") \
-	X("ERR This instance has cluster support disabled", \
-		"it is no node of a cluster: set redis.mode = \"single\"") \
-	X("DENIED", "it is in protected mode: set a password or its `bind`")
-
-const char *redis_error_hint(const char *error)
-{
-#define X(prefix, hint) \
-	if (strncmp(error, prefix, sizeof(prefix) - 1) == 0) \
-		return hint;
-	HINTS(X)
-#undef X
-	return NULL;
 }
 
 /* ---- what hiredis wants from a loop ---- */
@@ -258,7 +221,7 @@ static bool put_guard(struct redis_conn *c)
 	return redisAsyncFormattedCommand(c->ac, on_reply, NULL, first_command, 0) == REDIS_OK;
 }
 
-/* ---- the handshake ---- */
+/* ---- sending, and what comes back ---- */
 
 static bool put(struct redis_conn *c, unsigned argc, const char *argv[], size_t argv_bytes[])
 {
@@ -268,102 +231,34 @@ static bool put(struct redis_conn *c, unsigned argc, const char *argv[], size_t 
 	return true;
 }
 
-static bool put_step(struct redis_conn *c, enum step step)
-{
-	const struct redis_conn_settings *s = &c->settings;
-	const char *argv[3];
-	size_t bytes[3];
-	unsigned n = 0;
-	char db[12];
-
-#define ARG(p, length) (argv[n] = (p), bytes[n++] = (length))
-	switch (step) {
-	case STEP_AUTH:
-		ARG("AUTH", 4);
-		if (s->username[0])
-			ARG(s->username, strlen(s->username));
-		ARG(s->password, strlen(s->password));
-		break;
-	case STEP_SELECT:
-		snprintf(db, sizeof db, "%d", s->db);
-		ARG("SELECT", 6);
-		ARG(db, strlen(db));
-		break;
-	case STEP_ROLE:
-		ARG("ROLE", 4);
-		break;
-	case STEP_SCRIPT:
-		ARG("SCRIPT", 6);
-		ARG("LOAD", 4);
-		ARG(s->script, s->script_bytes);
-		break;
-	case STEP_PING:
-		ARG("PING", 4);
-		break;
-	}
-#undef ARG
-	c->step[c->step_n++] = step;
-	return put(c, n, argv, bytes);
-}
-
 static bool put_handshake(struct redis_conn *c)
 {
-	const struct redis_conn_settings *s = &c->settings;
-	bool has_password = s->password[0] || s->username[0];
+	struct redis_handshake *h = &c->handshake;
+	struct handshake_command command;
 
-	c->step_n = c->step_at = 0;
-	if (has_password && (!s->auth_if_asked || c->asked_who) && !put_step(c, STEP_AUTH))
-		return false;
-	if (s->db && !put_step(c, STEP_SELECT))
-		return false;
-	if (c->master_only && !put_step(c, STEP_ROLE))
-		return false;
-	return put_step(c, s->script ? STEP_SCRIPT : STEP_PING);
+	redis_handshake_begin(h, &c->settings, c->master_only);
+	for (unsigned i = 0; i < h->n; i++) {
+		redis_handshake_command(h, &c->settings, i, &command);
+		if (!put(c, command.argc, command.argv, command.bytes))
+			return false;
+	}
+	return true;
 }
 
-static bool is_text(const redisReply *r, const char *text)
+static void on_handshake_reply(struct redis_conn *c, const redisReply *r)
 {
-	return (r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_STRING) &&
-	       (size_t)r->len == strlen(text) && memcmp(r->str, text, (size_t)r->len) == 0;
-}
+	char why[sizeof c->why];
+	const char *hint;
 
-static bool step_went_well(struct redis_conn *c, enum step step, const redisReply *r)
-{
-	if (r->type == REDIS_REPLY_ERROR) {
-		if (c->settings.auth_if_asked && !c->asked_who && strncmp(r->str, "NOAUTH", 6) == 0)
-			c->asked_who = true;
-		/* What does not know AUTH repeats what came with it, after a comma. */
-		char why[sizeof c->why];
-		int n = step == STEP_AUTH ? (int)strcspn(r->str, ",`'\"") : INT_MAX;
-		snprintf(why, sizeof why, "%.*s", n, r->str);
-		give_up(c, why, redis_error_hint(why));
-		return false;
+	if (!redis_handshake_reply(&c->handshake, &c->settings, r, why, sizeof why, &hint)) {
+		give_up(c, why, hint);
+		return;
 	}
-	switch (step) {
-	case STEP_AUTH:
-	case STEP_SELECT:
-		if (is_text(r, "OK"))
-			return true;
-		break;
-	case STEP_ROLE:
-		if (r->type != REDIS_REPLY_ARRAY || r->elements < 1)
-			break;
-		if (is_text(r->element[0], "master"))
-			return true;
-		give_up(c, "it is no master", "a failover may be under way");
-		return false;
-	case STEP_SCRIPT:
-		if (is_text(r, c->settings.sha1))
-			return true;
-		break;
-	case STEP_PING:
-		if (is_text(r, "PONG"))
-			return true;
-		break;
-	}
-	give_up(c, "it does not answer as Redis does",
-		"is it Redis that listens at redis.servers?");
-	return false;
+	if (!redis_handshake_is_done(&c->handshake))
+		return;
+	c->state = STATE_READY;
+	ev_timer_stop(c->loop, &c->timer);
+	c->events.ready(c->owner);
 }
 
 static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
@@ -393,15 +288,10 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *unused)
 		give_up(c, "out of memory", NULL);
 		return;
 	}
-	if (c->state == STATE_READY) {
+	if (c->state == STATE_READY)
 		c->events.reply(c->owner, r);
-		return;
-	}
-	if (!step_went_well(c, c->step[c->step_at++], r) || c->step_at < c->step_n)
-		return;
-	c->state = STATE_READY;
-	ev_timer_stop(c->loop, &c->timer);
-	c->events.ready(c->owner);
+	else
+		on_handshake_reply(c, r);
 }
 
 /* ---- opening ---- */
@@ -573,7 +463,7 @@ bool redis_conn_use(struct redis_conn *c, const struct redis_address *address, b
 		return false;
 	close_now(c);
 	c->has_address = true;
-	c->asked_who = false;
+	c->handshake.asked_who = false;
 	c->address = *address;
 	c->master_only = master_only;
 	open_now(c);
@@ -584,7 +474,7 @@ void redis_conn_aim(struct redis_conn *c, const struct redis_address *address, b
 {
 	assert(c->state == STATE_WAITING);
 	if (!redis_address_eq(&c->address, address))
-		c->asked_who = false;
+		c->handshake.asked_who = false;
 	c->address = *address;
 	c->master_only = master_only;
 }

@@ -82,7 +82,4 @@ void redis_conn_is_good(struct redis_conn *);
 /* For whoever waits and comes back: the next delay, between half of *last doubled and all of it. */
 usec_t redis_backoff(usec_t *last, uint64_t *seed);
 
-/* What an operator can do about an error that Redis answered; NULL: no idea. */
-const char *redis_error_hint(const char *error);
-
 #endif

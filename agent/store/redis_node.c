@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "store/redis_conn.h"
+#include "store/redis_hints.h"
 #include "store/redis_script.h"
 
 #include <assert.h>
