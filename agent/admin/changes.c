@@ -1,5 +1,4 @@
-/* /api/v1/overrides, /api/v1/enabled, /api/v1/reset: what the operator changes (config/changes.h).
- */
+/* /api/v1/overrides, /api/v1/enabled: what the operator changes (config/changes.h). */
 #include "admin/body.h"
 #include "config/json.h"
 #include "admin/routes.h"
@@ -250,35 +249,4 @@ void enabled_put(struct request *r)
 		request_problem(r, 503, "out of memory");
 	json_decref(body);
 	json_decref(change);
-}
-
-/* ---- counters begin anew ---- */
-
-static void reset(struct request *r, json_t *body)
-{
-	static const char *const known[] = { "rule", "all", "reason" };
-	const char *rule = body_text(r, body, "rule");
-	const char *reason = rule ? body_text(r, body, "reason") : NULL;
-	bool all = json_is_true(json_object_get(body, "all"));
-	char err[512];
-
-	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known))
-		return;
-	if (all == (*rule != '\0'))
-		request_problem(r, 422,
-			"want \"rule\": NAME for the counters of one rule, or \"all\": true for those "
-			"of all");
-	else if (desk_reset_rule(desk_of(r), all ? NULL : rule, act_of(r, reason), err, sizeof err))
-		request_reply_json(r, 200, json_pack("{s:s}", "reset", all ? "all rules" : rule));
-	else
-		request_problem(r, 422, "%s", err);
-}
-
-void reset_now(struct request *r)
-{
-	json_t *body = body_of(r);
-
-	if (body)
-		reset(r, body);
-	json_decref(body);
 }

@@ -47,7 +47,8 @@
 		"{fields: {ip, user, key, ...}}: what such a request would get, and why; consumes " \
 		"nothing") \
 	X(POST, "/api/v1/reset", CHANGE, reset_now, \
-		"{rule | all, reason}: the counters of a rule, or of all, begin anew") \
+		"{fields, rule | rule | all, reason}: counters begin anew: of one client, of a rule, " \
+		"or all") \
 	X(POST, "/api/v1/reload", CHANGE, reload_now, \
 		"as SIGHUP: 200 with what changed, or 422 with every error")
 
@@ -58,7 +59,7 @@ struct admin {
 	struct rates rates;
 	struct history history;
 	struct events *events; /* NULL: nobody has listened yet */
-	unsigned explaining;   /* requests that wait for the store */
+	unsigned asking;       /* requests that wait for the store */
 	ev_timer sampler;
 };
 

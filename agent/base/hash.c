@@ -2,7 +2,11 @@
 
 #include <assert.h>
 #include <endian.h>
+#include <inttypes.h>
 #include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static_assert(sizeof(struct hash_key) == crypto_shorthash_siphashx24_KEYBYTES, "the hash's key");
 static_assert(sizeof(struct key) == crypto_shorthash_siphashx24_BYTES, "the hash");
@@ -49,6 +53,24 @@ struct key hash_keyed(const struct hash_key *k, const void *p, size_t n)
 	/* Never NULL, not even for no bytes: what is below does pointer arithmetic. */
 	(void)crypto_shorthash_siphashx24(out, p ? p : "", n, k->bytes);
 	return (struct key){ load_le64(out), load_le64(out + 8) };
+}
+
+void key_format(const struct key *k, char out[KEY_HEX_BYTES + 1])
+{
+	(void)snprintf(out, KEY_HEX_BYTES + 1, "%016" PRIx64 "%016" PRIx64, k->a, k->b);
+}
+
+bool key_parse(const char *hex, struct key *out)
+{
+	char half[KEY_HEX_BYTES / 2 + 1] = "";
+
+	if (!hex || strlen(hex) != KEY_HEX_BYTES ||
+		strspn(hex, "0123456789abcdef") != KEY_HEX_BYTES)
+		return false;
+	memcpy(half, hex, sizeof half - 1);
+	out->a = strtoull(half, NULL, 16);
+	out->b = strtoull(hex + sizeof half - 1, NULL, 16);
+	return true;
 }
 
 void hash_sha256_hex(struct str s, char hex[SHA256_HEX_BYTES])

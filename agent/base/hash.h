@@ -28,6 +28,11 @@ void hash_key_derive(struct hash_key *k, const char *purpose, struct str secret)
 
 struct key hash_keyed(const struct hash_key *k, const void *p, size_t n);
 
+/* In lower-case hex. */
+enum { KEY_HEX_BYTES = 32 };
+void key_format(const struct key *, char out[KEY_HEX_BYTES + 1]);
+bool key_parse(const char *hex, struct key *); /* NULL is none */
+
 /* Lower-case hex of SHA-256, without a terminating NUL. */
 void hash_sha256_hex(struct str s, char hex[SHA256_HEX_BYTES]);
 

@@ -130,6 +130,18 @@ static bool rule_name_check(const char *rule, char *err, size_t err_size)
 	return fail(err, err_size, "no rule has a name of more than %d bytes", RULE_NAME_MAX);
 }
 
+static bool reset_check(json_t *value, char *err, size_t err_size)
+{
+	json_t *keys = json_object_get(value, "keys"), *v;
+	size_t n = json_array_size(keys), i;
+	struct key k;
+
+	json_array_foreach(keys, i, v) n -= key_parse(json_string_value(v), &k);
+	if (!i || i > RESET_KEYS_MAX || n || !json_is_integer(json_object_get(value, "at")))
+		return fail(err, err_size, "want \"keys\" of counters, and \"at\"");
+	return true;
+}
+
 static bool kind_check(const char *name, json_t *value, char *err, size_t err_size)
 {
 	if (strncmp(name, "switch:", 7) == 0) {
@@ -145,6 +157,8 @@ static bool kind_check(const char *name, json_t *value, char *err, size_t err_si
 			return fail(err, err_size, "epoch: want an integer");
 		return rule_name_check(name + 6, err, err_size);
 	}
+	if (strncmp(name, "reset:", 6) == 0)
+		return reset_check(value, err, err_size);
 	if (strncmp(name, "override:", 9) == 0) {
 		const char *by = name + 9, *colon = strchr(by, ':');
 		char kind[8] = "", canonical[CHANGE_NAME_MAX];
@@ -239,6 +253,42 @@ bool change_subject(
 		return true;
 	}
 	return fail(err, err_size, "\"%.32s\": want user, key or ip", by);
+}
+
+/* ---- resets ---- */
+
+void change_reset_name(const struct key *k, char out[CHANGE_NAME_MAX])
+{
+	char hex[KEY_HEX_BYTES + 1];
+
+	key_format(k, hex);
+	(void)snprintf(out, CHANGE_NAME_MAX, "reset:%s", hex);
+}
+
+json_t *change_reset(const struct key *key, unsigned n, usec_t at)
+{
+	json_t *keys = json_array();
+	char hex[KEY_HEX_BYTES + 1];
+
+	for (unsigned i = 0; i < n; i++) {
+		key_format(&key[i], hex);
+		(void)json_array_append_new(keys, json_string(hex));
+	}
+	return json_pack("{s:o, s:I}", "keys", keys, "at", (json_int_t)at);
+}
+
+unsigned change_reset_keys(json_t *value, struct key out[RESET_KEYS_MAX])
+{
+	json_t *keys = json_object_get(value, "keys"), *v;
+	unsigned n = 0;
+	size_t i;
+
+	json_array_foreach(keys, i, v)
+	{
+		if (n < RESET_KEYS_MAX && key_parse(json_string_value(v), &out[n]))
+			n++;
+	}
+	return n;
 }
 
 /* ---- the list ---- */

@@ -12,6 +12,7 @@
  *   override:user:NAME {"tier":"premium"}                 what is set for one client: another
  *   override:key:sha256:HEX {"rates":{"api":"100/minute"}}  tier, other rates (a string or a list
  *   override:ip:CIDR   {"bypass":true}, {"block":true}    for each rule), no limit, or none passes
+ *   reset:HEX          {"keys":["HEX",…],"at":1}          counters that began anew; soon forgotten
  *
  * and in each, where it is known: "until" (Unix seconds; it ends then), "since", "who", "reason".
  *
@@ -21,6 +22,7 @@
 
 #include "base/addr.h"
 #include "base/str.h"
+#include "limit/policy.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -31,6 +33,7 @@ enum {
 	CHANGES_MAX = 10000,
 	CHANGE_NAME_MAX = 320,
 	CHANGE_TEXT_MAX = 4096, /* of one, as JSON */
+	RESET_KEYS_MAX = 2 * PLAN_MAX,
 };
 
 struct changes;
@@ -65,6 +68,13 @@ size_t changes_end(struct changes *, int64_t now,
  * person says: `by` is user, key or ip; a key is its value or sha256:HEX. false: `err` says why. */
 bool change_subject(
 	const char *by, struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size);
+
+/* The name of the reset of these counters, of which there is one at least, and it as a change; at
+ * most RESET_KEYS_MAX. */
+void change_reset_name(const struct key *, char out[CHANGE_NAME_MAX]);
+json_t *change_reset(const struct key *, unsigned n, usec_t at); /* NULL: out of memory */
+/* The other way; returns how many. `value` is one that was put. */
+unsigned change_reset_keys(json_t *value, struct key out[RESET_KEYS_MAX]);
 
 /* enum rule_mode by its name; -1: there is none so called. NULL is none. */
 int change_mode(const char *text);

@@ -153,6 +153,21 @@ void explain_plan(struct explain *e, struct str tier)
 	e->outcome = e->plan.outcome;
 }
 
+void explain_counters(struct explain *e, struct str tier, const char *rule)
+{
+	unsigned kept = 0;
+
+	if (tier.n)
+		view_put_tier(&e->view, tier);
+	policy_counters(e->policy, &e->view, &e->plan);
+	plan_ask(&e->plan, &e->view, false);
+	e->planned = e->plan;
+	for (unsigned i = 0; i < e->plan.n; i++)
+		if (!rule || strcmp(e->plan.take[i].limit->rule->name, rule) == 0)
+			e->plan.take[kept++] = e->plan.take[i];
+	e->plan.n = kept;
+}
+
 void explain_as_fresh(struct explain *e, struct now now)
 {
 	e->fresh = true;
@@ -338,6 +353,44 @@ static json_t *rule_json(const struct explain *e, const struct rule *r, const in
 	return o;
 }
 
+json_t *explain_counters_json(const struct explain *e)
+{
+	enum { BYTES = 1024 };
+	char scope[BYTES], by[BYTES], rate[RATE_TEXT_MAX];
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < e->plan.n; i++) {
+		const struct take *t = &e->plan.take[i];
+		size_t scope_n = take_scope(e->policy, t, scope, BYTES);
+		size_t by_n = take_describe(e->policy, t, &e->view, by, BYTES);
+		(void)json_array_append_new(
+			list, json_pack("{s:o, s:o, s:o, s:o, s:s}", "rule",
+				      json_of(str_of(t->limit->rule->name)), "scope",
+				      json_of((struct str){ scope, scope_n }), "counts_by",
+				      json_of((struct str){ by, by_n }), "limit",
+				      json_of(str_of(t->limit->label)), "rate",
+				      quota_format(&t->limit->quota, false, rate)));
+	}
+	return list;
+}
+
+json_t *explain_untouched_json(const struct explain *e, const char *rule)
+{
+	const struct policy *p = e->policy;
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < p->rule_n; i++) {
+		const struct rule *r = &p->rule[i];
+		struct rule_why w = rule_explain(r, &e->view, &e->planned, false);
+		if (w.part == PART_APPLIES || (rule && strcmp(r->name, rule) != 0))
+			continue;
+		(void)json_array_append_new(
+			list, json_pack("{s:o, s:o}", "rule", json_of(str_of(r->name)), "why",
+				      why_json(e, r, w)));
+	}
+	return list;
+}
+
 static json_t *decision_json(const struct explain *e)
 {
 	struct plan plan = e->plan;
@@ -390,7 +443,12 @@ static json_t *override_json(const struct explain *e)
 		"{s:o, s:s}", "for", json_of(str_of(name)), "sets", sets[e->why.override->kind]);
 }
 
-/* Fields that say nothing to this configuration: a typing error, as a rule. */
+/* A typing error, as a rule. */
+static bool says_nothing(const struct policy *p, const char *field)
+{
+	return strcmp(field, "message") != 0 && layout_find_arg(&p->layout, str_of(field)) < 0;
+}
+
 static json_t *ignored_json(const struct explain *e)
 {
 	json_t *list = json_array(), *v;
@@ -398,11 +456,23 @@ static json_t *ignored_json(const struct explain *e)
 
 	json_object_foreach(e->fields, name, v)
 	{
-		if (strcmp(name, "message") != 0 &&
-			layout_find_arg(&e->policy->layout, str_of(name)) < 0)
+		if (says_nothing(e->policy, name))
 			(void)json_array_append_new(list, json_string(name));
 	}
 	return list;
+}
+
+const char *explain_unknown_field(const struct policy *p, json_t *fields)
+{
+	const char *name;
+	json_t *v;
+
+	json_object_foreach(fields, name, v)
+	{
+		if (says_nothing(p, name))
+			return name;
+	}
+	return NULL;
 }
 
 static json_t *ban_json(const struct explain *e)

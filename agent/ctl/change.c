@@ -43,19 +43,55 @@ static void say(const struct ctl *c, const char *format, ...)
 
 /* ---- reset ---- */
 
-int ctl_reset(struct ctl *c)
+/* "forgotten: api, by user=alice" for each counter, then what goes on. */
+static void say_counters(const struct ctl *c, const json_t *answer)
 {
-	const struct ctl_options *o = c->o;
-	const char *rule = o->value[CTL_RULE];
-	bool all = ctl_given(o, CTL_ALL);
-	json_t *body;
+	const json_t *counters = json_object_get(answer, "counters"), *l;
+	char until[TEXT_MAX];
+	size_t i;
 
-	if ((rule != NULL) + all != 1)
-		return ctl_fail(CTL_USAGE,
-			"reset: want --rule NAME or --all; for one client alone there is override");
-	body = ctl_change_body(o);
-	if (!body)
+	json_array_foreach(counters, i, l)
+	{
+		say(c, "forgotten: %s, %s, by %s", ctl_text(l, "rule"), ctl_text(l, "rate"),
+			ctl_text(l, "counts_by"));
+	}
+	const json_t *untouched = json_object_get(answer, "untouched");
+	json_array_foreach(untouched, i, l)
+	{
+		say(c, "untouched: %s, which %s", ctl_text(l, "rule"), ctl_text(l, "why"));
+	}
+	int64_t banned = ctl_int(json_object_get(answer, "banned"), "until");
+	if (banned)
+		say(c, "still banned until %s: see ratelimitctl ban list",
+			text_instant(banned, until));
+}
+
+static int reset_client(struct ctl *c, json_t *body)
+{
+	json_t *fields = ctl_fields(c->o, 0), *answer;
+	const char *rule = c->o->value[CTL_RULE];
+
+	if (!fields) {
+		json_decref(body);
 		return CTL_USAGE;
+	}
+	(void)json_object_set_new(body, "fields", fields);
+	if (rule)
+		(void)json_object_set_new(body, "rule", json_string(rule));
+	int status = ctl_ask(c, "POST", "/api/v1/reset", body, &answer);
+	if (status != CTL_DONE)
+		return status;
+	if (ctl_given(c->o, CTL_JSON))
+		(void)ctl_print_json(answer, false);
+	say_counters(c, answer);
+	json_decref(answer);
+	return CTL_DONE;
+}
+
+static int reset_rules(struct ctl *c, json_t *body)
+{
+	const char *rule = c->o->value[CTL_RULE];
+
 	if (rule)
 		(void)json_object_set_new(body, "rule", json_string(rule));
 	else
@@ -68,6 +104,21 @@ int ctl_reset(struct ctl *c)
 	else
 		say(c, "all counters of all rules begin anew");
 	return CTL_DONE;
+}
+
+int ctl_reset(struct ctl *c)
+{
+	const struct ctl_options *o = c->o;
+	bool rule = ctl_given(o, CTL_RULE), all = ctl_given(o, CTL_ALL);
+
+	if ((o->words && all) || (!o->words && rule == all))
+		return ctl_fail(CTL_USAGE,
+			"reset: want FIELD=VALUE, like user=alice path=/api/, for one client, --rule "
+			"NAME or --all");
+	json_t *body = ctl_change_body(o);
+	if (!body)
+		return CTL_USAGE;
+	return o->words ? reset_client(c, body) : reset_rules(c, body);
 }
 
 /* ---- the emergency switch ---- */

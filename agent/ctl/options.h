@@ -65,8 +65,8 @@ enum ctl_option {
 	X("explain", explain, CTL_AGENT, "FIELD=VALUE...", 1, 64, \
 		"what a request would get, and why; consumes nothing; with -f for a fresh client, " \
 		"without an agent") \
-	X("reset", reset, CTL_CHANGE | CTL_BIT(RULE) | CTL_BIT(ALL), "", 0, 0, \
-		"let counters begin anew: of a rule, or all") \
+	X("reset", reset, CTL_CHANGE | CTL_BIT(RULE) | CTL_BIT(ALL), "[FIELD=VALUE...]", 0, 64, \
+		"let counters begin anew: of one client, of a rule, or all") \
 	X("override", override, \
 		CTL_CHANGE | CTL_ENDS | CTL_BIT(TIER) | CTL_BIT(RATE) | CTL_BIT(BYPASS) | \
 			CTL_BIT(BLOCK), \

@@ -679,17 +679,33 @@ void ledger_close(struct ledger *l)
 	l->closed = true;
 }
 
+static void disown(struct ledger *l, struct entry *e)
+{
+	for (unsigned k = 0; k < BLOCKS; k++)
+		e->block[k].disowned = true;
+	for (unsigned k = 0; k < MARKS; k++) {
+		l->stats.dropped += e->owed[k].back;
+		e->owed[k] = (struct lease_ask){ 0 };
+	}
+}
+
 void ledger_disown(struct ledger *l)
 {
-	for (uint32_t i = 0; i < SETS * WAYS; i++) {
-		struct entry *e = &l->entry[i];
-		if (is_free(l, i))
-			continue;
-		for (unsigned k = 0; k < BLOCKS; k++)
-			e->block[k].disowned = true;
-		for (unsigned k = 0; k < MARKS; k++) {
-			l->stats.dropped += e->owed[k].back;
-			e->owed[k] = (struct lease_ask){ 0 };
-		}
-	}
+	for (uint32_t i = 0; i < SETS * WAYS; i++)
+		if (!is_free(l, i))
+			disown(l, &l->entry[i]);
+}
+
+void ledger_forget(struct ledger *l, const struct key *k, usec_t steady)
+{
+	struct entry *e = find(l, k);
+
+	if (!e)
+		return;
+	disown(l, e);
+	end_all(l, e, steady);
+	e->id++; /* nobody waits for what was asked */
+	e->asked = false;
+	e->leaving = true;
+	leave_if_done(l, e);
 }

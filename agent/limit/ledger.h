@@ -92,6 +92,9 @@ bool ledger_holds(const struct ledger *); /* are there units in hand, or asked f
 void ledger_return_all(struct ledger *, usec_t steady);
 /* A stop: from now on none is asked for. */
 void ledger_close(struct ledger *);
+/* The counter of this key began anew: what was debited from the old one is neither spent, reported
+ * nor given back, a block that is under way included. */
+void ledger_forget(struct ledger *, const struct key *, usec_t steady);
 /* The connection was lost. Who answers next may not know of the blocks in hand: they are spent, but
  * neither reported nor given back. */
 void ledger_disown(struct ledger *);

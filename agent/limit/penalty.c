@@ -72,6 +72,11 @@ bool plan_strikes(const struct plan *from, struct plan *to, uint8_t of[PLAN_MAX]
 	return to->n > 0;
 }
 
+void strikes_begin_anew(struct take *strike, uint32_t epoch)
+{
+	strike->key.a ^= UINT64_C(0x9e3779b97f4a7c15) * epoch;
+}
+
 bool take_is_out(const struct take *strike)
 {
 	return !strike->verdict.admits || strike->verdict.left < 1;

@@ -32,6 +32,10 @@ struct key take_ban_key(const struct take *);
  * asks, and is no denial to be counted. false: there is none. */
 bool plan_strikes(const struct plan *from, struct plan *to, uint8_t of[PLAN_MAX]);
 
+/* After a ban, and after a lift, counting begins anew: of another ban.epoch it is another counter.
+ */
+void strikes_begin_anew(struct take *strike, uint32_t epoch);
+
 /* The last one was one too many. */
 bool take_is_out(const struct take *strike);
 

@@ -255,21 +255,21 @@ static enum outcome find_outcome(
 	return OUTCOME_LIMITS;
 }
 
-void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
+static inline void plan_begin(struct plan *plan)
 {
-	const struct override *o = p->overrides ? overrides_find(p->overrides, v) : NULL;
-	struct memo memo;
-
-	memo.have = 0;
 	plan->n = 0;
 	plan->degraded = plan->closed = false;
 	plan->begun = 0;
 	plan->done = NULL;
-	int tier = find_tier(p, o, v, plan);
-	plan->outcome = find_outcome(p, o, v);
-	if (plan->outcome != OUTCOME_LIMITS)
-		return;
+}
+
+static inline void plan_limits(const struct policy *p, const struct override *o,
+	const struct view *v, int tier, struct plan *plan)
+{
+	struct memo memo;
 	struct take *t = plan->take;
+
+	memo.have = 0;
 	for (unsigned i = 0; i < p->rule_n; i++) {
 		const struct rule *r = &p->rule[i];
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
@@ -283,6 +283,27 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 		t = plan_rule(p, r, limits, v, &memo, t);
 	}
 	plan->n = (unsigned)(t - plan->take);
+}
+
+void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
+{
+	const struct override *o = p->overrides ? overrides_find(p->overrides, v) : NULL;
+
+	plan_begin(plan);
+	int tier = find_tier(p, o, v, plan);
+	plan->outcome = find_outcome(p, o, v);
+	if (plan->outcome == OUTCOME_LIMITS)
+		plan_limits(p, o, v, tier, plan);
+}
+
+void policy_counters(const struct policy *p, struct view *v, struct plan *plan)
+{
+	const struct override *o = p->overrides ? overrides_find(p->overrides, v) : NULL;
+
+	plan_begin(plan);
+	int tier = find_tier(p, o, v, plan);
+	plan->outcome = OUTCOME_LIMITS;
+	plan_limits(p, o, v, tier, plan);
 }
 
 /* ---- what a store asks ---- */

@@ -55,6 +55,10 @@ struct plan {
  * the field `tier` then. */
 void policy_plan(const struct policy *, struct view *, struct plan *);
 
+/* The same, but of all counters that this client has, whatever the lists, an override or the switch
+ * say of what they are asked: its outcome is OUTCOME_LIMITS. */
+void policy_counters(const struct policy *, struct view *, struct plan *);
+
 /* Where a client's tier and his outcome come from, for people. */
 struct override;
 struct plan_why {

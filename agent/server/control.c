@@ -161,6 +161,16 @@ static void share(void *with, const char *name, const char *text)
 			KV_Z("why", "too many wait for Redis, or no memory"));
 }
 
+static void erased(void *with, const struct key *key, unsigned n)
+{
+	struct control *c = with;
+	for (unsigned i = 0; i < n; i++)
+		memory_store_erase(c->args.store, &key[i]);
+	if (!crew_erased(&c->crew, key, n))
+		log_error("reset_not_everywhere",
+			KV_Z("why", "out of memory: what workers remember holds for a while"));
+}
+
 static void on_told(void *owner, const struct str *name, const struct str *text, size_t n)
 {
 	struct control *c = owner;
@@ -566,7 +576,8 @@ static bool open_desk(struct control *c)
 		.store = c->args.store,
 		.bans = c->bans,
 		.keeper = c->keeper,
-		.share = share,
+		.share = s->store.backend == BACKEND_REDIS ? share : NULL,
+		.erased = erased,
 		.current = current,
 		.publish = publish_change,
 		.with = c,

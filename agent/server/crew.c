@@ -71,6 +71,15 @@ void crew_publish(struct crew *c, struct snapshot *s)
 		worker_publish(c->worker[i], s);
 }
 
+bool crew_erased(struct crew *c, const struct key *key, unsigned n)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < c->n; i++)
+		all &= worker_erased(c->worker[i], key, n);
+	return all;
+}
+
 void crew_drain(struct crew *c)
 {
 	for (unsigned i = 0; i < c->n; i++)

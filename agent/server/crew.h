@@ -27,6 +27,7 @@ bool crew_start(struct crew *); /* false: not all run */
 void crew_free(struct crew *);  /* ends those that run at once */
 
 void crew_publish(struct crew *, struct snapshot *);
+bool crew_erased(struct crew *, const struct key *, unsigned n); /* false: not all are told */
 void crew_drain(struct crew *);
 void crew_stop(struct crew *);
 void crew_stop_now(struct crew *);

@@ -1,19 +1,11 @@
-#include "server/desk.h"
+#include "server/desk_inside.h"
 
 #include "base/log.h"
 #include "config/json.h"
 #include "server/keeper.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-struct desk {
-	struct desk_args args;
-	struct changes *changes;
-	bool bans_changed; /* since they were kept */
-	bool behind;       /* what is served does not have all changes yet */
-};
 
 static bool fail(char *err, size_t err_size, const char *why)
 {
@@ -27,19 +19,7 @@ static bool fail(char *err, size_t err_size, const char *why)
 
 void ban_id(const struct ban *b, char out[BAN_ID_BYTES + 1])
 {
-	snprintf(out, BAN_ID_BYTES + 1, "%016" PRIx64 "%016" PRIx64, b->key.a, b->key.b);
-}
-
-static bool ban_key_of(const char *id, struct key *out)
-{
-	char half[BAN_ID_BYTES / 2 + 1] = "";
-
-	if (strlen(id) != BAN_ID_BYTES || strspn(id, "0123456789abcdef") != BAN_ID_BYTES)
-		return false;
-	memcpy(half, id, sizeof half - 1);
-	out->a = strtoull(half, NULL, 16);
-	out->b = strtoull(id + sizeof half - 1, NULL, 16);
-	return true;
+	key_format(&b->key, out);
 }
 
 static json_t *ban_json(const struct ban *b)
@@ -55,13 +35,13 @@ static json_t *ban_json(const struct ban *b)
 #define INSTANT_MAX (INT64_C(1) << 53)
 
 /* What is no ban is left out. false: it is one of which nobody need know any more. */
-static bool load_ban(struct desk *d, const char *id, json_t *value)
+bool desk_load_ban(struct desk *d, const char *id, json_t *value)
 {
 	struct ban b = { 0 };
 	const char *rule, *client;
 	json_int_t level, epoch, since, until, forget_at;
 
-	if (!ban_key_of(id, &b.key) ||
+	if (!key_parse(id, &b.key) ||
 		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
 			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
 			"forget_at", &forget_at) != 0 ||
@@ -110,7 +90,7 @@ static void load_notes(struct desk *d)
 	json_object_foreach(all, name, value)
 	{
 		if (strncmp(name, "ban:", 4) == 0) {
-			(void)load_ban(d, name + 4, value);
+			(void)desk_load_ban(d, name + 4, value);
 			continue;
 		}
 		if (!changes_put(d->changes, name, value, err, sizeof err))
@@ -125,7 +105,7 @@ static void gather(void *with, const char *name, json_t *value)
 	(void)json_object_set(with, name, value);
 }
 
-static void keep(struct desk *d)
+void desk_keep(struct desk *d)
 {
 	json_t *all = json_object();
 	changes_each(d->changes, "", gather, all);
@@ -173,7 +153,7 @@ const struct changes *desk_changes(const struct desk *d)
 }
 
 /* `value` NULL: it is no more. */
-static void share(struct desk *d, const char *name, json_t *value)
+void desk_share(struct desk *d, const char *name, json_t *value)
 {
 	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
 
@@ -189,7 +169,7 @@ static void share_ban(struct desk *d, const struct ban *b)
 
 	ban_id(b, name + 4);
 	if (value)
-		share(d, name, value);
+		desk_share(d, name, value);
 	json_decref(value);
 }
 
@@ -245,7 +225,7 @@ static bool says(const struct problems *p, const char *name, char *err, size_t e
 
 /* Serves by the changes as they are now. `name`: refused where that one is without effect; NULL: in
  * any case. */
-static bool serve(struct desk *d, const char *name, char *err, size_t err_size)
+bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 {
 	const struct snapshot *now = d->args.current(d->args.with);
 	struct problems problems = { 0 };
@@ -267,7 +247,7 @@ static bool serve(struct desk *d, const char *name, char *err, size_t err_size)
 
 /* ---- by whom, and why ---- */
 
-static void audit(const char *what, const char *name, json_t *value, struct act act)
+void desk_audit(const char *what, const char *name, json_t *value, struct act act)
 {
 	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
 
@@ -287,7 +267,7 @@ bool desk_put(
 	if (act.reason)
 		(void)json_object_set_new(value, "reason", json_string(act.reason));
 	bool good = changes_put(d->changes, name, value, err, err_size);
-	if (good && !serve(d, name, err, err_size)) {
+	if (good && !desk_serve(d, name, err, err_size)) {
 		good = false;
 		if (before)
 			(void)changes_put(d->changes, name, before, again, sizeof again);
@@ -297,9 +277,9 @@ bool desk_put(
 	json_decref(before);
 	if (!good)
 		return false;
-	keep(d);
-	share(d, name, value);
-	audit("put", name, value, act);
+	desk_keep(d);
+	desk_share(d, name, value);
+	desk_audit("put", name, value, act);
 	return true;
 }
 
@@ -311,11 +291,11 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 	if (!before)
 		return fail(err, err_size, "nothing is set under this name");
 	(void)changes_remove(d->changes, name);
-	bool good = serve(d, NULL, err, err_size);
+	bool good = desk_serve(d, NULL, err, err_size);
 	if (good) {
-		keep(d);
-		share(d, name, NULL);
-		audit("remove", name, before, act);
+		desk_keep(d);
+		desk_share(d, name, NULL);
+		desk_audit("remove", name, before, act);
 	} else {
 		(void)changes_put(d->changes, name, before, again, sizeof again);
 	}
@@ -323,116 +303,20 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 	return good;
 }
 
-bool desk_reset_rule(struct desk *d, const char *rule, struct act act, char *err, size_t err_size)
-{
-	char name[CHANGE_NAME_MAX];
-
-	(void)snprintf(name, sizeof name, "epoch:%s", rule ? rule : "");
-	json_int_t epoch = json_integer_value(
-		json_object_get(changes_get(d->changes, name), "epoch"));
-	json_t *value = json_pack("{s:I}", "epoch", (epoch + 1) & UINT32_MAX);
-	if (!value)
-		return fail(err, err_size, "out of memory");
-	bool good = desk_put(d, name, value, act, err, err_size);
-	json_decref(value);
-	return good;
-}
-
-/* ---- what the other agents say ---- */
-
-struct telling {
-	struct str *name; /* owned; by_name() */
-	size_t n;
-	json_t *gone; /* names */
+struct ending {
+	struct desk *desk;
+	bool is_served; /* one of them had a part in what is */
 };
-
-static int by_name(const void *a, const void *b)
-{
-	const struct str *x = a, *y = b;
-	int order = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
-	return order ? order : (x->n > y->n) - (x->n < y->n);
-}
-
-static void find_gone(void *with, const char *name, json_t *value)
-{
-	struct telling *t = with;
-	struct str wanted = str_of(name);
-	(void)value;
-
-	if (!bsearch(&wanted, t->name, t->n, sizeof wanted, by_name))
-		(void)json_array_append_new(t->gone, json_string(name));
-}
-
-/* false: out of memory. Texts that are missing have no name, either. */
-static bool remove_gone(struct desk *d, const struct str *name, size_t n, bool *changed)
-{
-	struct telling t = { malloc((n + 1) * sizeof *name), 0, json_array() };
-	json_t *gone;
-	size_t i;
-
-	for (i = 0; t.name && i < n; i++)
-		if (name[i].p)
-			t.name[t.n++] = name[i];
-	if (t.name && t.gone) {
-		qsort(t.name, t.n, sizeof *t.name, by_name);
-		changes_each(d->changes, "", find_gone, &t);
-	}
-	json_array_foreach(t.gone, i, gone)
-	{
-		*changed |= changes_remove(d->changes, json_string_value(gone));
-	}
-	bool good = t.name && t.gone;
-	json_decref(t.gone);
-	free(t.name);
-	return good;
-}
-
-/* One that was told: true: it is another one than is here. */
-static bool take_told(struct desk *d, struct str name, struct str text)
-{
-	char z[CHANGE_NAME_MAX], err[512];
-	json_t *value = json_loadb(text.p, text.n, 0, NULL);
-	bool changed = false;
-
-	if (!value || name.n >= sizeof z || memchr(name.p, '\0', name.n)) {
-		json_decref(value);
-		return false;
-	}
-	memcpy(z, name.p, name.n);
-	z[name.n] = '\0';
-	if (strncmp(z, "ban:", 4) == 0) {
-		if (!load_ban(d, z + 4, value))
-			share(d, z, NULL);
-	} else if (!json_equal(changes_get(d->changes, z), value)) {
-		changed = changes_put(d->changes, z, value, err, sizeof err);
-		if (!changed)
-			log_warning_every(USEC_PER_SEC, "change_not_understood", KV_Z("change", z),
-				KV_Z("why", err));
-	}
-	json_decref(value);
-	return changed;
-}
-
-void desk_told(struct desk *d, const struct str *name, const struct str *text, size_t n)
-{
-	bool changed = false;
-	char err[256];
-
-	if (!remove_gone(d, name, n, &changed))
-		log_error("changes_not_taken_out", KV_Z("why", "out of memory"));
-	for (size_t i = 0; i < n; i++)
-		changed |= take_told(d, name[i], text[i]);
-	d->bans_changed = true;
-	if (!changed)
-		return;
-	log_info("changes_told", KV_INT("changes", changes_count(d->changes)));
-	d->behind = !serve(d, NULL, err, sizeof err);
-}
 
 static void tell_end(void *with, const char *name, json_t *value)
 {
-	share(with, name, NULL);
-	audit("end", name, value, (struct act){ .who = "its time" });
+	struct ending *e = with;
+
+	desk_share(e->desk, name, NULL);
+	if (desk_is_reset(name))
+		return;
+	e->is_served = true;
+	desk_audit("end", name, value, (struct act){ .who = "its time" });
 }
 
 /* ---- bans ---- */
@@ -476,7 +360,7 @@ bool desk_lift(struct desk *d, const char *id, struct act act)
 	char change[BAN_ID_BYTES + 8];
 	struct ban b;
 
-	if (!ban_key_of(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
+	if (!key_parse(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
 		!bans_get(d->args.bans, &b.key, &b))
 		return false;
 	d->bans_changed = true;
@@ -494,10 +378,13 @@ void desk_tick(struct desk *d, usec_t utc)
 
 	tell_bans(d);
 	if (d->bans_changed)
-		keep(d);
+		desk_keep(d);
 	if (!d->behind && changes_next_end(d->changes) > now)
 		return;
-	if (changes_end(d->changes, now, tell_end, d))
-		keep(d);
-	d->behind = !serve(d, NULL, err, sizeof err);
+	struct ending ending = { .desk = d };
+	if (changes_end(d->changes, now, tell_end, &ending))
+		desk_keep(d);
+	if (!d->behind && !ending.is_served)
+		return;
+	d->behind = !desk_serve(d, NULL, err, sizeof err);
 }

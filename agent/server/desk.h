@@ -19,6 +19,9 @@ struct desk_args {
 	/* Tells the other agents of a change or a ban; `text` NULL: it is no more. NULL: there are
 	 * none. */
 	void (*share)(void *with, const char *name, const char *text);
+	/* These counters began anew: what is remembered of them here, in the place of the store's
+	 * or beside it, is forgotten. NULL: nothing is. */
+	void (*erased)(void *with, const struct key *, unsigned n);
 	/* What is served now; borrowed. */
 	struct snapshot *(*current)(void *with);
 	/* Serves `fresh` from now on, and takes it over. false: not now (too many that workers have
@@ -56,6 +59,15 @@ bool desk_put(
 bool desk_remove(struct desk *, const char *name, struct act, char *err, size_t err_size);
 /* All counters of a rule begin anew; NULL: of all rules. */
 bool desk_reset_rule(struct desk *, const char *rule, struct act, char *err, size_t err_size);
+
+/* The counters of one client begin anew: whether one more client is too many; which denials are
+ * counted for penalties, that go with these counters; and, when the store has been told to erase
+ * all of them, what remembers anything of them is told, and it is written down. plan->degraded: it
+ * is not certain of all. `counters` says it to people. */
+bool desk_may_reset_client(const struct desk *, char *err, size_t err_size);
+void desk_strikes(struct desk *, const struct plan *counters, struct plan *strikes, usec_t utc);
+void desk_reset_client(struct desk *, const struct plan *, const struct plan *strikes,
+	json_t *counters, struct act);
 
 /* A ban by a penalty, as desk_bans() shows it: its name for desk_lift(). */
 enum { BAN_ID_BYTES = 32 };

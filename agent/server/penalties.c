@@ -107,9 +107,8 @@ void penalties_count(struct penalties *p, struct snapshot *snap, const struct pl
 	for (unsigned i = 0; i < s->plan.n; i++) {
 		const struct take *t = &denied->take[of[i]];
 		s->of[i].ban_key = take_ban_key(t);
-		/* After a ban, and after a lift, counting begins anew: another counter. */
-		s->plan.take[i].key.a ^= UINT64_C(0x9e3779b97f4a7c15) *
-					 bans_epoch(p->bans, &s->of[i].ban_key, now.utc);
+		strikes_begin_anew(
+			&s->plan.take[i], bans_epoch(p->bans, &s->of[i].ban_key, now.utc));
 		s->of[i].rule = t->limit->rule;
 		size_t n = take_describe(
 			snap->policy, t, view, s->of[i].client, sizeof s->of[i].client - 1);

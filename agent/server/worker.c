@@ -9,6 +9,7 @@
 #include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* How often deadlines are looked at, and how often while stopping. */
@@ -20,6 +21,13 @@ enum { EVENTS_MAX = 1024 };
 static const char schedstat_file[] = "/proc/thread-self/schedstat";
 
 enum phase { PHASE_RUN, PHASE_DRAIN, PHASE_STOP, PHASE_STOP_NOW };
+
+/* Counters that began anew, handed over. */
+struct erased {
+	struct erased *next;
+	unsigned n;
+	struct key key[];
+};
 
 struct worker {
 	struct metrics metrics; /* the worker's own to write; first, for its alignment */
@@ -35,6 +43,7 @@ struct worker {
 	struct mailbox *mailbox;
 	struct event_ring *events;
 	struct snapshot *_Atomic next; /* handed over by the control thread, reference included */
+	struct erased *_Atomic erased; /* handed over likewise: the newest first */
 	_Atomic(int) phase;            /* control writes; only ever rises */
 	_Atomic(unsigned) ping, pong;
 	_Atomic(bool) done;
@@ -64,6 +73,17 @@ static void change_snapshot(struct worker *w)
 		redis_store_set_timeout(w->redis, next->settings.redis.timeout);
 }
 
+static void forget_erased(struct worker *w)
+{
+	struct erased *all = atomic_exchange(&w->erased, NULL);
+
+	for (struct erased *e; (e = all);) {
+		all = e->next;
+		redis_store_erased(w->redis, e->key, e->n);
+		free(e);
+	}
+}
+
 static void fetch_letters(struct worker *w)
 {
 	struct letter letter;
@@ -91,6 +111,7 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 	int phase = atomic_load(&w->phase);
 	unsigned ping = atomic_load(&w->ping);
 	change_snapshot(w);
+	forget_erased(w);
 	if (phase >= PHASE_DRAIN && !w->conns.draining) {
 		conns_drain(&w->conns);
 		if (w->redis)
@@ -191,6 +212,10 @@ void worker_free(struct worker *w)
 	int schedstat = atomic_load(&w->schedstat);
 	if (schedstat >= 0)
 		(void)close(schedstat);
+	for (struct erased *e; (e = atomic_load(&w->erased));) {
+		atomic_store(&w->erased, e->next);
+		free(e);
+	}
 	mailbox_free(w->mailbox);
 	event_ring_free(w->events);
 	struct snapshot *next = atomic_load(&w->next);
@@ -294,6 +319,21 @@ void worker_publish(struct worker *w, struct snapshot *s)
 	if (unread)
 		(void)snapshot_unref(unread);
 	ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_erased(struct worker *w, const struct key *key, unsigned n)
+{
+	struct erased *e = w->redis ? malloc(sizeof *e + n * sizeof *key) : NULL;
+
+	if (!e)
+		return !w->redis;
+	e->n = n;
+	memcpy(e->key, key, n * sizeof *key);
+	e->next = atomic_load(&w->erased);
+	while (!atomic_compare_exchange_weak(&w->erased, &e->next, e))
+		;
+	ev_async_send(w->loop, &w->wake);
+	return true;
 }
 
 static void set_phase(struct worker *w, int phase)

@@ -60,6 +60,10 @@ bool worker_time_is_known(void); /* does the kernel tell? */
  * control thread keeps every snapshot until no worker has it, and frees it. */
 void worker_publish(struct worker *, struct snapshot *);
 
+/* These counters began anew: redis_store_erased(), soon. Nothing without Redis. false: out of
+ * memory. */
+bool worker_erased(struct worker *, const struct key *, unsigned n);
+
 void worker_drain(struct worker *);         /* health checks fail */
 void worker_stop(struct worker *);          /* answer what was received, say DISCONNECT, end */
 void worker_stop_now(struct worker *);      /* just end */

@@ -42,6 +42,15 @@ void deny_cache_clear(struct deny_cache *c)
 	memset(c->tag, 0, sizeof c->tag);
 }
 
+void deny_cache_forget(struct deny_cache *c, const struct key *key)
+{
+	size_t set = key->a % SETS;
+
+	for (unsigned i = 0; i < WAYS; i++)
+		if (c->denial[set][i].key.a == key->a && c->denial[set][i].key.b == key->b)
+			c->tag[set][i] = 0;
+}
+
 static int64_t cost_asked(const struct take *t)
 {
 	return t->cost ? t->cost : 1;

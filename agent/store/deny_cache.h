@@ -29,6 +29,9 @@ void deny_cache_free(struct deny_cache *);
 /* Nothing is remembered. */
 void deny_cache_clear(struct deny_cache *);
 
+/* Of this key alone. */
+void deny_cache_forget(struct deny_cache *, const struct key *);
+
 /* Remembers which limits of `plan`, that Redis has answered, denied it. `asked`: steady time of
  * this machine, no later than plan->now was read by the server: the server is then never thought
  * to be earlier than it is, and nobody waits too long. */

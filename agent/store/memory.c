@@ -369,6 +369,26 @@ void memory_store_mirror(struct memory_store *m, struct plan *plan, struct now n
 	charge_with(plan_warm, m, plan, now);
 }
 
+void memory_store_erase(struct memory_store *m, const struct key *key)
+{
+	struct shard *s = &m->shard[shard_number(m, key)];
+
+	lock_get(&s->lock);
+	uint32_t found = shard_find(s, key);
+	/* Its times stay: the heaps rely on it. */
+	if (found != ENTRY_NONE)
+		s->entry[found].bucket = (struct bucket){ 0 };
+	lock_put(&s->lock);
+}
+
+static enum store_rc memory_erase(struct store *base, struct plan *plan)
+{
+	for (unsigned i = 0; i < plan->n; i++)
+		memory_store_erase((struct memory_store *)base, &plan->take[i].key);
+	plan->degraded = false;
+	return STORE_DONE;
+}
+
 /* ---- the keeper's work ---- */
 
 size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
@@ -571,7 +591,9 @@ char *memory_store_notes(struct memory_store *m, size_t *n)
 	return copy;
 }
 
-static const struct store_ops memory_ops = { .take = memory_take, .close = memory_close };
+static const struct store_ops memory_ops = {
+	.take = memory_take, .erase = memory_erase, .close = memory_close
+};
 
 /* Parts of one mapping, each on cache lines of its own. */
 static size_t part(size_t *total, uint64_t n, size_t size)

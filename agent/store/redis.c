@@ -3,6 +3,7 @@
 #include "limit/fallback.h"
 #include "store/deny_cache.h"
 #include "store/leases.h"
+#include "store/redis_erase.h"
 #include "store/redis_hub.h"
 #include "store/redis_lookup.h"
 #include "store/redis_nodes.h"
@@ -28,6 +29,7 @@ struct redis_store {
 	bool of_cluster;
 	struct redis_nodes *nodes;
 	struct redis_lookup *lookup; /* of tiers; NULL: there are none */
+	usec_t erased_at;            /* steady: what was asked before may be of before */
 	unsigned waiting_checks;
 	bool settling; /* what plan->done takes now is refused */
 
@@ -112,11 +114,11 @@ static void plan_ended(
 	struct redis_store *s, struct plan *plan, bool answered, usec_t taken_at, struct now now)
 {
 	s->waiting_checks--;
-	if (answered) {
+	if (!answered) {
+		fall_back(s, plan, now);
+	} else if (taken_at > s->erased_at) {
 		warm(s, plan, now);
 		deny_cache_note(s->denied, plan, taken_at);
-	} else {
-		fall_back(s, plan, now);
 	}
 	plan->done(plan);
 }
@@ -321,6 +323,26 @@ static void forget(struct store *base)
 	ledger_return_all(s->ledger, clock_steady());
 }
 
+static enum store_rc erase(struct store *base, struct plan *plan)
+{
+	struct redis_store *s = (struct redis_store *)base;
+
+	if (!s->settling && redis_erase(s->nodes, s->settings.prefix, plan))
+		return STORE_PENDING;
+	plan->degraded = true;
+	return STORE_DONE;
+}
+
+void redis_store_erased(struct redis_store *s, const struct key *key, unsigned n)
+{
+	s->erased_at = clock_steady();
+	for (unsigned i = 0; i < n; i++) {
+		deny_cache_forget(s->denied, &key[i]);
+		ledger_forget(s->ledger, &key[i], s->erased_at);
+	}
+	show_leases(s);
+}
+
 static void take_fall_back(struct store *base, struct plan *plan, struct now now)
 {
 	fall_back((struct redis_store *)base, plan, now);
@@ -371,13 +393,18 @@ static void close_store(struct store *base)
 }
 
 static const struct store_ops redis_ops = {
-	.take = take, .fall_back = take_fall_back, .forget = forget, .close = close_store
+	.take = take,
+	.fall_back = take_fall_back,
+	.forget = forget,
+	.erase = erase,
+	.close = close_store,
 };
 static const struct store_ops redis_ops_with_tiers = {
 	.take = take,
 	.fall_back = take_fall_back,
 	.find_tier = find_tier,
 	.forget = forget,
+	.erase = erase,
 	.close = close_store,
 };
 

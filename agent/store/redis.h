@@ -45,6 +45,11 @@ struct store *redis_store_base(struct redis_store *);
 /* A reload: of checks from now on. */
 void redis_store_set_timeout(struct redis_store *, usec_t timeout);
 
+/* These counters began anew, at least once, before now: nothing of what is remembered or in hand of
+ * them holds, nor what Redis answers to calls that are under way. (The memory store is told by
+ * itself.) */
+void redis_store_erased(struct redis_store *, const struct key *, unsigned n);
+
 /* How many checks wait for an answer, and blocks to be taken or given back. In a drain the loop
  * goes on until it is 0: redis.timeout at most. */
 unsigned redis_store_waiting(const struct redis_store *);

@@ -187,17 +187,32 @@ static unsigned key_place(struct redis_args *a, const struct key *k, bool *is_ne
 }
 
 /* PREFIX "1:{TAG}" and the key; `tag` is where the tag begins. */
-static void put_key_name(
-	struct redis_args *a, unsigned place, const char *prefix, size_t prefix_n, const char *tag)
+static void key_name(
+	char *p, const struct key *k, const char *prefix, size_t prefix_n, const char *tag)
 {
-	char *p = a->keys[place];
-
 	memcpy(p, prefix, prefix_n);
 	p += prefix_n;
 	memcpy(p, "1:{", 3);
 	memcpy(p + 3, tag, REDIS_TAG_BYTES);
 	p[3 + REDIS_TAG_BYTES] = '}';
-	put_key(p + 4 + REDIS_TAG_BYTES, &a->key[place]);
+	put_key(p + 4 + REDIS_TAG_BYTES, k);
+}
+
+static void put_key_name(
+	struct redis_args *a, unsigned place, const char *prefix, size_t prefix_n, const char *tag)
+{
+	key_name(a->keys[place], &a->key[place], prefix, prefix_n, tag);
+}
+
+size_t redis_call_key(const char *prefix, const struct take *t, char out[REDIS_KEY_MAX])
+{
+	char tag[REDIS_TAG_BYTES];
+	size_t n = strlen(prefix);
+
+	assert(n <= REDIS_PREFIX_MAX);
+	redis_tag(&t->key, &t->limit->salt, tag);
+	key_name(out, &t->key, prefix, n, tag);
+	return n + REDIS_KEY_MAX - REDIS_PREFIX_MAX;
 }
 
 /* "<BBBI4". A cost that is more than any capacity needs no more than to stay so. */

@@ -114,6 +114,9 @@ struct redis_args {
 void redis_call_args(struct redis_call *, struct redis_args *, const char *prefix, const char *sha,
 	const usec_t *virtual_now);
 
+/* The name of the take's key there. Returns its length. */
+size_t redis_call_key(const char *prefix, const struct take *, char out[REDIS_KEY_MAX]);
+
 /* Reads the reply's one bulk string to what was sent last: plan_charge() for each plan, whose
  * plan->now is Redis' then, and lease_apply() for each ask. false: not what the script answers to
  * this call; nothing has changed.

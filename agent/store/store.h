@@ -48,6 +48,9 @@ struct store_ops {
 	/* What was remembered of earlier answers holds no longer: a reload, a reset. NULL: nothing
 	 * is. */
 	void (*forget)(struct store *);
+	/* Every counter of the plan is as one never seen. STORE_PENDING: plan->done is called once,
+	 * later, on this loop, whatever happens. plan->degraded then: it is not certain of all. */
+	enum store_rc (*erase)(struct store *, struct plan *);
 	void (*close)(struct store *);
 };
 

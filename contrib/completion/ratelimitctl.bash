@@ -58,7 +58,7 @@ _ratelimitctl() {
 	rules) options=$agent words=$(_ratelimitctl_rules) ;;
 	top) options="$agent --watch --by --rule --number" ;;
 	explain) options=$agent words="ip= user= key=- tier= method= path= host= cost=" ;;
-	reset) options="$agent --reason --rule --all" ;;
+	reset) options="$agent --reason --rule --all" words="ip= user= key=- tier= method= path= host= cost=" ;;
 	override)
 		options="$agent --reason --for --until --tier --rate --bypass --block"
 		case $prev in

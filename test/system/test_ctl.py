@@ -272,6 +272,17 @@ def test_reset(ctl):
         assert left() == 2
         assert ctl("reset", *what, "--reason", "a test").stdout == says
         until(lambda: left() == 3)
+    for user in "rs":
+        ctl.agent.check({"user": user})
+    said = ctl("reset", "user=r", "--reason", "a test").stdout.splitlines()
+    assert said[0].startswith("forgotten: api, ") and said[0].endswith(", by user=r"), said
+    assert any(x.startswith("untouched: idle, which is off") for x in said), said
+    assert left() == 3 and ctl.agent.check({"user": "s", "cost": 0})["remaining"] == 2
+    assert ctl.json("reset", "user=r", "-r", "api")["counters"][0]["scope"] == "user"
+    ctl("reset", "user=r", "-r", "apo", status=REFUSED)
+    ctl("reset", "usr=r", status=REFUSED)
+    ctl("reset", "user=r", "--all", status=USAGE)
+    ctl("reset", "key=topsecret", status=USAGE)
     ctl("reset", "--rule", "apo", status=REFUSED)
     ctl("reset", status=USAGE)
     ctl("reset", "--all", "--rule", "api", status=USAGE)

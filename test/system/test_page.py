@@ -298,6 +298,27 @@ def test_why_somebody_is_denied(page):
     until(lambda: "no use to this configuration: nonsense" in page.text("e-said"), "the hint")
 
 
+def test_what_was_explained_is_reset(page):
+    """For this client alone; only with the token."""
+    admin = page.admin
+    for user in ("bob", "eve"):
+        decide(admin, 9, user=user, ip="10.0.0.2")
+    opened(page)
+    page.element("e-fields").send_keys("user=bob\n")
+    until(lambda: (page.text("e-said") or "").startswith("Denied"), "why")
+    assert page.text("e-reset") is None
+    unlocked(page)
+    until(lambda: page.text("e-reset"), "the button")
+    page.element("e-fields").clear()
+    page.element("e-fields").send_keys("user=bob\n")
+    until(lambda: (page.text("e-said") or "").startswith("Denied"), "why")
+    page.element("e-reset").click()
+    page.element("ask-reason").send_keys("a test")
+    page.element("ask-do").click()
+    until(lambda: (page.text("e-said") or "").startswith("Allowed"), "it to be shown")
+    assert not admin.agent.check(user="bob")["deny"] and admin.agent.check(user="eve")["deny"]
+
+
 def test_a_ban_is_lifted(page):
     admin = page.admin
     opened(page)

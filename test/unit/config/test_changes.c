@@ -320,6 +320,8 @@ static void what_is_no_change_is_refused(void **state)
 		{ "override", "{\"block\":true}", "no change is called so" },
 		{ "switch:", "{\"mode\":\"on\"}", "mode: want enforce" },
 		{ "epoch:", "{\"epoch\":-1}", "epoch: want" },
+		{ "reset:x", "{\"keys\":[],\"at\":1}", "want \"keys\"" },
+		{ "reset:x", "{\"keys\":[\"0f\"],\"at\":1}", "want \"keys\"" },
 		{ "", "{}", "no change is called so" },
 	};
 	struct changes *c = changes_new();

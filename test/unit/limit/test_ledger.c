@@ -371,6 +371,39 @@ static void test_after_a_lost_connection_nothing_is_told(void **state)
 	assert_int_equal(ledger_stats(ledger)->dropped, 8);
 }
 
+/* Neither spent from, nor told of, nor given back to the new counter; what is on its way neither.
+ */
+static void test_of_a_counter_that_began_anew_nothing_is_told(void **state)
+{
+	const struct key key = { 7, 8 }, other = { 8, 8 };
+	(void)state;
+	get_block();
+	ledger_forget(ledger, &other, t);
+	assert_int_equal(spend_ones(5), 5);
+	ledger_forget(ledger, &key, t);
+	assert_false(ledger_holds(ledger));
+	assert_false(spend(1));
+	nothing_more();
+	assert_int_equal(ledger_stats(ledger)->dropped, 15);
+	/* with a report in the queue, and a block under way */
+	for (unsigned i = 0; i < 19; i++)
+		assert_false(spend(1));
+	assert_int_equal(exchange(), 20);
+	assert_int_equal(spend_ones(12), 12);
+	struct ledger_ask a = next();
+	assert_int_not_equal(a.ask.want, 0);
+	ledger_forget(ledger, &key, t);
+	ledger_heard(ledger, &a, 20, &counter, redis_now(), t, t);
+	assert_false(ledger_holds(ledger));
+	ledger_tick(ledger, t + LEASE_LIFE);
+	nothing_more();
+	/* a new life */
+	t += LEASE_LIFE;
+	counter = (struct leased){ 0 };
+	get_block();
+	assert_int_equal(spend_ones(20), 20);
+}
+
 static void test_no_block_is_to_be_had(void **state)
 {
 	(void)state;
@@ -433,6 +466,7 @@ int main(void)
 		T(test_a_late_check_does_not_keep_the_old_lease),
 		T(test_a_block_that_comes_late_goes_back),
 		T(test_after_a_lost_connection_nothing_is_told),
+		T(test_of_a_counter_that_began_anew_nothing_is_told),
 		T(test_no_block_is_to_be_had),
 		T(test_another_tier_of_the_same_counter),
 		T(test_many_keys),

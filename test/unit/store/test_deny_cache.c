@@ -214,6 +214,23 @@ static void flood_denies(struct deny_cache *c, struct rig_limit *l, uint64_t cli
 	deny_cache_note(c, &p, offset);
 }
 
+static void it_forgets_one_client_alone(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS];
+	struct deny_cache *c = deny_cache_new(1);
+	struct plan p = { 0 };
+	limits(l);
+	for (uint64_t client = 1; client <= 3; client++)
+		flood_denies(c, &l[0], client);
+	rig_plan_add(&p, &l[0], 2, 1);
+	deny_cache_forget(c, &p.take[0].key);
+	assert_true(flood_finds(c, &l[0], 1));
+	assert_false(flood_finds(c, &l[0], 2));
+	assert_true(flood_finds(c, &l[0], 3));
+	deny_cache_free(c);
+}
+
 static void it_remembers_a_flood_of_many(void **state)
 {
 	(void)state;
@@ -247,6 +264,7 @@ int main(void)
 		cmocka_unit_test(it_lasts_until_retry_after),
 		cmocka_unit_test(it_is_doubted_where_units_may_come_back),
 		cmocka_unit_test(it_is_of_one_tier_and_forgets_when_told),
+		cmocka_unit_test(it_forgets_one_client_alone),
 		cmocka_unit_test(it_remembers_a_flood_of_many),
 	};
 	return cmocka_run_group_tests_name("store/deny_cache", tests, NULL, NULL);

@@ -54,6 +54,29 @@ static void what_is_not_charged_is_not_stored(void **state)
 	rig_close(m);
 }
 
+static void an_erased_counter_is_as_one_never_seen(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	static struct plan p;
+	p = (struct plan){ 0 };
+	rig_plan_add(&p, &tokens, 1, 1);
+	rig_plan_add(&p, &fixed, 1, 1);
+	rig_plan_add(&p, &sliding, 9, 1); /* never seen */
+	for (unsigned client = 1; client <= 2; client++) {
+		assert_true(rig_take(m, &tokens, client, 3, now_at(0)).admits);
+		assert_true(rig_take(m, &fixed, client, 2, now_at(0)).admits);
+	}
+	assert_int_equal(memory_store_base(m)->ops->erase(memory_store_base(m), &p), STORE_DONE);
+	assert_true(rig_take(m, &tokens, 1, 3, now_at(0)).admits);
+	assert_false(rig_take(m, &tokens, 1, 1, now_at(0)).admits);
+	assert_true(rig_take(m, &fixed, 1, 2, now_at(0)).admits);
+	assert_false(rig_take(m, &tokens, 2, 1, now_at(0)).admits);
+	assert_false(rig_take(m, &fixed, 2, 1, now_at(0)).admits);
+	assert_int_equal(memory_store_stats(m).keys, 4);
+	rig_close(m);
+}
+
 static void an_empty_plan_is_answered(void **state)
 {
 	(void)state;
@@ -562,6 +585,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(charges_are_kept),
 		cmocka_unit_test(what_is_not_charged_is_not_stored),
+		cmocka_unit_test(an_erased_counter_is_as_one_never_seen),
 		cmocka_unit_test(an_empty_plan_is_answered),
 		cmocka_unit_test(a_key_twice_in_a_plan_is_stored_once),
 		cmocka_unit_test(a_new_key_takes_the_place_of_a_full_one),

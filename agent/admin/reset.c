@@ -1,0 +1,207 @@
+/* /api/v1/reset: counters begin anew, of a rule, of all, or of one client. */
+#include "admin/asking.h"
+#include "admin/body.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct desk *desk_of(const struct admin *a)
+{
+	return control_desk(a->control);
+}
+
+/* ---- of a rule, or of all ---- */
+
+static void reset_rules(struct request *r, const char *rule, struct act act)
+{
+	char err[512];
+
+	if (desk_reset_rule(desk_of(request_context(r)), rule, act, err, sizeof err))
+		request_reply_json(r, 200, json_pack("{s:s}", "reset", rule ? rule : "all rules"));
+	else
+		request_problem(r, 422, "%s", err);
+}
+
+/* ---- of one client ---- */
+
+/* Its plan holds what is to be forgotten; then its strikes, what counts for penalties of it. */
+struct resetting {
+	struct asking asking; /* first */
+	struct plan strikes;
+	char *rule, *who, *reason; /* owned; rule and reason NULL: none was given */
+	bool strikes_asked;
+	bool in_part; /* the store is not certain of all */
+	usec_t banned_until;
+};
+
+static void end(struct resetting *x)
+{
+	free(x->rule);
+	free(x->who);
+	free(x->reason);
+	asking_end(&x->asking);
+}
+
+static json_t *answer(const struct resetting *x, json_t *counters)
+{
+	json_t *ban = x->banned_until ? json_pack("{s:I}", "until",
+						(json_int_t)(x->banned_until / USEC_PER_SEC))
+				      : json_null();
+
+	return json_pack("{s:s, s:O, s:o, s:o}", "reset", "counters", "counters", counters,
+		"untouched", explain_untouched_json(&x->asking.explain, x->rule), "banned", ban);
+}
+
+static void finish(struct resetting *x)
+{
+	struct asking *a = &x->asking;
+	json_t *counters = explain_counters_json(&a->explain);
+	struct act act = { .who = x->who, .reason = x->reason };
+
+	a->explain.plan.degraded = x->in_part;
+	desk_reset_client(desk_of(a->admin), &a->explain.plan, &x->strikes, counters, act);
+	if (a->request && x->in_part)
+		request_problem(a->request, 503,
+			"Redis has not answered for all of the counters: ask again");
+	else if (a->request)
+		request_reply_json(a->request, 200, answer(x, counters));
+	json_decref(counters);
+	end(x);
+}
+
+static void erase_next(struct resetting *x);
+
+static void on_counters(struct plan *plan)
+{
+	struct resetting *x = (struct resetting *)plan;
+
+	x->in_part |= plan->degraded;
+	erase_next(x);
+}
+
+static void on_strikes(struct plan *plan)
+{
+	struct resetting *x = (struct resetting *)((char *)plan -
+						   offsetof(struct resetting, strikes));
+
+	x->in_part |= plan->degraded;
+	finish(x);
+}
+
+static void erase_next(struct resetting *x)
+{
+	struct store *store = control_store(x->asking.admin->control);
+
+	if (!x->strikes.n) {
+		finish(x);
+		return;
+	}
+	x->strikes.done = on_strikes;
+	if (store->ops->erase(store, &x->strikes) == STORE_DONE)
+		on_strikes(&x->strikes);
+}
+
+/* In words, why there is nothing to be forgotten. */
+static void refuse_nothing(struct resetting *x)
+{
+	json_t *list = explain_untouched_json(&x->asking.explain, x->rule), *first;
+
+	first = json_array_get(list, 0);
+	if (x->rule && !first)
+		request_problem(x->asking.request, 422, "there is no rule \"%s\"", x->rule);
+	else
+		request_problem(x->asking.request, 422,
+			"no counter is found by these fields: rule \"%s\" %s%s",
+			json_string_value(json_object_get(first, "rule")),
+			json_string_value(json_object_get(first, "why")),
+			json_array_size(list) > 1 ? ", and so on: ratelimitctl explain" : "");
+	json_decref(list);
+	end(x);
+}
+
+static void erase(struct asking *a, struct str tier, struct now now)
+{
+	struct resetting *x = (struct resetting *)a;
+	struct store *store = control_store(a->admin->control);
+	struct desk *desk = desk_of(a->admin);
+	struct plan *plan = &a->explain.plan;
+	char err[256];
+
+	explain_counters(&a->explain, tier, x->rule);
+	if (!a->request) { /* nobody waits for it any more, and nothing was done */
+		end(x);
+		return;
+	}
+	if (!plan->n) {
+		refuse_nothing(x);
+		return;
+	}
+	if (!desk_may_reset_client(desk, err, sizeof err)) {
+		request_problem(a->request, 429, "%s", err);
+		end(x);
+		return;
+	}
+	x->banned_until = desk_banned_until(desk, plan, now.utc);
+	desk_strikes(desk, plan, &x->strikes, now.utc);
+	plan->done = on_counters;
+	if (store->ops->erase(store, plan) == STORE_PENDING)
+		return;
+	if (plan->degraded) {
+		request_problem(
+			a->request, 503, "Redis is away: nothing was forgotten: ask again later");
+		end(x);
+		return;
+	}
+	erase_next(x);
+}
+
+static void reset_client(struct request *r, json_t *fields, const char *rule, struct act act)
+{
+	struct resetting *x = (struct resetting *)asking_new(r, sizeof *x);
+	const struct policy *policy;
+	const char *unknown;
+
+	if (!x)
+		return;
+	policy = x->asking.snapshot->policy;
+	unknown = explain_unknown_field(policy, fields);
+	x->rule = *rule ? strdup(rule) : NULL;
+	x->who = strdup(act.who);
+	x->reason = act.reason ? strdup(act.reason) : NULL;
+	if (unknown)
+		request_problem(r, 422, "%.64s: no rule looks at such a field", unknown);
+	if (unknown || !asking_begin(&x->asking, fields, erase))
+		end(x);
+}
+
+/* ---- which of them ---- */
+
+static void reset(struct request *r, json_t *body)
+{
+	static const char *const known[] = { "rule", "all", "fields", "reason" };
+	const char *rule = body_text(r, body, "rule");
+	const char *reason = rule ? body_text(r, body, "reason") : NULL;
+	bool all = json_is_true(json_object_get(body, "all"));
+	json_t *fields = json_object_get(body, "fields");
+
+	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known))
+		return;
+	struct act act = { .who = request_who(r), .reason = *reason ? reason : NULL };
+	if (fields && !all)
+		reset_client(r, fields, rule, act);
+	else if (!fields && all != (*rule != '\0'))
+		reset_rules(r, all ? NULL : rule, act);
+	else
+		request_problem(r, 422,
+			"want \"fields\": {…} for the counters of one client, \"rule\": NAME for "
+			"those of one rule, or \"all\": true for those of all");
+}
+
+void reset_now(struct request *r)
+{
+	json_t *body = body_of(r);
+
+	if (body)
+		reset(r, body);
+	json_decref(body);
+}

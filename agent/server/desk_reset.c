@@ -1,0 +1,127 @@
+/* Counters that begin anew: those of a rule are other ones from then on, those of one client are
+ * written over in the store. */
+#include "server/desk_inside.h"
+
+#include "limit/penalty.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	RESETS_MAX = 1000, /* of single clients, that the other agents have to hear of */
+	/* How long they can. Who has lost its connections for longer remembers no denials of
+	 * before, but may have in its memory what stands in for Redis. */
+	RESET_LIFE = 60, /* seconds */
+};
+
+static bool fail(char *err, size_t err_size, const char *why)
+{
+	(void)snprintf(err, err_size, "%s", why);
+	return false;
+}
+
+bool desk_reset_rule(struct desk *d, const char *rule, struct act act, char *err, size_t err_size)
+{
+	char name[CHANGE_NAME_MAX];
+
+	(void)snprintf(name, sizeof name, "epoch:%s", rule ? rule : "");
+	json_int_t epoch = json_integer_value(
+		json_object_get(changes_get(d->changes, name), "epoch"));
+	json_t *value = json_pack("{s:I}", "epoch", (epoch + 1) & UINT32_MAX);
+	if (!value)
+		return fail(err, err_size, "out of memory");
+	bool good = desk_put(d, name, value, act, err, err_size);
+	json_decref(value);
+	return good;
+}
+
+/* ---- of one client ---- */
+
+bool desk_is_reset(const char *name)
+{
+	return strncmp(name, "reset:", 6) == 0;
+}
+
+static void count(void *with, const char *name, json_t *value)
+{
+	(void)name;
+	(void)value;
+	++*(unsigned *)with;
+}
+
+bool desk_may_reset_client(const struct desk *d, char *err, size_t err_size)
+{
+	unsigned n = 0;
+
+	changes_each(d->changes, "reset:", count, &n);
+	if (n < RESETS_MAX)
+		return true;
+	return fail(err, err_size,
+		"a thousand clients were reset in the last minute: reset their rule, or wait");
+}
+
+static void forget(struct desk *d, const struct key *key, unsigned n)
+{
+	if (d->args.erased)
+		d->args.erased(d->args.with, key, n);
+}
+
+/* Others look for what has changed: one of the same counters in the same second is another one. */
+static void tell(struct desk *d, const struct key *key, unsigned n, struct act act)
+{
+	usec_t utc = clock_read().utc;
+	json_t *value = change_reset(key, n, utc);
+	char name[CHANGE_NAME_MAX], err[256];
+
+	if (!value)
+		return;
+	change_reset_name(key, name);
+	(void)json_object_set_new(value, "until", json_integer(utc / USEC_PER_SEC + RESET_LIFE));
+	(void)json_object_set_new(value, "who", json_string(act.who));
+	if (act.reason)
+		(void)json_object_set_new(value, "reason", json_string(act.reason));
+	/* Where there is no room here it comes back as news, which does no harm. */
+	if (changes_put(d->changes, name, value, err, sizeof err))
+		desk_keep(d);
+	desk_share(d, name, value);
+	json_decref(value);
+}
+
+void desk_strikes(struct desk *d, const struct plan *counters, struct plan *strikes, usec_t utc)
+{
+	struct plan denied = *counters;
+	uint8_t of[PLAN_MAX];
+
+	for (unsigned i = 0; i < denied.n; i++) {
+		denied.take[i].verdict = (struct verdict){ 0 };
+		denied.take[i].cost = 1;
+	}
+	(void)plan_strikes(&denied, strikes, of);
+	for (unsigned i = 0; i < strikes->n; i++) {
+		struct key ban = take_ban_key(&denied.take[of[i]]);
+		strikes_begin_anew(&strikes->take[i], bans_epoch(d->args.bans, &ban, utc));
+	}
+}
+
+void desk_reset_client(struct desk *d, const struct plan *plan, const struct plan *strikes,
+	json_t *counters, struct act act)
+{
+	struct key key[RESET_KEYS_MAX];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < plan->n; i++)
+		key[n++] = plan->take[i].key;
+	for (unsigned i = 0; i < strikes->n; i++)
+		key[n++] = strikes->take[i].key;
+	forget(d, key, n);
+	if (d->args.share && n)
+		tell(d, key, n, act);
+	desk_audit(plan->degraded ? "reset_in_part" : "reset", "counters", counters, act);
+}
+
+void desk_hear_reset(struct desk *d, json_t *value)
+{
+	struct key key[RESET_KEYS_MAX];
+
+	forget(d, key, change_reset_keys(value, key));
+}
