@@ -12,6 +12,7 @@ enum {
 	VALUE_MAX = 3900, /* bytes of a value that fits there whatever the others are */
 	BYTES_MAX = 16 * 1024,
 	BATCHES_MAX = 16,
+	WINDOW = 8,        /* so many under way, and the next names gather until one is back */
 	REDIRECTS_MAX = 8, /* of one HMGET */
 	NOWHERE = 255,     /* no place in the batch: on no tier */
 };
@@ -55,7 +56,7 @@ struct redis_lookup {
 	struct ev_loop *loop;
 	struct batch *gathering; /* NULL: nothing was asked for in this turn */
 	struct batch *sent, *unsendable, *idle;
-	unsigned batches, waiting;
+	unsigned batches, waiting, sent_n;
 	ev_timer work; /* ends the unsendable, in a turn that is still to come */
 	struct node_ask there;
 	bool there_is_asked;
@@ -201,7 +202,7 @@ static struct redis_node *node_now(struct redis_lookup *l)
 
 static void send_gathered(struct redis_lookup *l);
 
-static struct batch *gathering(struct redis_lookup *l)
+static struct batch *gathering(struct redis_lookup *l, usec_t now)
 {
 	struct batch *b = l->gathering;
 
@@ -209,8 +210,11 @@ static struct batch *gathering(struct redis_lookup *l)
 		send_gathered(l);
 		b = NULL;
 	}
-	if (!b)
+	if (!b) {
 		l->gathering = b = batch_get(l);
+		if (b)
+			b->asked.at = now; /* its deadline is that of the first */
+	}
 	return b;
 }
 
@@ -231,7 +235,7 @@ enum store_rc redis_lookup_find(struct redis_lookup *l, struct tier_ask *ask, bo
 	if (may_ask && ask->done && there != TIERS_REFUSED && node && redis_node_takes(node)) {
 		b = under_way(l, ask, &w);
 		if (!b)
-			b = gathering(l);
+			b = gathering(l, now);
 	}
 	if (!b) {
 		redis_count(&l->stats->tiers_old, 1);
@@ -267,6 +271,7 @@ static bool send_batch(struct batch *b, struct redis_node *to)
 	b->node = to;
 	b->next = l->sent;
 	l->sent = b;
+	l->sent_n++;
 	return true;
 }
 
@@ -318,6 +323,7 @@ static void unlink_sent(struct batch *b)
 	while (*at != b)
 		at = &(*at)->next;
 	*at = b->next;
+	b->lookup->sent_n--;
 }
 
 /* The ACL, or something else stands there. */
@@ -482,7 +488,10 @@ static void ask_there(struct redis_lookup *l, struct redis_node *to)
 
 void redis_lookup_send(struct redis_lookup *l)
 {
-	send_gathered(l);
+	/* What is under way ends by its deadline, which is before that of what gathers meanwhile.
+	 */
+	if (l->sent_n < WINDOW)
+		send_gathered(l);
 	if (l->there_is_asked || !redis_tiers_is_there_wanted(l->tiers))
 		return;
 	struct redis_node *to = node_now(l);

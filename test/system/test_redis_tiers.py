@@ -37,7 +37,7 @@ def tier(agent, **who):
 
 def becomes(agents, wanted, **who):
     agents = agents if isinstance(agents, list) else [agents]
-    until(lambda: all(tier(a, **who) == wanted for a in agents), f"{who} to be {wanted}", 10)
+    until(lambda: all(tier(a, **who) == wanted for a in agents), f"{who} to be {wanted}")
 
 
 def said(agent, what):
@@ -270,6 +270,22 @@ def test_more_names_than_are_remembered(run, redis):
             answers = c.batch([message("check", {"user": f"u{i}", "cost": 0})
                                for i in range(600)], window=100)
         assert [x["tier"] for x in answers] == ["premium", "anonymous"] * 300
+
+
+def test_names_that_come_one_by_one_while_replies_take_long(run, redis, ends):
+    """More turns of the loop than there are look-ups under way: later names gather."""
+    wire = ends(redisd.Proxy(redis.address))
+    for i in range(60):
+        redis("HSET", HASH, f"u{i}", "premium")
+    a = run(rules=tiered(), agent="threads = 1;", top=redisd.group(wire.address, timeout="10s"))
+    until(lambda: a.check(user="warm")["reason"] == "ok", "Redis")
+    wire.set("pass", 0.3)
+    with a.connect() as c:
+        keys = []
+        for i in range(60):
+            keys.append(c.notify(message("check", {"user": f"u{i}", "cost": 0})))
+            time.sleep(0.002)
+        assert [c.wait(k)["tier"] for k in keys] == ["premium"] * 60
 
 
 def test_a_long_notify_loses_nothing_while_it_waits(run, redis):
