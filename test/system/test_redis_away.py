@@ -23,7 +23,7 @@ from test_limits import rule, rules
 
 LONG = "300d"
 TIMEOUT = 0.05   # seconds; redis.timeout of these agents
-NOISE = 1.0     # what a busy machine and a sanitizer may add
+NOISE = 2.5     # what a busy machine and a sanitizer may add
 PLAIN = {"deny", "reason", "tier", "shadow", "tag", "warn"}
 
 
@@ -465,14 +465,14 @@ def test_latency_below_the_timeout_is_no_failure(run, redis, wire):
 
 def test_all_that_is_under_way_is_answered(run, redis, wire):
     """At its deadline, not when a connection is given up."""
-    a = run(rules=rule(rate=f"1000000/{LONG}"), top=group(wire, "closed", timeout="500ms"))
+    a = run(rules=rule(rate=f"1000000/{LONG}"), top=group(wire, "closed", timeout="1s"))
     until(lambda: a.check(user="u")["reason"] == "ok", "Redis")
     wire.set("drop")
     cs = [a.connect() for _ in range(4)]
     began = time.monotonic()
     keys = [(c, c.notify(message("check", {"user": f"u{i}"}))) for i in range(45) for c in cs]
     assert {c.wait(k)["reason"] for c, k in keys} == {"degraded"}
-    assert time.monotonic() - began <= 0.5 + NOISE
+    assert time.monotonic() - began <= 1.0 + NOISE  # given up: after 5 s
     for c in cs:
         c.silent()
         c.close()

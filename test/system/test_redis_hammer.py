@@ -15,9 +15,9 @@ from agent import BOUND, until
 from redisd import admitted
 from spop import message
 from test_limits import rule, rules
+from test_redis_away import NOISE
 
 LONG = "300d"
-NOISE = 2.5     # seconds that a busy machine, a sanitizer, and this client, may add
 # Rule -> the field it counts by, its algorithm, its limit.
 LIMITS = {"user": ("user", "token-bucket", 80), "org": ("org", "fixed-window", 150),
           "site": ("site", "sliding-window", 190), "pair": ("user+site", "token-bucket", 14),

@@ -327,15 +327,15 @@ def test_a_lookup_and_the_limits_wait_for_one_timeout_together(run, redis, ends)
     is too little for the other."""
     wire = ends(redisd.Proxy(redis.address))
     redis("HSET", HASH, "alice", "premium")
-    timeout = 1.0
-    a = run(rules=tiered(), top=redisd.group(wire.address, timeout="1s"))
+    reply = 2.1
+    a = run(rules=tiered(), top=redisd.group(wire.address, timeout="3s"))
     until(lambda: a.check(user="warm")["reason"] == "ok", "Redis")
-    wire.set("pass", 0.7)
+    wire.set("pass", reply)
     begun = time.monotonic()
     answer = a.check(user="alice")
     took = time.monotonic() - begun
     assert answer["tier"] == "premium"
-    assert took < 1.4 * timeout, f"{took:.3f} s: twice 0.7 s were waited for"
+    assert took < 2 * reply, f"{took:.3f} s: twice {reply} s were waited for"
 
 
 def test_a_subscription_that_is_killed_comes_back(run, redis):
