@@ -1,6 +1,9 @@
 /* The effective configuration as lines, and the texts that go into them. */
 #include "config/load.h"
 
+#include "base/hash.h"
+#include "limit/plan.h"
+
 #include <stdarg.h>
 #include <stdlib.h>
 
@@ -19,7 +22,7 @@ static char *format_new(const char *format, va_list args)
 
 void lines_add(struct lines *l, struct place at, const char *format, ...)
 {
-	struct line line = { 0 };
+	struct line line = { .slot = -1 };
 	va_list args;
 
 	if (l->n == l->cap) {
@@ -48,6 +51,67 @@ void lines_add(struct lines *l, struct place at, const char *format, ...)
 		return;
 	}
 	l->v[l->n++] = line;
+}
+
+void lines_add_patterns(
+	struct lines *l, struct place at, const char *key, unsigned slot, const char *patterns)
+{
+	lines_add(l, at, "%s = %s", key, patterns);
+	if (l->lost)
+		return;
+	l->v[l->n - 1].slot = (int)slot;
+	l->v[l->n - 1].value_at = strlen(key) + strlen(" = ");
+}
+
+/* "!KEY" as "!sha256:…"; a pattern of stars tells nothing, and stays. Returns the end. */
+static char *hide_pattern(char *out, struct str s)
+{
+	char hex[SHA256_HEX_BYTES];
+
+	if (s.n && s.p[0] == '!') {
+		*out++ = '!';
+		s.p++;
+		s.n--;
+	}
+	if (strspn(s.p, "*") >= s.n) {
+		memcpy(out, s.p, s.n);
+		return out + s.n;
+	}
+	hash_sha256_hex(s, hex);
+	return out + sprintf(out, "sha256:%.*s", SECRET_HEX_SHOWN, hex);
+}
+
+static void line_hide(struct lines *l, struct line *line)
+{
+	const char *end, *p = line->text + line->value_at;
+	size_t n = 1;
+
+	for (const char *c = p; *c; c++)
+		n += *c == ',';
+	char *text = malloc(strlen(line->text) + n * (SECRET_HEX_SHOWN + sizeof "!sha256:, "));
+	if (!text) {
+		l->lost = true;
+		return;
+	}
+	memcpy(text, line->text, line->value_at);
+	char *out = text + line->value_at;
+	for (;; p = end + 2) { /* one with ", " in it becomes two: no part of it is shown */
+		end = strstr(p, ", ");
+		out = hide_pattern(out, (struct str){ p, end ? (size_t)(end - p) : strlen(p) });
+		if (!end)
+			break;
+		out += sprintf(out, ", ");
+	}
+	*out = '\0';
+	free(line->text);
+	line->text = text;
+}
+
+void lines_hide(struct lines *l, uint64_t secret)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].slot >= 0 && secret >> l->v[i].slot & 1)
+			line_hide(l, &l->v[i]);
 }
 
 static int by_text(const void *a, const void *b)

@@ -294,6 +294,7 @@ static struct snapshot *snapshot_build(struct loader *l, uint64_t generation)
 	options_lines(l);
 	order_line(l);
 	rates_lines(l);
+	lines_hide(&l->lines, l->policy->secret);
 	lines_sort(&l->lines);
 	if (!s || l->lines.lost || loader_failed(l)) {
 		problem_out_of_memory(l->problems);

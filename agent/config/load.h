@@ -11,6 +11,8 @@
 struct lines {
 	struct line {
 		char *text, *at; /* owned; `at` NULL: a default */
+		int slot;        /* the field that its values are patterns of; -1: of none */
+		size_t value_at; /* where these begin in `text` */
 	} * v;
 	size_t n, cap;
 	bool lost; /* memory ran out */
@@ -67,6 +69,11 @@ static inline bool loader_failed(const struct loader *l)
 /* Adds "KEY = VALUE". */
 void lines_add(struct lines *, struct place, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* "KEY = PATTERNS", of the field in `slot`. */
+void lines_add_patterns(
+	struct lines *, struct place, const char *key, unsigned slot, const char *patterns);
+/* Of patterns for fields that are secret only their hashes stay, as those of values in the log. */
+void lines_hide(struct lines *, uint64_t secret);
 void lines_sort(struct lines *);
 void lines_free(struct lines *);
 

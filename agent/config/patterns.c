@@ -24,7 +24,7 @@ static void patterns_load(struct loader *l, struct match *m, const config_settin
 {
 	const char *name = config_setting_name(setting);
 	struct place at = tree_place(l->tree, setting);
-	char member[320], quoted[KEY_NAME_MAX], why[1024];
+	char member[320], quoted[KEY_NAME_MAX], line_key[KEY_NAME_MAX + 320], why[1024];
 	struct givens g;
 
 	snprintf(member, sizeof member, "%s.%s", what, name);
@@ -38,9 +38,10 @@ static void patterns_load(struct loader *l, struct match *m, const config_settin
 			problem_add(l->problems, g.v[i].at, "%s: %s", member, why);
 	}
 	char *joined = givens_join(&g);
-	if (joined)
-		lines_add(&l->lines, at, "%s.%s = %s", key, key_name(name, quoted), joined);
-	else
+	snprintf(line_key, sizeof line_key, "%s.%s", key, key_name(name, quoted));
+	if (joined && slot >= 0)
+		lines_add_patterns(&l->lines, at, line_key, (unsigned)slot, joined);
+	else if (!joined)
 		problem_out_of_memory(l->problems);
 	free(joined);
 	givens_free(&g);

@@ -347,9 +347,6 @@ static void say(struct text *t, const void *p, size_t n)
 	t->n += n;
 }
 
-/* Of a secret only so much of its hash that two can be told apart. */
-enum { SECRET_HEX_SHOWN = 12 };
-
 static void say_value(struct text *t, const struct policy *p, const struct view *v, unsigned slot)
 {
 	char hex[SHA256_HEX_BYTES], ip[ADDR_TEXT_MAX];

@@ -84,6 +84,9 @@ usec_t limit_keep_for(const struct limit *, const struct bucket *state, struct n
  * limit": what a full table lets go last. */
 usec_t limit_open_after(const struct limit *, const struct bucket *state, struct now);
 
+/* Of a secret only so much of its SHA-256 is shown that two can be told apart. */
+enum { SECRET_HEX_SHOWN = 12 };
+
 /* The scope of a take ("ip", "ip+endpoint", "global"), and its descriptor for people
  * ("ip=10.0.0.1", secret fields as sha256:… cut short). Both return the length written, cut at
  * `size`. */

@@ -2,6 +2,7 @@
 there disturbs the checks."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -317,6 +318,25 @@ def test_the_configuration_without_its_secrets(run, tmp_path):
     assert "rules.api.rate.gold = 9/day\n" in lines.text
     for text in (a.text, lines.text, admin.agent.stderr):
         assert secret not in text and TOKEN not in text
+
+
+def test_keys_in_patterns_are_not_shown(run, tmp_path):
+    """Who is in the allow list by key has a key that opens everything."""
+    key = "hunter2-hunter2"
+    lists = f'allow = ( {{ key = "{key}"; }} ); block = ( {{ key = [ "x", "{key}-*" ]; }} );'
+    rules = f'{{ name = "k"; match = {{ key = [ "{key}!", "*" ]; }}; per = [ "key" ]; rate = "9/day"; }}'
+    admin = Admin(run, tmp_path, rules=rules, top=lists)
+    digest = "sha256:" + hashlib.sha256(key.encode()).hexdigest()[:12]
+    settings = {s["name"]: s["value"] for s in admin.ask("/api/v1/config").json["settings"]}
+    assert settings["allow.1.key"] == digest
+    assert settings["rules.k.match.key"].startswith("sha256:") and settings["rules.k.match.key"].endswith(", *")
+    for path in ("/api/v1/config", "/api/v1/rules", "/api/v1/status", "/metrics"):
+        assert key not in admin.ask(path).text, path
+    explained = admin.ask("/api/v1/explain", "POST", body=json.dumps({"fields": {"key": key + "-"}}),
+                          headers={"Content-Type": "application/json"})
+    assert explained.status == 200 and key not in explained.text, explained.text
+    assert reload(admin).status == 200
+    assert "each key" in admin.agent.stderr and key not in admin.agent.stderr
 
 
 # --- reload --------------------------------------------------------------------------------------

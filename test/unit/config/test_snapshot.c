@@ -240,6 +240,17 @@ static void changes(void **state)
 			"allow = ( { user = \"b\"; } ); block = ( { ip = "
 			"\"10.0.0.1\"; } );",
 			"allow.1.user a -> b; +block.1.ip 10.0.0.1" },
+		{ "keys in patterns, as the log shows those of clients",
+			"block = ( { key = \"hunter2\"; } );",
+			"block = ( { key = \"hunter3\"; }, { key = [ \"!a, b*\", \"*\", \"!*\" ]; } );",
+			"block.1.key sha256:f52fbd32b2b3 -> sha256:fb8c2e2b85ca; +block.2.key "
+			"!sha256:ca978112ca1b, sha256:49fcabc41e6a, *, !*" },
+		{ "and of other fields that are secret, wherever that stands",
+			"rules = ( { name = \"a = b\"; per = []; rate = \"1/hour\"; } );",
+			"rules = ( { name = \"a = b\"; per = []; rate = \"1/hour\"; match = { card = "
+			"\"hunter2\"; user = \"alice\"; }; } ); identity: { secret = \"card\"; };",
+			"rules: \"a = b\" changed (+match.card sha256:f52fbd32b2b3, +match.user "
+			"alice); identity.secret key -> card" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
