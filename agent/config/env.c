@@ -54,9 +54,9 @@ static const char *reference(
 	size_t name_n = (size_t)(name_end - name);
 	if (name_n == 0 || name_n >= sizeof copy ||
 		!(name_end == close || (name_end[0] == ':' && name_end[1] == '-'))) {
+		/* Not what is in it: a default may be a password. */
 		snprintf(why, why_size,
-			"\"%.*s\" is no reference: want ${NAME} or ${NAME:-default}",
-			(int)(close - p < 80 ? close - p + 1 : 80), p);
+			"\"${\" begins no reference: want ${NAME} or ${NAME:-default}");
 		return NULL;
 	}
 	memcpy(copy, name, name_n);

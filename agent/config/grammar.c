@@ -36,12 +36,25 @@ static char closing(char open)
 
 enum { FOUND_MAX = 60 };
 
-/* "found X" */
-static const char *found(struct str text, char out[FOUND_MAX])
+/* "found X", of a value only what it is: it may be a password. */
+static const char *found(enum token t, struct str text, char out[FOUND_MAX])
 {
-	bool cut = text.n > FOUND_MAX - 20;
-	snprintf(out, FOUND_MAX, "found %.*s%s", cut ? FOUND_MAX - 20 : (int)text.n, text.p,
-		cut ? "…" : "");
+	switch (t) {
+	case TOKEN_NAME:
+		return "found a word";
+	case TOKEN_STRING:
+		return "found a string";
+	case TOKEN_NUMBER:
+		return "found a number";
+	case TOKEN_BOOLEAN:
+	case TOKEN_EQUALS:
+	case TOKEN_OPEN:
+	case TOKEN_CLOSE:
+	case TOKEN_COMMA:
+	case TOKEN_SEMICOLON:
+		break;
+	}
+	snprintf(out, FOUND_MAX, "found %.*s", (int)(text.n < 8 ? text.n : 8), text.p);
 	return out;
 }
 
@@ -53,15 +66,15 @@ static bool value(struct grammar *g, enum token t, struct str text, struct place
 
 	if (t == TOKEN_NAME && l->expect == EXPECT_VALUE)
 		return mistake(g, at, "%s: want a value, %s: strings stand in quotes", g->name,
-			found(text, what));
+			found(t, text, what));
 	if (t == TOKEN_NAME)
 		return mistake(g, at, "want an element or '%c', %s: strings stand in quotes",
-			closing(l->open), found(text, what));
+			closing(l->open), found(t, text, what));
 	if (t != TOKEN_BOOLEAN && t != TOKEN_STRING && t != TOKEN_NUMBER && t != TOKEN_OPEN)
-		return l->expect == EXPECT_VALUE
-			       ? mistake(g, at, "%s: want a value, %s", g->name, found(text, what))
-			       : mistake(g, at, "want an element or '%c', %s", closing(l->open),
-					 found(text, what));
+		return l->expect == EXPECT_VALUE ? mistake(g, at, "%s: want a value, %s", g->name,
+							   found(t, text, what))
+						 : mistake(g, at, "want an element or '%c', %s",
+							   closing(l->open), found(t, text, what));
 	if (l->open == '[' && t == TOKEN_OPEN)
 		return mistake(g, at,
 			"'%c' in an array [ ], which holds single values only: want a list ( )",
@@ -90,7 +103,7 @@ static bool name(struct grammar *g, struct str text, struct place at)
 	return false;
 }
 
-static bool close(struct grammar *g, struct str text, struct place at)
+static bool close(struct grammar *g, enum token t, struct str text, struct place at)
 {
 	const struct level *l = &g->level[g->depth];
 	char what[FOUND_MAX];
@@ -103,7 +116,7 @@ static bool close(struct grammar *g, struct str text, struct place at)
 	if (l->expect == EXPECT_EQUALS || l->expect == EXPECT_VALUE)
 		return mistake(g, at, "%s: want %s, %s", g->name,
 			l->expect == EXPECT_EQUALS ? "= and a value" : "a value",
-			found(text, what));
+			found(t, text, what));
 	g->depth--;
 	return false;
 }
@@ -120,7 +133,7 @@ bool grammar_take(struct grammar *g, enum token t, struct str text, struct place
 	if (goes_on)
 		return false;
 	if (t == TOKEN_CLOSE)
-		return close(g, text, at);
+		return close(g, t, text, at);
 	switch (l->expect) {
 	case EXPECT_SETTING_END:
 		if (t == TOKEN_SEMICOLON || t == TOKEN_COMMA) {
@@ -129,21 +142,23 @@ bool grammar_take(struct grammar *g, enum token t, struct str text, struct place
 		}
 		if (t != TOKEN_NAME) /* the sign between two settings may be left out */
 			return mistake(g, at, "want ';' after the value of %s, %s", g->name,
-				found(text, what));
+				found(t, text, what));
 		return name(g, text, at);
 	case EXPECT_NAME:
 		if (t != TOKEN_NAME)
-			return mistake(g, at, "want the name of a setting, %s", found(text, what));
+			return mistake(
+				g, at, "want the name of a setting, %s", found(t, text, what));
 		return name(g, text, at);
 	case EXPECT_EQUALS:
 		if (t != TOKEN_EQUALS)
-			return mistake(g, at, "want '=' after %s, %s", g->name, found(text, what));
+			return mistake(
+				g, at, "want '=' after %s, %s", g->name, found(t, text, what));
 		l->expect = EXPECT_VALUE;
 		return false;
 	case EXPECT_ELEMENT_END:
 		if (t != TOKEN_COMMA)
 			return mistake(g, at, "want ',' or '%c' after an element, %s",
-				closing(l->open), found(text, what));
+				closing(l->open), found(t, text, what));
 		l->expect = EXPECT_ELEMENT;
 		return false;
 	case EXPECT_VALUE:

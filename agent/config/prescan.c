@@ -172,8 +172,9 @@ static void take_string(struct scan *s, struct cursor *c)
 		c->p += *c->p == '\\' && c->p + 1 < c->end && c->p[1] != '\n' ? 2 : 1;
 	}
 	if (c->p == c->end || *c->p == '\n') {
-		problem_add(s->problems, here(s, c), "the string %.*s is not closed on its line",
-			c->p - begin < 40 ? (int)(c->p - begin) : 40, begin);
+		/* Not what is in it: it may be a password. */
+		problem_add(s->problems, here(s, c),
+			"a string that begins on this line is not closed on it");
 		s->failed = true;
 		token(s, c, TOKEN_STRING, begin, (size_t)(c->p - begin));
 		return; /* what follows is read as usual */
@@ -200,15 +201,14 @@ static bool magnitude_of(const char *p, const char *end, unsigned base, uint64_t
 }
 
 /* What goes on behind a number makes it none: 2s, 1.2.3, 0b101 (which newer versions know). */
-static bool number_ends(struct scan *s, struct cursor *c, const char *begin, bool good)
+static bool number_ends(struct scan *s, struct cursor *c, bool good)
 {
 	if (good && !is_name_char(peek(c, 0)) && peek(c, 0) != '.')
 		return true;
 	while (is_name_char(peek(c, 0)) || peek(c, 0) == '.')
 		c->p++;
-	size_t n = (size_t)(c->p - begin);
-	problem_add(s->problems, here(s, c), "%.*s is no number (a string stands in quotes)",
-		(int)(n < 60 ? n : 60), begin);
+	problem_add(s->problems, here(s, c),
+		"what begins like a number here is none (a string stands in quotes)");
 	s->failed = true;
 	return false;
 }
@@ -229,7 +229,7 @@ static void take_float(struct scan *s, struct cursor *c, const char *begin)
 			c->p++;
 	}
 	token(s, c, TOKEN_NUMBER, begin, (size_t)(c->p - begin));
-	if (!number_ends(s, c, begin, digits && good))
+	if (!number_ends(s, c, digits && good))
 		return;
 	put(s, begin, (size_t)(after - begin));
 	if (!dot)
@@ -261,12 +261,11 @@ static void take_number(struct scan *s, struct cursor *c)
 	for (int i = 0; i < 2 && peek(c, 0) == 'L'; i++)
 		c->p++;
 	token(s, c, TOKEN_NUMBER, begin, (size_t)(c->p - begin));
-	if (!number_ends(s, c, begin, true))
+	if (!number_ends(s, c, true))
 		return;
 	uint64_t limit = (uint64_t)INT64_MAX + negative;
 	if (!magnitude_of(digits, after, hex ? 16 : 10, &v) || v > limit) {
-		problem_add(s->problems, here(s, c), "the integer %.*s has more than 64 bits",
-			after - begin < 60 ? (int)(after - begin) : 60, begin);
+		problem_add(s->problems, here(s, c), "an integer has more than 64 bits");
 		s->failed = true;
 		return;
 	}

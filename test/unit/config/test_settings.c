@@ -382,7 +382,7 @@ static void several_files(void **state)
 	put_file("one.cfg", "agent: { threads 1; };\n");
 	put_file("two.cfg", "agent: {\n threads = 200; };\n");
 	drop(load_files(files, 2,
-		"one.cfg:1: want '=' after threads, found 1\n"
+		"one.cfg:1: want '=' after threads, found a number\n"
 		"two.cfg:2: agent.threads = 200: want 0..64\n"));
 }
 

@@ -23,13 +23,24 @@ static void texts(void **state)
 			"/*\n@include \"no\"\n*/\n# @include \"no\"\n", "" },
 		{ "a string ends on its line",
 			"log: {\n target = \"stderr;\n level = \"info\";\n};\n",
-			"t.cfg:2: the string \"stderr; is not closed on its line\n" },
+			"t.cfg:2: a string that begins on this line is not closed on it\n" },
 		{ "and at the end of the file", "log: {\n target = \"stderr",
-			"t.cfg:2: the string \"stderr is not "
-			"closed on its line\n"
+			"t.cfg:2: a string that begins on this line is not closed on it\n"
 			"t.cfg:1: '{' is never closed\n" },
+		{ "a password is not told: not closed", "redis: { password = \"hunter2; };\n",
+			"t.cfg:1: a string that begins on this line is not closed on it\n"
+			"t.cfg:1: '{' is never closed\n" },
+		{ "nor without quotes", "redis: { password = hunter2; };\n",
+			"t.cfg:1: password: want a value, found a word: strings stand in quotes\n" },
+		{ "nor beginning with a digit", "redis: { password = 2hunters; };\n",
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n" },
+		{ "nor without its sign", "redis: { password \"hunter2\"; };\n",
+			"t.cfg:1: want '=' after password, found a string\n" },
+		{ "nor as a default", "redis: { password = \"${REDIS-PW:-hunter2}\"; };\n",
+			"t.cfg:1: redis.password: \"${\" begins no reference: want ${NAME} or "
+			"${NAME:-default}\n" },
 		{ "an escaped quote closes nothing", "log: { target = \"x\\\"; };\n",
-			"t.cfg:1: the string \"x\\\"; }; is not closed on its line\n"
+			"t.cfg:1: a string that begins on this line is not closed on it\n"
 			"t.cfg:1: '{' is never closed\n" },
 		{ "a NUL that is written as an escape", "log: {\n target = \"a\\x00b\"; };\n",
 			"t.cfg:2: a string may not hold a NUL (\\x00)\n" },
@@ -48,18 +59,18 @@ static void texts(void **state)
 		{ "an L was there already", "store: { max_keys = 4294967297L; };\n",
 			"t.cfg:1: store.max_keys = 4294967297: want 1..1000000000\n" },
 		{ "64 bits are the end", "store: {\n max_keys = 9223372036854775808; };\n",
-			"t.cfg:2: the integer 9223372036854775808 has more than 64 bits\n" },
+			"t.cfg:2: an integer has more than 64 bits\n" },
 		{ "also in hexadecimal", "store: {\n max_keys = 0x8000000000000000; };\n",
-			"t.cfg:2: the integer 0x8000000000000000 has more than 64 bits\n" },
+			"t.cfg:2: an integer has more than 64 bits\n" },
 		{ "and far beyond", "store: {\n max_keys = 99999999999999999999999; };\n",
-			"t.cfg:2: the integer 99999999999999999999999 has more than 64 bits\n" },
+			"t.cfg:2: an integer has more than 64 bits\n" },
 		{ "no binary numbers, whatever the version", "agent: { threads = 0b11; };\n",
-			"t.cfg:1: 0b11 is no number (a string stands in quotes)\n" },
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n" },
 		{ "an error names its line", "enabled = true;\n\nagent: { threads 2; };\n",
-			"t.cfg:3: want '=' after threads, found 2\n" },
+			"t.cfg:3: want '=' after threads, found a number\n" },
 		{ "also behind comments of many lines",
 			"/*\n\n*/ enabled = true; /*\n*/\nagent: { threads 2; };\n",
-			"t.cfg:5: want '=' after threads, found 2\n" },
+			"t.cfg:5: want '=' after threads, found a number\n" },
 		{ "a setting twice", "enabled = true;\nenabled = false;\n",
 			"t.cfg:2: duplicate setting name\n" },
 		{ "a bracket that is never closed", "agent: {\n threads = 2;\n",
@@ -83,14 +94,14 @@ static void texts(void **state)
 		{ "nesting has an end", "a = ((((((((((((((((((((((((((((((((((((((((\n",
 			"t.cfg:1: groups and lists nested too deeply: want at most 32\n" },
 		{ "a word without quotes", "log: {\n level = info; };\n",
-			"t.cfg:2: level: want a value, found info: strings stand in quotes\n" },
+			"t.cfg:2: level: want a value, found a word: strings stand in quotes\n" },
 		{ "a word without quotes in a list", "a = [ x ];\n",
-			"t.cfg:1: want an element or ']', found x: strings stand in quotes\n" },
+			"t.cfg:1: want an element or ']', found a word: strings stand in quotes\n" },
 		{ "an address without quotes", "block = ( { ip = 10.0.0.0/8; } );\n",
-			"t.cfg:1: 10.0.0.0 is no number (a string stands in quotes)\n"
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n"
 			"t.cfg:1: unexpected character '/'\n" },
 		{ "a duration without quotes", "agent: { drain = 2s; };\n",
-			"t.cfg:1: 2s is no number (a string stands in quotes)\n" },
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n" },
 		{ "no value", "enabled = ;\n", "t.cfg:1: enabled: want a value, found ;\n" },
 		{ "no value at the end", "agent: { threads = };\n",
 			"t.cfg:1: threads: want a value, found }\n" },
@@ -103,7 +114,7 @@ static void texts(void **state)
 			"t.cfg:2: enabled: want a value, found the end of "
 			"the file\n" },
 		{ "a value without a name", "5;\n",
-			"t.cfg:1: want the name of a setting, found 5\n" },
+			"t.cfg:1: want the name of a setting, found a number\n" },
 		{ "a sign too many", "enabled = true;;\n",
 			"t.cfg:1: want the name of a setting, found ;\n" },
 		{ "two values", "enabled = true false;\n",
@@ -127,14 +138,14 @@ static void texts(void **state)
 		{ "an array of different types", "agent: { listen = [ \":1\", 2 ]; };\n",
 			"t.cfg:1: mismatched element type in array\n" },
 		{ "a point at the very beginning", ".5",
-			"t.cfg:1: want the name of a setting, found .5\n" },
+			"t.cfg:1: want the name of a setting, found a number\n" },
 		{ "numbers that are none", "a = 1.2.3; b = 1e; c = -.; d = 1.5x;\n",
-			"t.cfg:1: 1.2.3 is no number (a string stands in quotes)\n"
-			"t.cfg:1: 1e is no number (a string stands in quotes)\n"
-			"t.cfg:1: -. is no number (a string stands in quotes)\n"
-			"t.cfg:1: 1.5x is no number (a string stands in quotes)\n" },
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n"
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n"
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n"
+			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n" },
 		{ "mistakes of several kinds", "agent: { threads 2; };\n/* never\n",
-			"t.cfg:1: want '=' after threads, found 2\n"
+			"t.cfg:1: want '=' after threads, found a number\n"
 			"t.cfg:2: the comment that begins here is never closed\n" },
 		{ "strings that follow each other are one", "log: { level = \"in\"\n \"fo\"; };\n",
 			"" },
@@ -191,10 +202,11 @@ static void includes(void **state)
 
 	/* libconfig's own error too */
 	put_file("sub/deep/inner.cfg", "\n\nthreads 3;\n");
-	drop(load_file("main.cfg", "sub/deep/inner.cfg:3: want '=' after threads, found 3\n"));
+	drop(load_file(
+		"main.cfg", "sub/deep/inner.cfg:3: want '=' after threads, found a number\n"));
 	put_file("sub/deep/inner.cfg", "# nothing");
 	put_file("main.cfg", "@include \"sub/deep/inner.cfg\" enabled 5;\n");
-	drop(load_file("main.cfg", "main.cfg:1: want '=' after enabled, found 5\n"));
+	drop(load_file("main.cfg", "main.cfg:1: want '=' after enabled, found a number\n"));
 	/* what stands behind an include can be no other */
 	put_file("main.cfg", "@include \"sub/deep/inner.cfg\" @include \"sub\"\n");
 	drop(load_file("main.cfg", "main.cfg:1: '@' here: want @include \"FILE\" at the beginning "
