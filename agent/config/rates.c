@@ -253,6 +253,7 @@ static bool count_limits(struct loader *l, int *index, unsigned *count)
 {
 	struct policy *p = l->policy;
 	unsigned refused = 0, total = 0;
+	struct place last = { 0 };
 
 	for (unsigned r = 0; r < p->rule_n; r++) {
 		index_rates(&l->draft[r], index, p->tier_n);
@@ -261,7 +262,10 @@ static bool count_limits(struct loader *l, int *index, unsigned *count)
 			unsigned before = count[t], n = rates ? rates->n : 0;
 			count[t] += n;
 			total += n;
-			if (before > PLAN_MAX || count[t] <= PLAN_MAX || refused++)
+			if (before > PLAN_MAX || count[t] <= PLAN_MAX)
+				continue;
+			last = l->draft[r].at;
+			if (refused++)
 				continue;
 			problem_add(l->problems, l->draft[r].at,
 				"rule \"%s\" brings tier \"%s\" to %u limits: want at most %d for one "
@@ -277,8 +281,8 @@ static bool count_limits(struct loader *l, int *index, unsigned *count)
 		}
 	}
 	if (refused > 1)
-		problem_add(l->problems, (struct place){ 0 }, "the same holds for %u more tiers",
-			refused - 1);
+		problem_add(l->problems, last, "the same holds for %u more tier%s", refused - 1,
+			refused > 2 ? "s" : "");
 	return refused == 0;
 }
 

@@ -310,7 +310,7 @@ static void limits_for_one_tier(void **state)
 	drop(load_text("one more for two, also when it is off", text,
 		"t.cfg:34: rule \"last\" brings tier \"gold\" to 33 limits: want at most 32 for one tier, "
 		"counted over all rules\n"
-		"the same holds for 1 more tiers\n"));
+		"t.cfg:34: the same holds for 1 more tier\n"));
 }
 
 static void rules(void **state)
