@@ -290,6 +290,18 @@ def test_a_path_without_a_limit_has_no_fields(web):
     assert not [h for h in got.headers if "ratelimit" in h.lower() or h == "Retry-After"]
 
 
+def test_what_is_never_allowed_has_no_empty_field(tmp_path):
+    """`0/WINDOW` is in no policy: an empty field would be one that nobody can read."""
+    def nothing_passes(s):
+        s.cfg.write_text(stack.replaced(s.cfg.read_text(), '"5/minute";', '"0/minute";', s.cfg))
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy",
+                       edit=nothing_passes) as s:
+        got = s.ask("/api/x")
+        assert (got.status, got.headers["X-RateLimit-Limit"]) == (429, "0")
+        assert got.headers["RateLimit-Policy"] is None and got.headers["Retry-After"] is None
+        assert not [name for name, value in got.headers.items() if not value]
+
+
 def test_the_longest_request_is_still_checked(web):
     got = web.ask("/api/" + "x" * 14900, client=new_client())
     assert (got.status, got.headers["X-RateLimit-Remaining"]) == (200, "4")
