@@ -126,10 +126,12 @@ static int print_version(unsigned how_often)
 	return EXIT_SUCCESS;
 }
 
-static void print_problems(const struct problems *p)
+static void print_problems(const struct problems *p, const struct options *o)
 {
+	bool warnings = o->verbosity != VERBOSITY_QUIET;
 	for (size_t i = 0; i < p->n; i++)
-		(void)fprintf(stderr, "%s\n", p->message[i]);
+		if (warnings || !strstr(p->message[i], ": warning: "))
+			(void)fprintf(stderr, "%s\n", p->message[i]);
 }
 
 static void drop(struct snapshot *s)
@@ -144,7 +146,7 @@ static int check_configuration(const struct options *o)
 	struct hash_key key;
 	hash_key_random(&key);
 	struct snapshot *s = config_load(o->file, o->files, &key, 1, &problems);
-	print_problems(&problems);
+	print_problems(&problems, o);
 	problems_free(&problems);
 	if (!s)
 		return EXIT_CONFIG;
@@ -182,7 +184,7 @@ static bool load_snapshot(struct agent *a, const struct hash_key *key)
 	a->problems = (struct problems){ 0 };
 	a->snapshot = config_load(a->options->file, a->options->files, key, 1, &a->problems);
 	if (!a->snapshot)
-		print_problems(&a->problems);
+		print_problems(&a->problems, a->options);
 	return a->snapshot;
 }
 

@@ -122,6 +122,17 @@ def test_quiet_and_debug(run):
     assert " debug " in loud.stderr and " debug " not in plain.stderr
 
 
+def test_a_quiet_check_warns_of_nothing(tmp_path):
+    warned = put(tmp_path, GOOD + 'redis: { tls_name = "nobody asks for it"; };\n')
+    assert ": warning: " in execute("-c", "-f", warned).stderr
+    r = execute("-q", "-c", "-f", warned)
+    assert r.status == 0 and not r.stderr, r
+    with open(warned, "a", encoding="utf-8") as f:
+        f.write("bogus = 1;\n")
+    r = execute("-q", "-c", "-f", warned)
+    assert r.status == 1 and "bogus" in r.stderr and "warning" not in r.stderr, r
+
+
 def test_quiet_still_tells_errors(tmp_path):
     r = execute("-q", "-f", put(tmp_path, GOOD.replace("5/day", "5/dya")))
     assert r.status == 1 and r.stderr.strip(), r
