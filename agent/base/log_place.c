@@ -99,8 +99,10 @@ int log_place_open(
 		t->is_socket = false;
 		if (t->fd >= 0)
 			break;
-		(void)snprintf(err, err_size, "log.target \"%s\": cannot open it: %s", path,
-			strerror(errno));
+		(void)snprintf(err, err_size,
+			"log.target \"%s\": cannot open it: %s; its folder must be there, and the "
+			"file the agent's to write",
+			path, strerror(errno));
 		return -1;
 	}
 	(void)snprintf(t->path, sizeof t->path, "%s", path);

@@ -47,8 +47,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"false: every request passes, reason \"disabled\"") \
 	X(agent_listen, "agent.listen", LISTEN, "127.0.0.1:9600", 1, LISTEN_MAX, RESTART, "", \
 		settings.agent.listen, \
-		"where HAProxy connects: \"host:port\", \"[v6]:port\", \":port\" for all addresses, " \
-		"or an absolute path for a UNIX socket") \
+		"where HAProxy connects: \"host:port\", \"[v6]:port\", \":port\" for all of IPv4, " \
+		"\"[::]:port\" for IPv6 too, or an absolute path for a UNIX socket") \
 	X(agent_threads, "agent.threads", INTEGER, "0", 0, 64, RESTART, "", \
 		settings.agent.threads, \
 		"threads that decide, at most: connections lie on as few as carry them; 0: one for " \

@@ -22,7 +22,7 @@ enum redis_kind { REDIS_KIND_SINGLE, REDIS_KIND_SENTINEL, REDIS_KIND_CLUSTER };
 struct listen_address {
 	char text[128]; /* as written, for messages: host:port, [v6]:port, /absolute/path */
 	bool is_unix;
-	char host[128]; /* without brackets; "": all addresses ("*:9600", ":9600") */
+	char host[128]; /* without brackets; "": all of IPv4 ("*:9600", ":9600") */
 	char port[8];   /* decimal, without leading zeros */
 };
 

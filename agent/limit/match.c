@@ -158,6 +158,10 @@ static bool check_text(unsigned slot, struct str s, char *why, size_t size)
 				"\"*:%.*s\", or use the field path",
 				(int)s.n, s.p, (int)s.n, s.p);
 		const char *colon = memchr(s.p, ':', s.n);
+		if (!colon && !memchr(s.p, '*', s.n))
+			return refuse(why, size,
+				"pattern \"%.*s\" can never match: an endpoint is METHOD:/path",
+				(int)s.n, s.p);
 		size_t skip = colon ? (size_t)(colon + 1 - s.p) : s.n;
 		if (skip < s.n && s.p[skip] == '/')
 			return check_path((struct str){ s.p + skip, s.n - skip }, s, why, size);

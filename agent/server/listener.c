@@ -228,14 +228,16 @@ static bool find_owner(const struct listen_plan *s, uid_t *uid, gid_t *gid, cons
 	if (s->socket_owner[0]) {
 		struct passwd *p = getpwnam(s->socket_owner);
 		if (!p)
-			return fail(e, "%s.socket_owner: this machine has no user \"%s\"", e->group,
-				s->socket_owner);
+			return fail(e,
+				"%s.socket_owner: this machine has no user \"%s\": create it, or change that",
+				e->group, s->socket_owner);
 		*uid = p->pw_uid;
 	}
 	if (s->socket_group[0]) {
 		struct group *g = getgrnam(s->socket_group);
 		if (!g)
-			return fail(e, "%s.socket_group: this machine has no group \"%s\"",
+			return fail(e,
+				"%s.socket_group: this machine has no group \"%s\": create it, or change that",
 				e->group, s->socket_group);
 		*gid = g->gr_gid;
 	}

@@ -485,7 +485,9 @@ static enum state_rc load_file(int fd, const char *path, uint64_t max_keys, stru
 	} else if (fstat(fd, &st) < 0) {
 		(void)snprintf(why, sizeof why, "cannot read: %s", strerror(errno));
 	} else if (!S_ISREG(st.st_mode)) {
-		fail(message, message_size, "%s: is not a regular file", path);
+		fail(message, message_size,
+			"%s: is not a regular file: move it away, or change store.state_file",
+			path);
 		return STATE_UNUSABLE;
 	} else {
 		struct source from = { .fd = fd, .size = (uint64_t)st.st_size };

@@ -105,6 +105,7 @@ static const struct {
 	{ FIELD_PATH, "!/a/./b", "write \"/a/b\"" },
 	{ FIELD_ENDPOINT, "POST:/a//b", "write \"POST:/a/b\"" },
 	{ FIELD_ENDPOINT, "/login", "METHOD:/path" },
+	{ FIELD_ENDPOINT, "GET/login", "METHOD:/path" },
 	{ FIELD_HOST, "example.com:80", "write \"example.com\"" },
 	{ FIELD_IP, "10.0.0.0/33", "no address or prefix" },
 	{ FIELD_IP, "localhost", "no address or prefix" },
