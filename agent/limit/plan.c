@@ -263,8 +263,9 @@ static inline void plan_begin(struct plan *plan)
 	plan->done = NULL;
 }
 
-static inline void plan_limits(const struct policy *p, const struct override *o,
-	const struct view *v, int tier, struct plan *plan)
+/* Inlined: a call for each request, where both callers shared one. */
+static inline __attribute__((always_inline)) void plan_limits(const struct policy *p,
+	const struct override *o, const struct view *v, int tier, struct plan *plan)
 {
 	struct memo memo;
 	struct take *t = plan->take;
