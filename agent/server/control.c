@@ -178,6 +178,13 @@ static void on_told(void *owner, const struct str *name, const struct str *text,
 		desk_told(c->desk, name, text, n);
 }
 
+static void on_missing(void *owner)
+{
+	struct control *c = owner;
+	if (c->phase == CONTROL_RUN)
+		desk_tell_again(c->desk);
+}
+
 static bool publish_change(void *with, struct snapshot *fresh)
 {
 	struct control *c = with;
@@ -498,7 +505,7 @@ static bool open_redis(struct control *c, const struct settings *s, char *err, s
 			"no memory for what is remembered of tiers: lower redis.tiers_cache");
 		return false;
 	}
-	c->changes = backend_changes_new(s, c->tls, c->hub, c->loop, on_told, c);
+	c->changes = backend_changes_new(s, c->tls, c->hub, c->loop, on_told, on_missing, c);
 	if (!c->changes)
 		(void)snprintf(err, err_size, "no memory for the control thread: free some");
 	return c->changes;

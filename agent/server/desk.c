@@ -303,6 +303,27 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 	return good;
 }
 
+static void tell_again(void *with, const char *name, json_t *value)
+{
+	desk_share(with, name, value);
+}
+
+void desk_tell_again(struct desk *d)
+{
+	enum { AT_ONCE = 64 };
+	struct ban ban[AT_ONCE];
+	usec_t utc = clock_read().utc;
+	uint64_t cursor = 0;
+	size_t n;
+
+	log_warning("changes_told_again", KV_INT("changes", changes_count(d->changes)),
+		KV_INT("bans", bans_count(d->args.bans)), KV_Z("why", "Redis has lost them"));
+	changes_each(d->changes, "", tell_again, d);
+	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
+		for (size_t i = 0; i < n; i++)
+			share_ban(d, &ban[i]);
+}
+
 struct ending {
 	struct desk *desk;
 	bool is_served; /* one of them had a part in what is */

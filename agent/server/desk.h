@@ -45,6 +45,9 @@ struct snapshot *desk_apply(struct desk *, struct snapshot *fresh);
  * here. */
 void desk_told(struct desk *, const struct str *name, const struct str *text, size_t n);
 
+/* They have lost what they told: all that is known here is told again. */
+void desk_tell_again(struct desk *);
+
 /* Who does it, and why; for the log, and for whoever looks at the change later. */
 struct act {
 	const char *who;    /* "token", "uid 0" */

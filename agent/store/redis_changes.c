@@ -46,6 +46,7 @@ struct redis_changes {
 	unsigned asked_n;
 	bool ready, failed;      /* failed: the put under way */
 	long long version, seen; /* as it was asked for; as it was told; -1: never */
+	long long latest;        /* that was ever seen */
 	usec_t asked_at, refused_at;
 };
 
@@ -130,10 +131,23 @@ static void refused(struct redis_changes *c, const char *error)
 		KV_Z("hint", strncmp(error, "NOPERM", 6) == 0 ? hint : "see the log of Redis"));
 }
 
+/* It only rises: where it went back, Redis has lost its data, or the last of it. */
+static void look_for_loss(struct redis_changes *c, long long version)
+{
+	bool lost = version < c->latest;
+
+	c->latest = version;
+	if (lost)
+		c->settings.missing(c->settings.owner);
+}
+
 static void on_version(struct redis_changes *c, const redisReply *r)
 {
 	c->refused_at = 0;
 	c->version = r->type == REDIS_REPLY_STRING ? strtoll(r->str, NULL, 10) : 0;
+	look_for_loss(c, c->version);
+	if (c->first)
+		return; /* they are being sent */
 	if (c->version != c->seen)
 		ask_all(c);
 }
@@ -186,6 +200,8 @@ static void on_reply(void *owner, const redisReply *r)
 			return;
 		if (c->first)
 			drop_first(c);
+		if (r->type == REDIS_REPLY_INTEGER)
+			look_for_loss(c, r->integer - 1);
 		go_on(c);
 		return;
 	}

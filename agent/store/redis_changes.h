@@ -2,6 +2,9 @@
  * -> text, and a number beside it that rises with each change, which every agent looks at twice a
  * second. Knows nothing of what the texts say.
  *
+ * That number also tells of a Redis that has lost its data: agents then put again what they know.
+ * (It may bring back what was taken away in the last half second before.)
+ *
  * What is put while Redis is away is kept, bounded, and sent when it is back, before what is there
  * is read. The control thread's, on its loop. */
 #ifndef STORE_REDIS_CHANGES_H
@@ -20,6 +23,9 @@ struct redis_changes_settings {
 	/* All that is there, in no order, whenever it may differ from what was told last: all that
 	 * was put here before is in it. From the loop. */
 	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n);
+	/* The number went back: data was lost, as when Redis came back empty, or a replica that had
+	 * not heard of the last changes. What is known here is to be put again. From the loop. */
+	void (*missing)(void *owner);
 	void *owner;
 };
 

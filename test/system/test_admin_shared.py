@@ -94,6 +94,24 @@ def test_changes_made_while_redis_is_away(two):
     served(a, "bypassed", user="erin")
 
 
+def test_a_redis_without_its_data_hears_of_them_again(two):
+    a, b = two.at
+    override(a, user="erin", block=True)
+    change(b, "/api/v1/enabled", rule="login", mode="off")
+    served(b, "blocked", user="erin")
+    until(lambda: two.redis("HLEN", "rl:{changes}") == 2)
+    two.redis("FLUSHALL")  # one of the two may not have heard of the second yet
+    until(lambda: two.redis("HLEN", "rl:{changes}") == 2)
+    two.redis.stop()
+    two.redis.start()
+    until(lambda: two.redis("HLEN", "rl:{changes}") == 2)
+    for at in (a, b, two.start(2)):
+        served(at, "blocked", user="erin")
+    override(b, "DELETE", user="erin")
+    for at in (a, b):
+        served(at, "ok", user="erin")
+
+
 def test_bans(two):
     a, b = two.at
 
