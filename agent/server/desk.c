@@ -344,12 +344,14 @@ static void tell_end(void *with, const char *name, json_t *value)
 
 static void tell_bans(struct desk *d)
 {
-	struct ban b;
+	struct ban b, now;
 	char who[RULE_NAME_MAX + 16], change[BAN_CLIENT_MAX + 16];
 
 	while (bans_next_begun(d->args.bans, &b)) {
 		d->bans_changed = true;
-		share_ban(d, &b);
+		/* As it is by now: it may have been lifted already, and that was told. */
+		if (bans_get(d->args.bans, &b.key, &now))
+			share_ban(d, &now);
 		snprintf(who, sizeof who, "rule %s", b.rule);
 		snprintf(change, sizeof change, "ban:%s", b.client);
 		log_warning("audit", KV_Z("what", "ban"), KV_Z("change", change), KV_Z("who", who),

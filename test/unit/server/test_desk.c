@@ -24,6 +24,7 @@ struct rig {
 	struct bans *bans;
 	struct snapshot *served;
 	bool busy;
+	json_int_t told_epoch; /* of the ban that was told last */
 };
 
 static struct snapshot *current(void *with)
@@ -57,6 +58,16 @@ static struct snapshot *loaded(const char *text, uint64_t generation)
 	return s;
 }
 
+static void share(void *with, const char *name, const char *text)
+{
+	struct rig *r = with;
+	json_t *value = text ? json_loads(text, 0, NULL) : NULL;
+
+	if (strncmp(name, "ban:", 4) == 0)
+		r->told_epoch = json_integer_value(json_object_get(value, "epoch"));
+	json_decref(value);
+}
+
 /* `store`: taken over; NULL: a new one. */
 static void start(struct rig *r, struct memory_store *store, const char *state_file)
 {
@@ -69,6 +80,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 	r->desk = desk_new(&(struct desk_args){ .store = r->store,
 		.bans = r->bans,
 		.keeper = r->keeper,
+		.share = share,
 		.current = current,
 		.publish = publish,
 		.with = r });
@@ -292,6 +304,26 @@ static void bans_survive_a_restart_and_are_lifted(void **state)
 	a_ban_survives("user=J\xc3\xb6rg");
 }
 
+/* Within the second in which a ban that begins is told. */
+static void a_lift_is_the_last_word(void **state)
+{
+	static const struct penalty penalty = {
+		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+	};
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	usec_t utc = clock_read().utc;
+	struct rig r;
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(bans_begin(r.bans, &penalty, &b, utc));
+	assert_true(desk_lift(r.desk, "0000000000001234ffffffffffffffff", by));
+	assert_int_equal(r.told_epoch, 2);
+	desk_tick(r.desk, utc);
+	assert_int_equal(r.told_epoch, 2);
+	stop(&r, NULL);
+}
+
 /* Others write there, too. */
 static void a_ban_of_no_time_is_none(void **state)
 {
@@ -370,6 +402,7 @@ int main(void)
 		cmocka_unit_test(changes_survive_a_restart),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_no_time_is_none),
+		cmocka_unit_test(a_lift_is_the_last_word),
 		cmocka_unit_test(what_is_told_is_all_there_is),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
