@@ -25,10 +25,10 @@ void notices_start(const struct notices *, const struct notices_started *);
 
 /* Reads what the workers tell of denials, and writes a line for some of them (denials.h). Call it
  * some times a second: what finds no room in a worker's ring is only counted. */
-void notices_read(struct notices *, struct worker *const *, unsigned n);
+void notices_read(struct notices *, struct worker *const *, unsigned workers);
 
 /* Once a second: the denials that got no line of their own. */
-void notices_sum_up(struct notices *, struct worker *const *, unsigned n);
+void notices_sum_up(struct notices *, struct worker *const *, unsigned workers);
 
 /* A warning, at most once a minute, if live keys had to go since the last one. */
 void notices_look_at_table(struct notices *, const struct snapshot *, struct now);

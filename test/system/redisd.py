@@ -3,6 +3,7 @@ Cluster, and a wire between agent and server that can be delayed, cut or made to
 knows port 6379, or a service of the distribution's; each process is ended by its id."""
 
 import collections
+import contextlib
 import functools
 import itertools
 import os
@@ -367,7 +368,8 @@ class Proxy:
 
     def close(self):
         self.ended = True
-        self.waker.send(b"x")
+        with contextlib.suppress(OSError):  # it may have seen that, and be gone
+            self.waker.send(b"x")
         self.thread.join(BOUND)
         assert not self.thread.is_alive(), "the proxy does not end"
 

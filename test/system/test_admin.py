@@ -172,7 +172,11 @@ def test_from_outside_everything_needs_the_token(run):
         with contextlib.closing(c):
             c.request("GET", path, headers=headers)
             return c.getresponse().status
-    until(lambda: status("/healthz") == 200)
+
+    def listens():
+        with contextlib.suppress(ConnectionRefusedError):
+            return status("/healthz") == 200
+    until(listens, "the admin interface")
     assert status("/readyz") == 200
     for path in ("/metrics", "/api/v1/status", "/nothing"):
         assert status(path) == 401
