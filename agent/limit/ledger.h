@@ -2,14 +2,14 @@
  * they are spent. Pure: takes and instants in, verdicts and the next things to ask for out. Who
  * asks, and what is lost on the way, is the caller's (store/redis.h).
  *
- *   a take of a leased rule   is spent from the blocks in hand, where they hold its cost. Where
- * not, it goes where all others go. the next block            is asked for before this one is
- * empty, by the takes themselves: nobody waits for it. As much as was wanted of the key in the last
- *                             eighth of a second, at most what the rule's lease allows for. A key
- *                             that is not hot gets none.
- *   what was spent            is reported when the next block is asked for. What is not spent in
- *                             LEASE_LIFE / 2 goes back; so does everything at a reload and a stop.
- *                             What could not be given back in time is dropped.
+ * - A take of a leased rule is spent from the blocks in hand, where they hold its cost. Where not,
+ * it goes where all others go.
+ * - The next block is asked for before this one is empty, by the takes themselves: nobody waits for
+ *   it. As much as was wanted of the key in the last eighth of a second, at most what the rule's
+ *   lease allows for. A key that is not hot gets none.
+ * - What was spent is reported when the next block is asked for. What is not spent in LEASE_LIFE /
+ * 2 goes back; so does everything at a reload and a stop. What could not be given back in time is
+ *   dropped.
  *
  * What is out, in hand or spent and not yet reported, is at most `lease` of the limit, over all
  * ledgers of an agent.

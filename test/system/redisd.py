@@ -724,10 +724,14 @@ class Asker(threading.Thread):
         return collections.Counter(a["reason"] for _, _, a in self.since(when))
 
 
-def hammer(agents, requests, connections=3, window=50):
+def hammer(agents, requests, connections=3, window=50, settle=True):
     """All agents at once, each over several connections: the answers to requests(i), i from 0 on,
-    for each of `agents` and each connection; bytes of messages in, answers out."""
+    for each of `agents` and each connection; bytes of messages in, answers out. They have found their
+    Redis by then, unless they are not to `settle`: one that starts on a busy machine serves without
+    for a moment."""
     answers, wrong = [], []
+    for agent in agents if settle else ():
+        settled(agent)
 
     def one(agent, messages):
         try:

@@ -143,7 +143,7 @@ def test_what_stands_in_is_bounded_and_denies_nobody_for_want_of_room(run):
             top=nowhere().replace('backend = "redis";', 'backend = "redis"; max_keys = 2000;'))
     assert a.check(user="heavy", cost=100)["remaining"] == 0
     answers = hammer([a], lambda n: [message("check", {"user": f"light-{n}-{i}"})
-                                     for i in range(4000)], 2)
+                                     for i in range(4000)], 2, settle=False)
     assert admitted(answers) == 8000 and {x["remaining"] for x in answers} == {99}
     assert a.check(user="heavy")["reason"] == "limited", "pushed out, though at its limit"
     until(lambda: "max_keys" in a.stderr, "a warning")

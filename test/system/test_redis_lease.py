@@ -134,10 +134,14 @@ def test_costs_and_what_is_left(run, redis):
     with a.connect() as c:
         answers = c.batch([message("check", {"user": "u", "cost": 3})] * 1000, 1)
         assert all(not x["deny"] and x["limit"] == 100000 for x in answers)
-        # One connection, one after the other: each sees its own and those before.
-        assert [x["remaining"] for x in answers] == [100000 - 3 * (i + 1) for i in range(1000)]
+        # One connection, one after the other: each sees its own and those before, and of a block that
+        # is just on its way that it is taken.
+        exact = [100000 - 3 * (i + 1) for i in range(1000)]
+        got = [x["remaining"] for x in answers]
+        assert all(e - LEASE * 100000 <= g <= e for g, e in zip(got, exact))
+        assert sum(g == e for g, e in zip(got, exact)) > 900
         # It asks, and nothing is spent.
-        assert c.check(user="u", cost=0)["remaining"] == 97000
+        until(lambda: c.check(user="u", cost=0)["remaining"] == 97000, "what is left")
         assert c.check(user="u", cost=100001)["reason"] == "oversize"
     assert stopped(a)["lease_spent"] > 2000
 
