@@ -302,6 +302,11 @@ sources() {
 say "packages"
 # shellcheck disable=SC2086
 install_packages $packages
+# A Debian that debootstrap made knows no names yet, not even this one.
+if ! getent hosts localhost >/dev/null && [ "$(id -u)" = 0 ]; then
+	say "/etc/hosts: localhost is added"
+	echo '127.0.0.1 localhost' >>/etc/hosts
+fi
 # Debian 13 and newer have Valkey as well.
 if [ -n "$(apt-cache --quiet=2 search --names-only '^valkey-server$' 2>/dev/null)" ]; then
 	install_packages valkey-server
