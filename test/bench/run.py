@@ -10,6 +10,7 @@ and in time; every process is ended by its id.
   run.py --quick    about two minutes; writes nothing unless --write
   run.py --redis    the Redis store alone; with --write its sections of the table are replaced
   run.py --smoke DIR  a few thousand requests by the programs of build directory DIR, no figures
+  run.py --readme   only brings README.md and results.svg to what RESULTS.md says
 """
 
 import argparse
@@ -28,6 +29,7 @@ import time
 import operated
 import redis_cluster
 import redis_store
+import summary
 from common import HERE, ROOT, Failed, Process, free_port, median, pairs, say
 
 MILLION_CLIENTS = 333333  # three rules each: a million keys
@@ -527,31 +529,11 @@ def smoke(bench):
 	redis_store.smoke(bench)
 	redis_cluster.smoke(bench)
 	operated.smoke(bench)
+	with open(f"{HERE}/RESULTS.md") as f:
+		stale = summary.stale(f.read())
+	if stale:
+		raise Failed(f"{', '.join(stale)}: not what RESULTS.md says; run.py --readme writes it")
 	say("good")
-
-
-# What a reader of the README wants to know first; the rest stands in RESULTS.md.
-README_PARTS = ("Through HAProxy", "Raw SPOP, 4 connections", "A decision", "Memory",
-	"A million keys", "Redis:")
-
-
-def show_in_readme(table):
-	"""Puts the head and these parts of the table between the README's marks."""
-	head, *parts = table.split("\n**")
-	chosen = [head.strip()]
-	for name in README_PARTS:
-		chosen += ["**" + part.strip() for part in parts if part.startswith(name)]
-	chosen.append("All of it: [`test/bench/RESULTS.md`](test/bench/RESULTS.md); how to read it, and to "
-		"measure it yourself: [`test/bench`](test/bench).")
-	path = f"{ROOT}/README.md"
-	with open(path) as f:
-		text = f.read()
-	begin, end = "<!-- bench:begin -->\n", "<!-- bench:end -->"
-	before, rest = text.split(begin)
-	after = rest.split(end)[1]
-	with open(path, "w") as f:
-		f.write(before + begin + "\n\n".join(chosen) + "\n" + end + after)
-	say("wrote its main parts into README.md")
 
 
 def main():
@@ -566,7 +548,12 @@ def main():
 	parser.add_argument("--pin", action="store_true", 
 			    help="the load on the first core, an agent of one thread on the second")
 	parser.add_argument("--write", action="store_true", help="write RESULTS.md also when quick")
+	parser.add_argument("--readme", action="store_true", help="only bring README.md to what RESULTS.md says")
 	args = parser.parse_args()
+	if args.readme:
+		with open(f"{HERE}/RESULTS.md") as f:
+			summary.write(f.read())
+		return 0
 	args.rounds = args.rounds or (3 if args.quick else 7)
 	args.seconds = args.seconds or (0.3 if args.quick else 1.0)
 	if args.redis:
@@ -593,7 +580,8 @@ def main():
 		with open(f"{HERE}/RESULTS.md", "w") as f:
 			f.write(table)
 		say(f"wrote {os.path.relpath(HERE, ROOT)}/RESULTS.md")
-		show_in_readme(table)
+		summary.write(table)
+		say("wrote its main parts into README.md")
 	return 0
 
 
