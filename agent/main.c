@@ -240,6 +240,13 @@ static bool await_turn(struct agent *a)
 	return fail(err);
 }
 
+/* So that the key of its counters is there: who is banned from now on is known by that. */
+static bool save_first(struct agent *a)
+{
+	return keeper_save(a->store, a->state_file) ||
+	       fail("the state file cannot be written: see the log");
+}
+
 static bool load_state(struct agent *a)
 {
 	const struct settings *s = &a->snapshot->settings;
@@ -253,10 +260,10 @@ static bool load_state(struct agent *a)
 		return true;
 	case STATE_NONE:
 		log_info("state_new", KV_Z("file", file));
-		return true;
+		return save_first(a);
 	case STATE_SET_ASIDE:
 		log_warning("state_set_aside", KV_Z("file", file), KV_Z("why", message));
-		return true;
+		return save_first(a);
 	case STATE_UNUSABLE:
 		break;
 	}
@@ -338,8 +345,6 @@ static int run(const struct options *o)
 	control_run(control); /* until SIGTERM, and the drain after it */
 	admin_free(admin);
 	control_free(control);
-	if (a.state_file[0])
-		(void)keeper_save(a.store, a.state_file);
 	status = EXIT_SUCCESS;
 end:
 	close_agent(&a);

@@ -1,5 +1,6 @@
 /* /api/v1/bans: whom penalties have banned. */
 #include "admin/body.h"
+#include "admin/keeping.h"
 #include "config/json.h"
 #include "admin/routes.h"
 
@@ -50,7 +51,7 @@ void bans_remove(struct request *r)
 	if (reason && body_knows(r, body, known, sizeof known / sizeof *known)) {
 		struct act act = { request_who(r), *reason ? reason : NULL };
 		if (desk_lift(control_desk(a->control), id, act))
-			request_reply_json(r, 200, json_pack("{s:s}", "lifted", id));
+			reply_when_kept(r, json_pack("{s:s}", "lifted", id));
 		else
 			request_problem(r, 404, "no ban has this id: see GET /api/v1/bans");
 	}

@@ -1,5 +1,6 @@
 /* /api/v1/overrides, /api/v1/enabled: what the operator changes (config/changes.h). */
 #include "admin/body.h"
+#include "admin/keeping.h"
 #include "config/json.h"
 #include "admin/routes.h"
 #include "config/changes.h"
@@ -152,7 +153,7 @@ static void put_override(struct request *r, json_t *body, json_t *change)
 	json_t *answer = override_json(name, change);
 	if (json_object_get(change, "tier"))
 		warn_of_tier(r, answer, json_string_value(json_object_get(change, "tier")));
-	request_reply_json(r, 200, answer);
+	reply_when_kept(r, answer);
 }
 
 void overrides_put(struct request *r)
@@ -177,8 +178,8 @@ void overrides_remove(struct request *r)
 	if (reason && body_knows(r, body, known, sizeof known / sizeof *known) &&
 		take_subject(r, body, name)) {
 		if (desk_remove(desk_of(r), name, act_of(r, reason), err, sizeof err))
-			request_reply_json(
-				r, 200, json_pack("{s:s}", "removed", name + strlen("override:")));
+			reply_when_kept(
+				r, json_pack("{s:s}", "removed", name + strlen("override:")));
 		else
 			request_problem(r, 404, "%s", err);
 	}
@@ -196,14 +197,18 @@ static void add_switch(void *with, const char *name, json_t *value)
 	(void)json_array_append_new(with, o);
 }
 
-void enabled_show(struct request *r)
+static json_t *enabled_json(struct request *r)
 {
 	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
 	json_t *list = json_array();
 
 	changes_each(desk_changes(desk_of(r)), "switch:", add_switch, list);
-	request_reply_json(
-		r, 200, json_pack("{s:b, s:o}", "enabled", p->enabled, "switches", list));
+	return json_pack("{s:b, s:o}", "enabled", p->enabled, "switches", list);
+}
+
+void enabled_show(struct request *r)
+{
+	request_reply_json(r, 200, enabled_json(r));
 }
 
 static void put_switch(struct request *r, json_t *body, json_t *change)
@@ -234,7 +239,7 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 		good = desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err);
 	}
 	if (good)
-		enabled_show(r);
+		reply_when_kept(r, enabled_json(r));
 	else
 		request_problem(r, 422, "%s", err);
 }

@@ -222,6 +222,8 @@ static void ask_handler(struct request *r)
 	peer_enter(r->peer, PEER_REPLY);
 	if (r->too_long)
 		request_problem(r, 413, "the body is longer than %d bytes", HTTP_BODY_MAX);
+	else if (r->http->stopping) /* nobody would reply later */
+		request_problem(r, 503, "the agent stops");
 	else
 		r->route->handle(r);
 	if (r->response || r->status)

@@ -1,6 +1,7 @@
 /* /api/v1/reset: counters begin anew, of a rule, of all, or of one client. */
 #include "admin/asking.h"
 #include "admin/body.h"
+#include "admin/keeping.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@ static void reset_rules(struct request *r, const char *rule, struct act act)
 	char err[512];
 
 	if (desk_reset_rule(desk_of(request_context(r)), rule, act, err, sizeof err))
-		request_reply_json(r, 200, json_pack("{s:s}", "reset", rule ? rule : "all rules"));
+		reply_when_kept(r, json_pack("{s:s}", "reset", rule ? rule : "all rules"));
 	else
 		request_problem(r, 422, "%s", err);
 }
@@ -64,7 +65,7 @@ static void finish(struct resetting *x)
 		request_problem(a->request, 503,
 			"Redis has not answered for all of the counters: ask again");
 	else if (a->request)
-		request_reply_json(a->request, 200, answer(x, counters));
+		reply_when_kept(a->request, answer(x, counters));
 	json_decref(counters);
 	end(x);
 }

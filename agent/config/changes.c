@@ -257,11 +257,18 @@ bool change_subject(
 
 /* ---- resets ---- */
 
-void change_reset_name(const struct key *k, char out[CHANGE_NAME_MAX])
+/* Of all of them: they are hashes already. Another reset that has only the first in common must not
+ * take this one's place. */
+void change_reset_name(const struct key *k, unsigned n, char out[CHANGE_NAME_MAX])
 {
 	char hex[KEY_HEX_BYTES + 1];
+	struct key all = { 0 };
 
-	key_format(k, hex);
+	for (unsigned i = 0; i < n; i++) {
+		all.a += k[i].a;
+		all.b += k[i].b;
+	}
+	key_format(&all, hex);
 	(void)snprintf(out, CHANGE_NAME_MAX, "reset:%s", hex);
 }
 

@@ -71,7 +71,7 @@ bool change_subject(
 
 /* The name of the reset of these counters, of which there is one at least, and it as a change; at
  * most RESET_KEYS_MAX. */
-void change_reset_name(const struct key *, char out[CHANGE_NAME_MAX]);
+void change_reset_name(const struct key *, unsigned n, char out[CHANGE_NAME_MAX]);
 json_t *change_reset(const struct key *, unsigned n, usec_t at); /* NULL: out of memory */
 /* The other way; returns how many. `value` is one that was put. */
 unsigned change_reset_keys(json_t *value, struct key out[RESET_KEYS_MAX]);

@@ -261,11 +261,24 @@ int ctl_ask(struct ctl *c, const char *method, const char *path, json_t *body, j
 	return ctl_refused(c, &reply);
 }
 
+void ctl_warn(const json_t *answer)
+{
+	const json_t *list = json_object_get(answer, "warnings"), *warning;
+	size_t i;
+
+	json_array_foreach(list, i, warning)
+	{
+		(void)ctl_fail(0, "warning: %s", json_string_value(warning));
+	}
+}
+
 int ctl_do(struct ctl *c, const char *method, const char *path, json_t *body)
 {
 	json_t *answer;
 	int status = ctl_ask(c, method, path, body, &answer);
 
+	if (status == CTL_DONE)
+		ctl_warn(answer);
 	if (status == CTL_DONE && ctl_given(c->o, CTL_JSON))
 		(void)ctl_print_json(answer, false);
 	json_decref(answer);

@@ -81,6 +81,7 @@ static int reset_client(struct ctl *c, json_t *body)
 	int status = ctl_ask(c, "POST", "/api/v1/reset", body, &answer);
 	if (status != CTL_DONE)
 		return status;
+	ctl_warn(answer);
 	if (ctl_given(c->o, CTL_JSON))
 		(void)ctl_print_json(answer, false);
 	say_counters(c, answer);
@@ -146,6 +147,7 @@ static int set_switch(struct ctl *c, const char *rule, const char *mode)
 	int status = ctl_ask(c, "PUT", "/api/v1/enabled", body, &answer);
 	if (status != CTL_DONE)
 		return status;
+	ctl_warn(answer);
 	if (ctl_given(c->o, CTL_JSON))
 		(void)ctl_print_json(answer, false);
 	const json_t *now = find_switch(answer, rule);

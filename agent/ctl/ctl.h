@@ -24,7 +24,9 @@ CTL_COMMANDS(X)
 /* Asks the agent. `body` is taken over; NULL: there is none. CTL_DONE: `*answer` is the caller's.
  * All else is said on stderr; with --json what the agent said is on stdout as well. */
 int ctl_ask(struct ctl *, const char *method, const char *path, json_t *body, json_t **answer);
-/* As ctl_ask(), and done with it: with --json the answer is printed. */
+/* What the agent warns of beside its answer, on stderr. */
+void ctl_warn(const json_t *answer);
+/* As ctl_ask(), and done with it: warnings are told, with --json the answer is printed. */
 int ctl_do(struct ctl *, const char *method, const char *path, json_t *body);
 
 /* Says on stderr what the agent says, and with --json on stdout. Drops reply->json. Returns

@@ -179,12 +179,7 @@ static int add(struct ctl *c)
 	status = ctl_ask(c, "PUT", "/api/v1/overrides", body, &answer);
 	if (status != CTL_DONE)
 		return status;
-	const json_t *warning;
-	size_t i;
-	json_array_foreach(json_object_get(answer, "warnings"), i, warning)
-	{
-		(void)ctl_fail(0, "warning: %s", json_string_value(warning));
-	}
+	ctl_warn(answer);
 	json_t *one = json_pack("[O]", answer);
 	status = ctl_given(o, CTL_JSON) ? ctl_print_json(answer, false) : show(c, one);
 	json_decref(one);
@@ -208,6 +203,7 @@ static int take_out(struct ctl *c)
 	status = ctl_ask(c, "DELETE", "/api/v1/overrides", body, &answer);
 	if (status != CTL_DONE)
 		return status;
+	ctl_warn(answer);
 	if (ctl_given(c->o, CTL_JSON)) {
 		(void)ctl_print_json(answer, false);
 	} else {

@@ -429,7 +429,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	sum_up_denials(c);
 	notices_look_at_table(c->notices, c->snapshot, now);
 	if (c->phase == CONTROL_RUN)
-		desk_tick(c->desk, now.utc);
+		desk_tick(c->desk, now);
 	free_retired(c);
 	if (notices_stats_are_due(c->notices, now))
 		log_stats(c, LOG_LEVEL_DEBUG, "stats");
@@ -572,23 +572,28 @@ static const char nothing_left[] =
 	"no memory, threads or descriptors left: raise the limits of the service";
 
 /* What the operator changed in an earlier run holds from the first check on. */
-static bool open_desk(struct control *c)
+static bool open_desk(struct control *c, char *err, size_t err_size)
 {
 	const struct settings *s = &c->snapshot->settings;
 	c->keeper = keeper_start(c->args.store, s->store.state_file, s->store.state_interval);
 	c->bans = bans_new();
+	(void)snprintf(err, err_size, "%s", nothing_left);
 	if (!c->keeper || !c->bans)
 		return false;
-	c->desk = desk_new(&(struct desk_args){
-		.store = c->args.store,
-		.bans = c->bans,
-		.keeper = c->keeper,
-		.share = s->store.backend == BACKEND_REDIS ? share : NULL,
-		.erased = erased,
-		.current = current,
-		.publish = publish_change,
-		.with = c,
-	});
+	c->desk = desk_new(
+		&(struct desk_args){
+			.store = c->args.store,
+			.bans = c->bans,
+			.keeper = c->keeper,
+			.state_file = s->store.state_file,
+			.loop = c->loop,
+			.share = s->store.backend == BACKEND_REDIS ? share : NULL,
+			.erased = erased,
+			.current = current,
+			.publish = publish_change,
+			.with = c,
+		},
+		err, err_size);
 	if (c->desk)
 		c->snapshot = desk_apply(c->desk, c->snapshot);
 	return c->desk != NULL;
@@ -626,10 +631,8 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	c->bell.data = c;
 	ev_async_start(c->loop, &c->bell);
 	watch_all(c);
-	if (!open_desk(c)) {
-		(void)snprintf(err, err_size, "%s", nothing_left);
+	if (!open_desk(c, err, err_size))
 		goto fail;
-	}
 	tally_names_apply(c->tally_names, c->snapshot->policy);
 	const struct settings *s = &c->snapshot->settings;
 	if (s->store.backend == BACKEND_REDIS && !open_redis(c, s, err, err_size))
@@ -673,10 +676,12 @@ void control_run(struct control *c)
 	service_ready("serving");
 	mask_signals(SIG_UNBLOCK);
 	ev_run(c->loop, 0);
-	desk_tick(c->desk, clock_read().utc);
+	desk_tick(c->desk, clock_read());
 	read_events(c);
 	sum_up_denials(c);
 	log_stats(c, LOG_LEVEL_INFO, "stopped");
+	keeper_finish(c->keeper);
+	desk_settle(c->desk);
 }
 
 /* Who asks again while the last things are written is asked to wait. */
@@ -694,7 +699,7 @@ void control_free(struct control *c)
 	acceptor_free(c->acceptor);
 	balancer_free(c->balancer);
 	desk_free(c->desk);
-	keeper_stop(c->keeper);
+	keeper_free(c->keeper);
 	crew_free(&c->crew);
 	bans_free(c->bans);
 	if (c->redis)

@@ -2,7 +2,6 @@
 
 #include "base/log.h"
 #include "config/json.h"
-#include "server/keeper.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,16 +12,14 @@ static bool fail(char *err, size_t err_size, const char *why)
 	return false;
 }
 
-/* ---- kept ---- */
-
-/* ---- bans, as the state file has them: "ban:ID" { … } ---- */
+/* ---- bans, as they are kept and told: "ban:ID" { … } ---- */
 
 void ban_id(const struct ban *b, char out[BAN_ID_BYTES + 1])
 {
 	key_format(&b->key, out);
 }
 
-static json_t *ban_json(const struct ban *b)
+json_t *desk_ban_json(const struct ban *b)
 {
 	/* (The client says what he is called: it need not be UTF-8.) */
 	return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "rule", json_of(str_of(b->rule)),
@@ -59,83 +56,19 @@ bool desk_load_ban(struct desk *d, const char *id, json_t *value)
 	return b.forget_at > utc;
 }
 
-static void gather_bans(struct desk *d, json_t *all)
-{
-	enum { AT_ONCE = 64 };
-	struct ban ban[AT_ONCE];
-	char name[4 + BAN_ID_BYTES + 1] = "ban:";
-	usec_t utc = clock_read().utc;
-	uint64_t cursor = 0;
-	size_t n;
-
-	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
-		for (size_t i = 0; i < n; i++) {
-			ban_id(&ban[i], name + 4);
-			(void)json_object_set_new(all, name, ban_json(&ban[i]));
-		}
-}
-
-static void load_notes(struct desk *d)
-{
-	size_t n;
-	char *notes = memory_store_notes(d->args.store, &n);
-	json_error_t e;
-	json_t *all = notes && n ? json_loadb(notes, n, 0, &e) : NULL, *value;
-	const char *name;
-	char err[512];
-
-	if (n && !json_is_object(all))
-		log_error(
-			"changes_lost", KV_Z("why", "what the state file has of them is no JSON"));
-	json_object_foreach(all, name, value)
-	{
-		if (strncmp(name, "ban:", 4) == 0) {
-			(void)desk_load_ban(d, name + 4, value);
-			continue;
-		}
-		if (!changes_put(d->changes, name, value, err, sizeof err))
-			log_error("changes_lost", KV_Z("change", name), KV_Z("why", err));
-	}
-	json_decref(all);
-	free(notes);
-}
-
-static void gather(void *with, const char *name, json_t *value)
-{
-	(void)json_object_set(with, name, value);
-}
-
-void desk_keep(struct desk *d)
-{
-	json_t *all = json_object();
-	changes_each(d->changes, "", gather, all);
-	gather_bans(d, all);
-	d->bans_changed = false;
-	char *text = json_object_size(all) ? json_dumps(all, JSON_COMPACT) : strdup("");
-	size_t n = text ? strlen(text) : 0;
-
-	if (!text || n > NOTES_BYTES_MAX || !memory_store_set_notes(d->args.store, text, n))
-		log_error("changes_not_kept",
-			KV_Z("why", "out of memory: they hold until a restart"));
-	else
-		keeper_save_soon(d->args.keeper);
-	free(text);
-	json_decref(all);
-}
-
-struct desk *desk_new(const struct desk_args *args)
+struct desk *desk_new(const struct desk_args *args, char *err, size_t err_size)
 {
 	struct desk *d = calloc(1, sizeof *d);
 
+	(void)fail(err, err_size, "no memory or threads left: raise the limits of the service");
 	if (!d)
 		return NULL;
 	d->args = *args;
 	d->changes = changes_new();
-	if (!d->changes) {
-		free(d);
+	if (!d->changes || (args->state_file[0] && !desk_open(d, err, err_size))) {
+		desk_free(d);
 		return NULL;
 	}
-	load_notes(d);
 	return d;
 }
 
@@ -143,6 +76,7 @@ void desk_free(struct desk *d)
 {
 	if (!d)
 		return;
+	desk_close(d);
 	changes_free(d->changes);
 	free(d);
 }
@@ -165,11 +99,13 @@ void desk_share(struct desk *d, const char *name, json_t *value)
 static void share_ban(struct desk *d, const struct ban *b)
 {
 	char name[4 + BAN_ID_BYTES + 1] = "ban:";
-	json_t *value = ban_json(b);
+	json_t *value = desk_ban_json(b);
 
 	ban_id(b, name + 4);
-	if (value)
+	if (value) {
+		desk_keep(d, name, value);
 		desk_share(d, name, value);
+	}
 	json_decref(value);
 }
 
@@ -245,23 +181,16 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 	return good;
 }
 
-/* ---- by whom, and why ---- */
-
-void desk_audit(const char *what, const char *name, json_t *value, struct act act)
-{
-	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
-
-	log_warning("audit", KV_Z("what", what), KV_Z("change", name), KV_Z("who", act.who),
-		KV_Z("reason", act.reason ? act.reason : ""), KV_Z("value", text ? text : ""));
-	free(text);
-}
+/* ---- by the operator ---- */
 
 bool desk_put(
 	struct desk *d, const char *name, json_t *value, struct act act, char *err, size_t err_size)
 {
-	json_t *before = json_incref(changes_get(d->changes, name));
 	char again[512];
 
+	if (!desk_may_keep(d, err, err_size))
+		return false;
+	json_t *before = json_incref(changes_get(d->changes, name));
 	(void)json_object_set_new(value, "since", json_integer(clock_read().utc / USEC_PER_SEC));
 	(void)json_object_set_new(value, "who", json_string(act.who));
 	if (act.reason)
@@ -277,25 +206,27 @@ bool desk_put(
 	json_decref(before);
 	if (!good)
 		return false;
-	desk_keep(d);
+	desk_keep(d, name, value);
 	desk_share(d, name, value);
-	desk_audit("put", name, value, act);
+	desk_audit(d, "put", name, value, act);
 	return true;
 }
 
 bool desk_remove(struct desk *d, const char *name, struct act act, char *err, size_t err_size)
 {
-	json_t *before = json_incref(changes_get(d->changes, name));
 	char again[512];
 
+	if (!desk_may_keep(d, err, err_size))
+		return false;
+	json_t *before = json_incref(changes_get(d->changes, name));
 	if (!before)
 		return fail(err, err_size, "nothing is set under this name");
 	(void)changes_remove(d->changes, name);
 	bool good = desk_serve(d, NULL, err, err_size);
 	if (good) {
-		desk_keep(d);
+		desk_keep(d, name, NULL);
 		desk_share(d, name, NULL);
-		desk_audit("remove", name, before, act);
+		desk_audit(d, "remove", name, before, act);
 	} else {
 		(void)changes_put(d->changes, name, before, again, sizeof again);
 	}
@@ -333,11 +264,12 @@ static void tell_end(void *with, const char *name, json_t *value)
 {
 	struct ending *e = with;
 
+	desk_keep(e->desk, name, NULL);
 	desk_share(e->desk, name, NULL);
 	if (desk_is_reset(name))
 		return;
 	e->is_served = true;
-	desk_audit("end", name, value, (struct act){ .who = "its time" });
+	desk_audit(e->desk, "end", name, value, (struct act){ .who = "its time" });
 }
 
 /* ---- bans ---- */
@@ -347,8 +279,9 @@ static void tell_bans(struct desk *d)
 	struct ban b, now;
 	char who[RULE_NAME_MAX + 16], change[BAN_CLIENT_MAX + 16];
 
-	while (bans_next_begun(d->args.bans, &b)) {
-		d->bans_changed = true;
+	for (unsigned n = 1; bans_next_begun(d->args.bans, &b); n++) {
+		if (n == BANS_BEGUN_MAX) /* more began than are told of */
+			desk_keep_whole_soon(d);
 		/* As it is by now: it may have been lifted already, and that was told. */
 		if (bans_get(d->args.bans, &b.key, &now))
 			share_ban(d, &now);
@@ -386,27 +319,23 @@ bool desk_lift(struct desk *d, const char *id, struct act act)
 	if (!key_parse(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
 		!bans_get(d->args.bans, &b.key, &b))
 		return false;
-	d->bans_changed = true;
 	share_ban(d, &b);
 	snprintf(change, sizeof change, "ban:%s", id);
-	log_warning("audit", KV_Z("what", "lift"), KV_Z("change", change), KV_Z("who", act.who),
-		KV_Z("reason", act.reason ? act.reason : ""));
+	desk_audit(d, "lift", change, NULL, act);
 	return true;
 }
 
-void desk_tick(struct desk *d, usec_t utc)
+void desk_tick(struct desk *d, struct now at)
 {
 	char err[256];
-	int64_t now = utc / USEC_PER_SEC;
+	int64_t now = at.utc / USEC_PER_SEC;
 
 	tell_bans(d);
-	if (d->bans_changed)
-		desk_keep(d);
+	desk_keep_tick(d, at.steady);
 	if (!d->behind && changes_next_end(d->changes) > now)
 		return;
 	struct ending ending = { .desk = d };
-	if (changes_end(d->changes, now, tell_end, &ending))
-		desk_keep(d);
+	(void)changes_end(d->changes, now, tell_end, &ending);
 	if (!d->behind && !ending.is_served)
 		return;
 	d->behind = !desk_serve(d, NULL, err, sizeof err);

@@ -1,6 +1,6 @@
-/* The operator's desk: his changes at work (config/changes.h): applied to what is served, kept
- * beside the counters, and each written to the log as `audit`. Knows nothing of HTTP. Control
- * thread. */
+/* The operator's desk: his changes at work (config/changes.h): applied to what is served, kept on
+ * disk beside the counters, and each written to the log as `audit` when it is there. Knows nothing
+ * of HTTP. Control thread. */
 #ifndef SERVER_DESK_H
 #define SERVER_DESK_H
 
@@ -9,13 +9,16 @@
 #include "store/bans.h"
 #include "store/memory.h"
 
+struct ev_loop;
 struct keeper;
 struct desk;
 
 struct desk_args {
-	struct memory_store *store; /* its notes keep changes and bans through a restart */
+	struct memory_store *store;
 	struct bans *bans;
 	struct keeper *keeper;
+	const char *state_file; /* beside it changes and bans are kept; "": nowhere */
+	struct ev_loop *loop;
 	/* Tells the other agents of a change or a ban; `text` NULL: it is no more. NULL: there are
 	 * none. */
 	void (*share)(void *with, const char *name, const char *text);
@@ -30,10 +33,25 @@ struct desk_args {
 	void *with;
 };
 
-/* With what an earlier run has left in the store's notes; it is not applied yet. What cannot be
- * read of it is logged and left out. NULL: out of memory. */
-struct desk *desk_new(const struct desk_args *);
-void desk_free(struct desk *); /* NULL is fine */
+/* With what an earlier run has left beside the state file, or, a release ago, in it (the store's
+ * notes); it is not applied yet. What cannot be read of it is logged and left out. NULL: `err` says
+ * what is missing, or cannot be written. */
+struct desk *desk_new(const struct desk_args *, char *err, size_t err_size);
+void desk_free(struct desk *); /* waits for the disk. NULL is fine */
+
+/* All that was changed is on disk, or will not be; after the state file was written for the last
+ * time. */
+void desk_settle(struct desk *);
+
+/* What was changed so far is on disk: calls `kept` then, which may be at once. `why`: it is not,
+ * and ends with a restart; NULL: it is, or there is no state file. The wait is the caller's until
+ * then. */
+struct desk_wait {
+	void (*kept)(struct desk_wait *, const char *why);
+	struct desk_wait *next; /* the desk's */
+	uint64_t number;
+};
+void desk_when_kept(struct desk *, struct desk_wait *);
 
 const struct changes *desk_changes(const struct desk *);
 
@@ -55,7 +73,9 @@ struct act {
 };
 
 /* A change, in the place of one of that name. `value` gets since, who and reason. false: `err` says
- * why not (also where it does not go with the configuration), and nothing has changed. */
+ * why not (also where it does not go with the configuration, or the disk does not keep up), and
+ * nothing has changed. true: it holds; desk_when_kept() tells when it is on disk. So for the others
+ * below. */
 bool desk_put(
 	struct desk *, const char *name, json_t *value, struct act, char *err, size_t err_size);
 /* false: there is none of that name, or it cannot be taken out now. */
@@ -67,7 +87,7 @@ bool desk_reset_rule(struct desk *, const char *rule, struct act, char *err, siz
  * counted for penalties, that go with these counters; and, when the store has been told to erase
  * all of them, what remembers anything of them is told, and it is written down. plan->degraded: it
  * is not certain of all. `counters` says it to people. */
-bool desk_may_reset_client(const struct desk *, char *err, size_t err_size);
+bool desk_may_reset_client(struct desk *, char *err, size_t err_size);
 void desk_strikes(struct desk *, const struct plan *counters, struct plan *strikes, usec_t utc);
 void desk_reset_client(struct desk *, const struct plan *, const struct plan *strikes,
 	json_t *counters, struct act);
@@ -79,10 +99,11 @@ void ban_id(const struct ban *, char out[BAN_ID_BYTES + 1]);
 void desk_bans(struct desk *, usec_t utc, void (*each)(void *with, const struct ban *), void *with);
 /* When the ban ends that holds for the plan's client; 0: none does. */
 usec_t desk_banned_until(struct desk *, const struct plan *, usec_t utc);
-/* Lifts it, and forgets how often this client was banned. false: there is none of that name. */
+/* Lifts it, and forgets how often this client was banned. false: there is none of that name. (A
+ * lift that the disk cannot take holds all the same.) */
 bool desk_lift(struct desk *, const char *id, struct act);
 
 /* What ends by itself, ends; bans that began are written down. Every second or so. */
-void desk_tick(struct desk *, usec_t utc);
+void desk_tick(struct desk *, struct now);
 
 #endif

@@ -1,25 +1,52 @@
-/* The desk from inside: only for desk.c, desk_told.c and desk_reset.c. */
+/* The desk from inside: only for desk*.c. */
 #ifndef SERVER_DESK_INSIDE_H
 #define SERVER_DESK_INSIDE_H
 
+#include "server/clerk.h"
 #include "server/desk.h"
 
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
-	bool bans_changed; /* since they were kept */
-	bool behind;       /* what is served does not have all changes yet */
+	bool behind; /* what is served does not have all changes yet */
+
+	/* desk_keep.c's; clerk NULL: nothing is kept */
+	struct journal *journal;
+	struct clerk *clerk;
+	struct desk_wait *first, *last; /* that wait for the disk */
+	unsigned waits;
+	uint64_t handed; /* the last number that the clerk gave */
+	uint64_t whole;  /* that of the last time the whole was written anew */
+	usec_t whole_at; /* steady */
+	bool whole_wanted;
+	bool broken;         /* nothing but the whole can be kept */
+	bool missing;        /* something was not handed to the clerk: the whole will have it */
+	uint64_t saves_seen; /* of the state file */
 };
 
-/* All that there is goes to the notes of the store, and soon to the state file. */
-void desk_keep(struct desk *);
+/* With what an earlier run has left; then it can keep. */
+bool desk_open(struct desk *, char *err, size_t err_size);
+void desk_close(struct desk *);
+/* To the disk; `value` NULL: it is no more. */
+void desk_keep(struct desk *, const char *name, json_t *value);
+/* false: so much waits for the disk that nothing more is changed; `err` says so. */
+bool desk_may_keep(struct desk *, char *err, size_t err_size);
+/* Now and then: the whole is written anew, resets that a state file has are forgotten. */
+void desk_keep_tick(struct desk *, usec_t steady);
+/* Bans that began were not all told of: the whole is to be kept. */
+void desk_keep_whole_soon(struct desk *);
+/* The state file has counters as they are after this save, and those before it as they were. */
+uint64_t desk_save_now(const struct desk *);
+
 /* Tells the other agents; `value` NULL: it is no more. */
 void desk_share(struct desk *, const char *name, json_t *value);
 /* Serves by the changes as they are now. `name`: refused where that one is without effect; NULL: in
  * any case. */
 bool desk_serve(struct desk *, const char *name, char *err, size_t err_size);
-void desk_audit(const char *what, const char *name, json_t *value, struct act);
+/* To the log, as soon as what was changed is kept. */
+void desk_audit(struct desk *, const char *what, const char *name, json_t *value, struct act);
 
+json_t *desk_ban_json(const struct ban *);
 /* What is no ban is left out. false: it is one of which nobody need know any more. */
 bool desk_load_ban(struct desk *, const char *id, json_t *value);
 

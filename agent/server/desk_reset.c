@@ -3,12 +3,15 @@
 #include "server/desk_inside.h"
 
 #include "limit/penalty.h"
+#include "server/keeper.h"
 
 #include <stdio.h>
 #include <string.h>
 
 enum {
-	RESETS_MAX = 1000, /* of single clients, that the other agents have to hear of */
+	RESETS_MAX = 1000, /* of single clients, that the other agents have to hear of, or the state
+			    * file does not have yet */
+	RESETS_MANY = 500, /* then it is written, though its time has not come */
 	/* How long they can. Who has lost its connections for longer remembers no denials of
 	 * before, but may have in its memory what stands in for Redis. */
 	RESET_LIFE = 60, /* seconds */
@@ -49,15 +52,17 @@ static void count(void *with, const char *name, json_t *value)
 	++*(unsigned *)with;
 }
 
-bool desk_may_reset_client(const struct desk *d, char *err, size_t err_size)
+bool desk_may_reset_client(struct desk *d, char *err, size_t err_size)
 {
 	unsigned n = 0;
 
 	changes_each(d->changes, "reset:", count, &n);
+	if (n >= RESETS_MANY && d->clerk)
+		keeper_save_soon(d->args.keeper);
 	if (n < RESETS_MAX)
-		return true;
+		return desk_may_keep(d, err, err_size);
 	return fail(err, err_size,
-		"a thousand clients were reset in the last minute: reset their rule, or wait");
+		"a thousand clients were reset just now: reset their rule, or wait a minute");
 }
 
 static void forget(struct desk *d, const struct key *key, unsigned n)
@@ -66,7 +71,8 @@ static void forget(struct desk *d, const struct key *key, unsigned n)
 		d->args.erased(d->args.with, key, n);
 }
 
-/* Others look for what has changed: one of the same counters in the same second is another one. */
+/* Others look for what has changed: one of the same counters in the same second is another one. On
+ * disk it stands beside a state file that has these counters as they were. */
 static void tell(struct desk *d, const struct key *key, unsigned n, struct act act)
 {
 	usec_t utc = clock_read().utc;
@@ -75,14 +81,20 @@ static void tell(struct desk *d, const struct key *key, unsigned n, struct act a
 
 	if (!value)
 		return;
-	change_reset_name(key, name);
-	(void)json_object_set_new(value, "until", json_integer(utc / USEC_PER_SEC + RESET_LIFE));
+	change_reset_name(key, n, name);
+	if (d->args.share)
+		(void)json_object_set_new(
+			value, "until", json_integer(utc / USEC_PER_SEC + RESET_LIFE));
+	if (d->clerk)
+		(void)json_object_set_new(
+			value, "save", json_integer((json_int_t)desk_save_now(d)));
 	(void)json_object_set_new(value, "who", json_string(act.who));
 	if (act.reason)
 		(void)json_object_set_new(value, "reason", json_string(act.reason));
-	/* Where there is no room here it comes back as news, which does no harm. */
-	if (changes_put(d->changes, name, value, err, sizeof err))
-		desk_keep(d);
+	/* Where there is no room here it comes back as news, which does no harm; or is kept, and
+	 * forgotten when the whole is. */
+	(void)changes_put(d->changes, name, value, err, sizeof err);
+	desk_keep(d, name, value);
 	desk_share(d, name, value);
 	json_decref(value);
 }
@@ -114,9 +126,9 @@ void desk_reset_client(struct desk *d, const struct plan *plan, const struct pla
 	for (unsigned i = 0; i < strikes->n; i++)
 		key[n++] = strikes->take[i].key;
 	forget(d, key, n);
-	if (d->args.share && n)
+	if ((d->args.share || d->clerk) && n)
 		tell(d, key, n, act);
-	desk_audit(plan->degraded ? "reset_in_part" : "reset", "counters", counters, act);
+	desk_audit(d, plan->degraded ? "reset_in_part" : "reset", "counters", counters, act);
 }
 
 void desk_hear_reset(struct desk *d, json_t *value)

@@ -93,7 +93,6 @@ void desk_told(struct desk *d, const struct str *name, const struct str *text, s
 		log_error("changes_not_taken_out", KV_Z("why", "out of memory"));
 	for (size_t i = 0; i < n; i++)
 		changed |= take_told(d, name[i], text[i]);
-	d->bans_changed = true;
 	if (!changed)
 		return;
 	log_info("changes_told", KV_INT("changes", changes_count(d->changes)));

@@ -20,8 +20,10 @@ struct keeper {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool stop, soon; /* under the lock */
-	usec_t interval; /* under the lock */
+	/* under the lock */
+	bool stop, soon;
+	usec_t interval;
+	uint64_t begun, kept;
 };
 
 bool keeper_save(struct memory_store *store, const char *state_file)
@@ -37,6 +39,19 @@ bool keeper_save(struct memory_store *store, const char *state_file)
 		KV_INT("keys", memory_store_stats(store).keys),
 		KV_INT("took_ms", (clock_read().steady - begin.steady) / USEC_PER_MSEC));
 	return true;
+}
+
+/* One of those that are counted. */
+static void save(struct keeper *k)
+{
+	(void)pthread_mutex_lock(&k->lock);
+	uint64_t number = ++k->begun;
+	(void)pthread_mutex_unlock(&k->lock);
+	bool good = keeper_save(k->store, k->state_file);
+	(void)pthread_mutex_lock(&k->lock);
+	if (good)
+		k->kept = number;
+	(void)pthread_mutex_unlock(&k->lock);
 }
 
 /* Waits, with the lock held, for `length` or until something has changed. */
@@ -67,7 +82,7 @@ static void *run(void *arg)
 		(void)memory_store_sweep(k->store, now, SWEEP_BUDGET);
 		bool due = interval > 0 && now.steady - saved_at >= interval;
 		if (k->state_file[0] && (due || soon)) {
-			(void)keeper_save(k->store, k->state_file);
+			save(k);
 			saved_at = clock_read().steady;
 		}
 		(void)pthread_mutex_lock(&k->lock);
@@ -132,14 +147,36 @@ void keeper_save_soon(struct keeper *k)
 	(void)pthread_mutex_unlock(&k->lock);
 }
 
-void keeper_stop(struct keeper *k)
+void keeper_saves(struct keeper *k, uint64_t *begun, uint64_t *kept)
 {
-	if (!k)
-		return;
 	(void)pthread_mutex_lock(&k->lock);
+	*begun = k->begun;
+	*kept = k->kept;
+	(void)pthread_mutex_unlock(&k->lock);
+}
+
+static void stop(struct keeper *k)
+{
+	(void)pthread_mutex_lock(&k->lock);
+	bool stopped = k->stop;
 	k->stop = true;
 	(void)pthread_cond_signal(&k->changed);
 	(void)pthread_mutex_unlock(&k->lock);
-	(void)pthread_join(k->thread, NULL);
+	if (!stopped)
+		(void)pthread_join(k->thread, NULL);
+}
+
+void keeper_finish(struct keeper *k)
+{
+	stop(k);
+	if (k->state_file[0])
+		save(k);
+}
+
+void keeper_free(struct keeper *k)
+{
+	if (!k)
+		return;
+	stop(k);
 	free_keeper(k);
 }

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { WAYS = 8, SETS = BANS_MAX / WAYS, LOCKS = 64, BEGUN_MAX = 256 };
+enum { WAYS = 8, SETS = BANS_MAX / WAYS, LOCKS = 64 };
 
 /* `until` of a ban that was lifted: it ended long ago, and is known for its epoch. */
 #define LIFTED 1
@@ -14,7 +14,7 @@ struct bans {
 	_Atomic(uint64_t) n, evicted;
 	struct lock lock[LOCKS];
 	struct lock begun_lock;
-	struct ban begun[BEGUN_MAX]; /* under it; the next is begun[begun_at] */
+	struct ban begun[BANS_BEGUN_MAX]; /* under it; the next is begun[begun_at] */
 	unsigned begun_at, begun_n;
 	struct ban ban[SETS][WAYS]; /* under lock[set % LOCKS]; until 0: nothing is here */
 };
@@ -115,8 +115,8 @@ usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc)
 static void tell(struct bans *b, const struct ban *ban)
 {
 	lock_get(&b->begun_lock);
-	if (b->begun_n < BEGUN_MAX)
-		b->begun[(b->begun_at + b->begun_n++) % BEGUN_MAX] = *ban;
+	if (b->begun_n < BANS_BEGUN_MAX)
+		b->begun[(b->begun_at + b->begun_n++) % BANS_BEGUN_MAX] = *ban;
 	lock_put(&b->begun_lock);
 }
 
@@ -126,7 +126,7 @@ bool bans_next_begun(struct bans *b, struct ban *ban)
 	bool any = b->begun_n > 0;
 	if (any) {
 		*ban = b->begun[b->begun_at];
-		b->begun_at = (b->begun_at + 1) % BEGUN_MAX;
+		b->begun_at = (b->begun_at + 1) % BANS_BEGUN_MAX;
 		b->begun_n--;
 	}
 	lock_put(&b->begun_lock);

@@ -10,6 +10,7 @@
 
 enum {
 	BANS_MAX = 32768,     /* in sets of BANS_WAYS: a full one lets go who is free soonest */
+	BANS_BEGUN_MAX = 256, /* that bans_next_begun() can tell of */
 	BAN_CLIENT_MAX = 127, /* bytes of what people are shown */
 };
 
@@ -36,7 +37,7 @@ usec_t bans_find(struct bans *, const struct plan *, usec_t utc);
 bool bans_begin(struct bans *, const struct penalty *, struct ban *, usec_t utc);
 
 /* The next of those that bans_begin() began and that this has not told of yet; where it is asked
- * too seldom, those in between are missing (bans_copy() has them). false: there is none. */
+ * too seldom, those that are too many are missing (bans_copy() has them). false: there is none. */
 bool bans_next_begun(struct bans *, struct ban *);
 
 /* As another agent or an earlier run tells: in the place of what is there of that key, unless that

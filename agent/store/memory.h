@@ -66,8 +66,9 @@ size_t memory_store_copy(
  * already, and left out. */
 bool memory_store_put(struct memory_store *, const struct memory_entry *, struct now);
 
-/* Bytes that the state file keeps beside the counters and that the store knows nothing of, in the
- * place of those before; at most NOTES_BYTES_MAX. false: out of memory. Any thread. */
+/* Bytes that earlier releases kept in the state file beside the counters and that the store knows
+ * nothing of, in the place of those before; at most NOTES_BYTES_MAX. false: out of memory. Any
+ * thread. */
 enum { NOTES_BYTES_MAX = 64 << 20 };
 bool memory_store_set_notes(struct memory_store *, const void *, size_t);
 /* A copy, with a NUL after it, for the caller to free; NULL: out of memory. Any thread. */

@@ -1,5 +1,7 @@
 #include "store/state.h"
 
+#include "store/disk.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,16 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* header notes { entry }* trailer, in the machine's own byte order (`order` says which):
  *
  *   header    what is needed to understand the rest, the hash key, both clocks at saving
- *   notes     what others keep beside the counters (memory_store_set_notes()); a file without is
- *             of version 1, one with them of version 2
- *   entry     struct memory_entry, times as they were; token buckets by the steady clock
- *   trailer   how many entries there are, and a checksum over all that comes before it
+ *   notes     what others kept beside the counters in earlier releases (memory_store_set_notes();
+ * now store/journal.h); a file without is of version 1, one with them of version 2 entry     struct
+ * memory_entry, times as they were; token buckets by the steady clock trailer   how many entries
+ * there are, and a checksum over all that comes before it
  *
  * The count comes last because keys come and go while the file is written. */
 struct header {
@@ -46,7 +47,6 @@ enum { ORDER = 0x01020304, ORDER_OTHER = 0x04030201, VERSION = 1, VERSION_NOTES 
 enum {
 	CHUNK = 1024,     /* entries read or written at once */
 	SAVE_BATCH = 256, /* entries copied for each time a shard's lock is held */
-	PATH_BYTES = 4096,
 };
 
 /* What no counter ever reaches: a quota is at most 1e9 units, an instant is of this age. */
@@ -75,26 +75,10 @@ struct sink {
 	crypto_generichash_state sum;
 };
 
-static bool write_all(int fd, const void *p, size_t n)
-{
-	while (n) {
-		ssize_t did = write(fd, p, n);
-		if (did < 0 && errno == EINTR)
-			continue;
-		if (did <= 0) {
-			errno = did ? errno : EIO;
-			return false;
-		}
-		p = (const char *)p + did;
-		n -= (size_t)did;
-	}
-	return true;
-}
-
 static bool put(struct sink *out, const void *p, size_t n)
 {
 	crypto_generichash_update(&out->sum, p, n);
-	return write_all(out->fd, p, n);
+	return disk_write(out->fd, p, n);
 }
 
 static bool write_state(struct memory_store *m, int fd, struct now now)
@@ -139,43 +123,16 @@ static bool write_state(struct memory_store *m, int fd, struct now now)
 	if (ok) {
 		crypto_generichash_update(&out.sum, (const uint8_t *)&t.count, sizeof t.count);
 		crypto_generichash_final(&out.sum, t.sum, sizeof t.sum);
-		ok = write_all(fd, &t, sizeof t);
+		ok = disk_write(fd, &t, sizeof t);
 	}
 	free(chunk);
 	return ok;
 }
 
-/* The file beside `path` that is renamed over it. Whatever is left of an earlier one goes. */
-static int open_beside(const char *path, char tmp[PATH_BYTES])
-{
-	int n = snprintf(tmp, PATH_BYTES, "%s.tmp", path);
-	if (n < 0 || n >= PATH_BYTES) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	if (unlink(tmp) < 0 && errno != ENOENT)
-		return -1;
-	return open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-}
-
-/* What was renamed stays renamed after a crash. Not every file system can promise it. */
-static void sync_folder(const char *path)
-{
-	char folder[PATH_BYTES];
-	const char *slash = strrchr(path, '/');
-	int n = slash ? (int)(slash - path) + (slash == path) : 1;
-	(void)snprintf(folder, sizeof folder, "%.*s", n, slash ? path : ".");
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	(void)fsync(fd);
-	(void)close(fd);
-}
-
 int state_save(struct memory_store *m, const char *path, struct now now, char *err, size_t err_size)
 {
-	char tmp[PATH_BYTES];
-	int fd = open_beside(path, tmp);
+	char tmp[DISK_PATH_BYTES];
+	int fd = disk_open_beside(path, tmp);
 	if (fd < 0) {
 		fail(err, err_size, "%s: cannot create: %s", tmp, strerror(errno));
 		return -1;
@@ -196,7 +153,7 @@ int state_save(struct memory_store *m, const char *path, struct now now, char *e
 		(void)unlink(tmp);
 		return -1;
 	}
-	sync_folder(path);
+	disk_sync_folder(path);
 	return 0;
 }
 
@@ -423,46 +380,10 @@ static bool start_empty(uint64_t max_keys, struct now now, struct memory_store *
 	return *out != NULL;
 }
 
-/* Renames without ever taking another file's place. */
-static bool rename_to_new(const char *from, const char *to)
-{
-	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
-		return true;
-	if (errno != EINVAL && errno != ENOSYS)
-		return false;
-	return link(from, to) == 0 && unlink(from) == 0;
-}
-
-static bool set_aside(const char *path, usec_t utc, char aside[PATH_BYTES])
-{
-	enum { TRIES = 100 };
-	char stamp[32];
-	time_t seconds = (time_t)(utc / USEC_PER_SEC);
-	struct tm tm;
-	if (!gmtime_r(&seconds, &tm) || !strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", &tm))
-		(void)snprintf(stamp, sizeof stamp, "%lld", (long long)seconds);
-
-	for (int i = 1; i <= TRIES; i++) {
-		int n = i == 1 ? snprintf(aside, PATH_BYTES, "%s.bad-%s", path, stamp)
-			       : snprintf(aside, PATH_BYTES, "%s.bad-%s-%d", path, stamp, i);
-		if (n < 0 || n >= PATH_BYTES) {
-			errno = ENAMETOOLONG;
-			return false;
-		}
-		if (rename_to_new(path, aside)) {
-			sync_folder(path);
-			return true;
-		}
-		if (errno != EEXIST)
-			return false;
-	}
-	return false;
-}
-
 static bool folder_is_writable(const char *path, char *message, size_t message_size)
 {
-	char tmp[PATH_BYTES];
-	int fd = open_beside(path, tmp);
+	char tmp[DISK_PATH_BYTES];
+	int fd = disk_open_beside(path, tmp);
 	if (fd < 0)
 		return fail(message, message_size,
 			"%s: cannot create: %s; the state file's folder must be there and writable "
@@ -508,8 +429,8 @@ static enum state_rc load_file(int fd, const char *path, uint64_t max_keys, stru
 		}
 	}
 
-	char aside[PATH_BYTES];
-	if (!set_aside(path, now.utc, aside)) {
+	char aside[DISK_PATH_BYTES];
+	if (!disk_set_aside(path, now.utc, aside)) {
 		fail(message, message_size,
 			"%s: %s, and it cannot be renamed out of the way: %s; move it away", path,
 			why, strerror(errno));

@@ -8,9 +8,11 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <ev.h>
 
 static const struct hash_key test_key = { { 1 } };
 static const char config[] =
@@ -71,6 +73,8 @@ static void share(void *with, const char *name, const char *text)
 /* `store`: taken over; NULL: a new one. */
 static void start(struct rig *r, struct memory_store *store, const char *state_file)
 {
+	char err[512];
+
 	*r = (struct rig){ .store = store };
 	if (!store)
 		r->store = memory_store_new(100, &test_key, clock_read());
@@ -78,24 +82,26 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 	r->served = loaded(config, 1);
 	r->bans = bans_new();
 	r->desk = desk_new(&(struct desk_args){ .store = r->store,
-		.bans = r->bans,
-		.keeper = r->keeper,
-		.share = share,
-		.current = current,
-		.publish = publish,
-		.with = r });
-	assert_non_null(r->desk);
+				   .bans = r->bans,
+				   .keeper = r->keeper,
+				   .state_file = state_file,
+				   .loop = EV_DEFAULT,
+				   .share = share,
+				   .current = current,
+				   .publish = publish,
+				   .with = r },
+		err, sizeof err);
+	if (!r->desk)
+		fail_msg("%s", err);
 	r->served = desk_apply(r->desk, r->served);
 }
 
-/* `state_file`: what is kept is written there; NULL: nowhere. */
-static void stop(struct rig *r, const char *state_file)
+/* As after a kill: the state file is not written. */
+static void stop(struct rig *r)
 {
 	desk_free(r->desk);
 	bans_free(r->bans);
-	keeper_stop(r->keeper);
-	if (state_file)
-		assert_true(keeper_save(r->store, state_file));
+	keeper_free(r->keeper);
 	drop(r->served);
 	store_close(memory_store_base(r->store));
 }
@@ -139,7 +145,7 @@ static void a_change_is_served_at_once(void **state)
 	assert_int_equal(api_mode(&r), MODE_ENFORCE);
 	assert_false(desk_remove(r.desk, "switch:api", by, err, sizeof err));
 	assert_string_equal(err, "nothing is set under this name");
-	stop(&r, NULL);
+	stop(&r);
 }
 
 static void what_is_refused_changes_nothing(void **state)
@@ -167,7 +173,7 @@ static void what_is_refused_changes_nothing(void **state)
 	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
 	json_t *kept = changes_get(desk_changes(r.desk), "override:user:a");
 	assert_non_null(json_object_get(json_object_get(kept, "rates"), "api"));
-	stop(&r, NULL);
+	stop(&r);
 }
 
 static void each_reset_makes_other_counters(void **state)
@@ -186,7 +192,7 @@ static void each_reset_makes_other_counters(void **state)
 	}
 	assert_false(desk_reset_rule(r.desk, "gone", by, err, sizeof err));
 	assert_string_equal(err, "there is no rule \"gone\"");
-	stop(&r, NULL);
+	stop(&r);
 }
 
 static void an_end_comes_by_itself(void **state)
@@ -197,57 +203,209 @@ static void an_end_comes_by_itself(void **state)
 
 	start(&r, NULL, "");
 	assert_true(put(&r, "switch:api", "{\"mode\":\"off\",\"until\":2000000000}", err));
-	desk_tick(r.desk, INT64_C(1999999999) * USEC_PER_SEC);
+	desk_tick(r.desk, (struct now){ .utc = INT64_C(1999999999) * USEC_PER_SEC });
 	assert_int_equal(api_mode(&r), MODE_OFF);
 	r.busy = true; /* not now; then soon after */
-	desk_tick(r.desk, INT64_C(2000000000) * USEC_PER_SEC);
+	desk_tick(r.desk, (struct now){ .utc = INT64_C(2000000000) * USEC_PER_SEC });
 	assert_int_equal(api_mode(&r), MODE_OFF);
 	r.busy = false;
-	desk_tick(r.desk, INT64_C(2000000001) * USEC_PER_SEC);
+	desk_tick(r.desk, (struct now){ .utc = INT64_C(2000000001) * USEC_PER_SEC });
 	assert_int_equal(api_mode(&r), MODE_ENFORCE);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
 	uint64_t generation = r.served->generation;
-	desk_tick(r.desk, INT64_C(2000000002) * USEC_PER_SEC);
+	desk_tick(r.desk, (struct now){ .utc = INT64_C(2000000002) * USEC_PER_SEC });
 	assert_int_equal(r.served->generation, generation); /* nothing to do */
-	stop(&r, NULL);
+	stop(&r);
+}
+
+/* The state file is on disk before the rig starts, as main.c sees to it. */
+static void start_kept(struct rig *r, const char *path)
+{
+	char message[512];
+	struct memory_store *store = NULL;
+
+	if (state_load(path, 100, clock_read(), &store, message, sizeof message) == STATE_NONE)
+		assert_true(keeper_save(store, path));
+	start(r, store, path);
+}
+
+struct folder {
+	char name[32], state[64], changes[80];
+};
+
+static void folder_make(struct folder *f)
+{
+	snprintf(f->name, sizeof f->name, "/tmp/desk-test-XXXXXX");
+	assert_non_null(mkdtemp(f->name));
+	snprintf(f->state, sizeof f->state, "%s/state", f->name);
+	snprintf(f->changes, sizeof f->changes, "%s/state.changes", f->name);
+}
+
+static void folder_remove(struct folder *f)
+{
+	assert_int_equal(unlink(f->state), 0);
+	assert_int_equal(unlink(f->changes), 0);
+	assert_int_equal(rmdir(f->name), 0);
 }
 
 static void changes_survive_a_restart(void **state)
 {
-	char folder[] = "/tmp/desk-test-XXXXXX", path[64], message[256], err[256];
+	struct folder f;
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	folder_make(&f);
+	start_kept(&r, f.state);
+	assert_true(put(&r, "switch:api", "{\"mode\":\"shadow\"}", err));
+	assert_true(put(&r, "override:user:a", "{\"bypass\":true}", err));
+	assert_true(put(&r, "override:user:b", "{\"bypass\":true}", err));
+	assert_true(desk_remove(r.desk, "override:user:b", by, err, sizeof err));
+	stop(&r);
+
+	start_kept(&r, f.state);
+	assert_int_equal(changes_count(desk_changes(r.desk)), 2);
+	assert_non_null(changes_get(desk_changes(r.desk), "override:user:a"));
+	assert_int_equal(api_mode(&r), MODE_SHADOW);
+	stop(&r);
+	folder_remove(&f);
+}
+
+struct waiting {
+	struct desk_wait wait;
+	unsigned kept;
+	bool why;
+	const char *file; /* what it is to hold by then */
+	const char *name;
+};
+
+static bool holds(const char *file, const char *name)
+{
+	char bytes[65536];
+	FILE *in = fopen(file, "rb");
+	size_t n = in ? fread(bytes, 1, sizeof bytes, in) : 0;
+
+	if (in)
+		fclose(in);
+	return memmem(bytes, n, name, strlen(name)) != NULL;
+}
+
+static void on_kept(struct desk_wait *w, const char *why)
+{
+	struct waiting *x = (struct waiting *)w;
+
+	x->kept++;
+	x->why = why != NULL;
+	assert_true(why || !x->file || holds(x->file, x->name));
+}
+
+static void who_waits_is_told_when_it_is_on_disk(void **state)
+{
+	struct waiting w[4] = { { .wait.kept = on_kept } };
+	struct folder f;
+	struct rig r;
+	char err[256], name[32];
+	(void)state;
+
+	folder_make(&f);
+	start_kept(&r, f.state);
+	desk_when_kept(r.desk, &w[0].wait);
+	assert_int_equal(w[0].kept, 1); /* nothing has changed */
+	for (unsigned i = 1; i < 4; i++) {
+		snprintf(name, sizeof name, "override:user:%u", i);
+		w[i] = (struct waiting){
+			.wait.kept = on_kept, .file = f.changes, .name = strdup(name)
+		};
+		assert_true(put(&r, name, "{\"bypass\":true}", err));
+		desk_when_kept(r.desk, &w[i].wait);
+		if (i == 2)
+			while (!w[2].kept)
+				ev_run(EV_DEFAULT, EVRUN_ONCE);
+	}
+	desk_settle(r.desk);
+	for (unsigned i = 1; i < 4; i++) {
+		assert_int_equal(w[i].kept, 1);
+		assert_false(w[i].why);
+		free((char *)(uintptr_t)w[i].name);
+	}
+	stop(&r);
+	folder_remove(&f);
+}
+
+/* What earlier releases left in the state file is newer than a changes file beside it: they do not
+ * know of that. Then it is out of the state file. */
+static void notes_of_an_earlier_release_are_taken_over(void **state)
+{
+	static const char notes[] = "{\"nonsense\":1,\"switch:api\":{\"mode\":\"off\"}}";
 	struct memory_store *store;
+	struct folder f;
+	struct rig r;
+	char err[256], message[512];
+	(void)state;
+
+	folder_make(&f);
+	start_kept(&r, f.state);
+	assert_true(put(&r, "override:user:old", "{\"bypass\":true}", err));
+	stop(&r);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(
+			state_load(f.state, 100, clock_read(), &store, message, sizeof message),
+			STATE_LOADED);
+		const char *text = i ? "{" : notes; /* of something else, what can be read counts */
+		assert_true(memory_store_set_notes(store, text, strlen(text)));
+		assert_true(keeper_save(store, f.state));
+		store_close(memory_store_base(store));
+		start_kept(&r, f.state);
+		assert_int_equal(changes_count(desk_changes(r.desk)), i ? 0 : 1);
+		assert_int_equal(api_mode(&r), i ? MODE_ENFORCE : MODE_OFF);
+		assert_false(holds(f.state, "switch:api"));
+		assert_int_equal(holds(f.changes, "switch:api"), !i);
+		stop(&r);
+	}
+	start_kept(&r, f.state);
+	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
+	stop(&r);
+	folder_remove(&f);
+}
+
+/* However much was changed, the file is about as long as what there is of it. */
+static void the_file_does_not_grow_for_ever(void **state)
+{
+	struct now later = clock_read();
+	char err[256], rates[3000] = "", json[4000];
+	struct folder f;
+	struct stat st;
 	struct rig r;
 	(void)state;
 
-	assert_non_null(mkdtemp(folder));
-	snprintf(path, sizeof path, "%s/state", folder);
-	start(&r, NULL, path);
-	assert_true(put(&r, "switch:api", "{\"mode\":\"shadow\"}", err));
-	assert_true(put(&r, "override:user:a", "{\"bypass\":true}", err));
-	stop(&r, path);
+	for (unsigned i = 0; i < 30; i++)
+		sprintf(rates + strlen(rates), "%s\"%u/%05us\"", i ? "," : "", 7, i + 1);
+	snprintf(json, sizeof json, "{\"rates\":{\"api\":[%s]}}", rates);
+	folder_make(&f);
+	start_kept(&r, f.state);
+	for (unsigned i = 0; i < 3500; i++)
+		while (!put(&r, "override:user:a", json, err)) {
+			assert_non_null(strstr(err, "try again")); /* too many wait for the disk */
+			desk_settle(r.desk);
+		}
+	desk_settle(r.desk);
+	assert_int_equal(stat(f.changes, &st), 0);
+	assert_true(st.st_size > 1 << 20);
+	desk_tick(r.desk, later); /* not so soon again */
+	desk_settle(r.desk);
+	assert_int_equal(stat(f.changes, &st), 0);
+	assert_true(st.st_size > 1 << 20);
+	later.steady += 60 * USEC_PER_SEC;
+	desk_tick(r.desk, later);
+	desk_settle(r.desk);
+	assert_int_equal(stat(f.changes, &st), 0);
+	assert_in_range(st.st_size, 100, 1000);
+	stop(&r);
 
-	assert_int_equal(
-		state_load(path, 100, clock_read(), &store, message, sizeof message), STATE_LOADED);
-	start(&r, store, "");
-	assert_int_equal(changes_count(desk_changes(r.desk)), 2);
-	assert_int_equal(api_mode(&r), MODE_SHADOW);
-	stop(&r, NULL);
-
-	/* Of notes that hold something else, what can be read counts. */
-	store = memory_store_new(100, &test_key, clock_read());
-	static const char notes[] = "{\"nonsense\":1,\"switch:api\":{\"mode\":\"off\"}}";
-	assert_true(memory_store_set_notes(store, notes, strlen(notes)));
-	start(&r, store, "");
+	start_kept(&r, f.state);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
-	assert_int_equal(api_mode(&r), MODE_OFF);
-	stop(&r, NULL);
-	store = memory_store_new(100, &test_key, clock_read());
-	assert_true(memory_store_set_notes(store, "{", 1));
-	start(&r, store, "");
-	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
-	stop(&r, NULL);
-	assert_int_equal(unlink(path), 0);
-	assert_int_equal(rmdir(folder), 0);
+	stop(&r);
+	folder_remove(&f);
 }
 
 static void count_ban(void *with, const struct ban *b)
@@ -263,22 +421,19 @@ static void a_ban_survives(const char *client)
 		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
 	};
 	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api" };
-	char folder[] = "/tmp/desk-test-XXXXXX", path[64], message[256], id[BAN_ID_BYTES + 1] = "";
-	struct memory_store *store;
+	char id[BAN_ID_BYTES + 1] = "";
+	struct folder f;
 	struct rig r;
 	usec_t utc = clock_read().utc;
 
 	snprintf(b.client, sizeof b.client, "%s", client);
-	assert_non_null(mkdtemp(folder));
-	snprintf(path, sizeof path, "%s/state", folder);
-	start(&r, NULL, path);
+	folder_make(&f);
+	start_kept(&r, f.state);
 	assert_true(bans_begin(r.bans, &penalty, &b, utc));
-	desk_tick(r.desk, utc);
-	stop(&r, path);
+	desk_tick(r.desk, (struct now){ .utc = utc });
+	stop(&r);
 
-	assert_int_equal(
-		state_load(path, 100, clock_read(), &store, message, sizeof message), STATE_LOADED);
-	start(&r, store, "");
+	start_kept(&r, f.state);
 	desk_bans(r.desk, utc, count_ban, id);
 	assert_string_equal(id, "0000000000001234ffffffffffffffff");
 	assert_false(bans_begin(r.bans, &penalty, &b, utc)); /* it holds still */
@@ -286,12 +441,14 @@ static void a_ban_survives(const char *client)
 	assert_false(desk_lift(r.desk, "0000000000001234ffffffffffffff+f", by));
 	assert_true(desk_lift(r.desk, id, by));
 	assert_false(desk_lift(r.desk, id, by));
+	stop(&r);
+
+	start_kept(&r, f.state);
 	id[0] = '\0';
 	desk_bans(r.desk, utc, count_ban, id);
 	assert_string_equal(id, "");
-	stop(&r, NULL);
-	assert_int_equal(unlink(path), 0);
-	assert_int_equal(rmdir(folder), 0);
+	stop(&r);
+	folder_remove(&f);
 }
 
 static void bans_survive_a_restart_and_are_lifted(void **state)
@@ -319,9 +476,9 @@ static void a_lift_is_the_last_word(void **state)
 	assert_true(bans_begin(r.bans, &penalty, &b, utc));
 	assert_true(desk_lift(r.desk, "0000000000001234ffffffffffffffff", by));
 	assert_int_equal(r.told_epoch, 2);
-	desk_tick(r.desk, utc);
+	desk_tick(r.desk, (struct now){ .utc = utc });
 	assert_int_equal(r.told_epoch, 2);
-	stop(&r, NULL);
+	stop(&r);
 }
 
 /* Others write there, too. */
@@ -345,7 +502,7 @@ static void a_ban_of_no_time_is_none(void **state)
 	assert_int_equal(bans_count(r.bans), 0);
 	desk_bans(r.desk, clock_read().utc, count_ban, id);
 	assert_string_equal(id, "");
-	stop(&r, NULL);
+	stop(&r);
 }
 
 /* Those that others have, all of them each time; what is no name is none. */
@@ -383,7 +540,7 @@ static void what_is_told_is_all_there_is(void **state)
 	assert_int_equal(api_mode(&r), MODE_ENFORCE);
 	desk_told(r.desk, NULL, NULL, 0);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
-	stop(&r, NULL);
+	stop(&r);
 }
 
 static int setup(void **state)
@@ -400,6 +557,9 @@ int main(void)
 		cmocka_unit_test(each_reset_makes_other_counters),
 		cmocka_unit_test(an_end_comes_by_itself),
 		cmocka_unit_test(changes_survive_a_restart),
+		cmocka_unit_test(who_waits_is_told_when_it_is_on_disk),
+		cmocka_unit_test(notes_of_an_earlier_release_are_taken_over),
+		cmocka_unit_test(the_file_does_not_grow_for_ever),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_no_time_is_none),
 		cmocka_unit_test(a_lift_is_the_last_word),

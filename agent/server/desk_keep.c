@@ -1,0 +1,425 @@
+/* What was changed goes to disk, beside the state file (store/journal.h); who asked for it, and the
+ * log, hear of it when it is there. */
+#include "server/desk_inside.h"
+
+#include "base/log.h"
+#include "server/keeper.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	WAITS_MAX = 1000,       /* who waits for the disk */
+	APPENDED_MIN = 1 << 20, /* bytes, from which on the whole is written anew */
+};
+
+#define WHOLE_EVERY (10 * USEC_PER_SEC)
+
+static bool fail(char *err, size_t err_size, const char *why)
+{
+	(void)snprintf(err, err_size, "%s", why);
+	return false;
+}
+
+/* ---- what an earlier run has left ---- */
+
+struct loading {
+	struct desk *desk;
+	unsigned lost; /* bans and resets */
+};
+
+static void load_ban(struct desk *d, struct str name, struct str text)
+{
+	json_t *value = json_loadb(text.p, text.n, 0, NULL);
+
+	if (value)
+		(void)desk_load_ban(d, name.p + 4, value);
+	json_decref(value);
+}
+
+static void load_one(void *with, struct str name, struct str text, bool same_counters)
+{
+	struct loading *l = with;
+	struct desk *d = l->desk;
+	bool is_ban = strncmp(name.p, "ban:", 4) == 0;
+	char err[512];
+
+	if ((is_ban || desk_is_reset(name.p)) && !same_counters)
+		l->lost++;
+	else if (is_ban && text.p)
+		load_ban(d, name, text);
+	else if (!text.p)
+		(void)changes_remove(d->changes, name.p);
+	else if (!changes_put_text(d->changes, name.p, text, err, sizeof err))
+		log_error("changes_lost", KV_Z("change", name.p), KV_Z("why", err));
+}
+
+static bool load_journal(struct desk *d, char *err, size_t err_size)
+{
+	struct loading l = { .desk = d };
+	char message[512];
+
+	switch (journal_load(d->journal, clock_read().utc, load_one, &l, message, sizeof message)) {
+	case JOURNAL_LOADED:
+	case JOURNAL_NONE:
+		break;
+	case JOURNAL_SET_ASIDE:
+		log_warning("changes_set_aside", KV_Z("why", message));
+		break;
+	case JOURNAL_UNUSABLE:
+		return fail(err, err_size, message);
+	}
+	if (l.lost)
+		log_warning("bans_lost", KV_INT("records", l.lost),
+			KV_Z("why", "bans and resets are of another state file's counters"));
+	return true;
+}
+
+/* As earlier releases kept it: one JSON object in the state file. */
+static void load_notes(struct desk *d, const char *notes, size_t n)
+{
+	json_error_t e;
+	json_t *all = json_loadb(notes, n, 0, &e), *value;
+	const char *name;
+	char err[512];
+
+	if (!json_is_object(all))
+		log_error(
+			"changes_lost", KV_Z("why", "what the state file has of them is no JSON"));
+	json_object_foreach(all, name, value)
+	{
+		if (strncmp(name, "ban:", 4) == 0)
+			(void)desk_load_ban(d, name + 4, value);
+		else if (!changes_put(d->changes, name, value, err, sizeof err))
+			log_error("changes_lost", KV_Z("change", name), KV_Z("why", err));
+	}
+	json_decref(all);
+}
+
+/* The state file has these counters as they were before. */
+static void erase_again(void *with, const char *name, json_t *value)
+{
+	struct desk *d = with;
+	struct key key[RESET_KEYS_MAX];
+	unsigned n = change_reset_keys(value, key);
+
+	(void)name;
+	for (unsigned i = 0; i < n; i++)
+		memory_store_erase(d->args.store, &key[i]);
+	(void)json_object_set_new(value, "save", json_integer((json_int_t)desk_save_now(d)));
+}
+
+/* ---- the whole ---- */
+
+static void pile_change(void *with, const char *name, json_t *value)
+{
+	struct pile *p = with;
+	char *text = json_dumps(value, JSON_COMPACT);
+
+	if (text)
+		pile_put(p, str_of(name), str_of(text));
+	else
+		p->bad = true;
+	free(text);
+}
+
+/* On the clerk's thread: of bans there may be many. */
+static void put_bans(void *with, struct journal *j)
+{
+	enum { AT_ONCE = 64 };
+	struct desk *d = with;
+	struct ban ban[AT_ONCE];
+	char name[4 + BAN_ID_BYTES + 1] = "ban:";
+	usec_t utc = clock_read().utc;
+	uint64_t cursor = 0;
+	size_t n;
+
+	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
+		for (size_t i = 0; i < n; i++) {
+			json_t *value = desk_ban_json(&ban[i]);
+			char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+			ban_id(&ban[i], name + 4);
+			if (text)
+				journal_put(j, str_of(name), str_of(text));
+			free(text);
+			json_decref(value);
+		}
+}
+
+static void keep_whole(struct desk *d)
+{
+	struct pile pile = { 0 };
+
+	changes_each(d->changes, "", pile_change, &pile);
+	uint64_t number = clerk_replace(d->clerk, &pile);
+	d->whole_wanted = number == 0;
+	d->whole_at = clock_steady();
+	d->missing = number == 0;
+	if (number)
+		d->whole = d->handed = number;
+}
+
+static bool whole_is_under_way(struct desk *d)
+{
+	struct clerk_state s;
+
+	clerk_state(d->clerk, &s);
+	return s.tried < d->whole;
+}
+
+void desk_keep_whole_soon(struct desk *d)
+{
+	d->whole_wanted = true;
+}
+
+/* ---- who waits ---- */
+
+static void on_kept(void *with)
+{
+	struct desk *d = with;
+	struct clerk_state s;
+
+	clerk_state(d->clerk, &s);
+	bool broken = s.tried > s.good;
+	if (broken)
+		log_warning_every(WHOLE_EVERY, "changes_not_kept", KV_Z("why", s.why),
+			KV_Z("hint", "what is changed now holds until a restart; it is tried again "
+				     "every ten seconds"));
+	else if (d->broken)
+		log_warning("changes_kept", KV_Z("file", journal_path(d->journal)));
+	d->broken = broken;
+	while (d->first && d->first->number <= s.tried) {
+		struct desk_wait *w = d->first;
+		d->first = w->next;
+		if (!d->first)
+			d->last = NULL;
+		d->waits--;
+		w->kept(w, w->number <= s.good ? NULL : s.why);
+	}
+}
+
+void desk_when_kept(struct desk *d, struct desk_wait *w)
+{
+	struct clerk_state s = { 0 };
+
+	if (d->clerk)
+		clerk_state(d->clerk, &s);
+	if (d->missing) {
+		w->kept(w, "no memory to write it");
+		return;
+	}
+	if (s.good >= d->handed) {
+		w->kept(w, NULL);
+		return;
+	}
+	w->next = NULL;
+	w->number = d->handed;
+	if (d->last)
+		d->last->next = w;
+	else
+		d->first = w;
+	d->last = w;
+	d->waits++;
+}
+
+struct audit {
+	struct desk_wait wait; /* first */
+	char *what, *name, *who, *reason, *text;
+};
+
+static void free_audit(struct audit *a)
+{
+	free(a->what);
+	free(a->name);
+	free(a->who);
+	free(a->reason);
+	free(a->text);
+	free(a);
+}
+
+static void log_audit(struct desk_wait *w, const char *why)
+{
+	struct audit *a = (struct audit *)w;
+
+	if (why)
+		log_warning("audit", KV_Z("what", a->what), KV_Z("change", a->name),
+			KV_Z("who", a->who), KV_Z("reason", a->reason), KV_Z("value", a->text),
+			KV_Z("not_kept", why));
+	else
+		log_warning("audit", KV_Z("what", a->what), KV_Z("change", a->name),
+			KV_Z("who", a->who), KV_Z("reason", a->reason), KV_Z("value", a->text));
+	free_audit(a);
+}
+
+void desk_audit(struct desk *d, const char *what, const char *name, json_t *value, struct act act)
+{
+	struct audit *a = calloc(1, sizeof *a);
+
+	if (a) {
+		a->wait.kept = log_audit;
+		a->what = strdup(what);
+		a->name = strdup(name);
+		a->who = strdup(act.who);
+		a->reason = strdup(act.reason ? act.reason : "");
+		a->text = value ? json_dumps(value, JSON_COMPACT) : strdup("");
+	}
+	if (a && a->what && a->name && a->who && a->reason && a->text) {
+		desk_when_kept(d, &a->wait);
+		return;
+	}
+	log_warning("audit", KV_Z("what", what), KV_Z("change", name), KV_Z("who", act.who),
+		KV_Z("reason", act.reason ? act.reason : ""));
+	if (a)
+		free_audit(a);
+}
+
+/* ---- to the disk ---- */
+
+bool desk_may_keep(struct desk *d, char *err, size_t err_size)
+{
+	if (!d->clerk || (d->waits < WAITS_MAX && !clerk_is_behind(d->clerk) &&
+				 !(d->broken && whole_is_under_way(d))))
+		return true;
+	return fail(err, err_size, "the disk has not taken the last changes yet: try again");
+}
+
+void desk_keep(struct desk *d, const char *name, json_t *value)
+{
+	if (!d->clerk)
+		return;
+	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+	uint64_t number = 0;
+	if (!d->broken && (text || !value))
+		number = clerk_put(d->clerk, str_of(name), str_of(text));
+	free(text);
+	if (number)
+		d->handed = number;
+	else if (!whole_is_under_way(d))
+		keep_whole(d);
+	else
+		d->whole_wanted = d->missing = true;
+}
+
+/* Those that were erased before a save began which is done: nobody need erase them again. */
+struct saved {
+	uint64_t kept;
+	json_t *gone; /* names */
+};
+
+static void find_saved(void *with, const char *name, json_t *value)
+{
+	struct saved *s = with;
+
+	if ((uint64_t)json_integer_value(json_object_get(value, "save")) < s->kept)
+		(void)json_array_append_new(s->gone, json_string(name));
+}
+
+static void forget_saved(struct desk *d)
+{
+	uint64_t begun;
+	struct saved s;
+	json_t *name;
+	size_t i;
+
+	keeper_saves(d->args.keeper, &begun, &s.kept);
+	if (s.kept == d->saves_seen || !(s.gone = json_array()))
+		return;
+	d->saves_seen = s.kept;
+	changes_each(d->changes, "reset:", find_saved, &s);
+	json_array_foreach(s.gone, i, name)
+	{
+		(void)changes_remove(d->changes, json_string_value(name));
+		desk_keep(d, json_string_value(name), NULL);
+	}
+	json_decref(s.gone);
+}
+
+uint64_t desk_save_now(const struct desk *d)
+{
+	uint64_t begun, kept;
+
+	keeper_saves(d->args.keeper, &begun, &kept);
+	return begun;
+}
+
+void desk_keep_tick(struct desk *d, usec_t steady)
+{
+	if (!d->clerk)
+		return;
+	forget_saved(d);
+	uint64_t appended = journal_appended(d->journal), whole = journal_whole(d->journal);
+	bool due = d->whole_wanted || d->broken ||
+		   appended > (whole > APPENDED_MIN ? whole : APPENDED_MIN);
+	if (due && steady - d->whole_at >= WHOLE_EVERY && !whole_is_under_way(d))
+		keep_whole(d);
+}
+
+/* ---- beginning and end ---- */
+
+/* Before anything is served, and by this thread: it is known then that it can be written. */
+static bool write_whole(struct desk *d, char *err, size_t err_size)
+{
+	struct pile pile = { 0 };
+	bool good = journal_begin(d->journal, err, err_size);
+
+	changes_each(d->changes, "", pile_change, &pile);
+	if (good && pile.bad)
+		good = fail(err, err_size, "no memory to write changes: free some");
+	if (good) {
+		pile_write(d->journal, &pile);
+		put_bans(d, d->journal);
+		good = journal_replace(d->journal, err, err_size);
+	}
+	pile_fini(&pile);
+	d->whole_at = clock_steady();
+	return good;
+}
+
+bool desk_open(struct desk *d, char *err, size_t err_size)
+{
+	size_t n;
+	char *notes = memory_store_notes(d->args.store, &n);
+
+	d->journal = journal_new(d->args.state_file, memory_store_key(d->args.store));
+	bool good = notes && d->journal;
+	/* With notes, an earlier release was the last to write: they are newer than anything else.
+	 */
+	if (good && n)
+		load_notes(d, notes, n);
+	else if (good)
+		good = load_journal(d, err, err_size);
+	free(notes);
+	if (!good)
+		return false;
+	changes_each(d->changes, "reset:", erase_again, d);
+	if (!write_whole(d, err, err_size))
+		return false;
+	if (n && (!memory_store_set_notes(d->args.store, "", 0) ||
+			 !keeper_save(d->args.store, d->args.state_file)))
+		return fail(err, err_size, "the state file cannot be written: see the log");
+	d->clerk = clerk_new(&(struct clerk_args){
+		.journal = d->journal,
+		.rest = put_bans,
+		.kept = on_kept,
+		.with = d,
+		.loop = d->args.loop,
+	});
+	return d->clerk != NULL;
+}
+
+void desk_settle(struct desk *d)
+{
+	if (!d->clerk)
+		return;
+	forget_saved(d);
+	clerk_settle(d->clerk);
+	on_kept(d);
+}
+
+void desk_close(struct desk *d)
+{
+	desk_settle(d);
+	clerk_free(d->clerk);
+	journal_free(d->journal);
+}

@@ -1,0 +1,217 @@
+"""What the admin interface has answered is on disk: it is there after a kill -9, whatever the state file's
+own time is; and a disk that takes nothing is told of, and takes nothing else away."""
+
+import json
+import os
+import pathlib
+import resource
+import signal
+
+import pytest
+
+import agent as agents
+from agent import until
+from test_admin import BEARER, Admin
+from test_admin_changes import JSON, audit, change, override, passed, served
+from test_penalty import login, use_up
+
+pytestmark = pytest.mark.skipif(agents.BACKEND != "memory", reason="the state file is the memory store's")
+
+RULES = '''
+{ name = "api"; per = [ "user" ]; rate = { gold = "9/day"; default = "3/day"; }; algorithm = "fixed-window"; },
+{ name = "ip"; per = [ "ip" ]; rate = "4/day"; match = { path = "!/login"; }; },
+{ name = "login"; match = { path = "/login"; }; per = [ "ip" ]; rate = "2/day";
+  penalty = { after = "3/1m"; ban = "1h"; }; }
+'''
+
+
+class Kept(Admin):
+    """With a state file that is not written by itself while it runs."""
+
+    def __init__(self, run, tmp_path, **kw):
+        self.folder = tmp_path / "state.d"
+        self.folder.mkdir()
+        self.state = self.folder / "state"
+        super().__init__(run, tmp_path, rules=RULES, **kw, top=self.store())
+
+    def store(self):
+        return f'store: {{ state_file = "{self.state}"; state_interval = "0s"; }};'
+
+    def kill(self):
+        self.agent.forget()
+        self.agent.kill()
+
+    def start(self):
+        self.agent.start()
+        until(lambda: os.path.exists(self.socket))
+        until(self.answers)
+
+    def answers(self):
+        try:
+            return self.ask("/readyz").status == 200
+        except OSError:
+            return False
+
+    def overrides(self):
+        return [o["user"] for o in self.ask("/api/v1/overrides").json["overrides"]]
+
+
+@pytest.fixture
+def kept(run, tmp_path):
+    return Kept(run, tmp_path)
+
+
+def test_what_was_answered_survives_a_kill(kept):
+    for i in range(8):
+        override(kept, user=f"u{i}", bypass=True)
+        if i % 2:
+            override(kept, "DELETE", user=f"u{i - 1}")
+        kept.kill()
+        kept.start()
+        want = [f"u{k}" for k in range(i + 1) if k % 2 or k == i]
+        assert kept.overrides() == want, i
+    served(kept, "bypassed", user="u7")
+    change(kept, "/api/v1/enabled", mode="off", rule="ip")
+    kept.kill()
+    kept.start()
+    assert [s["rule"] for s in kept.ask("/api/v1/enabled").json["switches"]] == ["ip"]
+
+
+def test_resets_survive_a_kill(kept):
+    """Of a rule: its counters are other ones. Of a client: the state file has them as they were."""
+    assert passed(kept, 5, user="alice", ip="10.0.0.1")[0] == 3
+    assert passed(kept, 5, user="bob")[0] == 3
+    assert passed(kept, 5, ip="10.0.0.2")[0] == 4
+    assert kept.agent.stop() == 0   # the state file has them
+    kept.start()
+    assert passed(kept, 1, user="alice")[0] == 0
+    change(kept, "/api/v1/reset", "POST", fields={"user": "alice", "path": "/"})
+    change(kept, "/api/v1/reset", "POST", rule="ip")
+    kept.kill()
+    kept.start()
+    assert passed(kept, 1, user="bob")[0] == 0
+    assert passed(kept, 5, user="alice")[0] == 3
+    assert passed(kept, 5, ip="10.0.0.2")[0] == 4
+    # what is counted after the reset is not forgotten by it, once the state file has that
+    assert kept.agent.stop() == 0
+    kept.start()
+    assert passed(kept, 1, user="alice")[0] == 0
+    kept.kill()
+    kept.start()
+    assert passed(kept, 1, user="alice")[0] == 0
+
+
+def test_a_lift_survives_a_kill(kept):
+    def ban(ip):
+        use_up(kept.agent, ip, 3)
+        until(lambda: login(kept.agent, ip)["reason"] == "banned")
+
+    ban("10.0.0.1")
+    ban("10.0.0.2")
+    until(lambda: len(kept.ask("/api/v1/bans").json["bans"]) == 2)
+    until(lambda: len([x for x in audit(kept) if "what=ban" in x]) == 2)
+    one = next(b for b in kept.ask("/api/v1/bans").json["bans"] if "10.0.0.1" in b["client"])
+    change(kept, "/api/v1/bans", "DELETE", id=one["id"])
+    kept.kill()
+    kept.start()
+    assert ["10.0.0.2" in b["client"] for b in kept.ask("/api/v1/bans").json["bans"]] == [True]
+    assert login(kept.agent, "10.0.0.2")["reason"] == "banned"
+    assert login(kept.agent, "10.0.0.1", cost=0)["reason"] == "ok"
+
+
+def test_the_state_file_is_not_written_for_a_change(kept):
+    before = kept.state.stat()
+    for i in range(20):
+        override(kept, user=f"u{i}", bypass=True)
+    changes = pathlib.Path(f"{kept.state}.changes")
+    assert b"override:user:u19" in changes.read_bytes()
+    assert changes.stat().st_mode & 0o777 == 0o600
+    after = kept.state.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_the_audit_line_comes_when_it_is_kept(kept):
+    override(kept, user="a", bypass=True, reason="ticket 9")
+    line, = until(lambda: audit(kept))
+    assert "ticket 9" in line and "not_kept" not in line
+
+
+def limit_files(a, n):
+    """No file grows beyond n bytes (-1: any may): as a disk that is full."""
+    resource.prlimit(a.agent.pid, resource.RLIMIT_FSIZE, (n, -1))
+
+
+def test_a_full_disk_is_told_of(run, tmp_path):
+    a = Kept(run, tmp_path, preexec=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+    override(a, user="first", bypass=True)
+    limit_files(a, 64)
+    told = override(a, user="second", bypass=True)
+    assert "not on disk" in told["warnings"][0] and "changes" in told["warnings"][0], told
+    served(a, "bypassed", user="second")
+    assert "not on disk" in change(a, "/api/v1/enabled", mode="off", rule="ip")["warnings"][0]
+    assert a.overrides() == ["first", "second"]
+    limit_files(a, -1)
+    assert "warnings" not in override(a, user="third", bypass=True)
+    a.kill()
+    a.start()
+    assert a.overrides() == ["first", "second", "third"]
+    assert [s["rule"] for s in a.ask("/api/v1/enabled").json["switches"]] == ["ip"]
+
+
+def test_a_disk_that_has_room_again_gets_it_by_itself(run, tmp_path):
+    a = Kept(run, tmp_path, preexec=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+    limit_files(a, 64)
+    assert "warnings" in override(a, user="one", bypass=True)
+    limit_files(a, -1)
+    until(lambda: "changes_kept" in a.agent.stderr)
+    a.kill()
+    a.start()
+    assert a.overrides() == ["one"]
+
+
+def test_a_damaged_file_is_set_aside_and_what_can_be_read_holds(kept):
+    for user in ("one", "two"):
+        override(kept, user=user, bypass=True)
+    kept.kill()
+    path = pathlib.Path(f"{kept.state}.changes")
+    bad = bytearray(path.read_bytes())
+    bad[-5] ^= 1
+    path.write_bytes(bad)
+    kept.start()
+    assert kept.overrides() == ["one"]
+    aside, = [p for p in kept.folder.iterdir() if ".bad-" in p.name]
+    assert aside.read_bytes() == bad and aside.name in kept.agent.stderr
+    kept.kill()
+    kept.start()
+    assert kept.overrides() == ["one"]
+
+
+def test_changes_outlive_the_counters(kept):
+    """Another state file has another key: bans and resets are of counters that are no more."""
+    override(kept, user="vip", bypass=True)
+    use_up(kept.agent, "10.0.0.1", 3)
+    until(lambda: [x for x in audit(kept) if "what=ban" in x])
+    kept.kill()
+    kept.state.unlink()
+    kept.start()
+    assert kept.overrides() == ["vip"]
+    assert kept.ask("/api/v1/bans").json["count"] == 0
+    assert "bans_lost" in kept.agent.stderr
+
+
+def test_a_place_that_cannot_be_written_is_told_at_the_start(run, tmp_path):
+    a = Kept(run, tmp_path)
+    a.agent.stop()
+    path = pathlib.Path(f"{a.state}.changes")
+    path.unlink()
+    path.mkdir()
+    a.agent.start(ready=False)
+    assert a.agent.wait() == 2
+    assert "state.changes" in a.agent.stderr
+
+
+def test_without_a_state_file_nothing_is_written(run, tmp_path):
+    a = Admin(run, tmp_path, rules=RULES)
+    override(a, user="x", bypass=True)
+    until(lambda: audit(a))
+    assert not [p for p in tmp_path.iterdir() if "changes" in p.name]

@@ -1,0 +1,350 @@
+/* The changes file: what was put comes back in its order, the last of a name last; what is not
+ * exactly what was written is set aside, and what came before it holds. */
+#include "store/journal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const struct hash_key ours = { { 1 } }, others = { { 2 } };
+static char folder[64], state[128], path[160], err[512];
+
+static int setup(void **with)
+{
+	(void)with;
+	return hash_init() ? 0 : -1;
+}
+
+static int make_folder(void **with)
+{
+	(void)with;
+	(void)snprintf(folder, sizeof folder, "/tmp/store-journal-XXXXXX");
+	assert_non_null(mkdtemp(folder));
+	(void)snprintf(state, sizeof state, "%s/state", folder);
+	(void)snprintf(path, sizeof path, "%s/state.changes", folder);
+	return 0;
+}
+
+/* Removes what is there; returns how many whose name has `part`. */
+static unsigned clear(const char *part)
+{
+	char name[512];
+	unsigned n = 0;
+	DIR *d = opendir(folder);
+
+	assert_non_null(d);
+	for (struct dirent *e; (e = readdir(d));) {
+		if (e->d_name[0] == '.')
+			continue;
+		n += strstr(e->d_name, part) != NULL;
+		(void)snprintf(name, sizeof name, "%s/%s", folder, e->d_name);
+		if (unlink(name) < 0)
+			(void)rmdir(name);
+	}
+	closedir(d);
+	return n;
+}
+
+static int remove_folder(void **with)
+{
+	(void)with;
+	(void)clear("");
+	return rmdir(folder);
+}
+
+/* "name=text;" of each record, "name-;" of one that is no more. */
+struct seen {
+	char text[4096];
+	bool same;
+};
+
+static void see(void *with, struct str name, struct str text, bool same)
+{
+	struct seen *s = with;
+	size_t n = strlen(s->text);
+
+	assert_int_equal(strlen(name.p), name.n);
+	if (text.p)
+		(void)snprintf(
+			s->text + n, sizeof s->text - n, "%s=%.*s;", name.p, (int)text.n, text.p);
+	else
+		(void)snprintf(s->text + n, sizeof s->text - n, "%s-;", name.p);
+	s->same = same;
+}
+
+static struct seen load(const struct hash_key *key, enum journal_rc want)
+{
+	struct seen s = { 0 };
+	struct journal *j = journal_new(state, key);
+	enum journal_rc rc = journal_load(j, 0, see, &s, err, sizeof err);
+
+	if (rc != want)
+		fail_msg("got %d, want %d: %s", (int)rc, (int)want, err);
+	journal_free(j);
+	return s;
+}
+
+static struct journal *begun(void)
+{
+	struct journal *j = journal_new(state, &ours);
+
+	assert_true(journal_begin(j, err, sizeof err));
+	return j;
+}
+
+static void put(struct journal *j, const char *name, const char *text)
+{
+	journal_put(j, str_of(name), str_of(text));
+}
+
+/* Three records in the whole, three appended. */
+static void write_six(void)
+{
+	struct journal *j = begun();
+
+	put(j, "a", "1");
+	put(j, "b", "two");
+	put(j, "c", "");
+	assert_true(journal_replace(j, err, sizeof err));
+	put(j, "a", "one");
+	assert_true(journal_sync(j, err, sizeof err));
+	put(j, "b", NULL);
+	put(j, "d", "4");
+	assert_true(journal_sync(j, err, sizeof err));
+	journal_free(j);
+}
+
+static const char six[] = "a=1;b=two;c=;a=one;b-;d=4;";
+
+static void what_was_put_comes_back(void **with)
+{
+	struct stat st;
+	(void)with;
+
+	(void)load(&ours, JOURNAL_NONE);
+	write_six();
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	struct seen s = load(&ours, JOURNAL_LOADED);
+	assert_string_equal(s.text, six);
+	assert_true(s.same);
+	s = load(&others, JOURNAL_LOADED);
+	assert_string_equal(s.text, six);
+	assert_false(s.same);
+	assert_int_equal(clear("tmp"), 0);
+}
+
+static void the_whole_takes_the_place_of_all_before(void **with)
+{
+	(void)with;
+	write_six();
+	struct journal *j = begun();
+	put(j, "z", "26");
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, six); /* not yet */
+	assert_int_equal(journal_appended(j), 0);
+	assert_true(journal_replace(j, err, sizeof err));
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, "z=26;");
+	uint64_t whole = journal_whole(j);
+	put(j, "y", "25");
+	assert_true(journal_sync(j, err, sizeof err));
+	struct stat st;
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, whole + journal_appended(j));
+	journal_free(j);
+}
+
+static size_t read_file(uint8_t *out, size_t max)
+{
+	FILE *f = fopen(path, "rb");
+	assert_non_null(f);
+	size_t n = fread(out, 1, max, f);
+	fclose(f);
+	return n;
+}
+
+static void write_file(const uint8_t *p, size_t n)
+{
+	FILE *f = fopen(path, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite(p, 1, n, f), n);
+	fclose(f);
+}
+
+/* Where a record ends nobody can see that more came after it; anywhere else it is told. */
+static void cut_anywhere_what_came_before_holds(void **with)
+{
+	uint8_t bytes[1024], *exact;
+	unsigned whole = 0;
+	(void)with;
+
+	write_six();
+	size_t n = read_file(bytes, sizeof bytes);
+	for (size_t cut = 0; cut < n; cut++) {
+		struct seen s = { 0 };
+		exact = malloc(cut ? cut : 1);
+		memcpy(exact, bytes, cut);
+		bool good = journal_parse(exact, cut, &ours, see, &s, err, sizeof err);
+		free(exact);
+		assert_memory_equal(s.text, six, strlen(s.text));
+		whole += good;
+		if (good && *s.text)
+			assert_int_equal(s.text[strlen(s.text) - 1], ';');
+	}
+	assert_int_equal(whole, 6); /* after the header, and after each record but the last */
+}
+
+static void no_bit_changes_unseen(void **with)
+{
+	uint8_t bytes[1024];
+	(void)with;
+
+	write_six();
+	size_t n = read_file(bytes, sizeof bytes);
+	for (size_t bit = 0; bit < 8 * n; bit++) {
+		struct seen s = { 0 };
+		bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		assert_false(journal_parse(bytes, n, &ours, see, &s, err, sizeof err));
+		bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		assert_memory_equal(s.text, six, strlen(s.text));
+		assert_true(strlen(s.text) < strlen(six));
+	}
+}
+
+/* A block of an older file in the middle of this one is as whole as can be, and no part of it. */
+static void records_of_another_file_are_none(void **with)
+{
+	uint8_t old[1024], bytes[1024];
+	struct seen s = { 0 };
+	(void)with;
+
+	write_six();
+	size_t n = read_file(old, sizeof old);
+	write_six();
+	assert_int_equal(read_file(bytes, sizeof bytes), n);
+	memcpy(bytes + 64, old + 64, n - 64);
+	assert_false(journal_parse(bytes, n, &ours, see, &s, err, sizeof err));
+	assert_string_equal(s.text, "");
+}
+
+static void what_is_damaged_is_set_aside(void **with)
+{
+	uint8_t bytes[1024];
+	(void)with;
+
+	write_six();
+	size_t n = read_file(bytes, sizeof bytes);
+	bytes[n - 1] ^= 1;
+	write_file(bytes, n);
+	assert_string_equal(load(&ours, JOURNAL_SET_ASIDE).text, "a=1;b=two;c=;a=one;b-;");
+	assert_non_null(strstr(err, "damaged after 5 records"));
+	(void)load(&ours, JOURNAL_NONE);
+	assert_int_equal(clear(".bad-"), 1);
+
+	write_file(bytes, n - 1);
+	(void)load(&ours, JOURNAL_SET_ASIDE);
+	write_file((const uint8_t *)"nonsense", 8);
+	assert_string_equal(load(&ours, JOURNAL_SET_ASIDE).text, "");
+	write_file(bytes, 0);
+	(void)load(&ours, JOURNAL_SET_ASIDE);
+	assert_int_equal(clear(".bad-"), 3);
+
+	assert_int_equal(mkdir(path, 0700), 0);
+	(void)load(&ours, JOURNAL_UNUSABLE);
+	assert_non_null(strstr(err, path));
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	(void)load(&ours, JOURNAL_UNUSABLE); /* and nobody waits for a writer */
+}
+
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit limit;
+
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = bytes;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* After an error nothing counts as kept until the whole is written, even if there is room again. */
+static void a_full_disk_is_told_until_the_whole_is_written(void **with)
+{
+	(void)with;
+	write_six();
+	struct journal *j = begun();
+	put(j, "a", "1");
+	limit_files(64);
+	assert_false(journal_replace(j, err, sizeof err));
+	assert_non_null(strstr(err, "state.changes"));
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, six); /* the old one is as it was */
+	limit_files(RLIM_INFINITY);
+	assert_true(journal_begin(j, err, sizeof err));
+	put(j, "a", "1");
+	assert_true(journal_replace(j, err, sizeof err));
+
+	limit_files(journal_whole(j) + 30);
+	put(j, "b", "2");
+	assert_true(journal_sync(j, err, sizeof err));
+	put(j, "c", "3");
+	assert_false(journal_sync(j, err, sizeof err));
+	limit_files(RLIM_INFINITY);
+	put(j, "d", "4");
+	assert_false(journal_sync(j, err, sizeof err));
+	assert_string_equal(load(&ours, JOURNAL_SET_ASIDE).text, "a=1;b=2;");
+	assert_true(journal_begin(j, err, sizeof err));
+	put(j, "e", "5");
+	assert_true(journal_replace(j, err, sizeof err));
+	put(j, "f", "6");
+	assert_true(journal_sync(j, err, sizeof err));
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, "e=5;f=6;");
+	journal_free(j);
+}
+
+static void what_is_too_long_is_left_out(void **with)
+{
+	static char text[JOURNAL_TEXT_MAX + 1], name[JOURNAL_NAME_MAX + 1];
+	struct seen s = { 0 };
+	(void)with;
+
+	memset(text, 'x', sizeof text);
+	memset(name, 'n', sizeof name);
+	struct journal *j = begun();
+	journal_put(j, (struct str){ name, sizeof name }, STR("1"));
+	journal_put(j, STR("a"), (struct str){ text, sizeof text });
+	journal_put(j, STR(""), STR("1"));
+	put(j, "b", "2");
+	assert_true(journal_replace(j, err, sizeof err));
+	s = load(&ours, JOURNAL_LOADED);
+	assert_string_equal(s.text, "b=2;");
+	journal_put(
+		j, (struct str){ name, JOURNAL_NAME_MAX }, (struct str){ text, JOURNAL_TEXT_MAX });
+	assert_true(journal_sync(j, err, sizeof err));
+	journal_free(j);
+	(void)load(&ours, JOURNAL_LOADED);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
+	const struct CMUnitTest tests[] = {
+		T(what_was_put_comes_back),
+		T(the_whole_takes_the_place_of_all_before),
+		T(cut_anywhere_what_came_before_holds),
+		T(no_bit_changes_unseen),
+		T(records_of_another_file_are_none),
+		T(what_is_damaged_is_set_aside),
+		T(a_full_disk_is_told_until_the_whole_is_written),
+		T(what_is_too_long_is_left_out),
+	};
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
