@@ -738,7 +738,7 @@ def test_a_kill_does_not_cost_the_state_file(run, tmp_path):
     a.start()
     assert remaining(a, user="u") == 4
     assert {p.name for p in tmp_path.iterdir() if p.name.startswith("state")} == {
-        "state", "state.lock"}
+        "state", "state.changes", "state.lock"}
 
 
 # --- systemd ---------------------------------------------------------------------------------
