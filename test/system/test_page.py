@@ -17,7 +17,8 @@ from test_admin import TOKEN, Admin
 HOSTILE = '"><img src=x onerror=hit()><script>hit()</script>\'&lt;'
 RULES = '''
 { name = "api"; per = [ "user" ]; rate = "3/day"; },
-{ name = "wide"; per = [ "ip" ]; rate = "100000/second"; },
+{ name = "wide"; per = [ "ip" ]; rate = { default = "100000/second"; free = "100/minute"; premium = "600/minute burst 1000";
+  enterprise = [ "6000/minute burst 10000", "100000/day" ]; }; },
 { name = "login"; match = { path = "/login"; }; per = [ "ip" ]; rate = "1/day";
   penalty = { after = "2/1m"; ban = "10m"; }; }
 '''
@@ -185,6 +186,7 @@ def test_it_fits_and_can_be_read(page, size, dark):
     unlocked(page)
     page.picture(f"{'dark' if dark else 'light'}-{size[0]}")
     assert page.js(WIDER, size[0]) == []
+    assert page.js(BROKEN) == []
     back = page.js("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", back))) < 200) == dark
     assert page.js(CONTRAST) == []
@@ -195,6 +197,23 @@ WIDER = """
 return document.documentElement.scrollWidth <= arguments[0] ? [] : [...document.querySelectorAll("body *")]
 	.filter(e => e.checkVisibility() && e.getBoundingClientRect().right > arguments[0])
 	.map(e => `${e.tagName} ${e.id} ${e.textContent.slice(0, 30)}`);
+"""
+# Words of ordinary length in tables that go on in another line.
+BROKEN = """
+const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walk.nextNode()) {
+	const node = walk.currentNode;
+	if (!node.parentElement.closest("td")?.checkVisibility())
+		continue;
+	for (const word of node.data.matchAll(/[a-z]{3,15}/g)) {
+		const range = document.createRange();
+		range.setStart(node, word.index);
+		range.setEnd(node, word.index + word[0].length);
+		if (new Set([...range.getClientRects()].map(r => Math.round(r.top))).size > 1)
+			found.push(word[0]);
+	}
+}
+return found;
 """
 # Texts with less contrast to what is behind them than WCAG's AA wants.
 CONTRAST = """
