@@ -104,34 +104,53 @@ static struct str cut_query(struct str s, bool *plain)
 	return s;
 }
 
-/* Eight bytes at a time: a sure sign that nothing is to be done, for a path of nine bytes or more;
- * false says nothing. Each test is for a byte below a value, or equal to one (0 after the xor), and
- * may take a byte beside such a one for another. 50 instructions less for "/api/v1/orders", and
- * more for longer ones. */
+/* Sixteen bytes, compared at once. */
+typedef uint8_t block __attribute__((vector_size(16)));
+
+static inline block block_at(const char *p)
+{
+	block b;
+	memcpy(&b, p, sizeof b);
+	return b;
+}
+
+static inline block block_of_halves(const char *low, const char *high)
+{
+	uint64_t half[2];
+	memcpy(&half[0], low, sizeof half[0]);
+	memcpy(&half[1], high, sizeof half[1]);
+	return (block)(uint64_t __attribute__((vector_size(16)))){ half[0], half[1] };
+}
+
+/* Of each byte and the one that follows it. */
+static inline bool block_is_plain(block w, block after)
+{
+	block odd = (block)((w == '%') | (w == '?') | (w == '#') |
+			    ((w == '/') & ((after == '/') | (after == '.'))));
+	uint64_t half[2];
+	memcpy(half, &odd, sizeof half);
+	return !(half[0] | half[1]);
+}
+
+/* A sure sign that nothing is to be done, for a path of nine bytes or more; false says nothing.
+ * Byte by byte that takes 50 instructions more for "/api/v1/orders", and more for longer ones. */
 static bool is_surely_plain(struct str s)
 {
-	enum { WORD = 8 };
-	const uint64_t ones = UINT64_MAX / 255, tops = ones << 7;
+	const char *last = s.p + s.n - 1; /* nothing follows it */
 
-	for (size_t i = 0;; i += WORD) {
-		uint64_t w, after; /* each byte, and the one that follows it */
-		if (i > s.n - WORD - 1)
-			i = s.n - WORD - 1;
-		memcpy(&w, s.p + i, WORD);
-		memcpy(&after, s.p + i + 1, WORD);
-		uint64_t query = w ^ ones * '?', slash = w ^ ones * '/';
-		uint64_t dot = (after ^ ones * '.') & ones * 0xfe; /* or slash: one bit apart */
-		uint64_t low = (w - ones * ('%' + 1)) & ~w;        /* '#' and '%' among them */
-		query = (query - ones) & ~query;
-		slash = (slash - ones) & ~slash;
-		dot = (dot - ones) & ~dot;
-		if ((low | query | (slash & dot)) & tops)
+	if (*last == '%' || *last == '?' || *last == '#')
+		return false;
+	if (s.n <= sizeof(block)) /* both halves, which may overlap */
+		return block_is_plain(
+			block_of_halves(s.p, last - 8), block_of_halves(s.p + 1, last - 7));
+	for (const char *p = s.p;; p += sizeof(block)) {
+		if (p > last - sizeof(block))
+			p = last - sizeof(block);
+		if (!block_is_plain(block_at(p), block_at(p + 1)))
 			return false;
-		if (i == s.n - WORD - 1)
-			break;
+		if (p == last - sizeof(block))
+			return true;
 	}
-	uint8_t last = (uint8_t)s.p[s.n - 1];
-	return last > '%' && last != '?';
 }
 
 static size_t decode(struct str s, char *out)

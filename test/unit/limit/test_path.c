@@ -121,9 +121,9 @@ static void test_normal_form_is_stable(void **state)
 	}
 }
 
-/* A path alone is looked at by eight bytes at once, after an authority by one: the same comes out.
- */
-static void test_eight_at_once_or_one(void **state)
+/* A path alone is looked at by sixteen bytes at once, after an authority by one: the same comes
+ * out. */
+static void test_sixteen_at_once_or_one(void **state)
 {
 	static const char alphabet[] = "aaaabcdzAZ0019--__~:@!$&=\x01\x80\xff//..%?#";
 	uint32_t seed = 54321;
@@ -143,11 +143,15 @@ static void test_eight_at_once_or_one(void **state)
 				which %= 16;
 			raw[n++] = alphabet[which];
 		}
-		struct str a = path_normalise((struct str){ raw + begin, n - begin }, alone);
+		char *tight = malloc(n - begin); /* a byte too many is seen */
+		assert_non_null(tight);
+		memcpy(tight, raw + begin, n - begin);
+		struct str a = path_normalise((struct str){ tight, n - begin }, alone);
 		struct str b = path_normalise((struct str){ raw, n }, after);
 		if (!str_eq(a, b))
 			fail_msg("\"%.*s\" -> \"%.*s\", not \"%.*s\"", (int)n, raw, (int)a.n, a.p,
 				(int)b.n, b.p);
+		free(tight);
 	}
 }
 
@@ -169,7 +173,7 @@ int main(void)
 		cmocka_unit_test(test_hosts),
 		cmocka_unit_test(test_nul_bytes),
 		cmocka_unit_test(test_normal_form_is_stable),
-		cmocka_unit_test(test_eight_at_once_or_one),
+		cmocka_unit_test(test_sixteen_at_once_or_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
