@@ -79,7 +79,7 @@ void view_init(
 	struct view *v, const struct layout *l, struct str message, char *scratch, size_t size)
 {
 	v->layout = l;
-	v->seen = 0;
+	v->seen = 1ull << FIELD_MESSAGE | 1ull << FIELD_ENDPOINT; /* no argument fills them */
 	v->present = 0;
 	v->integer = 0;
 	v->hashed = 0;

@@ -71,6 +71,14 @@ void view_init(
 void view_set_null(struct view *, unsigned slot);
 void view_set_normalised(struct view *, unsigned slot, struct str); /* of view.normalised */
 
+/* For who knows that it is the first of its name, and taken as it is. `bit` is 1 << slot. */
+static inline void view_put_text(struct view *v, unsigned slot, uint64_t bit, struct str s)
+{
+	v->seen |= bit;
+	v->text[slot] = s;
+	v->present |= s.n ? bit : 0;
+}
+
 static inline void view_set_text(struct view *v, unsigned slot, struct str s)
 {
 	uint64_t bit = 1ull << slot;
@@ -78,9 +86,7 @@ static inline void view_set_text(struct view *v, unsigned slot, struct str s)
 	if (bit & v->normalised) {
 		view_set_normalised(v, slot, s);
 	} else if (!(v->seen & bit)) {
-		v->seen |= bit;
-		v->text[slot] = s;
-		v->present |= s.n ? bit : 0;
+		view_put_text(v, slot, bit, s);
 	}
 }
 

@@ -26,6 +26,7 @@ bool checker_init(struct checker *c, size_t notify_max, struct store *store,
 	c->scratch = malloc(c->scratch_n);
 	c->tally = tally_new();
 	c->top = top_new();
+	shapes_clear(&c->shapes);
 	check_pool_init(&c->pool);
 	penalties_init(&c->penalties, NULL, store, metrics);
 	return c->scratch && c->tally && c->top;
@@ -66,121 +67,13 @@ static bool is_check(struct str name)
 	return name.n >= 5 && memcmp(name.p, "check", 5) == 0 && (name.n == 5 || name.p[5] == '-');
 }
 
-static void load_value(struct view *v, unsigned slot, const struct value *value)
-{
-	switch (value->type) {
-	case VALUE_NULL:
-		view_set_null(v, slot);
-		return;
-	case VALUE_BOOL:
-		view_set_boolean(v, slot, value->number != 0);
-		return;
-	case VALUE_INT32:
-	case VALUE_INT64:
-		view_set_integer(v, slot, (int64_t)value->number);
-		return;
-	case VALUE_UINT32:
-	case VALUE_UINT64:
-		view_set_unsigned(v, slot, value->number);
-		return;
-	case VALUE_IPV4:
-	case VALUE_IPV6:
-		view_set_addr(v, slot, (const uint8_t *)value->bytes.p, value->bytes.n);
-		return;
-	case VALUE_STRING:
-		view_set_text(v, slot, value->bytes);
-		return;
-	case VALUE_BINARY:
-		view_set_binary(v, slot, value->bytes);
-		return;
-	}
-}
-
-static void skip_args(struct wire_reader *r, const struct message *m)
+static __attribute__((noinline)) void skip_args(struct wire_reader *r, const struct message *m)
 {
 	struct str name;
 	struct value value;
 	for (unsigned i = 0; i < m->args; i++)
 		if (!arg_next(r, &name, &value))
 			return;
-}
-
-/* What the name of an argument and its type look like in a frame, so that the next NOTIFY, which
- * as a rule has the same arguments in the same places, is read by comparing sixteen bytes. Only for
- * the types that HAProxy sends most; all else takes the long way, and is right there. */
-static void shape_learn(struct shape *sh, const uint8_t *at, size_t n, int slot)
-{
-	uint8_t mask[SHAPE_BYTES] = { 0 };
-
-	memset(sh, 0, sizeof *sh);
-	if (n > SHAPE_BYTES)
-		return;
-	memset(mask, 0xff, n);
-	memcpy(sh->bytes, at, n);
-	memcpy(sh->mask, mask, sizeof mask);
-	sh->n = (uint8_t)n;
-	sh->slot = (int8_t)slot;
-}
-
-static inline bool shape_holds(const struct shape *sh, const uint8_t *at, size_t left)
-{
-	uint64_t word[2];
-
-	if (left <= SHAPE_BYTES)
-		return false;
-	memcpy(word, at, sizeof word);
-	return sh->n && !(((word[0] ^ sh->bytes[0]) & sh->mask[0]) |
-				((word[1] ^ sh->bytes[1]) & sh->mask[1]));
-}
-
-/* The argument at r->p, if it looks as `sh` and its value is whole and short. */
-static inline bool load_known(struct wire_reader *r, const struct shape *sh, struct view *v)
-{
-	enum { SHORT_MAX = 239 }; /* of a varint of one byte */
-
-	if (!shape_holds(sh, r->p, wire_left(r)))
-		return false;
-	const uint8_t *p = r->p + sh->n;
-	size_t n = 4;
-	bool text = (p[-1] & 15) == VALUE_STRING;
-	if (text) {
-		n = *p++; /* there: more than SHAPE_BYTES were left */
-		if (n > SHORT_MAX)
-			return false;
-	}
-	if (n > (size_t)(r->end - p))
-		return false;
-	r->p = p + n;
-	if (sh->slot < 0)
-		return true;
-	if (text)
-		view_set_text(v, (unsigned)sh->slot, (struct str){ (const char *)p, n });
-	else
-		view_set_addr(v, (unsigned)sh->slot, p, n);
-	return true;
-}
-
-static void load_args(struct checker *c, struct wire_reader *r, const struct message *m,
-	const struct layout *layout)
-{
-	struct view *v = &c->view;
-	struct str name;
-	struct value value;
-
-	for (unsigned i = 0; i < m->args; i++) {
-		struct shape *sh = i < SHAPES_MAX ? &c->shape[i] : NULL;
-		const uint8_t *at = r->p;
-		if (sh && load_known(r, sh, v))
-			continue;
-		if (!arg_next(r, &name, &value))
-			return;
-		int slot = layout_find_arg(layout, name);
-		if (slot >= 0)
-			load_value(v, (unsigned)slot, &value);
-		if (sh && (value.type == VALUE_STRING || value.type == VALUE_IPV4) &&
-			name.n < SHAPE_BYTES - 1)
-			shape_learn(sh, at, 1 + name.n + 1, slot);
-	}
 }
 
 enum load_rc { LOAD_CHECK, LOAD_NOTHING, LOAD_MALFORMED };
@@ -197,7 +90,7 @@ static enum load_rc load_view(
 	bool found = false;
 
 	if (c->shaped_by != snap->generation) {
-		memset(c->shape, 0, sizeof c->shape);
+		shapes_clear(&c->shapes);
 		answer_forms_clear(&c->answers);
 		c->shaped_by = snap->generation;
 	}
@@ -209,7 +102,7 @@ static enum load_rc load_view(
 		}
 		found = true;
 		view_init(&c->view, layout, m.name, c->scratch, c->scratch_n);
-		load_args(c, &r, &m, layout);
+		args_load(&c->shapes, &r, m.args, &c->view);
 		view_finish(&c->view);
 	}
 	if (r.bad && !n->truncated)

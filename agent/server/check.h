@@ -5,6 +5,7 @@
 
 #include "config/snapshot.h"
 #include "server/answer.h"
+#include "server/args.h"
 #include "server/check_pool.h"
 #include "server/metrics.h"
 #include "server/penalties.h"
@@ -35,21 +36,12 @@ bool event_ring_has_room(struct event_ring *);
 bool event_ring_get(struct event_ring *, struct event *); /* false: empty */
 uint64_t event_ring_dropped(const struct event_ring *);   /* since the start; reader's side */
 
-/* What the i-th argument of a check looked like last time: its name and type, as bytes of the
- * frame. */
-enum { SHAPES_MAX = 16, SHAPE_BYTES = 16 };
-struct shape {
-	uint64_t bytes[2], mask[2];
-	uint8_t n; /* how many of the bytes count; 0: nothing is known */
-	int8_t slot;
-};
-
 /* What a worker brings to every check: no allocation after checker_init(). */
 struct checker {
 	struct view view;
 	struct plan plan;
 	struct tier_ask ask;
-	struct shape shape[SHAPES_MAX];
+	struct shapes shapes;
 	struct answer_forms answers;
 	uint64_t shaped_by; /* the generation that both are of */
 	char *scratch;      /* owned */

@@ -1,11 +1,9 @@
 #include "spop/value.h"
 
-enum { TYPE_BITS = 0x0f }; /* of the byte that begins a value */
-
 struct value value_get(struct wire_reader *r)
 {
 	uint8_t head = wire_get_u8(r);
-	struct value v = { .type = (enum value_type)(head & TYPE_BITS) };
+	struct value v = { .type = (enum value_type)(head & VALUE_TYPE_BITS) };
 
 	switch (v.type) {
 	case VALUE_NULL:

@@ -17,6 +17,8 @@ enum value_type {
 	VALUE_BINARY,
 };
 
+enum { VALUE_TYPE_BITS = 0x0f }; /* of the byte that begins a value; flags above */
+
 struct value {
 	enum value_type type;
 	uint64_t number;  /* of integers (two's complement for signed ones) and booleans */
@@ -55,7 +57,7 @@ static inline bool arg_next(struct wire_reader *r, struct str *name, struct valu
 		return arg_next_slow(r, name, v);
 	*name = (struct str){ (const char *)p + 1, n };
 	p += 1 + n;
-	v->type = (enum value_type)(*p++ & 15);
+	v->type = (enum value_type)(*p++ & VALUE_TYPE_BITS);
 	if (v->type == VALUE_STRING)
 		n = *p++;
 	else if (v->type == VALUE_IPV4)

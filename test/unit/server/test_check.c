@@ -358,11 +358,13 @@ static void test_every_cut(void **state)
 	struct guard guard = guard_new(sizeof bytes);
 
 	(void)state;
-	put_message(&w, "check", 4);
+	put_message(&w, "check", 6);
 	put_ipv4(&w, "ip", 0x0a000001);
 	put_text(&w, "abcdefghijklmn", "x"); /* its name and type fill a shape */
 	put_text(&w, "path", "/api/x");
 	put_ipv4(&w, "extra", 1);
+	put_ipv4(&w, "abcdefghijklmo", 1);
+	put_text(&w, "abcdefghijklmno", "x"); /* its name alone does */
 	size_t n = (size_t)(w.p - bytes);
 	for (unsigned round = 0; round < 2; round++) {
 		struct notify whole = notify_of(guard_copy(&guard, bytes, n), n);
