@@ -2,8 +2,10 @@
 #ifndef BASE_STR_H
 #define BASE_STR_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 struct str {
@@ -21,6 +23,29 @@ static inline struct str str_of(const char *z)
 static inline bool str_eq(struct str a, struct str b)
 {
 	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+/* Its first eight bytes, the first of them in the lowest bits; zeros where it is shorter. */
+enum { STR_HEAD_BYTES = 8 };
+
+static inline uint64_t str_head(struct str s)
+{
+	uint64_t all;
+	uint32_t low, high; /* may overlap: then both have the same there */
+
+	if (s.n >= sizeof all) {
+		memcpy(&all, s.p, sizeof all);
+		return le64toh(all);
+	}
+	if (s.n >= sizeof low) {
+		memcpy(&low, s.p, sizeof low);
+		memcpy(&high, s.p + s.n - sizeof high, sizeof high);
+		return (uint64_t)le32toh(high) << 8 * (s.n - sizeof high) | le32toh(low);
+	}
+	if (s.n == 0)
+		return 0;
+	return (uint64_t)(uint8_t)s.p[s.n - 1] << 8 * (s.n - 1) |
+	       (uint64_t)(uint8_t)s.p[s.n / 2] << 8 * (s.n / 2) | (uint8_t)s.p[0];
 }
 
 #endif

@@ -8,10 +8,17 @@
 
 /* A pattern is cut at its stars: "a*b*c" is the parts a, b, c. One part: equality. Else the first
  * is a prefix, the last a suffix, and those between follow each other, each as early as it can:
- * linear in the text, however many stars. */
+ * linear in the text, however many stars.
+ *
+ * Most texts that do not fit are told by their first eight bytes, and short patterns such as "GET"
+ * and "/api/" have no more to look at. */
 struct pattern {
-	char *bytes; /* owned: all parts, one after another, escapes resolved */
-	size_t *end; /* owned: where each part ends */
+	uint64_t head, mask; /* of the first part: str_head(), and which of its bits there are */
+	size_t first;        /* bytes of the first part */
+	size_t more_max;     /* that may follow it: none, or any number */
+	bool is_short;       /* head and length say it all */
+	char *bytes;         /* owned: all parts, one after another, escapes resolved */
+	size_t *end;         /* owned: where each part ends */
 	unsigned parts;
 };
 
@@ -85,6 +92,19 @@ static bool is_escape(struct str s, size_t i)
 	       (s.p[i + 1] == '*' || s.p[i + 1] == '\\' || (i == 0 && s.p[i + 1] == '!'));
 }
 
+static void seal_pattern(struct pattern *p)
+{
+	size_t in_head = p->end[0] < STR_HEAD_BYTES ? p->end[0] : STR_HEAD_BYTES;
+
+	p->first = p->end[0];
+	p->head = str_head((struct str){ p->bytes, p->first });
+	p->mask = in_head ? UINT64_MAX >> 8 * (STR_HEAD_BYTES - in_head) : 0;
+	p->more_max = p->parts == 1 ? 0 : SIZE_MAX;
+	/* Nothing after the first part, or only a star. */
+	p->is_short = p->first <= STR_HEAD_BYTES && p->parts <= 2 &&
+		      p->end[p->parts - 1] == p->first;
+}
+
 static bool compile(struct str s, bool lower, struct pattern *out)
 {
 	size_t n = 0, parts = 1;
@@ -108,6 +128,7 @@ static bool compile(struct str s, bool lower, struct pattern *out)
 		out->bytes[n++] = c;
 	}
 	out->end[out->parts++] = n;
+	seal_pattern(out);
 	return true;
 }
 
@@ -235,15 +256,18 @@ bool match_seal(struct match *m)
 	return true;
 }
 
-static bool pattern_holds(const struct pattern *p, struct str s)
+/* Of a pattern whose head fits, and whose first part is not longer than the text. Never in line, as
+ * ip_holds(): what is, would want registers saved for each match. */
+static __attribute__((noinline)) bool parts_hold(const struct pattern *p, struct str s)
 {
-	size_t first = p->end[0];
+	size_t first = p->first;
+	if (memcmp(s.p, p->bytes, first) != 0)
+		return false;
 	if (p->parts == 1)
-		return s.n == first && memcmp(s.p, p->bytes, first) == 0;
+		return true;
 	size_t last_begin = p->end[p->parts - 2];
 	size_t last = p->end[p->parts - 1] - last_begin;
-	if (first + last > s.n || memcmp(s.p, p->bytes, first) != 0 ||
-		memcmp(s.p + s.n - last, p->bytes + last_begin, last) != 0)
+	if (last > s.n - first || memcmp(s.p + s.n - last, p->bytes + last_begin, last) != 0)
 		return false;
 	const char *at = s.p + first, *end = s.p + s.n - last;
 	for (unsigned i = 1; i + 1 < p->parts; i++) {
@@ -256,15 +280,20 @@ static bool pattern_holds(const struct pattern *p, struct str s)
 	return true;
 }
 
-static bool one_holds(const struct pattern *p, unsigned n, struct str s)
+static inline bool one_holds(const struct pattern *p, unsigned n, struct str s)
 {
-	for (unsigned i = 0; i < n; i++)
-		if (pattern_holds(&p[i], s))
+	const uint64_t head = str_head(s);
+
+	for (const struct pattern *end = p + n; p < end; p++) {
+		if ((head & p->mask) != p->head || s.n < p->first || s.n - p->first > p->more_max)
+			continue;
+		if (p->is_short || parts_hold(p, s))
 			return true;
+	}
 	return false;
 }
 
-static bool ip_holds(const struct field *f, const struct view *v)
+static __attribute__((noinline)) bool ip_holds(const struct field *f, const struct view *v)
 {
 	bool wants = f->some_ip || f->any_ip;
 	if (!view_has(v, FIELD_IP))
@@ -281,7 +310,7 @@ static bool field_holds(const struct field *f, const struct view *v)
 	if (!view_has(v, f->slot))
 		return f->some_n == 0;
 	struct str s = v->text[f->slot];
-	if (one_holds(f->none, f->none_n, s))
+	if (f->none_n && one_holds(f->none, f->none_n, s))
 		return false;
 	return f->some_n == 0 || one_holds(f->some, f->some_n, s);
 }

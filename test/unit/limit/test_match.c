@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <cmocka.h>
 
 static struct layout layout;
@@ -146,12 +147,90 @@ static void test_all_fields_must_match(void **state)
 	match_free(m);
 }
 
+/* By the definition alone: a star is any run. */
+static bool fits(struct str p, struct str s)
+{
+	if (p.n == 0)
+		return s.n == 0;
+	struct str rest = { p.p + 1, p.n - 1 };
+	if (p.p[0] == '*') {
+		for (size_t skip = 0; skip <= s.n; skip++)
+			if (fits(rest, (struct str){ s.p + skip, s.n - skip }))
+				return true;
+		return false;
+	}
+	return s.n && s.p[0] == p.p[0] && fits(rest, (struct str){ s.p + 1, s.n - 1 });
+}
+
+static uint32_t seed;
+
+static uint32_t rnd(uint32_t below)
+{
+	seed = seed * 1664525u + 1013904223u;
+	return (seed >> 8) % below;
+}
+
+/* Of `n` bytes: mostly one letter, some others, a NUL among them. */
+static void put_random(char *out, size_t n)
+{
+	static const char rare[] = { 'b', '\0', '\xff', 'b' };
+	for (size_t i = 0; i < n; i++)
+		out[i] = rnd(8) ? 'a' : rare[rnd(4)];
+}
+
+/* Short patterns and long ones, with stars and without, and texts that nearly fit. */
+static void test_as_defined(void **state)
+{
+	enum { LONGEST = 24 };
+	unsigned held = 0;
+
+	(void)state;
+	seed = 7;
+	for (unsigned i = 0; i < 200000; i++) {
+		char pattern[2][LONGEST], why[256];
+		struct match *m = match_new();
+		struct str p[2];
+		size_t n = 1 + rnd(LONGEST);
+		/* not a byte more: whoever reads beyond it is seen */
+		char *text = malloc(n);
+		assert_non_null(text);
+		put_random(text, n);
+		for (unsigned k = 0; k < 2; k++) {
+			p[k] = (struct str){ pattern[k], 1 + rnd(LONGEST) };
+			put_random(pattern[k], p[k].n);
+			if (rnd(4)) { /* the text, and a little more or less */
+				size_t same = p[k].n < n ? p[k].n : n;
+				memcpy(pattern[k], text, same);
+				if (rnd(2))
+					p[k].n = same;
+			}
+			for (unsigned stars = rnd(4); stars; stars--)
+				pattern[k][rnd((uint32_t)p[k].n)] = '*';
+			assert_true(match_add(m, FIELD_USER, p[k], why, sizeof why));
+		}
+		assert_true(match_seal(m));
+		struct view v;
+		view_init(&v, &layout, STR("check"), scratch, sizeof scratch);
+		view_set_text(&v, FIELD_USER, (struct str){ text, n });
+		bool wanted = fits(p[0], (struct str){ text, n }) ||
+			      fits(p[1], (struct str){ text, n });
+		if (match_holds(m, &v) != wanted)
+			fail_msg("pattern %u: \"%.*s\" or \"%.*s\": \"%.*s\"", i, (int)p[0].n,
+				p[0].p, (int)p[1].n, p[1].p, (int)n, text);
+		held += wanted;
+		match_free(m);
+		free(text);
+	}
+	assert_true(held > 50000 && held < 150000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_all_fields_must_match),
+		cmocka_unit_test(test_as_defined),
 	};
 	layout_init(&layout);
 	layout.text_wanted = ~0ull;
