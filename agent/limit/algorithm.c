@@ -96,16 +96,21 @@ static uint32_t at_most(uint32_t count, int64_t units)
 	return count > units ? (uint32_t)units : count;
 }
 
-static struct bucket read_window(const struct quota *q, const struct bucket *b, usec_t utc)
+static inline bool is_in_window(const struct quota *q, const struct bucket *b, usec_t utc)
+{
+	return q->window.kind != WINDOW_MONTH &&
+	       (uint64_t)utc - (uint64_t)b->at < (uint64_t)q->window.length;
+}
+
+static __attribute__((noinline)) struct bucket read_other_window(
+	const struct quota *q, const struct bucket *b, usec_t utc)
 {
 	struct bucket now = { .at = b->at, .current = b->current, .previous = b->previous };
-	usec_t start, end;
+	usec_t start = b->at, end;
 
 	if (b->at > utc && b->at - utc <= BUCKET_AHEAD_MAX)
 		utc = b->at;
-	if (q->window.kind != WINDOW_MONTH && utc >= b->at && utc - b->at < q->window.length)
-		start = b->at; /* most of the time: still the same, and no division */
-	else
+	if (!is_in_window(q, b, utc))
 		window_bounds(&q->window, utc, &start, &end);
 	if (b->at < start) {
 		bool adjoins = b->at + q->window.length == start;
@@ -115,6 +120,16 @@ static struct bucket read_window(const struct quota *q, const struct bucket *b, 
 	/* A window of the future is one whose clock was set back: re-anchored, what was consumed is
 	 * kept. */
 	now.at = start;
+	return now;
+}
+
+/* Most of the time it is still the same, and no division. */
+static inline struct bucket read_window(const struct quota *q, const struct bucket *b, usec_t utc)
+{
+	struct bucket now = *b;
+
+	if (!is_in_window(q, b, utc))
+		now = read_other_window(q, b, utc);
 	now.current = at_most(now.current, q->units);
 	now.previous = at_most(now.previous, q->units);
 	return now;
@@ -133,21 +148,21 @@ static usec_t elapsed_in(const struct bucket *b, struct now now)
 	return elapsed < 0 ? 0 : elapsed;
 }
 
+/* What the window before still weighs in this one. */
+static inline double weight_of_previous(
+	const struct quota *q, const struct bucket *b, struct now now)
+{
+	if (q->algorithm != ALGORITHM_SLIDING_WINDOW || b->previous == 0)
+		return 0;
+	return (double)b->previous * (double)(q->window.length - elapsed_in(b, now)) /
+	       (double)q->window.length;
+}
+
 double bucket_used(const struct quota *q, const struct bucket *b, struct now now)
 {
-	switch (q->algorithm) {
-	case ALGORITHM_TOKEN_BUCKET:
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
 		return b->used;
-	case ALGORITHM_FIXED_WINDOW:
-		return b->current;
-	case ALGORITHM_SLIDING_WINDOW:
-		if (b->previous == 0)
-			return b->current;
-		return (double)b->current +
-		       (double)b->previous * (double)(q->window.length - elapsed_in(b, now)) /
-			       (double)q->window.length;
-	}
-	return 0;
+	return (double)b->current + weight_of_previous(q, b, now);
 }
 
 double bucket_left(const struct quota *q, const struct bucket *b, struct now now)
@@ -247,18 +262,30 @@ static inline bool take_tokens(const struct quota *q, const struct bucket *store
 	return true;
 }
 
+static inline bool take_window(const struct quota *q, const struct bucket *stored, int64_t cost,
+	struct now now, struct bucket *state, double *left)
+{
+	const double capacity = (double)q->capacity;
+	struct bucket b = read_window(q, stored, now.utc + now.held);
+	double weight = weight_of_previous(q, &b, now);
+	int64_t asked = cost ? cost : 1;
+
+	if (asked > q->capacity ||
+		!((double)b.current + weight + (double)asked <= capacity + UNIT_SLACK))
+		return false;
+	b.current += (uint32_t)cost;
+	*state = b;
+	double used = (double)b.current + weight;
+	*left = capacity - used > 0 ? capacity - used : 0;
+	return true;
+}
+
 bool bucket_take(const struct quota *q, const struct bucket *stored, int64_t cost, struct now now,
 	struct bucket *state, double *left)
 {
 	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
 		return take_tokens(q, stored, cost, now.steady, state, left);
-	*state = read_window(q, stored, now.utc + now.held);
-	if (!bucket_admits(q, state, cost ? cost : 1, now))
-		return false;
-	if (cost)
-		bucket_charge(q, state, cost);
-	*left = bucket_left(q, state, now);
-	return true;
+	return take_window(q, stored, cost, now, state, left);
 }
 
 /* `units` of something of which `per` microseconds make one, rounded up to whole ones. By casts:
@@ -326,6 +353,14 @@ usec_t bucket_retry_after(
 	return 0;
 }
 
+/* When both counters have gone. */
+static inline usec_t sliding_full_at(const struct quota *q, const struct bucket *b, usec_t utc)
+{
+	if (b->current)
+		return b->at + 2 * q->window.length;
+	return b->previous ? b->at + q->window.length : utc;
+}
+
 usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct now now)
 {
 	usec_t at = now.utc;
@@ -336,10 +371,7 @@ usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct 
 			return 0;
 		return wait_for(b->used, (double)q->window.length / (double)q->units);
 	case ALGORITHM_SLIDING_WINDOW:
-		if (b->current)
-			at = b->at + 2 * q->window.length;
-		else if (b->previous)
-			at = b->at + q->window.length;
+		at = sliding_full_at(q, b, now.utc);
 		break;
 	case ALGORITHM_FIXED_WINDOW:
 		at = bucket_window_end(q, b);
@@ -350,7 +382,13 @@ usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct 
 
 usec_t bucket_full_after(const struct quota *q, const struct bucket *b, struct now now)
 {
-	if (q->algorithm == ALGORITHM_FIXED_WINDOW && b->current == 0)
-		return 0;
-	return bucket_reset_after(q, b, now);
+	usec_t at = now.utc;
+
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
+		return bucket_reset_after(q, b, now);
+	if (q->algorithm == ALGORITHM_SLIDING_WINDOW)
+		at = sliding_full_at(q, b, now.utc);
+	else if (b->current)
+		at = bucket_window_end(q, b);
+	return at > now.utc ? at - now.utc : 0;
 }
