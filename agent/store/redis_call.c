@@ -8,7 +8,7 @@
 static_assert(REDIS_CALL_TAKES <= 256, "their places are bytes");
 static_assert((int)REDIS_CALL_TAKES >= (int)PLAN_MAX, "one plan always fits");
 
-enum { FIRST_OF_RULE = 1, LAST_OF_REQUEST = 2, ASKS = 4, REFUND = 8, DENIED = 16 };
+enum { FIRST_OF_RULE = 1, LAST_OF_REQUEST = 2, ASKS = 4, REFUND = 8, DENIED = 16, COSTS = 32 };
 
 /* ---- bytes: little-endian, on any machine ---- */
 
@@ -171,12 +171,15 @@ static void put_key(char *out, const struct key *k)
 }
 
 /* Where a key is; a new one in keys[] wants its tag and its characters. */
-static unsigned key_place(struct redis_args *a, const struct key *k, bool *is_new)
+static unsigned key_place(struct redis_call *c, struct redis_args *a, const struct key *k,
+	unsigned algorithm, bool *is_new)
 {
 	for (unsigned at = (unsigned)k->a;; at++) {
 		uint16_t *place = &a->key_at[at % (2 * REDIS_CALL_TAKES)];
 		*is_new = *place == 0;
 		if (*is_new) {
+			c->algorithm[a->key_n] = (uint8_t)algorithm;
+			a->sums[a->key_n * REDIS_SUM_BYTES + 1] = 0;
 			a->key[a->key_n++] = *k;
 			*place = (uint16_t)a->key_n;
 		}
@@ -215,16 +218,33 @@ size_t redis_call_key(const char *prefix, const struct take *t, char out[REDIS_K
 	return n + REDIS_KEY_MAX - REDIS_PREFIX_MAX;
 }
 
-/* "<BBBI4". A cost that is more than any capacity needs no more than to stay so. */
+/* "<BB" for each key, as far as that says it all. */
+static void add_to_sum(struct redis_args *a, unsigned key, unsigned limit, int64_t cost)
+{
+	uint8_t *sum = a->sums + (size_t)key * REDIS_SUM_BYTES;
+
+	if (sum[1] == 0)
+		sum[0] = (uint8_t)limit;
+	if (cost != 1 || sum[0] != limit || sum[1] == UINT8_MAX)
+		a->one_by_one = true;
+	else
+		sum[1]++;
+}
+
+/* "<BBB", or "<BBBI4". A cost that is more than any capacity needs no more than to stay so. */
 static void put_take(
 	struct redis_args *a, unsigned key, unsigned limit, unsigned flags, int64_t cost)
 {
-	uint8_t *p = a->takes + (size_t)a->take_n++ * REDIS_TAKE_BYTES;
+	uint8_t *p = a->takes + a->take_bytes;
 
+	a->take_n++;
 	*p++ = (uint8_t)key;
 	*p++ = (uint8_t)limit;
-	*p++ = (uint8_t)flags;
-	(void)put_u32(p, cost > UINT32_MAX ? UINT32_MAX : (uint32_t)cost);
+	*p++ = (uint8_t)(cost == 1 ? flags : flags | COSTS);
+	if (cost != 1)
+		p = put_u32(p, cost > UINT32_MAX ? UINT32_MAX : (uint32_t)cost);
+	a->take_bytes = (unsigned)(p - a->takes);
+	add_to_sum(a, key, limit, cost);
 }
 
 static uint8_t *put_more(struct redis_args *a)
@@ -244,19 +264,21 @@ static unsigned flags_of(const struct plan *plan, unsigned i)
 	return flags;
 }
 
-static void put_plan(
-	struct redis_args *a, const struct plan *plan, const char *prefix, size_t prefix_n)
+static void put_plan(struct redis_call *c, struct redis_args *a, const struct plan *plan,
+	const char *prefix, size_t prefix_n)
 {
 	char tag[REDIS_TAG_BYTES];
 	bool is_new;
 
 	for (unsigned i = 0; i < plan->n; i++) {
 		const struct take *t = &plan->take[i];
-		unsigned key = key_place(a, &t->key, &is_new);
+		unsigned key = key_place(
+			c, a, &t->key, (unsigned)t->limit->quota.algorithm, &is_new);
 		if (is_new) {
 			redis_tag(&t->key, &t->limit->salt, tag);
 			put_key_name(a, key, prefix, prefix_n, tag);
 		}
+		c->key_of[a->take_n] = (uint8_t)key;
 		put_take(a, key, limit_place(a, t->limit), flags_of(plan, i), t->cost);
 	}
 }
@@ -294,14 +316,14 @@ uint16_t redis_after_slot(const struct redis_after *a)
 	return a->slot;
 }
 
-static void put_after(
-	struct redis_args *a, const struct redis_after *after, const char *prefix, size_t prefix_n)
+static void put_after(struct redis_call *c, struct redis_args *a, const struct redis_after *after,
+	const char *prefix, size_t prefix_n)
 {
 	bool is_new;
 
 	for (unsigned i = 0; i < after->n; i++) {
 		const struct after_take *t = &after->take[i];
-		unsigned key = key_place(a, &t->key, &is_new), limit = a->limit_n++;
+		unsigned key = key_place(c, a, &t->key, t->limit[0], &is_new), limit = a->limit_n++;
 		if (is_new)
 			put_key_name(a, key, prefix, prefix_n, t->tag);
 		a->limit[limit] = NULL;
@@ -315,12 +337,13 @@ static void put_after(
 /* ---- blocks that are asked for ---- */
 
 /* Its limit is not to be found by others: its policy may go. */
-static void put_ask(
-	struct redis_args *args, const struct ledger_ask *a, const char *prefix, size_t prefix_n)
+static void put_ask(struct redis_call *c, struct redis_args *args, const struct ledger_ask *a,
+	const char *prefix, size_t prefix_n)
 {
 	char tag[REDIS_TAG_BYTES];
 	bool is_new;
-	unsigned key = key_place(args, &a->key, &is_new), limit = args->limit_n++;
+	unsigned key = key_place(c, args, &a->key, (unsigned)a->quota.algorithm, &is_new),
+		 limit = args->limit_n++;
 
 	if (is_new) {
 		redis_tag(&a->key, &a->salt, tag);
@@ -343,21 +366,23 @@ static void put_all(struct redis_call *c, struct redis_args *a, const char *pref
 	size_t prefix_n = strlen(prefix);
 
 	assert(prefix_n <= REDIS_PREFIX_MAX);
-	a->key_n = a->limit_n = a->take_n = a->more_n = 0;
+	a->key_n = a->limit_n = a->take_n = a->take_bytes = a->more_n = 0;
+	a->one_by_one = c->after || c->ask_n;
 	a->key_bytes = (uint8_t)(prefix_n + REDIS_KEY_MAX - REDIS_PREFIX_MAX);
 	memset(a->key_at, 0, sizeof a->key_at);
 	memset(a->limit_at, 0, sizeof a->limit_at);
 	for (unsigned i = 0; i < c->plan_n; i++) {
 		if (c->plan[i])
-			put_plan(a, c->plan[i], prefix, prefix_n);
+			put_plan(c, a, c->plan[i], prefix, prefix_n);
 		else
 			c->plan_takes[i] = 0;
 	}
 	for (const struct redis_after *after = c->after; after; after = after->next)
-		put_after(a, after, prefix, prefix_n);
+		put_after(c, a, after, prefix, prefix_n);
 	for (unsigned i = 0; i < c->ask_n; i++)
-		put_ask(a, &c->ask[i].asked, prefix, prefix_n);
+		put_ask(c, a, &c->ask[i].asked, prefix, prefix_n);
 	c->take_n = a->take_n;
+	c->key_n = a->key_n;
 }
 
 void redis_call_args(struct redis_call *c, struct redis_args *a, const char *prefix,
@@ -377,7 +402,8 @@ void redis_call_args(struct redis_call *c, struct redis_args *a, const char *pre
 	for (unsigned i = 0; i < a->key_n; i++)
 		ARG(a->keys[i], a->key_bytes);
 	ARG(a->limits, (size_t)a->limit_n * REDIS_LIMIT_BYTES);
-	ARG(a->takes, (size_t)a->take_n * REDIS_TAKE_BYTES);
+	ARG(a->takes, a->take_bytes);
+	ARG(a->sums, a->one_by_one ? 0 : (size_t)a->key_n * REDIS_SUM_BYTES);
 	ARG(a->now, strlen(a->now));
 	if (a->more_n)
 		ARG(a->more, (size_t)a->more_n * REDIS_MORE_BYTES);
@@ -386,95 +412,94 @@ void redis_call_args(struct redis_call *c, struct redis_args *a, const char *pre
 
 /* ---- the reply ---- */
 
-/* A bucket as the script sends it: one that it would not take for a bucket is none of its. */
-static bool get_bucket(const uint8_t *p, enum algorithm algorithm, struct bucket *b)
+/* A bucket and what is out, as the script sends them: what it would not take for a bucket is none
+ * of its. */
+static bool get_leased(const uint8_t *p, unsigned algorithm, struct leased *l)
 {
-	uint64_t level = get_u64(p);
+	uint64_t level = get_u64(p), out = get_u64(p + REDIS_BUCKET_BYTES);
 
-	*b = (struct bucket){ .at = (usec_t)get_u64(p + 8) };
-	if (b->at < -REDIS_INSTANT_MAX || b->at > REDIS_INSTANT_MAX)
+	*l = (struct leased){ .bucket.at = (usec_t)get_u64(p + 8) };
+	if (l->bucket.at < -REDIS_INSTANT_MAX || l->bucket.at > REDIS_INSTANT_MAX)
 		return false;
 	if (algorithm != ALGORITHM_TOKEN_BUCKET) {
-		b->current = (uint32_t)level;
-		b->previous = (uint32_t)(level >> 32);
-		return true;
+		l->bucket.current = (uint32_t)level;
+		l->bucket.previous = (uint32_t)(level >> 32);
+		return out == 0;
 	}
-	memcpy(&b->used, &level, sizeof level);
-	return b->used >= 0 && b->used <= (double)REDIS_INSTANT_MAX; /* and not NaN */
+	l->fresh = (uint32_t)out;
+	l->stale = (uint32_t)(out >> 32);
+	memcpy(&l->bucket.used, &level, sizeof level);
+	return l->bucket.used >= 0 && l->bucket.used <= (double)REDIS_INSTANT_MAX; /* and not NaN */
 }
 
-static bool never_seen(const uint8_t *p)
+static bool never_seen(const struct bucket *b)
 {
-	return (get_u64(p) | get_u64(p + 8)) == 0;
+	static const struct bucket zero;
+	return memcmp(b, &zero, sizeof zero) == 0;
 }
 
-static bool reply_holds(const struct redis_call *c, const uint8_t *p)
+/* What lies at the keys, and what lay there before each ask. */
+static bool get_reply(const struct redis_call *c, const uint8_t *p, usec_t *now,
+	struct leased key[], struct leased asked[])
 {
-	struct bucket b;
-	usec_t now = (usec_t)get_u64(p);
-
-	if (now < -REDIS_INSTANT_MAX || now > REDIS_INSTANT_MAX)
+	*now = (usec_t)get_u64(p);
+	if (*now < -REDIS_INSTANT_MAX || *now > REDIS_INSTANT_MAX)
 		return false;
 	p += 8;
-	for (unsigned i = 0; i < c->plan_n; i++) {
-		for (unsigned k = 0; c->plan[i] && k < c->plan_takes[i]; k++)
-			if (!get_bucket(p + (size_t)k * REDIS_BUCKET_BYTES,
-				    c->plan[i]->take[k].limit->quota.algorithm, &b))
-				return false;
-		p += (size_t)c->plan_takes[i] * REDIS_BUCKET_BYTES;
-	}
-	p += (size_t)c->after_takes * REDIS_BUCKET_BYTES; /* nobody wants to know */
-	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_BUCKET_BYTES + REDIS_OUT_BYTES)
-		if (!get_bucket(p, c->ask[i].asked.quota.algorithm, &b))
+	for (unsigned i = 0; i < c->key_n; i++, p += REDIS_LEASED_BYTES)
+		if (!get_leased(p, c->algorithm[i], &key[i]))
+			return false;
+	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_LEASED_BYTES)
+		if (!get_leased(p, (unsigned)c->ask[i].asked.quota.algorithm, &asked[i]))
 			return false;
 	return true;
 }
 
-/* `p`: the buckets of its takes. */
-static void charge(struct plan *plan, const uint8_t *p, struct now now)
+/* `key_of`: of its takes. What it is charged is what the next one finds. */
+static void charge(struct plan *plan, const uint8_t *key_of, struct leased key[], struct now now)
 {
-	struct bucket bucket[PLAN_MAX];
 	const struct bucket *stored[PLAN_MAX];
+	struct leased read[PLAN_MAX];
 
-	for (unsigned i = 0; i < plan->n; i++, p += REDIS_BUCKET_BYTES) {
-		(void)get_bucket(p, plan->take[i].limit->quota.algorithm, &bucket[i]);
-		stored[i] = never_seen(p) ? NULL : &bucket[i];
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct leased *l = &key[key_of[i]];
+		if (l->fresh | l->stale) {
+			read[i] = lease_read(&plan->take[i].limit->quota, l, now);
+			l = &read[i];
+		}
+		stored[i] = never_seen(&l->bucket) ? NULL : &l->bucket;
 	}
 	plan->now = now;
 	plan_charge(plan, stored, now);
-}
-
-/* `p`: the bucket, and what is out. */
-static void apply(struct redis_ask *a, const uint8_t *p, struct now now)
-{
-	const struct quota *q = &a->asked.quota;
-	struct leased stored;
-
-	(void)get_bucket(p, q->algorithm, &stored.bucket);
-	uint64_t out = get_u64(p + REDIS_BUCKET_BYTES);
-	stored.fresh = (uint32_t)out;
-	stored.stale = (uint32_t)(out >> 32);
-	a->granted = lease_apply(q, &stored, &a->asked.ask, now, &a->state);
+	for (unsigned i = 0; i < plan->n; i++) {
+		struct leased *l = &key[key_of[i]];
+		if (!plan->take[i].verdict.charged)
+			continue;
+		if (l->fresh | l->stale)
+			*l = read[i];
+		l->bucket = plan->take[i].verdict.state;
+	}
 }
 
 bool redis_call_read(struct redis_call *c, const void *reply, size_t n)
 {
-	const uint8_t *p = reply;
+	struct leased key[REDIS_CALL_TAKES], asked[REDIS_CALL_ASKS];
+	const uint8_t *key_of = c->key_of;
+	usec_t at;
 
-	if (n != 8 + (size_t)c->take_n * REDIS_BUCKET_BYTES + (size_t)c->ask_n * REDIS_OUT_BYTES ||
-		!reply_holds(c, p))
+	if (n != 8 + ((size_t)c->key_n + c->ask_n) * REDIS_LEASED_BYTES ||
+		!get_reply(c, reply, &at, key, asked))
 		return false;
-	usec_t at = (usec_t)get_u64(p);
 	struct now now = { .steady = at, .utc = at };
 	c->now = now;
-	p += 8;
 	for (unsigned i = 0; i < c->plan_n; i++) {
 		if (c->plan[i])
-			charge(c->plan[i], p, now);
-		p += (size_t)c->plan_takes[i] * REDIS_BUCKET_BYTES;
+			charge(c->plan[i], key_of, key, now);
+		key_of += c->plan_takes[i];
 	}
-	p += (size_t)c->after_takes * REDIS_BUCKET_BYTES;
-	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_BUCKET_BYTES + REDIS_OUT_BYTES)
-		apply(&c->ask[i], p, now);
+	for (unsigned i = 0; i < c->ask_n; i++) {
+		struct redis_ask *a = &c->ask[i];
+		a->granted = lease_apply(&a->asked.quota, &asked[i], &a->asked.ask, now, &a->state);
+	}
 	return true;
 }

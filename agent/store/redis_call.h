@@ -1,8 +1,8 @@
 /* One call of redis_script.lua: the arguments for up to REDIS_CALL_PLANS requests, and what its
  * reply means. Pure: no sockets, no clocks; strings and bytes in, strings and bytes out.
  *
- * Redis answers with its clock and with every bucket as it was before the request that takes from
- * it. plan_charge() then finds here what the script found there, bit for bit: it does the same
+ * Redis answers with its clock and with every bucket as it was before the call. plan_charge() then
+ * finds here what the script found there, request by request and bit for bit: it does the same
  * operations in the same order.
  *
  * A key in Redis is PREFIX "1:{TAG}" and take.key in base64url (22 characters); TAG says in which
@@ -23,19 +23,20 @@ enum {
 	REDIS_CALL_TAKES = 256, /* of all its plans: what Redis does without a pause; one plan
 				 * always fits (PLAN_MAX) */
 	REDIS_CALL_ASKS = 64,   /* for blocks; they count as takes, too */
-	REDIS_CALL_ARGS = REDIS_CALL_TAKES + 7,
+	REDIS_CALL_ARGS = REDIS_CALL_TAKES + 8,
 	REDIS_PREFIX_MAX = 63,
 	REDIS_KEY_MAX = REDIS_PREFIX_MAX + 2 + REDIS_TAG_BYTES + 2 + 22,
 
 	REDIS_BUCKET_BYTES = 16,
 	REDIS_OUT_BYTES = 8,
 	REDIS_LEASED_BYTES = REDIS_BUCKET_BYTES + REDIS_OUT_BYTES,
-	REDIS_REPLY_MAX = 8 + REDIS_CALL_TAKES * REDIS_BUCKET_BYTES +
-			  REDIS_CALL_ASKS * REDIS_OUT_BYTES,
+	REDIS_REPLY_MAX = 8 + 2 * REDIS_CALL_TAKES * REDIS_LEASED_BYTES,
 
 	/* What one limit and one take are in the arguments. */
 	REDIS_LIMIT_BYTES = 36,
-	REDIS_TAKE_BYTES = 7,
+	REDIS_TAKE_BYTES = 3,
+	REDIS_COST_BYTES = 4, /* of a take that costs anything but 1 */
+	REDIS_SUM_BYTES = 2,
 	REDIS_MORE_BYTES = 16, /* of a take that asks for a block, or is to be refunded */
 };
 
@@ -57,7 +58,8 @@ uint16_t redis_after_slot(const struct redis_after *);
 struct redis_call {
 	/* In order; a later one sees what an earlier one was charged. NULL, once in the call: its
 	 * asker has gone. It is left out of what is sent then; once sent, Redis charges it all the
-	 * same, and redis_call_read() leaves it out. */
+	 * same, so all go or none: redis_call_read() finds no verdicts for those then, and would
+	 * for others without what these were charged. */
 	struct plan *plan[REDIS_CALL_PLANS];
 	unsigned plan_n;
 	unsigned take_n;                        /* of all plans, of what comes after, and asks */
@@ -72,6 +74,10 @@ struct redis_call {
 	unsigned ask_n;
 	struct now now; /* Redis' clock, by redis_call_read() */
 	uint8_t plan_takes[REDIS_CALL_PLANS];
+	/* As it was sent: how many keys, the algorithm of each, and which of them a take of a plan
+	 * has. */
+	unsigned key_n;
+	uint8_t algorithm[REDIS_CALL_TAKES], key_of[REDIS_CALL_TAKES];
 };
 
 /* Empties it, and frees what comes after. */
@@ -95,12 +101,17 @@ struct redis_args {
 	const char *argv[REDIS_CALL_ARGS];
 	size_t bytes[REDIS_CALL_ARGS];
 
-	unsigned key_n, limit_n, take_n, more_n;     /* different keys; different limits */
+	unsigned key_n, limit_n, take_n, more_n; /* different keys; different limits */
+	unsigned take_bytes;
 	const struct limit *limit[REDIS_CALL_TAKES]; /* NULL: not to be found */
 	struct key key[REDIS_CALL_TAKES];
 	uint16_t limit_at[2 * REDIS_CALL_TAKES], key_at[2 * REDIS_CALL_TAKES]; /* hash tables */
 	uint8_t limits[REDIS_CALL_TAKES * REDIS_LIMIT_BYTES];
-	uint8_t takes[REDIS_CALL_TAKES * REDIS_TAKE_BYTES];
+	uint8_t takes[REDIS_CALL_TAKES * (REDIS_TAKE_BYTES + REDIS_COST_BYTES)];
+	/* For each key the limit that reads it and the takes that cost 1; `one_by_one`: that does
+	 * not say all. */
+	uint8_t sums[REDIS_CALL_TAKES * REDIS_SUM_BYTES];
+	bool one_by_one;
 	uint8_t more[REDIS_CALL_TAKES * REDIS_MORE_BYTES];
 	char keys[REDIS_CALL_TAKES][REDIS_KEY_MAX];
 	uint8_t key_bytes;
@@ -119,8 +130,7 @@ size_t redis_call_key(const char *prefix, const struct take *, char out[REDIS_KE
 
 /* Reads the reply's one bulk string to what was sent last: plan_charge() for each plan, whose
  * plan->now is Redis' then, and lease_apply() for each ask. false: not what the script answers to
- * this call; nothing has changed.
- */
+ * this call; nothing has changed. */
 bool redis_call_read(struct redis_call *, const void *reply, size_t n);
 
 #endif

@@ -7,15 +7,19 @@
 -- ARGV[1]  the limits, each once: '<BBBBI4I4ddd' algorithm, kind of window, enforces, count_denied,
 --          units, capacity, the window's length, microseconds for one unit, and from empty to full,
 --          by the slowest of the tiers that share the counter
--- ARGV[2]  the takes: '<BBBI4' key and limit (from 0), 1: first of its rule + 2: last of its
---          request, cost
--- ARGV[3]  empty; tests: the instant to go by
--- ARGV[4]  16 bytes for each take with one of these flags, in their order, and only where there are any:
+-- ARGV[2]  the takes: '<BBB' key and limit (from 0), 1: first of its rule + 2: last of its request
+--          (+ 32: followed by '<I4' its cost, which is 1 else)
+-- ARGV[3]  the same in sum: '<BB' the limit that reads it and how many takes, for each key. Empty unless
+--          all of them cost 1 and each key has one limit. If the last of a key's takes is admitted then
+--          all are, and nobody is denied: the requests need not be looked at one by one.
+-- ARGV[4]  empty; tests: the instant to go by
+-- ARGV[5]  16 bytes for each take with one of these flags, in their order, and only where there are any:
 --          + 4: no request, but asks for a block of as many units as its cost (limit/lease.h):
 --          '<I4I4i8' done, back, mark; + 8: its cost is to be refunded: '<i8' `at` as the charge
 --          left it. (+ 16: its request was denied elsewhere: limit/split.h.)
--- returns  '<i8' now, and for each take the 16 bytes of its bucket as it was before its request: all
---          zero for one never seen; for one that asks for a block followed by the 8 of what is out
+-- returns  '<i8' now; for each key 24 bytes: its bucket as it was before this call, and what is out;
+--          for each take that asks for a block the same, as it was before that take. All zero for one
+--          never seen.
 --
 -- A bucket: '<di8' used, at (token bucket) or '<I4I4i8' current, previous, at; of a token bucket, while
 -- blocks are out, followed by '<I4I4' units out of this turn, and of the one before. What is none
@@ -24,20 +28,19 @@
 
 local TOKEN_BUCKET, SLIDING_WINDOW = 0, 1
 local WINDOW_WEEK, WINDOW_MONTH = 1, 2
--- Places in a limit and in a take: arrays are made and read faster than tables with names.
+-- Places in a limit and in a reading: arrays are made and read faster than tables with names.
 local ALGORITHM, WINDOW, ENFORCES, COUNT_DENIED, UNITS, CAPACITY = 1, 2, 3, 4, 5, 6
-local LENGTH, SLOWEST_INTERVAL, SLOWEST_REFILL = 7, 8, 9
-local LIMIT, KEY, COST, USED, PREVIOUS, AT, CHARGED, ADMITS, RULE = 1, 2, 3, 4, 5, 6, 7, 8, 9
-local OUT = 10
+local LENGTH, SLOWEST_INTERVAL, SLOWEST_REFILL, ROOM = 7, 8, 9, 10
+local LIMIT, KEY, USED, PREVIOUS, AT, REST, ANEW, FRESH, STALE = 1, 2, 3, 4, 5, 6, 7, 8, 9
 local UNIT_SLACK = 5e-7
 local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
 local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
-local ASKS, REFUND, DENIED = 4, 8, 16 -- flags
+local LAST, ASKS, REFUND, DENIED, COSTS = 2, 4, 8, 16, 32 -- flags
 local LEASE_LIFE, LEASE_LEAST, LEASE_PART, LEASE_OUT = 2000000, 2, 4, 2
-local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NONE_OUT = '\0\0\0\0\0\0\0\0'
+local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' .. NONE_OUT
 
 local call, unpack_bytes, pack_bytes = redis.call, struct.unpack, struct.pack
 local floor, ceil, byte = math.floor, math.ceil, string.byte
@@ -73,36 +76,41 @@ end
 local keys, bytes = KEYS, ARGV[1]
 local limits = {}
 for i = 1, #bytes / 36 do
-	limits[i] = { unpack_bytes('<BBBBI4I4ddd', bytes, 36 * i - 35) }
+	local limit = { unpack_bytes('<BBBBI4I4ddd', bytes, 36 * i - 35) }
+	limit[ROOM] = limit[CAPACITY] + UNIT_SLACK
+	limits[i] = limit
 end
 
-local now = tonumber(ARGV[3])
+local now = tonumber(ARGV[4])
 if not now then
 	local time = call('TIME')
 	now = time[1] * 1000000 + time[2]
 end
 
--- By place in KEYS: the bucket's bytes, as they are at this point of the call.
-local buckets = #keys > 0 and call('MGET', unpack(keys)) or {}
+-- By place in KEYS: what lies there, from the first reading on as the reply has it; the bucket as it
+-- is at this point of the call, once it was charged; and the last reading: it holds for as long as the
+-- same limit reads, since `now` stands still. (Where blocks are out, a refund has it read again.)
+local values = #keys > 0 and call('MGET', unpack(keys)) or {}
+local kept, readings = {}, {}
 
-local more = 0 -- of ARGV[4], how many were read
-local changed = {} -- by place in KEYS: the take that was charged last
-
--- What few calls need is made in those alone: to make a function takes longer than a take does.
+-- What few calls need is made in those alone: to make a function takes longer than a take does, by
+-- far if it knows many locals. So the rest is one loop.
 local lease_read, lease_apply, refund
+local reply = { pack_bytes('<i8', now) }
+local more = 0 -- of ARGV[5], how many were read
 
-if ARGV[4] then
+if ARGV[5] then
 	-- The rest of lease_apply(): hears of a block that is done, and grants the next.
-	function lease_apply(t)
-		local limit, key, want, used, at = t[LIMIT], t[KEY], t[COST], t[USED], t[AT]
-		local done, back, mark = unpack_bytes('<I4I4i8', ARGV[4], 16 * more + 1)
-		local fresh, stale, heard = 0, 0, false
+	function lease_apply(r, want)
+		local limit, used, at, fresh, stale = r[LIMIT], r[USED], r[AT], r[FRESH], r[STALE]
+		local done, back, mark = unpack_bytes('<I4I4i8', ARGV[5], 16 * more + 1)
+		local tokens, heard = limit[ALGORITHM] == TOKEN_BUCKET, false
 		more = more + 1
-		if t[OUT] then
-			fresh, stale = unpack_bytes('<I4I4', t[OUT])
+		if tokens then
+			reply[#reply + 1] = pack_bytes('<di8I4I4', used, at, fresh, stale)
+		else
+			reply[#reply + 1] = pack_bytes('<I4I4i8I4I4', used, r[PREVIOUS], at, 0, 0)
 		end
-
-		local tokens = limit[ALGORITHM] == TOKEN_BUCKET
 		if done > 0 and tokens then
 			local turn = floor(now / LEASE_LIFE)
 			if mark == turn and done <= fresh then
@@ -118,16 +126,7 @@ if ARGV[4] then
 			heard = true
 		end
 
-		local level = used
-		if limit[ALGORITHM] == SLIDING_WINDOW and t[PREVIOUS] > 0 then
-			local elapsed = now - at
-			if elapsed < 0 then
-				elapsed = 0
-			end
-			level = used + t[PREVIOUS] * (limit[LENGTH] - elapsed) / limit[LENGTH]
-		end
-
-		local most = limit[CAPACITY] - level
+		local most = limit[CAPACITY] - (used + r[REST])
 		most = (most > 0 and most or 0) / LEASE_PART
 		if tokens then
 			local room = limit[CAPACITY] / LEASE_OUT - fresh - stale
@@ -138,21 +137,17 @@ if ARGV[4] then
 		if most == 0 and not heard then
 			return
 		end
-		t[USED] = used + most
+		r[USED] = used + most
 		if tokens then
-			fresh = fresh + most
-			t[OUT] = fresh + stale > 0 and pack_bytes('<I4I4', fresh, stale) or nil
-			buckets[key] = pack_bytes('<di8', t[USED], at) .. (t[OUT] or '')
-		else
-			buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], at)
+			r[FRESH], r[STALE] = fresh + most, stale
 		end
-		changed[key] = t
+		kept[r[KEY]], readings[r[KEY]] = r, nil
 	end
 
-	-- bucket_refund(): of what is used now, and whether that has changed.
-	function refund(limit, used, previous, at, cost)
-		local was_used, was_previous = used, previous
-		local when = unpack_bytes('<i8', ARGV[4], 16 * more + 1)
+	-- bucket_refund(): another reading, ANEW if it has changed.
+	function refund(r, cost)
+		local limit, used, previous, at = r[LIMIT], r[USED], r[PREVIOUS], r[AT]
+		local when = unpack_bytes('<i8', ARGV[5], 16 * more + 1)
 		more = more + 1
 		if limit[ALGORITHM] == TOKEN_BUCKET then
 			if when < now then
@@ -166,208 +161,237 @@ if ARGV[4] then
 		elseif limit[ALGORITHM] == SLIDING_WINDOW and at == when + limit[LENGTH] then
 			previous = previous > cost and previous - cost or 0
 		end
-		return used, previous, used ~= was_used or previous ~= was_previous
+		local changed = used ~= r[USED] or previous ~= r[PREVIOUS]
+		return { limit, r[KEY], used, previous, at, 0, changed, r[FRESH], r[STALE] }
 	end
 end
 
-local takes = {}
-local reply = { pack_bytes('<i8', now) }
-local first, rule, denied = 1, nil, false
+-- Of one request, or of all in sum: its readings, what is used then, costs and flags; whether it is a
+-- plain one, that all its limits admit.
+local taken, used_then, costs, flags_of = {}, {}, {}, {}
+local n, plain, denied = 0, true, false
 
-bytes = ARGV[2]
-for i = 1, #bytes / 7 do
-	-- '<BBBI4', for less than unpack_bytes() would take.
-	local key, number, flags, c0, c1, c2, c3 = byte(bytes, 7 * i - 6, 7 * i)
-	local cost = c0 + c1 * 256 + c2 * 65536 + c3 * 16777216
-	key = key + 1
-	local limit = limits[number + 1]
-	local capacity = limit[CAPACITY]
-	local bucket, out = buckets[key], nil
-	if bucket and #bucket == 24 and limit[ALGORITHM] == TOKEN_BUCKET then
-		-- lease_read(): of a token bucket of 24 bytes: its 16 as it stands now, and the 8 of what is out.
-		lease_read = lease_read or function(limit, bytes)
-			local units, length, capacity = limit[UNITS], limit[LENGTH], limit[CAPACITY]
-			local used, at, fresh, stale = unpack_bytes('<di8I4I4', bytes)
-			if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
-				return NEVER_SEEN, NONE_OUT
-			end
-
-			local function drained(level, from)
-				if from < now and level > 0 then
-					level = level - (now - from) * units / length
-					if level < 0 then
-						level = 0
-					end
-				end
-				return level
-			end
-
-			local turn, first = floor(now / LEASE_LIFE), floor(at / LEASE_LIFE)
-			local out = fresh + stale
-			if out > 0 then
-				if used > capacity + UNIT_SLACK then
-					used = capacity
-				end
-				used = drained(used, at)
-				local level = drained(out, math.min((first + 1) * LEASE_LIFE, now))
-				if level > used then
-					used = level
-				end
-				level = drained(fresh, math.min((first + 2) * LEASE_LIFE, now))
-				if level > used then
-					used = level
-				end
-				if at < now then
-					at = now
-				end
-				if first > turn then
-					fresh, stale = math.min(out, 4294967295), 0
-				elseif first < turn then
-					stale = first + 1 == turn and fresh or 0
-					fresh = 0
-				end
-			end
-			return pack_bytes('<di8', used, at), pack_bytes('<I4I4', fresh, stale)
+local takes, at, key = { byte(ARGV[3], 1, -1) }, 1, 0
+local in_sum = #takes > 0
+if not in_sum then
+	takes = { byte(ARGV[2], 1, -1) }
+end
+while takes[at] do
+	local limit, flags, cost, others
+	if in_sum then
+		key = key + 1
+		limit, flags, cost, others = limits[takes[at] + 1], key == #keys and LAST or 0, 1, takes[at + 1] - 1
+		at = at + 2
+	else
+		key, limit, flags, cost, others = takes[at] + 1, limits[takes[at + 1] + 1], takes[at + 2], 1, 0
+		at = at + 3
+		if flags >= COSTS then
+			flags = flags - COSTS
+			cost = takes[at] + takes[at + 1] * 256 + takes[at + 2] * 65536 + takes[at + 3] * 16777216
+			at = at + 4
 		end
-		bucket, out = lease_read(limit, bucket)
-	elseif not bucket or #bucket ~= 16 then
-		bucket = NEVER_SEEN
 	end
 
-	-- The bucket as it stands now: bucket_read(). `anew`: one of the future is anchored anew.
-	local used, previous, at, level, anew
-	if limit[ALGORITHM] == TOKEN_BUCKET then
-		used, at = unpack_bytes('<di8', bucket)
-		if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
-			bucket, used, at = NEVER_SEEN, 0, 0
+	local r = readings[key]
+	if not r or r[LIMIT] ~= limit then
+		-- The bucket as it stands now: bucket_read() of what is there. ANEW: one of the future is
+		-- anchored anew. REST: what the window before still weighs.
+		local used, previous, at, fresh, stale, is_seen
+		r = kept[key]
+		if r then
+			used, previous, at, fresh, stale = r[USED], r[PREVIOUS], r[AT], r[FRESH], r[STALE]
+		else
+			local value = values[key]
+			if value and #value == 16 then
+				value = value .. NONE_OUT
+			elseif not value or #value ~= 24 then
+				value = NEVER_SEEN
+			end
+			if limit[ALGORITHM] == TOKEN_BUCKET then
+				used, at, fresh, stale = unpack_bytes('<di8I4I4', value)
+				previous = 0
+				if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
+					value, used, at, fresh, stale = NEVER_SEEN, 0, 0, 0, 0
+				end
+			else
+				used, previous, at, fresh, stale = unpack_bytes('<I4I4i8I4I4', value)
+				if at < -INSTANT_MAX or at > INSTANT_MAX or fresh + stale > 0 then
+					value, used, previous, at, fresh, stale = NEVER_SEEN, 0, 0, 0, 0, 0
+				end
+			end
+			values[key] = value
+			is_seen = value ~= NEVER_SEEN
 		end
-		if used > capacity + UNIT_SLACK then
-			used = capacity
-		end
-		if at < now and used > 0 then
-			used = used - (now - at) * limit[UNITS] / limit[LENGTH]
-			if used < 0 then
+
+		local rest, anew = 0, false
+		if limit[ALGORITHM] == TOKEN_BUCKET then
+			if fresh + stale > 0 then
+				-- lease_read(): what is used and what is out, as of now.
+				lease_read = lease_read or function(limit, used, at, fresh, stale)
+					local units, length, capacity = limit[UNITS], limit[LENGTH], limit[CAPACITY]
+					local function drained(level, from)
+						if from < now and level > 0 then
+							level = level - (now - from) * units / length
+							if level < 0 then
+								level = 0
+							end
+						end
+						return level
+					end
+
+					local turn, first = floor(now / LEASE_LIFE), floor(at / LEASE_LIFE)
+					local out = fresh + stale
+					if used > capacity + UNIT_SLACK then
+						used = capacity
+					end
+					used = drained(used, at)
+					local level = drained(out, math.min((first + 1) * LEASE_LIFE, now))
+					if level > used then
+						used = level
+					end
+					level = drained(fresh, math.min((first + 2) * LEASE_LIFE, now))
+					if level > used then
+						used = level
+					end
+					if at < now then
+						at = now
+					end
+					if first > turn then
+						fresh, stale = math.min(out, 4294967295), 0
+					elseif first < turn then
+						stale = first + 1 == turn and fresh or 0
+						fresh = 0
+					end
+					return used, at, fresh, stale
+				end
+				used, at, fresh, stale = lease_read(limit, used, at, fresh, stale)
+			end
+			if used > limit[ROOM] then
+				used = limit[CAPACITY]
+			end
+			if at < now and used > 0 then
+				used = used - (now - at) * limit[UNITS] / limit[LENGTH]
+				if used < 0 then
+					used = 0
+				end
+			end
+			anew = at - now > BUCKET_AHEAD_MAX
+			at = now
+		else
+			local length, units, utc, start = limit[LENGTH], limit[UNITS], now, at
+			if at > utc and at - utc <= BUCKET_AHEAD_MAX then
+				utc = at
+			end
+			if limit[WINDOW] == WINDOW_MONTH then
+				start = month_bounds(utc)
+			elseif utc < at or utc - at >= length then
+				-- 1970-01-01 was a Thursday: the first Monday came four days later.
+				local zero = limit[WINDOW] == WINDOW_WEEK and 4 * DAY or 0
+				start = floor((utc - zero) / length) * length + zero
+			end
+			if at < start then
+				if limit[ALGORITHM] == SLIDING_WINDOW and at + length == start then
+					previous = used
+				else
+					previous = 0
+				end
 				used = 0
 			end
-		end
-		anew = at - now > BUCKET_AHEAD_MAX
-		previous, at, level = 0, now, used
-	else
-		used, previous, at = unpack_bytes('<I4I4i8', bucket)
-		if at < -INSTANT_MAX or at > INSTANT_MAX then
-			bucket, used, previous, at = NEVER_SEEN, 0, 0, 0
-		end
-		local length, units, utc, start = limit[LENGTH], limit[UNITS], now, at
-		if at > utc and at - utc <= BUCKET_AHEAD_MAX then
-			utc = at
-		end
-		if limit[WINDOW] == WINDOW_MONTH then
-			start = month_bounds(utc)
-		elseif utc < at or utc - at >= length then
-			-- 1970-01-01 was a Thursday: the first Monday came four days later.
-			local zero = limit[WINDOW] == WINDOW_WEEK and 4 * DAY or 0
-			start = floor((utc - zero) / length) * length + zero
-		end
-		if at < start then
-			if limit[ALGORITHM] == SLIDING_WINDOW and at + length == start then
-				previous = used
-			else
-				previous = 0
+			if used > units then
+				used = units
 			end
-			used = 0
-		end
-		if used > units then
-			used = units
-		end
-		if previous > units then
-			previous = units
-		end
-		anew = start < at
-		at, level = start, used
-		if previous > 0 and limit[ALGORITHM] == SLIDING_WINDOW then
-			local elapsed = now - at
-			if elapsed < 0 then
-				elapsed = 0
+			if previous > units then
+				previous = units
 			end
-			level = used + previous * (length - elapsed) / length
+			anew = start < at
+			at = start
+			if previous > 0 and limit[ALGORITHM] == SLIDING_WINDOW then
+				local elapsed = now - at
+				if elapsed < 0 then
+					elapsed = 0
+				end
+				rest = previous * (length - elapsed) / length
+			end
 		end
-	end
-	if out == NONE_OUT then
-		out = nil
-	end
-	reply[i + 1] = bucket
-
-	local asked = cost > 0 and cost or 1
-	local admits = asked <= capacity and level + asked <= capacity + UNIT_SLACK
-	anew = anew and cost > 0 and bucket ~= NEVER_SEEN
-
-	if flags >= DENIED then
-		flags, denied = flags - DENIED, true
-	elseif flags >= REFUND then
-		-- It is not charged for anything then, but may have changed.
-		flags = flags - REFUND
-		used, previous, anew = refund(limit, used, previous, at, cost)
-		cost = 0
+		r = { limit, key, used, previous, at, rest, anew and is_seen, fresh, stale }
+		readings[key] = r
 	end
 
-	-- A rule is charged whole or not at all: its first take speaks for it.
-	local t = { limit, key, cost, used, previous, at, anew, admits, false, out }
-	takes[i] = t
 	if flags == ASKS then
-		reply[i + 1] = bucket .. (out or NONE_OUT)
-		lease_apply(t)
-	elseif flags % 2 == 1 then
-		rule = t
-	end
-	t[RULE] = rule
-	if flags ~= ASKS and not admits then
-		rule[ADMITS] = false
-		denied = denied or limit[ENFORCES] == 1
-	end
-
-	if flags ~= ASKS and flags >= 2 then
-		-- The last take of a request: charge_by_rule(). An `at` that went back is kept, too.
-		for k = first, i do
-			t = takes[k]
-			limit, key, cost, used = t[LIMIT], t[KEY], t[COST], t[USED]
-			local charged = t[CHARGED]
-			if cost > 0 then
-				if denied then
-					if limit[COUNT_DENIED] == 1 then
-						local most = limit[ALGORITHM] == TOKEN_BUCKET and limit[CAPACITY] or limit[UNITS]
-						local there = most - used
-						if there > 0 then
-							t[USED] = cost < there and used + cost or most
+		lease_apply(r, cost)
+	else
+		local used = r[USED]
+		for _ = 1, others do
+			used = used + 1
+		end
+		if flags >= DENIED then
+			flags, denied, plain = flags - DENIED, true, false
+		elseif flags >= REFUND then
+			r, plain = refund(r, cost), false
+		elseif used + r[REST] + (cost > 0 and cost or 1) > limit[ROOM] then
+			denied = denied or limit[ENFORCES] == 1
+			plain = false
+		end
+		n = n + 1
+		taken[n], used_then[n], costs[n], flags_of[n] = r, cost > 0 and used + cost, cost, flags
+		if not plain and in_sum then
+			-- One by one, then.
+			takes, at, in_sum, n, plain, denied = { byte(ARGV[2], 1, -1) }, 1, false, 0, true, false
+		elseif flags % 4 >= LAST then
+			if plain then
+				for i = 1, n do
+					if used_then[i] then
+						r = taken[i]
+						key = r[KEY]
+						r[USED] = used_then[i]
+						kept[key], readings[key] = r, r
+					end
+				end
+			else
+				-- charge_by_rule(): a rule is charged whole or not at all. An `at` that went back is
+				-- kept, too, and what was refunded.
+				local from = 1
+				while from <= n do
+					local to, admits = from, true
+					repeat
+						r, cost = taken[to], costs[to]
+						admits = admits and r[USED] + r[REST] + (cost > 0 and cost or 1) <= r[LIMIT][ROOM]
+						to = to + 1
+					until to > n or flags_of[to] % 2 == 1
+					for i = from, to - 1 do
+						r, cost, flags = taken[i], costs[i], flags_of[i]
+						limit, key = r[LIMIT], r[KEY]
+						local charged = r[ANEW] and (cost > 0 or flags >= REFUND)
+						if flags >= REFUND or cost == 0 then
+							cost = 0
+						elseif denied then
+							local most = limit[ALGORITHM] == TOKEN_BUCKET and limit[CAPACITY] or limit[UNITS]
+							local there = most - r[USED]
+							if limit[COUNT_DENIED] == 1 and there > 0 then
+								r[USED] = cost < there and r[USED] + cost or most
+								charged = true
+							end
+						elseif admits then
+							r[USED] = r[USED] + cost
 							charged = true
 						end
+						if charged then
+							kept[key], readings[key] = r, flags < REFUND and r or nil
+						end
 					end
-				elseif t[RULE][ADMITS] then
-					t[USED] = used + cost
-					charged = true
+					from = to
 				end
 			end
-			if charged then
-				if limit[ALGORITHM] == TOKEN_BUCKET then
-					buckets[key] = pack_bytes('<di8', t[USED], t[AT])
-					if t[OUT] then
-						buckets[key] = buckets[key] .. t[OUT]
-					end
-				else
-					buckets[key] = pack_bytes('<I4I4i8', t[USED], t[PREVIOUS], t[AT])
-				end
-				changed[key] = t
-			end
+			n, plain, denied = 0, true, false
 		end
-		first, denied = i + 1, false
 	end
 end
 
 -- Each key once, as it was charged last; kept for as long as limit_keep_for() says.
-for i = 1, #takes do
-	local t = takes[i]
-	local key = t[KEY]
-	if changed[key] == t then
-		local limit, used, keep = t[LIMIT], t[USED], 0
+for key = 1, #keys do
+	local r = kept[key]
+	if r then
+		local limit, used, keep, value = r[LIMIT], r[USED], 0, nil
 		if limit[ALGORITHM] == TOKEN_BUCKET then
 			keep = used * limit[SLOWEST_INTERVAL]
 			if keep > limit[SLOWEST_REFILL] then
@@ -377,22 +401,28 @@ for i = 1, #takes do
 				keep = KEEP_MAX
 			end
 			keep = ceil(keep)
-			if t[OUT] then
+			if r[FRESH] + r[STALE] > 0 then
 				keep = keep + 2 * LEASE_LIFE
-			end
-		elseif limit[ALGORITHM] == SLIDING_WINDOW then
-			if used > 0 then
-				keep = t[AT] + 2 * limit[LENGTH] - now
-			elseif t[PREVIOUS] > 0 then
-				keep = t[AT] + limit[LENGTH] - now
-			end
-		elseif used > 0 then
-			if limit[WINDOW] == WINDOW_MONTH then
-				local _, last = month_bounds(t[AT])
-				keep = last - now
+				value = pack_bytes('<di8I4I4', used, r[AT], r[FRESH], r[STALE])
 			else
-				keep = t[AT] + limit[LENGTH] - now
+				value = pack_bytes('<di8', used, r[AT])
 			end
+		else
+			if limit[ALGORITHM] == SLIDING_WINDOW then
+				if used > 0 then
+					keep = r[AT] + 2 * limit[LENGTH] - now
+				elseif r[PREVIOUS] > 0 then
+					keep = r[AT] + limit[LENGTH] - now
+				end
+			elseif used > 0 then
+				if limit[WINDOW] == WINDOW_MONTH then
+					local _, last = month_bounds(r[AT])
+					keep = last - now
+				else
+					keep = r[AT] + limit[LENGTH] - now
+				end
+			end
+			value = pack_bytes('<I4I4i8', used, r[PREVIOUS], r[AT])
 		end
 		-- Up to whole milliseconds. (% costs less than a call does.)
 		local ms = keep / 1000
@@ -403,7 +433,7 @@ for i = 1, #takes do
 		if ms < 1 then
 			ms = 1
 		end
-		call('SET', keys[key], buckets[key], 'PX', ms)
+		call('SET', keys[key], value, 'PX', ms)
 	end
 end
-return table.concat(reply)
+return reply[1] .. table.concat(values) .. table.concat(reply, '', 2)

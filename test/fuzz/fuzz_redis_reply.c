@@ -20,6 +20,7 @@ static const struct quota quotas[LIMITS] = {
 static struct rule rule[LIMITS];
 static struct limit limit[LIMITS];
 static struct redis_call call;
+static struct redis_args args;
 static struct plan plan[4], before[4];
 
 /* One plan or four, of as many limits as three bits say. */
@@ -35,12 +36,13 @@ static void make_call(uint8_t how)
 			rule[i].mode = how >> 5 & i & 1 ? MODE_SHADOW : MODE_ENFORCE;
 			limit[i] = (struct limit){ .rule = &rule[i], .quota = quotas[i] };
 			plan[p].take[plan[p].n++] = (struct take){
-				.limit = &limit[i], .key = { p, i }, .cost = (how >> 6) + 1
+				.limit = &limit[i], .key = { p / 2, i }, .cost = (how >> 6) + 1
 			};
 		}
 		if (!redis_call_add(&call, &plan[p]))
 			abort();
 	}
+	redis_call_args(&call, &args, "rl:", "", NULL);
 	memcpy(before, plan, sizeof before);
 }
 
@@ -56,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 			abort();
 		return 0;
 	}
-	if (n != 8 + REDIS_BUCKET_BYTES * (size_t)call.take_n)
+	if (n != 8 + REDIS_LEASED_BYTES * (size_t)call.key_n)
 		abort();
 	for (unsigned p = 0; p < call.plan_n; p++) {
 		for (unsigned i = 0; i < plan[p].n; i++) {

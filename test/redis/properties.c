@@ -67,6 +67,7 @@ struct world {
 	struct rule rule[RULES];
 	struct limit limit[RULES][TIERS][LIMITS];
 	unsigned rules, limits[RULES];
+	bool all_cost_1, one_tier; /* so calls are sent in sum, too */
 	struct entry entry[RULES][LIMITS][CLIENTS];
 	usec_t now;
 	struct plan earlier[EARLIER]; /* of the call before */
@@ -146,6 +147,8 @@ static void random_world(struct world *w, uint64_t seed)
 	w->chance.state = seed * UINT64_C(0x2545f4914f6cdd1d);
 	w->now = ORIGIN + between(&w->chance, 0, 400 * USEC_PER_DAY);
 	w->rules = (unsigned)between(&w->chance, 1, RULES);
+	w->all_cost_1 = one_in(&w->chance, 2);
+	w->one_tier = one_in(&w->chance, 2);
 	for (unsigned r = 0; r < w->rules; r++)
 		random_rule(w, r);
 }
@@ -206,14 +209,14 @@ static int64_t random_cost(struct chance *c, const struct quota *q)
 static void random_plan(struct world *w, struct plan *p)
 {
 	struct chance *c = &w->chance;
-	unsigned tier = (unsigned)between(c, 0, TIERS - 1);
+	unsigned tier = w->one_tier ? 0 : (unsigned)between(c, 0, TIERS - 1);
 	unsigned client = (unsigned)between(c, 0, CLIENTS - 1);
 
 	memset(p, 0, sizeof *p);
 	for (unsigned r = 0; r < w->rules; r++) {
 		if (one_in(c, 4))
 			continue;
-		int64_t cost = random_cost(c, &w->limit[r][tier][0].quota);
+		int64_t cost = w->all_cost_1 ? 1 : random_cost(c, &w->limit[r][tier][0].quota);
 		for (unsigned i = 0; i < w->limits[r]; i++)
 			p->take[p->n++] = (struct take){ .limit = &w->limit[r][tier][i],
 				.key = w->entry[r][i][client].key,
@@ -562,7 +565,7 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 
 /* --- --- */
 
-static uint64_t calls, requests, takes, charges, denials, refunds;
+static uint64_t calls, sums, sums_admitted, requests, takes, charges, denials, refunds;
 
 /* Some of what was charged before is refunded, or was denied elsewhere; with a charge that is made
  * up now and then. */
@@ -618,6 +621,7 @@ static void run_call(struct world *w, struct waiting_store *s)
 		granted[i] = model_grants(w, &ask[i], &left[i]);
 	}
 	calls++;
+	uint64_t before = denials;
 	if (!hold(waiting_store_take(s, list, n, ask, ask_n, w->now), "no good reply"))
 		return;
 	for (unsigned i = 0; i < ask_n; i++)
@@ -634,6 +638,10 @@ static void run_call(struct world *w, struct waiting_store *s)
 		hold(plan[i].now.steady == w->now && plan[i].now.utc == w->now && !plan[i].now.held,
 			"another instant");
 		compare_plans(&want[i], &plan[i]);
+	}
+	if (!s->args.one_by_one && n) {
+		sums++;
+		sums_admitted += denials == before;
 	}
 	check_values(w, s);
 	w->earlier_n = n < EARLIER ? n : EARLIER;
@@ -713,11 +721,12 @@ int main(int argc, char **argv)
 	for (uint64_t i = 0; i < count && !failures; i++)
 		run_seed(&store, first + i);
 	by_the_servers_clock(&server);
-	printf("%" PRIu64 " calls, %" PRIu64 " requests (%" PRIu64 " denied), %" PRIu64
-	       " takes (%" PRIu64 " charged, %" PRIu64 " refunded), %" PRIu64
-	       " asks for a block (%" PRIu64 " granted; of %" PRIu64
+	printf("%" PRIu64 " calls (%" PRIu64 " in sum, %" PRIu64 " with no denial), %" PRIu64
+	       " requests (%" PRIu64 " denied), %" PRIu64 " takes (%" PRIu64 " charged, %" PRIu64
+	       " refunded), %" PRIu64 " asks for a block (%" PRIu64 " granted; of %" PRIu64
 	       " blocks it was heard), %u failures\n",
-		calls, requests, denials, takes, charges, refunds, asks, grants, reports, failures);
+		calls, sums, sums_admitted, requests, denials, takes, charges, refunds, asks,
+		grants, reports, failures);
 	redis_server_stop(&server);
 	return failures != 0;
 }

@@ -65,8 +65,9 @@ struct call {
 	struct worker *worker;
 	unsigned life; /* of the worker that sent it */
 	bool is_sent;
-	bool is_gone; /* so is the connection that it was sent by */
-	usec_t sent;  /* by its clock */
+	bool is_gone;                     /* so is the connection that it was sent by */
+	usec_t sent;                      /* by its clock */
+	struct key key[REDIS_CALL_TAKES]; /* asked.key_n of them */
 	uint8_t reply[REDIS_REPLY_MAX];
 	size_t reply_n;
 };
@@ -317,6 +318,7 @@ static void on_send(struct world *w, struct call *c)
 		(void)redis_call_ask(&c->asked, &ask);
 	c->sent = steady;
 	redis_call_args(&c->asked, &args, "rl:", "", NULL);
+	memcpy(c->key, args.key, args.key_n * sizeof args.key[0]);
 	happen(w, w->now + travel(w), ARRIVES, worker, c);
 	redis_calls++;
 }
@@ -385,7 +387,7 @@ static uint8_t *put(uint8_t *to, const void *from, size_t n)
 	return to + n;
 }
 
-static uint8_t *charge(struct world *w, struct waiting *x, uint8_t *to)
+static void charge(struct world *w, struct waiting *x)
 {
 	static struct plan plan;
 	struct leased read[PLAN_MAX];
@@ -398,7 +400,6 @@ static uint8_t *charge(struct world *w, struct waiting *x, uint8_t *to)
 		struct counter *c = counter_of(w, &t->key);
 		read[i] = lease_read(&t->limit->quota, &c->stored, now);
 		stored[i] = c->is_there ? &read[i].bucket : NULL;
-		to = put(to, &read[i].bucket, sizeof read[i].bucket);
 	}
 	plan_charge(&plan, stored, now);
 	x->denied_there = plan.denied;
@@ -410,7 +411,6 @@ static uint8_t *charge(struct world *w, struct waiting *x, uint8_t *to)
 		c->stored.bucket = plan.take[i].verdict.state;
 		c->is_there = true;
 	}
-	return to;
 }
 
 static uint8_t *grant(struct world *w, struct redis_ask *a, uint8_t *to)
@@ -436,9 +436,13 @@ static void on_arrives(struct world *w, struct call *c)
 	}
 	struct now now = redis_now(w);
 	uint8_t *to = put(c->reply, &now.utc, sizeof now.utc);
+	for (unsigned i = 0; i < c->asked.key_n; i++) {
+		const struct counter *there = counter_of(w, &c->key[i]);
+		to = put(to, &there->stored, sizeof there->stored);
+	}
 	for (unsigned i = 0; i < c->asked.plan_n; i++) {
 		struct waiting *x = &c->waiting[i];
-		to = charge(w, x, to);
+		charge(w, x);
 		denied += x->denied_there;
 		x->when[0] = now_is(w);
 	}

@@ -5,6 +5,7 @@
 
 #include "rig.h"
 #include "ports.h"
+#include "store/redis_call.h"
 #include "store/redis_script.h"
 #include "store/redis_slot.h"
 
@@ -71,23 +72,24 @@ static void fake_say_slots(struct fake_client *c)
 	fake_say(c, text, (size_t)n);
 }
 
-static void fake_serve(struct fake_client *c, const redisReply *call, unsigned keys, bool full)
+/* For each key what lies there, nothing or a full bucket. */
+static void fake_serve(struct fake_client *c, unsigned keys, bool full)
 {
-	static char out[8192];
-	const redisReply *takes = call->element[3 + keys + 1];
-	unsigned take_n = (unsigned)(takes->len / 7);
-	size_t bytes = 8 + 16 * (size_t)take_n;
+	static char out[64 + REDIS_REPLY_MAX];
+	size_t bytes = 8 + REDIS_LEASED_BYTES * (size_t)keys;
 	usec_t now = clock_read().utc;
 	int n = snprintf(out, sizeof out, "$%zu\r\n", bytes);
+	char *p = out + n;
 
-	memset(out + n, 0, bytes + 2);
-	memcpy(out + n, &now, 8);
-	for (unsigned i = 0; full && i < take_n; i++) {
-		double used = 1e6;
-		memcpy(out + n + 8 + 16 * i, &used, 8);
-		memcpy(out + n + 16 + 16 * i, &now, 8);
+	memset(p, 0, bytes);
+	memcpy(p, &now, 8);
+	p += 8;
+	for (unsigned i = 0; i < keys; i++, p += REDIS_LEASED_BYTES) {
+		struct bucket b = { .used = 1e6, .at = now };
+		if (full)
+			memcpy(p, &b, sizeof b);
 	}
-	memcpy(out + n + bytes, "\r\n", 2);
+	memcpy(p, "\r\n", 2);
 	fake_say(c, out, (size_t)n + bytes + 2);
 }
 
@@ -102,9 +104,11 @@ static unsigned fake_slot(const redisReply *key)
 static void fake_count(struct fake_node *me, const redisReply *takes)
 {
 	me->calls++;
-	for (size_t i = 0; i + 7 <= (size_t)takes->len; i += 7) {
+	for (size_t i = 0; i < (size_t)takes->len; i += REDIS_TAKE_BYTES) {
 		me->refunds += (takes->str[i + 2] & 8) != 0;
 		me->denied += (takes->str[i + 2] & 16) != 0;
+		if (takes->str[i + 2] & 32)
+			i += REDIS_COST_BYTES;
 	}
 }
 
@@ -118,14 +122,14 @@ static bool fake_call(struct fake_node *me, struct fake_client *c, const redisRe
 
 	c->asking = false;
 	if (keys == 0) {
-		fake_serve(c, call, 0, false);
+		fake_serve(c, 0, false);
 		return true;
 	}
 	fake_count(me, call->element[3 + keys + 1]);
 	unsigned slot = fake_slot(call->element[3]), port = fake->node[me->other].port;
 	switch ((enum fake_mode)me->mode) {
 	case FAKE_DENIES:
-		fake_serve(c, call, keys, true);
+		fake_serve(c, keys, true);
 		return true;
 	case FAKE_CLOSES:
 		if (me->times-- <= 0)
@@ -156,7 +160,7 @@ static bool fake_call(struct fake_node *me, struct fake_client *c, const redisRe
 	if (n)
 		fake_say(c, text, (size_t)n);
 	else
-		fake_serve(c, call, keys, false);
+		fake_serve(c, keys, false);
 	return true;
 }
 

@@ -21,6 +21,13 @@ static const char *const *const argv = sent.argv;
 static const size_t *const bytes = sent.bytes;
 static unsigned argc;
 
+/* This machine's own bytes, which are little-endian. */
+struct reply {
+	usec_t now;
+	struct leased key[4];
+};
+#define REPLY(keys) (sizeof(usec_t) + (keys) * sizeof(struct leased))
+
 static int setup(void **state)
 {
 	(void)state;
@@ -80,10 +87,10 @@ static void test_what_is_sent(void **state)
 {
 	(void)state;
 	static const uint8_t takes[] = {
-		0, 0, 1, 3, 0, 0, 0,         /* the first of its rule; costs 3 */
-		1, 1, 1 + 2, 0, 0, 0, 0,     /* and the last of its request; asks */
-		1, 1, 1, 255, 255, 255, 255, /* the same once more, at more than any capacity */
-		2, 2, 1 + 2, 0, 0, 0, 128,   /* */
+		0, 0, 1 + 32, 3, 0, 0, 0,         /* the first of its rule; costs 3 */
+		1, 1, 1 + 2 + 32, 0, 0, 0, 0,     /* and the last of its request; asks */
+		1, 1, 1 + 32, 255, 255, 255, 255, /* once more, at more than any capacity */
+		2, 2, 1 + 2 + 32, 0, 0, 0, 128,   /* */
 	};
 	uint8_t limit[REDIS_LIMIT_BYTES] = { ALGORITHM_TOKEN_BUCKET, WINDOW_LENGTH, 1, 0, 10, 0, 0,
 		0, 20, 0, 0, 0 };
@@ -97,7 +104,7 @@ static void test_what_is_sent(void **state)
 	assert_true(redis_call_add(&call, &plan[0]));
 	assert_true(redis_call_add(&call, &plan[1]));
 	args("");
-	assert_int_equal(argc, 9);
+	assert_int_equal(argc, 10);
 	assert_arg(0, "EVALSHA");
 	assert_arg(1, "SHA");
 	assert_arg(2, "3");
@@ -110,17 +117,55 @@ static void test_what_is_sent(void **state)
 	assert_int_equal(argv[6][REDIS_LIMIT_BYTES + 3], 1);
 	assert_int_equal(bytes[7], sizeof takes);
 	assert_memory_equal(argv[7], takes, sizeof takes);
-	assert_arg(8, "");
+	assert_arg(8, ""); /* they do not cost 1 */
+	assert_arg(9, "");
 
 	/* Once more, for a Redis that did not know the script; and by a clock of one's own. */
 	const usec_t now = -5;
 	redis_call_args(&call, &sent, "abc:", "SHA", &now);
 	argc = sent.n;
-	assert_int_equal(argc, 9);
+	assert_int_equal(argc, 10);
 	assert_int_equal(bytes[3], 33);
 	assert_memory_equal(argv[3], "abc:1:{", 7);
 	assert_memory_equal(argv[7], takes, sizeof takes);
-	assert_arg(8, "-5");
+	assert_arg(9, "-5");
+}
+
+static void test_what_costs_1_is_sent_in_sum_too(void **state)
+{
+	(void)state;
+	static const uint8_t takes[] = { 0, 0, 1, 1, 1, 1 + 2, 0, 0, 1 + 2, 2, 1, 1 + 2 };
+	static const uint8_t sums[] = { 0, 2, 1, 1, 1, 1 };
+	struct rig_limit tier = tokens;
+
+	take(&plan[0], &tokens, 7, 1);
+	take(&plan[0], &fixed, 8, 1);
+	take(&plan[1], &tokens, 7, 1);
+	take(&plan[2], &fixed, 9, 1);
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(redis_call_add(&call, &plan[i]));
+	args("");
+	assert_int_equal(bytes[7], sizeof takes);
+	assert_memory_equal(argv[7], takes, sizeof takes);
+	assert_int_equal(bytes[8], sizeof sums);
+	assert_memory_equal(argv[8], sums, sizeof sums);
+
+	/* Not where it would not say all: a key is read by two limits, */
+	take(&plan[3], &tier, 7, 1);
+	assert_true(redis_call_add(&call, &plan[3]));
+	args("");
+	assert_arg(8, "");
+	/* or a take costs something else, */
+	assert_ptr_equal(redis_call_take_last(&call), &plan[3]);
+	plan[2].take[0].cost = 0;
+	args("");
+	assert_arg(8, "");
+	/* or has to be done before the next one. */
+	plan[2].take[0].cost = 1;
+	assert_true(redis_call_add_after(&call, redis_after_new(&plan[3])));
+	args("");
+	assert_arg(8, "");
+	redis_call_clear(&call);
 }
 
 static void test_what_comes_after(void **state)
@@ -140,32 +185,30 @@ static void test_what_comes_after(void **state)
 	memset(&refund, 0xff, sizeof refund);
 	shadow.rule.count_denied = false;
 	args("rl:");
-	static const uint8_t takes[] = { 0, 0, 1 + 2, 1, 0, 0, 0,     /* */
-		0, 1, 1 + 8, 3, 0, 0, 0, 1, 2, 1 + 2 + 8, 2, 0, 0, 0, /* a refund */
-		2, 3, 1 + 2 + 16, 1, 0, 0, 0 };
-	assert_int_equal(argc, 10);
+	static const uint8_t takes[] = { 0, 0, 1 + 2,                           /* */
+		0, 1, 1 + 8 + 32, 3, 0, 0, 0, 1, 2, 1 + 2 + 8 + 32, 2, 0, 0, 0, /* a refund */
+		2, 3, 1 + 2 + 16 };
+	assert_int_equal(argc, 11);
 	assert_int_equal(bytes[6], 4 * REDIS_LIMIT_BYTES);
 	assert_int_equal(argv[6][3 * REDIS_LIMIT_BYTES + 3], 1);
 	assert_int_equal(bytes[7], sizeof takes);
 	assert_memory_equal(argv[7], takes, sizeof takes);
-	assert_int_equal(bytes[9], 2 * REDIS_BUCKET_BYTES);
+	assert_int_equal(bytes[10], 2 * REDIS_MORE_BYTES);
 	usec_t when[4];
-	memcpy(when, argv[9], sizeof when);
+	memcpy(when, argv[10], sizeof when);
 	assert_int_equal(when[0], NOW);
 	assert_int_equal(when[2], NOW + 1);
-	struct {
-		usec_t now;
-		struct bucket bucket[4];
-	} reply = { .now = NOW };
-	assert_false(redis_call_read(&call, &reply, sizeof reply - REDIS_BUCKET_BYTES));
-	assert_true(redis_call_read(&call, &reply, sizeof reply));
+	struct reply reply = { .now = NOW }; /* of three keys */
+	assert_false(redis_call_read(&call, &reply, REPLY(2)));
+	assert_false(redis_call_read(&call, &reply, REPLY(4)));
+	assert_true(redis_call_read(&call, &reply, REPLY(3)));
 	assert_true(plan[0].take[0].verdict.charged);
 
 	/* Whoever has gone before it was sent is left out of it. */
 	call.plan[0] = NULL;
 	args("rl:");
 	assert_int_equal(bytes[7], sizeof takes - REDIS_TAKE_BYTES);
-	assert_true(redis_call_read(&call, &reply, sizeof reply - REDIS_BUCKET_BYTES));
+	assert_true(redis_call_read(&call, &reply, REPLY(3)));
 	redis_call_clear(&call);
 	assert_int_equal(call.after_n, 0);
 }
@@ -196,9 +239,11 @@ static void test_a_call_holds_64_plans(void **state)
 	assert_int_equal(call.plan_n, REDIS_CALL_PLANS);
 	args("");
 	assert_int_equal(sent.key_n, 1);
-	assert_int_equal(argc, 7);
+	assert_int_equal(argc, 8);
 	assert_int_equal(bytes[4], REDIS_LIMIT_BYTES);
 	assert_int_equal(bytes[5], REDIS_CALL_PLANS * REDIS_TAKE_BYTES);
+	assert_int_equal(bytes[6], REDIS_SUM_BYTES);
+	assert_memory_equal(argv[6], "\0\100", 2);
 }
 
 static void test_a_call_holds_256_takes(void **state)
@@ -224,7 +269,7 @@ static void test_a_call_holds_256_takes(void **state)
 	memset(prefix, 'x', REDIS_PREFIX_MAX);
 	prefix[REDIS_PREFIX_MAX] = '\0';
 	args(prefix);
-	assert_int_equal(argc, REDIS_CALL_ARGS - 1); /* without asks */
+	assert_int_equal(argc, REDIS_CALL_ARGS - 1); /* nothing comes after */
 	assert_arg(2, "256");
 	for (unsigned i = 0; i < REDIS_CALL_TAKES; i++) {
 		assert_int_equal(bytes[3 + i], REDIS_KEY_MAX);
@@ -240,9 +285,9 @@ static void test_a_call_without_takes_asks_the_time(void **state)
 	(void)state;
 	usec_t now = NOW;
 	args("rl:");
-	assert_int_equal(argc, 6);
+	assert_int_equal(argc, 7);
 	assert_arg(2, "0");
-	for (unsigned i = 3; i < 6; i++)
+	for (unsigned i = 3; i < 7; i++)
 		assert_int_equal(bytes[i], 0);
 	assert_true(redis_call_read(&call, &now, 8));
 	assert_true(redis_call_add(&call, &plan[0])); /* takes nothing */
@@ -251,12 +296,7 @@ static void test_a_call_without_takes_asks_the_time(void **state)
 	assert_false(plan[0].denied);
 }
 
-/* --- replies: this machine's own bytes, which are little-endian --- */
-
-struct reply {
-	usec_t now;
-	struct bucket bucket[4];
-};
+/* --- replies --- */
 
 static struct reply three_takes(void)
 {
@@ -265,15 +305,16 @@ static struct reply three_takes(void)
 	take(&plan[1], &sliding, 3, 1);
 	assert_true(redis_call_add(&call, &plan[0]));
 	assert_true(redis_call_add(&call, &plan[1]));
+	args("rl:");
 	struct reply r = { .now = NOW };
-	r.bucket[0].used = 19.5;
-	r.bucket[0].at = NOW - 10 * SEC;
-	r.bucket[1].current = 4;
-	r.bucket[1].at = NOW;
+	r.key[0].bucket.used = 19.5;
+	r.key[0].bucket.at = NOW - 10 * SEC;
+	r.key[1].bucket.current = 4;
+	r.key[1].bucket.at = NOW;
 	return r;
 }
 
-enum { THREE = 8 + 3 * REDIS_BUCKET_BYTES };
+enum { THREE = REPLY(3) };
 
 static void test_a_reply_is_judged_by_its_buckets_and_its_clock(void **state)
 {
@@ -294,16 +335,56 @@ static void test_a_reply_is_judged_by_its_buckets_and_its_clock(void **state)
 	assert_int_equal(plan[1].take[0].verdict.state.current, 1);
 }
 
-static void test_a_plan_whose_asker_has_gone_is_left_out(void **state)
+static void test_a_request_finds_what_those_before_it_were_charged(void **state)
+{
+	(void)state;
+	struct reply r = { .now = NOW };
+
+	take(&plan[0], &tokens, 1, 3);
+	take(&plan[0], &fixed, 2, 7);
+	take(&plan[1], &fixed, 2, 4); /* is denied, and charged nothing */
+	take(&plan[1], &tokens, 1, 10);
+	take(&plan[2], &tokens, 1, 1);
+	take(&plan[2], &fixed, 2, 2);
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(redis_call_add(&call, &plan[i]));
+	args("rl:");
+	r.key[0].bucket = (struct bucket){ .used = 5, .at = NOW };
+	assert_true(redis_call_read(&call, &r, REPLY(2)));
+	assert_false(plan[0].denied);
+	assert_true(plan[1].denied);
+	assert_false(plan[1].take[0].verdict.admits);
+	assert_false(plan[2].denied);
+	assert_true(plan[2].take[0].verdict.state.used == 9);
+	assert_int_equal(plan[2].take[1].verdict.state.current, 9);
+}
+
+static void test_blocks_that_are_out_are_used(void **state)
+{
+	(void)state;
+	struct reply r = { .now = NOW };
+
+	for (unsigned i = 0; i < 2; i++) {
+		take(&plan[i], &tokens, 1, 2);
+		assert_true(redis_call_add(&call, &plan[i]));
+	}
+	args("rl:");
+	/* 20 s would have given back 2; but 10 units are out, of this turn. */
+	r.key[0] = (struct leased){ .bucket = { .used = 10, .at = NOW - SEC }, .fresh = 10 };
+	assert_true(redis_call_read(&call, &r, REPLY(1)));
+	assert_true(plan[0].take[0].verdict.state.used == 12);
+	assert_true(plan[1].take[0].verdict.state.used == 14);
+}
+
+static void test_plans_whose_askers_have_gone_are_left_out(void **state)
 {
 	(void)state;
 	struct reply r = three_takes();
-	struct plan before = plan[0];
-	call.plan[0] = NULL;
-	r.bucket[0].used = NAN; /* nobody looks at it */
+	struct plan before[2] = { plan[0], plan[1] };
+	call.plan[0] = call.plan[1] = NULL;
 	assert_true(redis_call_read(&call, &r, THREE));
-	assert_memory_equal(&before, &plan[0], sizeof before);
-	assert_true(plan[1].take[0].verdict.admits);
+	assert_memory_equal(before, plan, sizeof before);
+	assert_int_equal(call.now.utc, NOW);
 }
 
 static void test_a_reply_of_any_other_length_is_refused(void **state)
@@ -334,7 +415,7 @@ static void test_a_reply_that_the_script_would_not_send_is_refused(void **state)
 
 	for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
 		struct reply r = good;
-		r.bucket[0].used = levels[i];
+		r.key[0].bucket.used = levels[i];
 		assert_false(redis_call_read(&call, &r, THREE));
 	}
 	for (size_t i = 0; i < sizeof instants / sizeof *instants; i++) {
@@ -343,9 +424,14 @@ static void test_a_reply_that_the_script_would_not_send_is_refused(void **state)
 		assert_false(redis_call_read(&call, &r, THREE));
 		for (unsigned k = 0; k < 3; k++) {
 			r = good;
-			r.bucket[k].at = instants[i];
+			r.key[k].bucket.at = instants[i];
 			assert_false(redis_call_read(&call, &r, THREE));
 		}
+	}
+	for (unsigned k = 1; k < 3; k++) { /* of a window, nothing is ever out */
+		struct reply r = good;
+		r.key[k].stale = 1;
+		assert_false(redis_call_read(&call, &r, THREE));
 	}
 	assert_memory_equal(before, plan, sizeof before);
 	assert_true(redis_call_read(&call, &good, THREE));
@@ -366,6 +452,8 @@ static void test_any_bytes_are_refused_or_make_verdicts_within_their_limits(void
 			/* Else none would be an instant. */
 			if (i % 2)
 				word[k] = (uint64_t)((int64_t)word[k] >> rig_random(&seed) % 64);
+			if (k == 6 || k == 9) /* what is out, of a window */
+				word[k] = 0;
 		}
 		if (!redis_call_read(&call, guard_copy(&g, word, THREE), THREE))
 			continue;
@@ -403,13 +491,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_a_key_is_base64url_of_its_16_bytes),
 		T(test_what_is_sent),
+		T(test_what_costs_1_is_sent_in_sum_too),
 		T(test_what_comes_after),
 		T(test_two_limits_of_a_rule_are_one_rule),
 		T(test_a_call_holds_64_plans),
 		T(test_a_call_holds_256_takes),
 		T(test_a_call_without_takes_asks_the_time),
 		T(test_a_reply_is_judged_by_its_buckets_and_its_clock),
-		T(test_a_plan_whose_asker_has_gone_is_left_out),
+		T(test_a_request_finds_what_those_before_it_were_charged),
+		T(test_blocks_that_are_out_are_used),
+		T(test_plans_whose_askers_have_gone_are_left_out),
 		T(test_a_reply_of_any_other_length_is_refused),
 		T(test_a_reply_that_the_script_would_not_send_is_refused),
 		T(test_any_bytes_are_refused_or_make_verdicts_within_their_limits),
