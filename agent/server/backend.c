@@ -76,11 +76,15 @@ struct redis_tiers *backend_tiers_new(const struct settings *s, struct redis_tls
 struct redis_changes *backend_changes_new(const struct settings *s, struct redis_tls *tls,
 	struct redis_hub *hub, struct ev_loop *loop,
 	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n),
+	void (*news)(void *owner, const struct str *name, const struct str *text, size_t n),
 	void (*missing)(void *owner), void *owner)
 {
-	struct redis_changes_settings c = {
-		.db = (int)s->redis.db, .tls = tls, .told = told, .missing = missing, .owner = owner
-	};
+	struct redis_changes_settings c = { .db = (int)s->redis.db,
+		.tls = tls,
+		.told = told,
+		.news = news,
+		.missing = missing,
+		.owner = owner };
 	(void)snprintf(c.prefix, sizeof c.prefix, "%s", s->redis.prefix);
 	(void)snprintf(c.username, sizeof c.username, "%s", s->redis.username);
 	(void)snprintf(c.password, sizeof c.password, "%s", s->redis.password);

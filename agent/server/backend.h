@@ -27,6 +27,7 @@ struct redis_tiers *backend_tiers_new(const struct settings *, struct redis_tls 
 struct redis_changes *backend_changes_new(const struct settings *, struct redis_tls *,
 	struct redis_hub *, struct ev_loop *,
 	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n),
+	void (*news)(void *owner, const struct str *name, const struct str *text, size_t n),
 	void (*missing)(void *owner), void *owner);
 
 #endif

@@ -178,6 +178,13 @@ static void on_told(void *owner, const struct str *name, const struct str *text,
 		desk_told(c->desk, name, text, n);
 }
 
+static void on_news(void *owner, const struct str *name, const struct str *text, size_t n)
+{
+	struct control *c = owner;
+	if (c->phase == CONTROL_RUN)
+		desk_news(c->desk, name, text, n);
+}
+
 static void on_missing(void *owner)
 {
 	struct control *c = owner;
@@ -505,7 +512,8 @@ static bool open_redis(struct control *c, const struct settings *s, char *err, s
 			"no memory for what is remembered of tiers: lower redis.tiers_cache");
 		return false;
 	}
-	c->changes = backend_changes_new(s, c->tls, c->hub, c->loop, on_told, on_missing, c);
+	c->changes = backend_changes_new(
+		s, c->tls, c->hub, c->loop, on_told, on_news, on_missing, c);
 	if (!c->changes)
 		(void)snprintf(err, err_size, "no memory for the control thread: free some");
 	return c->changes;

@@ -63,6 +63,9 @@ struct snapshot *desk_apply(struct desk *, struct snapshot *fresh);
  * here. */
 void desk_told(struct desk *, const struct str *name, const struct str *text, size_t n);
 
+/* These have changed since, in that order; text.p NULL: it is no more. */
+void desk_news(struct desk *, const struct str *name, const struct str *text, size_t n);
+
 /* They have lost what they told: all that is known here is told again. */
 void desk_tell_again(struct desk *);
 

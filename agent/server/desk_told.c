@@ -54,47 +54,72 @@ static bool remove_gone(struct desk *d, const struct str *name, size_t n, bool *
 	return good;
 }
 
-/* One that was told: true: it is another one than is here. */
-static bool take_told(struct desk *d, struct str name, struct str text)
+static bool take_value(struct desk *d, const char *name, json_t *value)
 {
-	char z[CHANGE_NAME_MAX], err[512];
-	json_t *value = json_loadb(text.p, text.n, 0, NULL);
-	bool changed = false;
+	char err[512];
 
-	if (!value || name.n >= sizeof z || memchr(name.p, '\0', name.n)) {
-		json_decref(value);
+	if (strncmp(name, "ban:", 4) == 0) {
+		if (!desk_load_ban(d, name + 4, value))
+			desk_share(d, name, NULL);
 		return false;
 	}
+	if (json_equal(changes_get(d->changes, name), value))
+		return false;
+	if (!changes_put(d->changes, name, value, err, sizeof err)) {
+		log_warning_every(USEC_PER_SEC, "change_not_understood", KV_Z("change", name),
+			KV_Z("why", err));
+		return false;
+	}
+	if (!desk_is_reset(name))
+		return true;
+	desk_hear_reset(d, value);
+	return false;
+}
+
+/* One that was told: true: what is served is another one by it. */
+static bool take_told(struct desk *d, struct str name, struct str text)
+{
+	char z[CHANGE_NAME_MAX];
+
+	if (name.n >= sizeof z || memchr(name.p, '\0', name.n))
+		return false;
 	memcpy(z, name.p, name.n);
 	z[name.n] = '\0';
-	if (strncmp(z, "ban:", 4) == 0) {
-		if (!desk_load_ban(d, z + 4, value))
-			desk_share(d, z, NULL);
-	} else if (!json_equal(changes_get(d->changes, z), value)) {
-		changed = changes_put(d->changes, z, value, err, sizeof err);
-		if (!changed)
-			log_warning_every(USEC_PER_SEC, "change_not_understood", KV_Z("change", z),
-				KV_Z("why", err));
-		if (changed && desk_is_reset(z)) {
-			desk_hear_reset(d, value);
-			changed = false;
-		}
-	}
+	if (!text.p)
+		return changes_remove(d->changes, z) && !desk_is_reset(z);
+	json_t *value = json_loadb(text.p, text.n, 0, NULL);
+	bool changed = value && take_value(d, z, value);
 	json_decref(value);
 	return changed;
+}
+
+static void serve_told(struct desk *d)
+{
+	char err[256];
+
+	log_info("changes_told", KV_INT("changes", changes_count(d->changes)));
+	d->behind = !desk_serve(d, NULL, err, sizeof err);
+}
+
+void desk_news(struct desk *d, const struct str *name, const struct str *text, size_t n)
+{
+	bool changed = false;
+
+	for (size_t i = 0; i < n; i++)
+		changed |= take_told(d, name[i], text[i]);
+	if (changed)
+		serve_told(d);
 }
 
 void desk_told(struct desk *d, const struct str *name, const struct str *text, size_t n)
 {
 	bool changed = false;
-	char err[256];
 
 	if (!remove_gone(d, name, n, &changed))
 		log_error("changes_not_taken_out", KV_Z("why", "out of memory"));
 	for (size_t i = 0; i < n; i++)
-		changed |= take_told(d, name[i], text[i]);
-	if (!changed)
-		return;
-	log_info("changes_told", KV_INT("changes", changes_count(d->changes)));
-	d->behind = !desk_serve(d, NULL, err, sizeof err);
+		if (name[i].p && text[i].p)
+			changed |= take_told(d, name[i], text[i]);
+	if (changed)
+		serve_told(d);
 }

@@ -1,8 +1,10 @@
 #include "store/redis_changes.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "store/redis_follow.h"
 #include "store/redis_map.h"
+#include "store/redis_script.h"
 #include "store/redis_slot.h"
 
 #include <hiredis/hiredis.h>
@@ -26,15 +28,21 @@ struct put {
 	char *name, *text; /* owned; text NULL: to be taken away */
 };
 
-/* What was asked, in order: a put is two commands. */
-enum asked { ASKED_VERSION, ASKED_ALL, ASKED_SET, ASKED_RISE };
+enum asked { ASKED_NOTHING, ASKED_VERSION, ASKED_NEWS, ASKED_ALL, ASKED_PUT };
 
-enum { ASKED_MAX = 64 };
+#define NEWS_AT_ONCE "1000"
+
+/* By which a change is known again: a number that another one has means that Redis lost its data,
+ * and has heard of so many since. */
+struct mark {
+	bool known;
+	struct key name, text;
+};
 
 struct redis_changes {
 	struct redis_changes_settings settings;
 	struct ev_loop *loop;
-	char key[64 + 10], version_key[64 + 18];
+	char key[64 + 10], version_key[64 + 18], log_key[64 + 14];
 	uint16_t slot;
 	struct redis_conn *conn;
 	struct redis_follow follow;
@@ -42,60 +50,65 @@ struct redis_changes {
 
 	struct put *first, *last;
 	unsigned puts;
-	enum asked asked[ASKED_MAX]; /* the oldest first; replies come in that order */
-	unsigned asked_n;
-	bool ready, failed;      /* failed: the put under way */
-	long long version, seen; /* as it was asked for; as it was told; -1: never */
-	long long latest;        /* that was ever seen */
+	enum asked asked; /* one thing at a time */
+	bool ready;
+	long long version,
+		seen;     /* as it was asked for; up to which all was told; -1: nothing was */
+	struct mark mark; /* of the one that is numbered so */
+	long long latest; /* that was ever seen */
 	usec_t asked_at, refused_at;
 };
 
 /* ---- sending ---- */
 
-static bool ask(struct redis_changes *c, enum asked what, unsigned argc, const char *argv[])
+static void ask(struct redis_changes *c, enum asked what, unsigned argc, const char *argv[])
 {
-	size_t bytes[4];
+	size_t bytes[8];
 
-	if (!c->ready || c->asked_n == ASKED_MAX)
-		return false;
 	for (unsigned i = 0; i < argc; i++)
 		bytes[i] = strlen(argv[i]);
 	if (!redis_conn_send(c->conn, argc, argv, bytes))
-		return false;
-	c->asked[c->asked_n++] = what;
+		return;
+	c->asked = what;
 	c->asked_at = clock_steady();
 	redis_conn_flush(c->conn);
-	return true;
 }
 
 static void ask_version(struct redis_changes *c)
 {
 	const char *argv[] = { "GET", c->version_key };
-	(void)ask(c, ASKED_VERSION, 2, argv);
+	ask(c, ASKED_VERSION, 2, argv);
 }
 
 static void ask_all(struct redis_changes *c)
 {
 	const char *argv[] = { "HGETALL", c->key };
-	(void)ask(c, ASKED_ALL, 2, argv);
+	ask(c, ASKED_ALL, 2, argv);
+}
+
+/* From the last one on that is known. */
+static void ask_news(struct redis_changes *c)
+{
+	char from[32];
+	const char *argv[] = { "XRANGE", c->log_key, from, "+", "COUNT", NEWS_AT_ONCE };
+
+	snprintf(from, sizeof from, "%lld-0", c->seen + !c->mark.known);
+	ask(c, ASKED_NEWS, 6, argv);
 }
 
 /* The oldest, and only that: of the next one it is known then whether it is to be sent. */
 static void send_put(struct redis_changes *c)
 {
 	const struct put *p = c->first;
-	const char *set[] = { "HSET", c->key, p->name, p->text };
-	const char *take[] = { "HDEL", c->key, p->name };
-	const char *rise[] = { "INCR", c->version_key };
+	const char *argv[] = { "EVALSHA", redis_changes_script_sha1, "3", c->key, c->version_key,
+		c->log_key, p->name, p->text };
 
-	c->failed = false;
-	if (p->text ? ask(c, ASKED_SET, 4, set) : ask(c, ASKED_SET, 3, take))
-		(void)ask(c, ASKED_RISE, 2, rise);
+	ask(c, ASKED_PUT, p->text ? 8 : 7, argv);
 }
 
 static void go_on(struct redis_changes *c)
 {
-	if (c->asked_n)
+	if (!c->ready || c->asked)
 		return;
 	if (c->first)
 		send_put(c);
@@ -120,12 +133,12 @@ static void drop_first(struct redis_changes *c)
 
 static void refused(struct redis_changes *c, const char *error)
 {
-	char hint[320];
+	char hint[400];
 
 	c->refused_at = clock_steady();
 	snprintf(hint, sizeof hint,
-		"overrides, switches and bans are this agent's alone: ACL SETUSER %s ~%s* +get "
-		"+hgetall +hset +hdel +incr",
+		"overrides, switches and bans are this agent's alone: ACL SETUSER %s ~%s* +evalsha "
+		"+script|load +get +hgetall +hset +hdel +incr +xadd +xrange +del",
 		c->settings.username[0] ? c->settings.username : "default", c->settings.prefix);
 	log_warning_every(COMPLAIN_EVERY, "changes_not_shared", KV_Z("error", error),
 		KV_Z("hint", strncmp(error, "NOPERM", 6) == 0 ? hint : "see the log of Redis"));
@@ -147,9 +160,11 @@ static void on_version(struct redis_changes *c, const redisReply *r)
 	c->version = r->type == REDIS_REPLY_STRING ? strtoll(r->str, NULL, 10) : 0;
 	look_for_loss(c, c->version);
 	if (c->first)
-		return; /* they are being sent */
-	if (c->version != c->seen)
+		go_on(c);
+	else if (c->seen < 0 || c->version < c->seen)
 		ask_all(c);
+	else if (c->version > c->seen)
+		ask_news(c);
 }
 
 static void on_all(struct redis_changes *c, const redisReply *r)
@@ -168,41 +183,153 @@ static void on_all(struct redis_changes *c, const redisReply *r)
 		s[n + i] = (struct str){ text->str, (size_t)text->len };
 	}
 	c->seen = c->version;
+	c->mark.known = false;
 	c->settings.told(c->settings.owner, s, s + n, n);
 	free(s);
+}
+
+static bool is_text(const redisReply *r)
+{
+	return r->type == REDIS_REPLY_STRING;
+}
+
+/* One entry of the log: [ "NUMBER-0", [ "name", NAME, "text", TEXT ] ]; without a text, two less.
+ * false: it is none, or not of that number. */
+static bool read_entry(const redisReply *r, long long number, struct str *name, struct str *text)
+{
+	char id[32];
+	const redisReply *fields = r->type == REDIS_REPLY_ARRAY && r->elements == 2 ? r->element[1]
+										    : NULL;
+	snprintf(id, sizeof id, "%lld-0", number);
+	if (!fields || !is_text(r->element[0]) || strcmp(r->element[0]->str, id) != 0 ||
+		fields->type != REDIS_REPLY_ARRAY ||
+		(fields->elements != 2 && fields->elements != 4))
+		return false;
+	for (size_t i = 0; i < fields->elements; i++)
+		if (!is_text(fields->element[i]))
+			return false;
+	*name = (struct str){ fields->element[1]->str, (size_t)fields->element[1]->len };
+	*text = (struct str){ 0 };
+	if (fields->elements == 4)
+		*text = (struct str){ fields->element[3]->str, (size_t)fields->element[3]->len };
+	return true;
+}
+
+static struct mark mark_of(struct str name, struct str text)
+{
+	static const struct hash_key key;
+
+	return (struct mark){ true, hash_keyed(&key, name.p, name.n),
+		hash_keyed(&key, text.p ? text.p : "", text.n) };
+}
+
+static bool is_same(const struct mark *a, const struct mark *b)
+{
+	return memcmp(&a->name, &b->name, sizeof a->name) == 0 &&
+	       memcmp(&a->text, &b->text, sizeof a->text) == 0;
+}
+
+/* All of it in order, without a gap, into `s` (names, then texts). How many; 0: it is nothing to go
+ * by. `*lost`: the one that was known is another one now. */
+static size_t read_news(
+	const struct redis_changes *c, const redisReply *r, struct str *s, bool *lost)
+{
+	long long from = c->seen + !c->mark.known;
+	size_t n = r->elements, i = 0;
+
+	while (i < n && read_entry(r->element[i], from + (long long)i, &s[i], &s[n + i]))
+		i++;
+	if (i < n || n <= c->mark.known)
+		return 0;
+	if (c->mark.known) {
+		struct mark mark = mark_of(s[0], s[n]);
+		*lost = !is_same(&mark, &c->mark);
+	}
+	return n;
+}
+
+/* What was put here meanwhile is newer than what is read: it is asked for again when that is there.
+ */
+static void on_news(struct redis_changes *c, const redisReply *r)
+{
+	size_t n = r->type == REDIS_REPLY_ARRAY ? r->elements : 0, known = c->mark.known;
+	struct str *s = c->first || !n ? NULL : calloc(2 * n, sizeof *s);
+	bool lost = false;
+
+	if (c->first) {
+		go_on(c);
+		return;
+	}
+	if (!s || !read_news(c, r, s, &lost) || lost) {
+		c->seen = -1;
+		if (lost)
+			c->settings.missing(c->settings.owner);
+		if (!c->asked)
+			ask_all(c);
+	} else {
+		c->seen += (long long)(n - known);
+		c->mark = mark_of(s[n - 1], s[2 * n - 1]);
+		c->settings.news(c->settings.owner, s + known, s + n + known, n - known);
+		if (c->seen < c->version && !c->asked)
+			ask_news(c);
+	}
+	free(s);
+}
+
+/* Where nobody else has put anything since, it is all known here. */
+static void on_put(struct redis_changes *c, const redisReply *r)
+{
+	if (r->type != REDIS_REPLY_INTEGER) {
+		redis_conn_give_up(c->conn, "it talks nonsense");
+		return;
+	}
+	if (c->first && c->seen >= 0 && r->integer == c->seen + 1) {
+		const struct put *p = c->first;
+		c->seen = r->integer;
+		c->mark = mark_of(str_of(p->name), str_of(p->text));
+	}
+	if (c->first)
+		drop_first(c);
+	look_for_loss(c, r->integer - 1);
+	c->latest = r->integer;
+	go_on(c);
 }
 
 static void on_reply(void *owner, const redisReply *r)
 {
 	struct redis_changes *c = owner;
 
-	if (!c->asked_n)
+	enum asked what = c->asked;
+	c->asked = ASKED_NOTHING;
+	if (r->type == REDIS_REPLY_ERROR && strncmp(r->str, "NOSCRIPT", 8) == 0) {
+		redis_conn_give_up(c->conn, "it has lost its scripts"); /* and is given it again */
 		return;
-	enum asked what = c->asked[0];
-	memmove(c->asked, c->asked + 1, --c->asked_n * sizeof c->asked[0]);
+	}
+	if (r->type == REDIS_REPLY_ERROR && what == ASKED_NEWS) {
+		log_warning_every(COMPLAIN_EVERY, "changes_read_whole", KV_Z("error", r->str),
+			KV_Z("hint", "all are read for each that changes: +xadd +xrange +del"));
+		ask_all(c);
+		return;
+	}
 	if (r->type == REDIS_REPLY_ERROR) {
 		refused(c, r->str);
-		c->failed = true;
 		return; /* the next tick tries again */
 	}
 	redis_conn_is_good(c->conn);
 	switch (what) {
+	case ASKED_NOTHING:
+		return;
 	case ASKED_VERSION:
 		on_version(c, r);
+		return;
+	case ASKED_NEWS:
+		on_news(c, r);
 		return;
 	case ASKED_ALL:
 		on_all(c, r);
 		return;
-	case ASKED_SET:
-		return;
-	case ASKED_RISE:
-		if (c->failed)
-			return;
-		if (c->first)
-			drop_first(c);
-		if (r->type == REDIS_REPLY_INTEGER)
-			look_for_loss(c, r->integer - 1);
-		go_on(c);
+	case ASKED_PUT:
+		on_put(c, r);
 		return;
 	}
 }
@@ -212,7 +339,7 @@ static void forget_asked(void *owner)
 	struct redis_changes *c = owner;
 
 	c->ready = false;
-	c->asked_n = 0;
+	c->asked = ASKED_NOTHING;
 	c->seen = -1; /* it may be another one that comes back */
 }
 
@@ -254,7 +381,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 
 	if (!c->ready || (c->refused_at && now - c->refused_at < REFUSED_ASK))
 		return;
-	if (c->asked_n && now - c->asked_at > ANSWER_WITHIN)
+	if (c->asked && now - c->asked_at > ANSWER_WITHIN)
 		redis_conn_give_up(c->conn, "it hangs");
 	else
 		go_on(c);
@@ -271,15 +398,19 @@ struct redis_changes *redis_changes_new(
 	struct redis_conn_settings s = { .db = settings->db,
 		.tls = settings->tls,
 		.open_within = ANSWER_WITHIN,
+		.script = redis_changes_script,
+		.sha1 = redis_changes_script_sha1,
+		.script_bytes = redis_changes_script_bytes,
 		.reply_max = REPLY_MAX };
 	memcpy(s.username, settings->username, sizeof s.username);
 	memcpy(s.password, settings->password, sizeof s.password);
 	c->settings = *settings;
 	c->loop = loop;
 	c->seen = -1;
-	/* In a cluster both have to lie together: what is in braces tells where. */
+	/* In a cluster all have to lie together: what is in braces tells where. */
 	snprintf(c->key, sizeof c->key, "%s{changes}", settings->prefix);
 	snprintf(c->version_key, sizeof c->version_key, "%s{changes}:version", settings->prefix);
+	snprintf(c->log_key, sizeof c->log_key, "%s{changes}:log", settings->prefix);
 	c->slot = redis_crc16("changes", 7) % REDIS_SLOTS;
 	c->conn = redis_conn_new(&s, &conn_events, c, loop);
 	explicit_bzero(&s, sizeof s);
@@ -327,7 +458,7 @@ bool redis_changes_put(struct redis_changes *c, const char *name, const char *te
 		c->first = p;
 	c->last = p;
 	c->puts++;
-	if (c->ready && !c->refused_at)
+	if (!c->refused_at)
 		go_on(c);
 	return true;
 }

@@ -1,6 +1,8 @@
 /* What the operator changes, shared by all agents of one Redis: the hash PREFIX "{changes}", name
  * -> text, and a number beside it that rises with each change, which every agent looks at twice a
- * second. Knows nothing of what the texts say.
+ * second. The last thousand are in a stream besides, each under its number: so an agent reads what
+ * has changed, and all only where it has just connected, or where a number is missing (it was away
+ * for more, or an agent of an earlier release put something). Knows nothing of what the texts say.
  *
  * That number also tells of a Redis that has lost its data: agents then put again what they know.
  * (It may bring back what was taken away in the last half second before.)
@@ -23,6 +25,8 @@ struct redis_changes_settings {
 	/* All that is there, in no order, whenever it may differ from what was told last: all that
 	 * was put here before is in it. From the loop. */
 	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n);
+	/* These have changed since, in that order; text.p NULL: it is no more. From the loop. */
+	void (*news)(void *owner, const struct str *name, const struct str *text, size_t n);
 	/* The number went back: data was lost, as when Redis came back empty, or a replica that had
 	 * not heard of the last changes. What is known here is to be put again. From the loop. */
 	void (*missing)(void *owner);

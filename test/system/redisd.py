@@ -34,7 +34,7 @@ ADMIN = "admin-secret-x81T"     # of the user `default`, which may do everything
 COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping", "role",
             "cluster|slots", "asking")
 # What operators change, these besides.
-CHANGES_COMMANDS = ("get", "hgetall", "hset", "hdel", "incr")
+CHANGES_COMMANDS = ("get", "hgetall", "hset", "hdel", "incr", "xadd", "xrange", "del")
 # With tiers from Redis, these besides.
 TIERS_COMMANDS = ("hmget", "exists", "subscribe", "client|id", "client|tracking")
 INVALIDATE = "__redis__:invalidate"

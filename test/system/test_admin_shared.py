@@ -112,6 +112,108 @@ def test_a_redis_without_its_data_hears_of_them_again(two):
         served(at, "ok", user="erin")
 
 
+# --- what is read of them ------------------------------------------------------------------------
+
+def calls(redis, command):
+    """How often it was called so far."""
+    for line in redis("INFO", "commandstats").decode().splitlines():
+        if line.startswith(f"cmdstat_{command}:"):
+            return int(line.split("calls=")[1].split(",")[0])
+    return 0
+
+
+def users(at):
+    return {o["user"] for o in at.ask("/api/v1/overrides").json["overrides"]}
+
+
+def both_have(two, want):
+    for at in two.at:
+        until(lambda: users(at) == want)
+
+
+def test_only_what_changed_is_read(two):
+    a, b = two.at
+    override(a, user="first", bypass=True)
+    both_have(two, {"first"})
+    before = calls(two.redis, "hgetall")
+    for i in range(10):
+        override(two.at[i % 2], user=f"u{i}", bypass=True)
+        if i % 3 == 0:
+            override(two.at[i % 2], "DELETE", user=f"u{i}")
+    both_have(two, {"first"} | {f"u{i}" for i in range(10) if i % 3})
+    until(lambda: b.agent.check(ip="10.0.0.9", path="/login")["reason"] == "banned")
+    until(lambda: a.ask("/api/v1/bans").json["count"] == 1)
+    assert calls(two.redis, "hgetall") == before
+
+
+def raw_put(redis, user, **value):
+    """As earlier releases do: without the log."""
+    redis("HSET", "rl:{changes}", f"override:user:{user}", json.dumps(value))
+    redis("INCR", "rl:{changes}:version")
+
+
+def test_an_earlier_release_beside_them(two):
+    a, b = two.at
+    override(a, user="x", bypass=True)
+    both_have(two, {"x"})
+    raw_put(two.redis, "old", bypass=True)
+    both_have(two, {"x", "old"})
+    override(b, user="y", bypass=True)
+    both_have(two, {"x", "old", "y"})
+    raw_put(two.redis, "old2", bypass=True)
+    override(b, user="z", bypass=True)
+    both_have(two, {"x", "old", "old2", "y", "z"})
+
+
+def test_more_than_the_log_holds(two):
+    """One that was away for more than a thousand of them reads all."""
+    a, b = two.at
+    override(a, user="x", bypass=True)
+    both_have(two, {"x"})
+    two.redis("EVAL", """for i = 1, 1200 do
+        local n = redis.call('INCR', KEYS[2])
+        local name = 'override:user:m' .. (i % 50)
+        redis.call('HSET', KEYS[1], name, '{"bypass":true}')
+        redis.call('XADD', KEYS[3], 'MAXLEN', 1000, n .. '-0', 'name', name, 'text', '{"bypass":true}')
+    end""", "3", "rl:{changes}", "rl:{changes}:version", "rl:{changes}:log")
+    both_have(two, {"x"} | {f"m{i}" for i in range(50)})
+
+
+def test_a_redis_that_was_lost_and_filled_again_in_between(two):
+    """The number is beyond what was seen, but of another life: what is known here is told again."""
+    a, b = two.at
+    for user in ("x", "y"):
+        override(a, user=user, bypass=True)
+    both_have(two, {"x", "y"})
+    two.redis("EVAL", """redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+    for i = 1, 9 do
+        local n = redis.call('INCR', KEYS[2])
+        redis.call('HSET', KEYS[1], 'override:user:new', '{"block":true}')
+        redis.call('XADD', KEYS[3], n .. '-0', 'name', 'override:user:new', 'text', '{"block":true}')
+    end""", "3", "rl:{changes}", "rl:{changes}:version", "rl:{changes}:log")
+    both_have(two, {"x", "y", "new"})
+
+
+def test_a_log_that_cannot_be_read(run, tmp_path, ends):
+    """As before an upgrade of the ACL: all is read for each change, and a warning says so."""
+    redis = ends(redisd.Server(tmp_path))
+    redis("ACL", "SETUSER", redisd.USER, "-xadd", "-xrange", "-del")
+    two = Two(run, tmp_path, redis)
+    for i in range(3):
+        override(two.at[i % 2], user=f"u{i}", bypass=True)
+    both_have(two, {"u0", "u1", "u2"})
+    until(lambda: "changes_read_whole" in two.at[0].agent.stderr)
+
+
+def test_a_redis_that_lost_its_scripts(two):
+    a, b = two.at
+    override(a, user="x", bypass=True)
+    both_have(two, {"x"})
+    two.redis("SCRIPT", "FLUSH")
+    override(a, user="y", bypass=True)
+    both_have(two, {"x", "y"})
+
+
 def test_bans(two):
     a, b = two.at
 
