@@ -141,9 +141,9 @@ bool bans_begin(struct bans *b, const struct penalty *p, struct ban *ban, usec_t
 	struct ban *place = find(b, set, &ban->key);
 	bool banned = place && place->until > utc;
 	if (!banned) {
-		bool known = place && place->forget_at > utc;
-		ban->level = known && place->until != LIFTED ? place->level + 1 : 0;
-		ban->epoch = known ? place->epoch + 1 : 1;
+		const struct ban *last = place && place->forget_at > utc ? place : NULL;
+		ban->level = last && last->until != LIFTED ? last->level + 1 : 0;
+		ban->epoch = last ? last->epoch + 1 : 1;
 		ban->since = utc;
 		ban->until = utc + penalty_length(p, ban->level);
 		ban->forget_at = ban->until + p->max;

@@ -120,6 +120,7 @@ def test_a_lift_survives_a_kill(kept):
 
 
 def test_the_state_file_is_not_written_for_a_change(kept):
+    until(kept.state.exists)
     before = kept.state.stat()
     for i in range(20):
         override(kept, user=f"u{i}", bypass=True)
