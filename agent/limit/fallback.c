@@ -70,6 +70,7 @@ static bool was_charged(const struct plan *plan, unsigned first, unsigned end)
 bool plan_mirror(const struct plan *from, struct plan *to)
 {
 	to->outcome = OUTCOME_LIMITS;
+	to->prefetched = false;
 	to->n = 0;
 	for (unsigned first = 0, end; first < from->n; first = end) {
 		const struct rule *r = from->take[first].limit->rule;

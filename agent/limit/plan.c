@@ -258,7 +258,7 @@ static enum outcome find_outcome(
 static inline void plan_begin(struct plan *plan)
 {
 	plan->n = 0;
-	plan->degraded = plan->closed = false;
+	plan->degraded = plan->closed = plan->prefetched = false;
 	plan->begun = 0;
 	plan->done = NULL;
 }

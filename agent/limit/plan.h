@@ -41,6 +41,7 @@ struct plan {
 	bool closed;   /* degraded, and a rule that enforces wants it denied then */
 	/* degraded: the first rules in shadow mode, and with action "tag", that are `closed` */
 	const struct rule *closed_shadow, *closed_tag;
+	bool prefetched;     /* its store has been told that it comes: the store's own */
 	usec_t banned_until; /* OUTCOME_BANNED: UTC */
 	usec_t begun;        /* steady time: since when its check has been waiting; 0: not yet */
 	struct now now;      /* by whose clock the verdicts were found; set by the store */

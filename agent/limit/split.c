@@ -16,7 +16,7 @@ void split_part(
 {
 	part->n = 0;
 	part->outcome = OUTCOME_LIMITS;
-	part->denied = part->degraded = part->closed = false;
+	part->denied = part->degraded = part->closed = part->prefetched = false;
 	part->done = NULL;
 	for (unsigned i = 0; i < whole->n; i++) {
 		assert(i == 0 || whole->take[i].limit->rule != whole->take[i - 1].limit->rule ||
@@ -42,7 +42,7 @@ static bool pick(const struct plan *part, bool admitted, bool count_denied, stru
 {
 	out->n = 0;
 	out->outcome = OUTCOME_LIMITS;
-	out->denied = out->degraded = out->closed = false;
+	out->denied = out->degraded = out->closed = out->prefetched = false;
 	out->done = NULL;
 	for (unsigned first = 0, end; !part->denied && first < part->n; first = end) {
 		end = rule_end(part, first);

@@ -17,30 +17,29 @@ static size_t scratch_for(size_t notify_max)
 bool checker_init(struct checker *c, size_t notify_max, struct store *store,
 	struct metrics *metrics, struct event_ring *events)
 {
-	*c = (struct checker){
-		.scratch_n = scratch_for(notify_max),
-		.store = store,
-		.metrics = metrics,
-		.events = events,
-	};
-	c->scratch = malloc(c->scratch_n);
+	*c = (struct checker){ .store = store, .metrics = metrics, .events = events };
+	bool room = checker_grow(c, notify_max);
+	c->now = &c->draft[0];
+	c->next = &c->draft[1];
 	c->tally = tally_new();
 	c->top = top_new();
 	shapes_clear(&c->shapes);
 	check_pool_init(&c->pool);
 	penalties_init(&c->penalties, NULL, store, metrics);
-	return c->scratch && c->tally && c->top;
+	return room && c->tally && c->top;
 }
 
 bool checker_grow(struct checker *c, size_t notify_max)
 {
 	size_t n = scratch_for(notify_max);
-	char *larger = malloc(n);
+	char *larger = malloc(2 * n);
 	if (!larger)
 		return false;
 	free(c->scratch);
 	c->scratch = larger;
 	c->scratch_n = n;
+	for (unsigned i = 0; i < 2; i++)
+		c->draft[i].scratch = larger + i * n;
 	return true;
 }
 
@@ -76,19 +75,18 @@ static __attribute__((noinline)) void skip_args(struct wire_reader *r, const str
 			return;
 }
 
-enum load_rc { LOAD_CHECK, LOAD_NOTHING, LOAD_MALFORMED };
-
 /* The first check of the NOTIFY becomes the view (other messages are `ignored`, and counted); all
  * of the payload is read, so that what is malformed is seen wherever it stands. Of a NOTIFY whose
  * end was cut off, what came before counts: nobody passes a limit by sending too much. */
 static enum load_rc load_view(
-	struct checker *c, const struct snapshot *snap, const struct notify *n, unsigned *ignored)
+	struct checker *c, const struct snapshot *snap, const struct notify *n, struct draft *to)
 {
 	struct wire_reader r = { n->payload, n->payload + n->payload_n, false };
 	const struct layout *layout = &snap->policy->layout;
 	struct message m;
 	bool found = false;
 
+	to->ignored = 0;
 	if (c->shaped_by != snap->generation) {
 		shapes_clear(&c->shapes);
 		answer_forms_clear(&c->answers);
@@ -97,13 +95,13 @@ static enum load_rc load_view(
 	while (message_next(&r, &m)) {
 		if (found || !is_check(m.name)) {
 			skip_args(&r, &m);
-			++*ignored;
+			to->ignored++;
 			continue;
 		}
 		found = true;
-		view_init(&c->view, layout, m.name, c->scratch, c->scratch_n);
-		args_load(&c->shapes, &r, m.args, &c->view);
-		view_finish(&c->view);
+		view_init(&to->view, layout, m.name, to->scratch, c->scratch_n);
+		args_load(&c->shapes, &r, m.args, &to->view);
+		view_finish(&to->view);
 	}
 	if (r.bad && !n->truncated)
 		return LOAD_MALFORMED;
@@ -115,7 +113,7 @@ static void put_event(struct checker *c, const struct policy *p, const struct pl
 {
 	struct event e;
 
-	describe_event(p, plan, d, &c->view, &e);
+	describe_event(p, plan, d, &c->now->view, &e);
 	event_ring_put(c->events, &e);
 }
 
@@ -207,14 +205,20 @@ static void write_ack(struct checker *c, const struct snapshot *snap, const stru
 	count(c, METRIC_notifies);
 }
 
+static inline void find_ban(
+	struct checker *c, const struct policy *p, struct plan *plan, struct now now)
+{
+	plan->now = now;
+	if (p->has_penalties && plan->outcome == OUTCOME_LIMITS)
+		penalties_find(&c->penalties, plan, now);
+}
+
 /* What the view is charged by, or that its client is banned. */
 static inline void plan_view(
 	struct checker *c, const struct policy *p, struct plan *plan, struct now now)
 {
-	policy_plan(p, &c->view, plan);
-	plan->now = now;
-	if (p->has_penalties && plan->outcome == OUTCOME_LIMITS)
-		penalties_find(&c->penalties, plan, now);
+	policy_plan(p, &c->now->view, plan);
+	find_ban(c, p, plan, now);
 }
 
 static inline bool may_be_a_strike(
@@ -227,7 +231,7 @@ static void count_strikes(struct checker *c, struct snapshot *snap, const struct
 {
 	/* A store that answers later has a clock of its own, which plan->now is by. */
 	struct now now = store_may_be_pending(c->store) ? clock_read() : plan->now;
-	penalties_count(&c->penalties, snap, plan, &c->view, now);
+	penalties_count(&c->penalties, snap, plan, &c->now->view, now);
 }
 
 static void answer_now(struct checker *c, struct snapshot *snap, const struct plan *plan,
@@ -238,7 +242,7 @@ static void answer_now(struct checker *c, struct snapshot *snap, const struct pl
 	write_ack(c, snap, plan, &d, (struct ids){ n->stream_id, n->frame_id }, send_max, out);
 	count_decision(c, plan, &d);
 	if (top_count(c->top, plan, &d, &rest))
-		top_add_rest(c->top, snap->policy, &d, &c->view, &rest);
+		top_add_rest(c->top, snap->policy, &d, &c->now->view, &rest);
 	if (wants_event(c, &d))
 		put_event(c, snap->policy, plan, &d);
 	if (may_be_a_strike(snap->policy, plan, &d))
@@ -264,8 +268,7 @@ static enum load_rc load_again(struct check *check)
 		.payload_n = check->payload_n,
 		.truncated = check->truncated,
 	};
-	unsigned counted_before = 0;
-	return load_view(check->checker, check->snapshot, &again, &counted_before);
+	return load_view(check->checker, check->snapshot, &again, check->checker->now);
 }
 
 static void tell_late(struct check *check)
@@ -280,10 +283,10 @@ static void tell_late(struct check *check)
 
 	if (!(names || event || strike) || load_again(check) != LOAD_CHECK)
 		return;
-	if (!view_has(&c->view, FIELD_TIER))
-		view_put_tier(&c->view, (struct str){ plan->tier, plan->tier_length });
+	if (!view_has(&c->now->view, FIELD_TIER))
+		view_put_tier(&c->now->view, (struct str){ plan->tier, plan->tier_length });
 	if (names)
-		top_add_rest(c->top, p, d, &c->view, &rest);
+		top_add_rest(c->top, p, d, &c->now->view, &rest);
 	if (event)
 		put_event(c, p, plan, d);
 	if (strike)
@@ -327,7 +330,7 @@ void check_abandon(struct check *check)
 static bool may_know_tier(const struct checker *c, const struct policy *p, struct tier_ask *ask)
 {
 	static const uint8_t by[] = { FIELD_KEY, FIELD_USER };
-	const struct view *v = &c->view;
+	const struct view *v = &c->now->view;
 
 	ask->n = 0;
 	ask->tier.length = 0;
@@ -356,7 +359,7 @@ static bool take_limits(struct check *check, struct now now)
 	struct checker *c = check->checker;
 	struct plan *plan = &check->plan;
 
-	use_tier(&c->view, &check->ask);
+	use_tier(&c->now->view, &check->ask);
 	plan_view(c, check->snapshot->policy, plan, now);
 	plan->begun = check->ask.begun;
 	if (plan->outcome != OUTCOME_LIMITS || !plan->n)
@@ -425,14 +428,14 @@ static void answer_unpooled(struct checker *c, struct snapshot *snap, const stru
 	if (may_know_tier(c, snap->policy, &c->ask)) {
 		c->ask.done = NULL;
 		(void)c->store->ops->find_tier(c->store, &c->ask, now);
-		use_tier(&c->view, &c->ask);
+		use_tier(&c->now->view, &c->ask);
 	}
-	plan_view(c, snap->policy, &c->plan, now);
-	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n) {
+	plan_view(c, snap->policy, &c->now->plan, now);
+	if (c->now->plan.outcome == OUTCOME_LIMITS && c->now->plan.n) {
 		count(c, METRIC_checks_unpooled);
-		c->store->ops->fall_back(c->store, &c->plan, now);
+		c->store->ops->fall_back(c->store, &c->now->plan, now);
 	}
-	answer_now(c, snap, &c->plan, n, send_max, out);
+	answer_now(c, snap, &c->now->plan, n, send_max, out);
 }
 
 static enum check_rc ask_store(struct checker *c, struct snapshot *snap, const struct notify *n,
@@ -454,15 +457,58 @@ static enum check_rc ask_store(struct checker *c, struct snapshot *snap, const s
 
 /* ---- the way of every NOTIFY ---- */
 
+/* While the one before is decided, what this one will want comes from memory. It is read and
+ * planned, and nothing is asked that a decision could change. */
+static __attribute__((noinline)) void draft_next(struct checker *c, const struct snapshot *snap)
+{
+	const struct notify n = { .payload = c->expected, .payload_n = c->expected_n };
+	struct draft *d = c->next;
+
+	c->expected = NULL;
+	c->ahead = n.payload;
+	c->ahead_n = n.payload_n;
+	d->loaded = load_view(c, snap, &n, d);
+	if (d->loaded == LOAD_CHECK)
+		policy_plan(snap->policy, &d->view, &d->plan);
+	if (d->loaded != LOAD_CHECK || d->plan.outcome != OUTCOME_LIMITS)
+		d->plan.n = 0;
+	c->store->ops->prefetch(c->store, &d->plan, PREFETCH_FIRST);
+}
+
+/* Was the draft of `n` made ahead? Then it is its turn, and what has come from memory tells what
+ * else to ask for. */
+static __attribute__((noinline)) bool is_ahead(struct checker *c, const struct notify *n)
+{
+	struct draft *d = c->next;
+	bool is_it = c->ahead == n->payload && c->ahead_n == n->payload_n;
+
+	c->ahead = NULL;
+	if (!is_it)
+		return false;
+	c->next = c->now;
+	c->now = d;
+	c->store->ops->prefetch(c->store, &d->plan, PREFETCH_REST);
+	return true;
+}
+
+void check_expect(struct checker *c, const uint8_t *payload, size_t n)
+{
+	if (c->store && c->store->ops->prefetch) {
+		c->expected = payload;
+		c->expected_n = n;
+	}
+}
+
 enum check_rc check_answer(struct checker *c, struct snapshot *snap, const struct notify *n,
 	uint32_t send_max, struct now now, struct wire_writer *out, struct check **pending)
 {
 	if (out->bad || wire_room(out) < check_room(send_max))
 		return CHECK_NO_ROOM;
 
-	unsigned ignored = 0;
-	enum load_rc rc = load_view(c, snap, n, &ignored);
-	metric_add(c->metrics, METRIC_messages_ignored, ignored);
+	bool ahead = c->ahead && is_ahead(c, n);
+	struct draft *d = c->now;
+	enum load_rc rc = ahead ? d->loaded : load_view(c, snap, n, d);
+	metric_add(c->metrics, METRIC_messages_ignored, d->ignored);
 	if (rc == LOAD_MALFORMED)
 		return CHECK_MALFORMED;
 	if (rc == LOAD_NOTHING) {
@@ -473,9 +519,13 @@ enum check_rc check_answer(struct checker *c, struct snapshot *snap, const struc
 	if (store_may_be_pending(c->store))
 		return ask_store(c, snap, n, send_max, now, out, pending);
 
-	plan_view(c, snap->policy, &c->plan, now);
-	if (c->plan.outcome == OUTCOME_LIMITS && c->plan.n)
-		(void)store_take(c->store, &c->plan, now);
-	answer_now(c, snap, &c->plan, n, send_max, out);
+	if (!ahead)
+		policy_plan(snap->policy, &d->view, &d->plan);
+	if (c->expected)
+		draft_next(c, snap);
+	find_ban(c, snap->policy, &d->plan, now);
+	if (d->plan.outcome == OUTCOME_LIMITS && d->plan.n)
+		(void)store_take(c->store, &d->plan, now);
+	answer_now(c, snap, &d->plan, n, send_max, out);
 	return CHECK_ANSWERED;
 }

@@ -36,16 +36,31 @@ bool event_ring_has_room(struct event_ring *);
 bool event_ring_get(struct event_ring *, struct event *); /* false: empty */
 uint64_t event_ring_dropped(const struct event_ring *);   /* since the start; reader's side */
 
-/* What a worker brings to every check: no allocation after checker_init(). */
-struct checker {
+/* What became of a NOTIFY's bytes. */
+enum load_rc { LOAD_CHECK, LOAD_NOTHING, LOAD_MALFORMED };
+
+/* A NOTIFY as it was read, and what is to be charged; nothing is decided. */
+struct draft {
 	struct view view;
 	struct plan plan;
+	char *scratch; /* the checker's, scratch_n bytes of it */
+	enum load_rc loaded;
+	unsigned ignored; /* messages */
+};
+
+/* What a worker brings to every check: no allocation after checker_init(). */
+struct checker {
+	struct draft draft[2];
+	struct draft *now, *next; /* of these: whose turn it is, and the one made ahead */
+	const uint8_t *expected;  /* what comes after the check that is next; NULL: not known */
+	const uint8_t *ahead;     /* the payload that *next was made of; NULL: it was not */
+	size_t expected_n, ahead_n;
 	struct tier_ask ask;
 	struct shapes shapes;
 	struct answer_forms answers;
 	uint64_t shaped_by; /* the generation that both are of */
-	char *scratch;      /* owned */
-	size_t scratch_n;
+	char *scratch;      /* owned; of both drafts */
+	size_t scratch_n;   /* of each */
 	struct store *store;
 	struct metrics *metrics;    /* the worker's own */
 	struct tally *tally;        /* owned; decisions by rule and tier */
@@ -75,6 +90,21 @@ enum check_rc { CHECK_ANSWERED, CHECK_PENDING, CHECK_MALFORMED, CHECK_NO_ROOM };
  * had less than check_room(send_max) bytes. */
 enum check_rc check_answer(struct checker *, struct snapshot *, const struct notify *,
 	uint32_t send_max, struct now, struct wire_writer *out, struct check **pending);
+
+/* With a store whose memory is waited for, it pays to tell a check what comes after it. */
+static inline bool check_looks_ahead(const struct checker *c)
+{
+	return c->store && c->store->ops->is_large && c->store->ops->is_large(c->store);
+}
+
+/* The check_answer() after the next gets this payload, whole, with the same snapshot. No more than
+ * a hint: what comes is answered as if nothing had been told. But the bytes must stay as they are
+ * until then, or until check_expect_nothing(). */
+void check_expect(struct checker *, const uint8_t *payload, size_t);
+static inline void check_expect_nothing(struct checker *c)
+{
+	c->expected = c->ahead = NULL;
+}
 
 /* Writes the ACK of a check that is decided, and ends it. false: `out` has less than
  * check_room(check->send_max) bytes; nothing has happened. */

@@ -244,6 +244,18 @@ static void keep_goodbye(struct conn *c, struct wire_writer *w, uint8_t *from)
 	w->p = from;
 }
 
+/* The frame after the one that is handled next, if it is there and a NOTIFY. */
+static void look_ahead(struct conn *c, const uint8_t *p, const uint8_t *end)
+{
+	size_t max = session_frame_max(&c->session, &c->settings);
+	struct frame f = { .payload = NULL };
+	enum spop_status status;
+	if (frame_next(&p, end, max, &f, &status) == FRAME_OK && session_is_notify(&c->session, &f))
+		check_expect(&c->all->checker, f.payload, f.payload_n);
+	else
+		check_expect(&c->all->checker, NULL, 0);
+}
+
 enum frames_rc { FRAMES_ALL, FRAMES_NO_ROOM, FRAMES_PAUSE, FRAMES_CLOSE };
 
 /* Handles the frames of [*p, end) while `out` has room for an answer. */
@@ -251,6 +263,8 @@ static enum frames_rc handle_frames(
 	struct conn *c, const uint8_t **p, const uint8_t *end, struct now now)
 {
 	struct wire_writer w = { c->out->bytes + c->out->end, c->out->bytes + c->out->size, false };
+	struct checker *checker = &c->all->checker;
+	bool looks_ahead = check_looks_ahead(checker);
 	enum frames_rc result = FRAMES_ALL;
 	for (;;) {
 		if (wire_room(&w) < c->room) {
@@ -267,6 +281,8 @@ static enum frames_rc handle_frames(
 			p, end, session_frame_max(&c->session, &c->settings), &frame, &status);
 		if (got == FRAME_PARTIAL)
 			break;
+		if (looks_ahead && got == FRAME_OK)
+			look_ahead(c, *p, end);
 		uint8_t *before = w.p;
 		enum session_rc rc = got == FRAME_BAD ? session_disconnect(&c->session, status, &w)
 						      : on_frame(c, &frame, &w, now);
@@ -278,6 +294,7 @@ static enum frames_rc handle_frames(
 			break;
 		}
 	}
+	check_expect_nothing(checker);
 	c->out->end = (size_t)(w.p - c->out->bytes);
 	return result;
 }

@@ -61,6 +61,13 @@ enum { SESSION_OUT_MAX = 512 };
 enum session_rc session_on_frame(struct session *, const struct session_settings *,
 	const struct frame *, struct wire_writer *out);
 
+/* Would this frame be delivered as it is: SESSION_NOTIFY, with its own payload? */
+static inline bool session_is_notify(const struct session *s, const struct frame *frame)
+{
+	return s->state == SESSION_OPEN && !s->assembling && frame->type == FRAME_NOTIFY &&
+	       frame->flags & FRAME_FLAG_FIN;
+}
+
 /* Writes AGENT-DISCONNECT with `status` (once; later calls write nothing) and returns
  * SESSION_CLOSE: for a bad frame, a timeout, a drain. */
 enum session_rc session_disconnect(struct session *, enum spop_status, struct wire_writer *out);

@@ -291,21 +291,49 @@ static inline bool fits_cache(const struct memory_store *m)
 }
 
 /* Memory is waited for twice, not twice for each key, and before any lock is held: first all slots,
- * then all entries that they seem to point to. */
-static void prefetch_all(const struct plan *plan, struct shard *const shard[])
+ * then all entries that they seem to point to; or not at all, where both were asked for ahead of
+ * the plan's turn. Inlined: a function that does nothing but prefetch has no effect for GCC, which
+ * leaves out the calls of it. */
+static inline __attribute__((always_inline)) void prefetch_slots(
+	struct memory_store *m, const struct plan *plan)
 {
 	for (unsigned i = 0; i < plan->n; i++) {
-		prefetch(&shard[i]->slot[shard_home(shard[i], &plan->take[i].key)]);
-		prefetch(&shard[i]->lock);
+		const struct key *k = &plan->take[i].key;
+		const struct shard *s = &m->shard[shard_number(m, k)];
+		prefetch(&s->slot[shard_home(s, k)]);
+		prefetch(&s->lock);
 	}
+}
+
+static inline __attribute__((always_inline)) void prefetch_entries(
+	struct memory_store *m, const struct plan *plan)
+{
 	for (unsigned i = 0; i < plan->n; i++) {
-		uint32_t hint = shard_hint(shard[i], &plan->take[i].key);
+		const struct key *k = &plan->take[i].key;
+		const struct shard *s = &m->shard[shard_number(m, k)];
+		uint32_t hint = shard_hint(s, k);
 		if (hint == ENTRY_NONE)
 			continue;
-		const struct entry *e = &shard[i]->entry[hint];
+		const struct entry *e = &s->entry[hint];
 		prefetch(e);
 		prefetch(&e->open_at); /* may lie on the next cache line */
 	}
+}
+
+static bool memory_is_large(struct store *base)
+{
+	return !fits_cache((struct memory_store *)base);
+}
+
+static void memory_prefetch(struct store *base, struct plan *plan, enum prefetch what)
+{
+	struct memory_store *m = (struct memory_store *)base;
+
+	if (what == PREFETCH_FIRST)
+		prefetch_slots(m, plan);
+	else
+		prefetch_entries(m, plan);
+	plan->prefetched = true;
 }
 
 typedef void charge_fn(struct plan *, const struct bucket *const stored[], struct now);
@@ -329,8 +357,11 @@ static inline __attribute__((always_inline)) void charge_with(
 		shard[i] = &m->shard[number];
 		mask |= 1ull << number;
 	}
-	if (!fits_cache(m))
-		prefetch_all(plan, shard);
+	if (!plan->prefetched && !fits_cache(m)) {
+		prefetch_slots(m, plan);
+		prefetch_entries(m, plan);
+	}
+	plan->prefetched = false;
 	struct now lines = lines_at(m, now);
 
 	lock_all(m->shard, mask);
@@ -591,9 +622,11 @@ char *memory_store_notes(struct memory_store *m, size_t *n)
 	return copy;
 }
 
-static const struct store_ops memory_ops = {
-	.take = memory_take, .erase = memory_erase, .close = memory_close
-};
+static const struct store_ops memory_ops = { .take = memory_take,
+	.erase = memory_erase,
+	.is_large = memory_is_large,
+	.prefetch = memory_prefetch,
+	.close = memory_close };
 
 /* Parts of one mapping, each on cache lines of its own. */
 static size_t part(size_t *total, uint64_t n, size_t size)

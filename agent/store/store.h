@@ -5,6 +5,7 @@
 #include "limit/decision.h"
 
 enum store_rc { STORE_DONE, STORE_PENDING };
+enum prefetch { PREFETCH_FIRST, PREFETCH_REST };
 
 /* The name of a tier, or its beginning: one byte more than any tier has, so that what was cut is
  * nobody's. */
@@ -51,6 +52,13 @@ struct store_ops {
 	/* Every counter of the plan is as one never seen. STORE_PENDING: plan->done is called once,
 	 * later, on this loop, whatever happens. plan->degraded then: it is not certain of all. */
 	enum store_rc (*erase)(struct store *, struct plan *);
+	/* Is its memory waited for, as it is more than a cache holds? Both NULL: of another kind.
+	 */
+	bool (*is_large)(struct store *);
+	/* Asks for the memory that taking this plan will want, soon: PREFETCH_FIRST, and
+	 * PREFETCH_REST when the first has had a few hundred nanoseconds to come. Looks at nothing
+	 * that a take could change meanwhile but to guess. */
+	void (*prefetch)(struct store *, struct plan *, enum prefetch);
 	void (*close)(struct store *);
 };
 

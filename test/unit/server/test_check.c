@@ -81,7 +81,7 @@ static void rig_free(struct rig *g)
 static void forget(struct rig *g)
 {
 	g->checker = g->begun;
-	memset(g->checker.scratch, 0xa5, g->checker.scratch_n);
+	memset(g->checker.scratch, 0xa5, 2 * g->checker.scratch_n);
 }
 
 static int setup(void **state)
@@ -293,6 +293,18 @@ static const char random_config[] = ALL_VARIABLES
 	"  { name = \"five\"; per = [ \"host\", \"abcdefghijklmnop|method\" ]; rate = \"9/minute\"; }\n"
 	");\n";
 
+/* One of random_config's world, of whole, broken and cut NOTIFYs. */
+static struct notify random_notify(uint8_t *bytes, size_t size)
+{
+	size_t n = put_random_notify(bytes, size);
+
+	if (rnd(10) == 0)
+		n = rnd((uint32_t)n + 1);
+	else if (n && rnd(10) == 0)
+		bytes[rnd((uint32_t)n)] ^= (uint8_t)(1u << rnd(8));
+	return notify_of(bytes, n);
+}
+
 /* A checker that has seen all requests before, and one that has seen none. */
 static void test_what_is_remembered_never_shows(void **state)
 {
@@ -307,16 +319,11 @@ static void test_what_is_remembered_never_shows(void **state)
 	(void)state;
 	seed = 42;
 	for (unsigned i = 0; i < 30000; i++) {
-		size_t n = put_random_notify(bytes, sizeof bytes);
 		uint32_t small_max = FRAME_SIZE_MIN + rnd(300);
-		if (rnd(10) == 0)
-			n = rnd((uint32_t)n + 1);
-		else if (n && rnd(10) == 0)
-			bytes[rnd((uint32_t)n)] ^= (uint8_t)(1u << rnd(8));
-		struct notify whole = notify_of(bytes, n);
+		struct notify whole = random_notify(bytes, sizeof bytes);
 		whole.truncated = rnd(10) == 0;
 		struct notify edge = whole;
-		edge.payload = guard_copy(&guard, bytes, n);
+		edge.payload = guard_copy(&guard, bytes, whole.payload_n);
 
 		enum check_rc rc = ask(g, &edge, SEND_MAX, now, &known);
 		forget(h);
@@ -346,6 +353,106 @@ static void test_what_is_remembered_never_shows(void **state)
 	rig_free(g);
 	rig_free(h);
 	rig_free(s);
+}
+
+/* Every line of the log, in order. */
+static void compare_events(struct rig *g, struct rig *h)
+{
+	struct event a, b;
+
+	memset(&a, 0, sizeof a);
+	memset(&b, 0, sizeof b);
+	while (event_ring_get(g->events, &a)) {
+		assert_true(event_ring_get(h->events, &b));
+		assert_string_equal(a.client, b.client);
+		assert_string_equal(a.endpoint, b.endpoint);
+		assert_string_equal(a.ip, b.ip);
+		assert_string_equal(a.tier, b.tier);
+		assert_string_equal(a.rule, b.rule);
+	}
+	assert_false(event_ring_get(h->events, &b));
+}
+
+/* A checker that is told what comes next, mostly the truth, and one that is told nothing. */
+static void test_what_is_expected_never_shows(void **state)
+{
+	static uint8_t bytes[3][NOTIFY_MAX];
+	static struct ack told, untold;
+	struct rig *g = rig_new(random_config), *h = rig_new(random_config);
+	struct now now = noon;
+	unsigned ahead = 0, answered = 0;
+
+	(void)state;
+	seed = 7;
+	struct notify n[3] = { random_notify(bytes[0], NOTIFY_MAX) };
+	for (unsigned i = 0; i < 20000; i++) {
+		struct notify *this = &n[i % 3], *next = &n[(i + 1) % 3], *other = &n[(i + 2) % 3];
+		*next = random_notify(bytes[(i + 1) % 3], NOTIFY_MAX);
+		if (rnd(8) == 0)
+			*next = notify_of(
+				memcpy(bytes[(i + 1) % 3], this->payload, this->payload_n),
+				this->payload_n);
+		switch (rnd(12)) {
+		case 0: /* what came before, or something shorter */
+			check_expect(&g->checker, other->payload, other->payload_n);
+			break;
+		case 1:
+			check_expect(
+				&g->checker, next->payload, rnd((uint32_t)next->payload_n + 1));
+			break;
+		case 2:
+			check_expect_nothing(&g->checker);
+			break;
+		default:
+			check_expect(&g->checker, next->payload, next->payload_n);
+		}
+		enum check_rc rc = ask(g, this, SEND_MAX, now, &told);
+		assert_int_equal(ask(h, this, SEND_MAX, now, &untold), rc);
+		if (told.n != untold.n || memcmp(told.bytes, untold.bytes, told.n) != 0)
+			fail_msg("request %u is answered otherwise by who was told of it", i);
+		ahead += g->checker.ahead == next->payload;
+		answered += rc == CHECK_ANSWERED;
+		compare_events(g, h);
+		now.steady += rnd(50000);
+		now.utc = now.steady;
+	}
+	assert_true(ahead > 4000 && answered > 8000);
+	for (unsigned id = 0; id < METRIC_COUNT; id++)
+		assert_int_equal(g->metrics.value[id], h->metrics.value[id]);
+	assert_true(g->metrics.value[METRIC_checks_denied] > 100);
+	rig_free(g);
+	rig_free(h);
+}
+
+/* It is banned by the denial before it, though it was read before that. */
+static void test_a_ban_meets_who_was_expected(void **state)
+{
+	static const char config[] =
+		"rules = ( { name = \"a\"; per = [ \"user\" ]; rate = \"1/minute\";"
+		" penalty = { after = \"1/1m\"; ban = \"10m\"; }; } );";
+	static struct ack ack;
+	uint8_t bytes[3][64];
+	struct notify n[3];
+	struct rig *g = rig_new(config);
+	struct bans *bans = bans_new();
+
+	(void)state;
+	g->checker.penalties.bans = bans;
+	for (unsigned i = 0; i < 3; i++) {
+		struct wire_writer w = { bytes[i], bytes[i] + sizeof bytes[i], false };
+		put_message(&w, "check", 1);
+		put_text(&w, "user", "mallory");
+		n[i] = notify_of(bytes[i], (size_t)(w.p - bytes[i]));
+	}
+	static const char *const reasons[] = { "ok", "limited", "banned" };
+	for (unsigned i = 0; i < 3; i++) {
+		if (i < 2)
+			check_expect(&g->checker, n[i + 1].payload, n[i + 1].payload_n);
+		assert_int_equal(ask(g, &n[i], SEND_MAX, noon, &ack), CHECK_ANSWERED);
+		assert_true(str_eq(find(&ack, "reason")->bytes, str_of(reasons[i])));
+	}
+	rig_free(g);
+	bans_free(bans);
 }
 
 /* The same request, cut everywhere: never an answer that counts, never a byte beyond. */
@@ -666,6 +773,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_is_remembered_never_shows),
+		cmocka_unit_test(test_what_is_expected_never_shows),
+		cmocka_unit_test(test_a_ban_meets_who_was_expected),
 		cmocka_unit_test(test_every_cut),
 		cmocka_unit_test(test_a_reload_forgets_the_slots),
 		cmocka_unit_test(test_the_longest_answer_has_room),
