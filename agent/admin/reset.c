@@ -25,14 +25,17 @@ static void reset_rules(struct request *r, const char *rule, struct act act)
 
 /* ---- of one client ---- */
 
-/* Its plan holds what is to be forgotten; then its strikes, what counts for penalties of it. */
+/* Its plan holds what is to be forgotten next; then its strikes, what counts for penalties of it.
+ */
 struct resetting {
 	struct asking asking; /* first */
 	struct plan strikes;
+	struct counters_at at;
+	json_t *counters;          /* that were forgotten; a reference */
 	char *rule, *who, *reason; /* owned; rule and reason NULL: none was given */
-	bool strikes_asked;
-	bool in_part; /* the store is not certain of all */
+	bool in_part;              /* the store is not certain of all */
 	usec_t banned_until;
+	usec_t utc;
 };
 
 static void end(struct resetting *x)
@@ -40,44 +43,53 @@ static void end(struct resetting *x)
 	free(x->rule);
 	free(x->who);
 	free(x->reason);
+	json_decref(x->counters);
 	asking_end(&x->asking);
 }
 
-static json_t *answer(const struct resetting *x, json_t *counters)
+static json_t *answer(const struct resetting *x)
 {
 	json_t *ban = x->banned_until ? json_pack("{s:I}", "until",
 						(json_int_t)(x->banned_until / USEC_PER_SEC))
 				      : json_null();
 
-	return json_pack("{s:s, s:O, s:o, s:o}", "reset", "counters", "counters", counters,
+	return json_pack("{s:s, s:O, s:o, s:o}", "reset", "counters", "counters", x->counters,
 		"untouched", explain_untouched_json(&x->asking.explain, x->rule), "banned", ban);
+}
+
+static struct act act_of(const struct resetting *x)
+{
+	return (struct act){ .who = x->who, .reason = x->reason };
 }
 
 static void finish(struct resetting *x)
 {
-	struct asking *a = &x->asking;
-	json_t *counters = explain_counters_json(&a->explain);
-	struct act act = { .who = x->who, .reason = x->reason };
+	struct request *r = x->asking.request;
 
-	a->explain.plan.degraded = x->in_part;
-	desk_reset_client(desk_of(a->admin), &a->explain.plan, &x->strikes, counters, act);
-	if (a->request && x->in_part)
-		request_problem(a->request, 503,
-			"Redis has not answered for all of the counters: ask again");
-	else if (a->request)
-		reply_when_kept(a->request, answer(x, counters));
-	json_decref(counters);
+	desk_reset_done(desk_of(x->asking.admin), x->counters, x->in_part, act_of(x));
+	if (r && x->in_part)
+		request_problem(
+			r, 503, "Redis has not answered for all of the counters: ask again");
+	else if (r)
+		reply_when_kept(r, answer(x));
 	end(x);
 }
 
-static void erase_next(struct resetting *x);
+/* Some of them, then what counts for penalties by these; and so on until there are no more. */
 
-static void on_counters(struct plan *plan)
+static void erase_counters(struct resetting *x);
+
+static void next_counters(struct resetting *x)
 {
-	struct resetting *x = (struct resetting *)plan;
+	struct explain *e = &x->asking.explain;
 
-	x->in_part |= plan->degraded;
-	erase_next(x);
+	explain_add_counters(e, x->counters);
+	desk_reset_counters(desk_of(x->asking.admin), &e->plan, &x->strikes, act_of(x));
+	explain_counters(e, (struct str){ 0 }, x->rule, &x->at);
+	if (e->plan.n)
+		erase_counters(x);
+	else
+		finish(x);
 }
 
 static void on_strikes(struct plan *plan)
@@ -86,20 +98,38 @@ static void on_strikes(struct plan *plan)
 						   offsetof(struct resetting, strikes));
 
 	x->in_part |= plan->degraded;
-	finish(x);
+	next_counters(x);
 }
 
-static void erase_next(struct resetting *x)
+static void on_counters(struct plan *plan)
 {
+	struct resetting *x = (struct resetting *)plan;
 	struct store *store = control_store(x->asking.admin->control);
 
-	if (!x->strikes.n) {
-		finish(x);
+	x->in_part |= plan->degraded;
+	x->strikes.done = on_strikes;
+	if (!x->strikes.n)
+		next_counters(x);
+	else if (store->ops->erase(store, &x->strikes) == STORE_DONE)
+		on_strikes(&x->strikes);
+}
+
+static void erase_counters(struct resetting *x)
+{
+	struct store *store = control_store(x->asking.admin->control);
+	struct plan *plan = &x->asking.explain.plan;
+
+	desk_strikes(desk_of(x->asking.admin), plan, &x->strikes, x->utc);
+	plan->done = on_counters;
+	if (store->ops->erase(store, plan) == STORE_PENDING)
+		return;
+	if (plan->degraded && !json_array_size(x->counters) && x->asking.request) {
+		request_problem(x->asking.request, 503,
+			"Redis is away: nothing was forgotten: ask again later");
+		end(x);
 		return;
 	}
-	x->strikes.done = on_strikes;
-	if (store->ops->erase(store, &x->strikes) == STORE_DONE)
-		on_strikes(&x->strikes);
+	on_counters(plan);
 }
 
 /* In words, why there is nothing to be forgotten. */
@@ -123,37 +153,28 @@ static void refuse_nothing(struct resetting *x)
 static void erase(struct asking *a, struct str tier, struct now now)
 {
 	struct resetting *x = (struct resetting *)a;
-	struct store *store = control_store(a->admin->control);
 	struct desk *desk = desk_of(a->admin);
-	struct plan *plan = &a->explain.plan;
 	char err[256];
 
-	explain_counters(&a->explain, tier, x->rule);
+	explain_counters(&a->explain, tier, x->rule, &x->at);
 	if (!a->request) { /* nobody waits for it any more, and nothing was done */
 		end(x);
 		return;
 	}
-	if (!plan->n) {
+	if (!a->explain.plan.n) {
 		refuse_nothing(x);
 		return;
 	}
-	if (!desk_may_reset_client(desk, err, sizeof err)) {
-		request_problem(a->request, 429, "%s", err);
-		end(x);
-		return;
-	}
-	x->banned_until = desk_banned_until(desk, plan, now.utc);
-	desk_strikes(desk, plan, &x->strikes, now.utc);
-	plan->done = on_counters;
-	if (store->ops->erase(store, plan) == STORE_PENDING)
-		return;
-	if (plan->degraded) {
+	x->counters = json_array();
+	if (!x->counters || !desk_may_reset_client(desk, err, sizeof err)) {
 		request_problem(
-			a->request, 503, "Redis is away: nothing was forgotten: ask again later");
+			a->request, x->counters ? 429 : 503, "%s", x->counters ? err : "no memory");
 		end(x);
 		return;
 	}
-	erase_next(x);
+	x->banned_until = desk_banned_until(desk, &a->explain.plan, now.utc);
+	x->utc = now.utc;
+	erase_counters(x);
 }
 
 static void reset_client(struct request *r, json_t *fields, const char *rule, struct act act)

@@ -153,19 +153,22 @@ void explain_plan(struct explain *e, struct str tier)
 	e->outcome = e->plan.outcome;
 }
 
-void explain_counters(struct explain *e, struct str tier, const char *rule)
+void explain_counters(struct explain *e, struct str tier, const char *rule, struct counters_at *at)
 {
 	unsigned kept = 0;
 
 	if (tier.n)
 		view_put_tier(&e->view, tier);
-	policy_counters(e->policy, &e->view, &e->plan);
-	plan_ask(&e->plan, &e->view, false);
-	e->planned = e->plan;
-	for (unsigned i = 0; i < e->plan.n; i++)
-		if (!rule || strcmp(e->plan.take[i].limit->rule->name, rule) == 0)
-			e->plan.take[kept++] = e->plan.take[i];
-	e->plan.n = kept;
+	do {
+		policy_counters(e->policy, &e->view, at, &e->plan);
+		if (!e->plan.n)
+			return;
+		plan_ask(&e->plan, &e->view, false);
+		for (unsigned i = 0; i < e->plan.n; i++)
+			if (!rule || strcmp(e->plan.take[i].limit->rule->name, rule) == 0)
+				e->plan.take[kept++] = e->plan.take[i];
+		e->plan.n = kept;
+	} while (!kept);
 }
 
 void explain_as_fresh(struct explain *e, struct now now)
@@ -353,11 +356,10 @@ static json_t *rule_json(const struct explain *e, const struct rule *r, const in
 	return o;
 }
 
-json_t *explain_counters_json(const struct explain *e)
+void explain_add_counters(const struct explain *e, json_t *list)
 {
 	enum { BYTES = 1024 };
 	char scope[BYTES], by[BYTES], rate[RATE_TEXT_MAX];
-	json_t *list = json_array();
 
 	for (unsigned i = 0; i < e->plan.n; i++) {
 		const struct take *t = &e->plan.take[i];
@@ -371,18 +373,28 @@ json_t *explain_counters_json(const struct explain *e)
 				      json_of(str_of(t->limit->label)), "rate",
 				      quota_format(&t->limit->quota, false, rate)));
 	}
-	return list;
+}
+
+/* Of any tier. */
+static bool has_limits(const struct policy *p, const struct rule *r)
+{
+	for (unsigned i = 0; i < p->tier_n; i++)
+		if (r->tier[i].n)
+			return true;
+	return r->other.n || r->special_n;
 }
 
 json_t *explain_untouched_json(const struct explain *e, const char *rule)
 {
+	static const struct plan none;
 	const struct policy *p = e->policy;
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < p->rule_n; i++) {
 		const struct rule *r = &p->rule[i];
-		struct rule_why w = rule_explain(r, &e->view, &e->planned, false);
-		if (w.part == PART_APPLIES || (rule && strcmp(r->name, rule) != 0))
+		struct rule_why w = rule_explain(r, &e->view, &none, false);
+		if ((w.part == PART_NO_TIER && has_limits(p, r)) ||
+			(rule && strcmp(r->name, rule) != 0))
 			continue;
 		(void)json_array_append_new(
 			list, json_pack("{s:o, s:o}", "rule", json_of(str_of(r->name)), "why",

@@ -31,13 +31,13 @@ void explain_fini(struct explain *);
  * has for who says none; of length 0: nothing. */
 void explain_plan(struct explain *, struct str tier);
 
-/* Instead of explain_plan(): fills e->plan with all counters of a client with these fields,
- * whatever the lists and the switch say; where `rule` is not NULL, with those of that rule alone.
- */
-void explain_counters(struct explain *, struct str tier, const char *rule);
-/* What is in e->plan then, and which rules (or that rule) are not, with why. NULL: out of memory.
- */
-json_t *explain_counters_json(const struct explain *);
+/* Instead of explain_plan(): fills e->plan with the next counters of a client with these fields
+ * (policy_counters()), of any tier, whatever the lists and the switch say; where `rule` is not
+ * NULL, with those of that rule alone. An empty plan: that was all. */
+void explain_counters(struct explain *, struct str tier, const char *rule, struct counters_at *);
+/* Adds what is in e->plan then to an array. */
+void explain_add_counters(const struct explain *, json_t *list);
+/* Which rules (or that rule) have no counters of such a client, with why. NULL: out of memory. */
 json_t *explain_untouched_json(const struct explain *, const char *rule);
 /* The first field that says nothing to this policy; NULL: there is none. */
 const char *explain_unknown_field(const struct policy *, json_t *fields);

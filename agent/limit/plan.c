@@ -263,9 +263,8 @@ static inline void plan_begin(struct plan *plan)
 	plan->done = NULL;
 }
 
-/* Inlined: a call for each request, where both callers shared one. */
-static inline __attribute__((always_inline)) void plan_limits(const struct policy *p,
-	const struct override *o, const struct view *v, int tier, struct plan *plan)
+static inline void plan_limits(const struct policy *p, const struct override *o,
+	const struct view *v, int tier, struct plan *plan)
 {
 	struct memo memo;
 	struct take *t = plan->take;
@@ -297,14 +296,91 @@ void policy_plan(const struct policy *p, struct view *v, struct plan *plan)
 		plan_limits(p, o, v, tier, plan);
 }
 
-void policy_counters(const struct policy *p, struct view *v, struct plan *plan)
+/* ---- all counters of a client ---- */
+
+/* The sets of limits that a rule has, those of this client first: his override's, his tier's,
+ * `default`, and then those of all tiers. NULL: there are no more. */
+static const struct limits *limits_in_turn(
+	const struct policy *p, const struct override *o, int tier, unsigned rule, unsigned i)
+{
+	static const struct limits none;
+	const struct rule *r = &p->rule[rule];
+	const struct limits *own;
+
+	switch (i) {
+	case 0:
+		own = o && o->kind == OVERRIDE_RATES ? special_limits(p, o, rule) : NULL;
+		return own ? own : &none;
+	case 1:
+		return tier >= 0 ? &r->tier[tier] : &none;
+	case 2:
+		return &r->other;
+	default:
+		return i - 3 < p->tier_n ? &r->tier[i - 3] : NULL;
+	}
+}
+
+/* Which counters of a rule were met: one for each window. */
+struct met {
+	struct key salt[RULE_WINDOWS_MAX];
+	unsigned n;
+};
+
+static bool is_met(struct met *m, const struct key *salt)
+{
+	for (unsigned i = 0; i < m->n; i++)
+		if (m->salt[i].a == salt->a && m->salt[i].b == salt->b)
+			return true;
+	assert(m->n < RULE_WINDOWS_MAX); /* policy_seal() counts them */
+	m->salt[m->n++] = *salt;
+	return false;
+}
+
+/* From at->limit on, those of one rule. false: there was no room for all. */
+static bool add_counters(const struct policy *p, const struct override *o, int tier,
+	const struct view *v, uint32_t found, struct counters_at *at, struct plan *plan)
+{
+	const struct rule *r = &p->rule[at->rule];
+	struct memo memo = { 0 };
+	struct key descriptor = descriptor_of(p, r, v, found, &memo);
+	const struct limits *limits;
+	struct met met;
+	unsigned place = 0;
+
+	met.n = 0;
+	descriptor.b &= ~1ull;
+	for (unsigned i = 0; (limits = limits_in_turn(p, o, tier, at->rule, i)); i++)
+		for (unsigned k = 0; k < limits->n; k++) {
+			const struct limit *l = &limits->limit[k];
+			if (is_met(&met, &l->salt) || place++ < at->limit)
+				continue;
+			if (plan->n == PLAN_MAX)
+				return false;
+			plan->take[plan->n++] = (struct take){
+				.limit = l, .key = limit_key(l, descriptor), .per_found = found
+			};
+			at->limit = place;
+		}
+	return true;
+}
+
+void policy_counters(
+	const struct policy *p, struct view *v, struct counters_at *at, struct plan *plan)
 {
 	const struct override *o = p->overrides ? overrides_find(p->overrides, v) : NULL;
+	uint32_t found;
 
 	plan_begin(plan);
 	int tier = find_tier(p, o, v, plan);
 	plan->outcome = OUTCOME_LIMITS;
-	plan_limits(p, o, v, tier, plan);
+	for (; at->rule < p->rule_n; at->rule++, at->limit = 0) {
+		const struct rule *r = &p->rule[at->rule];
+		if (r->mode == MODE_OFF || (r->match && !match_holds(r->match, v)) ||
+			!find_per(r, v, &found))
+			continue;
+		if (!add_counters(p, o, tier, v, found, at, plan))
+			return;
+	}
 }
 
 /* ---- what a store asks ---- */

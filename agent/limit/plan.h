@@ -56,9 +56,15 @@ struct plan {
  * the field `tier` then. */
 void policy_plan(const struct policy *, struct view *, struct plan *);
 
-/* The same, but of all counters that this client has, whatever the lists, an override or the switch
- * say of what they are asked: its outcome is OUTCOME_LIMITS. */
-void policy_counters(const struct policy *, struct view *, struct plan *);
+/* The same, but of all counters that this client has by the rules that match, those of limits of
+ * other tiers included, and whatever the lists, an override or the switch say of what they are
+ * asked: its outcome is OUTCOME_LIMITS. The next of them from `*at` on (zero at first), as many as
+ * the plan has room for; of none: that was all. (Those of one rule and window are one counter, for
+ * all tiers: it is there once, by the limit of the client's own tier where that has one.) */
+struct counters_at {
+	unsigned rule, limit;
+};
+void policy_counters(const struct policy *, struct view *, struct counters_at *at, struct plan *);
 
 /* Where a client's tier and his outcome come from, for people. */
 struct override;

@@ -170,9 +170,6 @@ struct slowest {
 	struct window window;
 	double refill, interval; /* microseconds: from empty to full; for one unit */
 };
-
-enum { RULE_WINDOWS_MAX = 64 };
-
 static struct slowest *slowest_of(struct slowest *list, unsigned *n, const struct window *w)
 {
 	for (unsigned i = 0; i < *n; i++)

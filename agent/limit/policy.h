@@ -12,6 +12,7 @@
 enum {
 	PLAN_MAX = 32, /* limits for one request: config refuses more for one tier */
 	RULES_MAX = 1024,
+	RULE_WINDOWS_MAX = 64, /* different ones, of all tiers */
 	TIERS_MAX = 4096,
 	PER_MAX = 8,         /* fields a rule counts by */
 	PER_SHARED_MAX = 31, /* groups of rules that share the hash of their values */

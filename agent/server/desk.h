@@ -87,13 +87,14 @@ bool desk_remove(struct desk *, const char *name, struct act, char *err, size_t 
 bool desk_reset_rule(struct desk *, const char *rule, struct act, char *err, size_t err_size);
 
 /* The counters of one client begin anew: whether one more client is too many; which denials are
- * counted for penalties, that go with these counters; and, when the store has been told to erase
- * all of them, what remembers anything of them is told, and it is written down. plan->degraded: it
- * is not certain of all. `counters` says it to people. */
+ * counted for penalties, that go with these counters; when the store has been told to erase them,
+ * what remembers anything of them is told; and when that is done for all of them (a plan at a
+ * time), it is written down: `counters` says it to people, `in_part`: it is not certain of all. */
 bool desk_may_reset_client(struct desk *, char *err, size_t err_size);
 void desk_strikes(struct desk *, const struct plan *counters, struct plan *strikes, usec_t utc);
-void desk_reset_client(struct desk *, const struct plan *, const struct plan *strikes,
-	json_t *counters, struct act);
+void desk_reset_counters(
+	struct desk *, const struct plan *, const struct plan *strikes, struct act);
+void desk_reset_done(struct desk *, json_t *counters, bool in_part, struct act);
 
 /* A ban by a penalty, as desk_bans() shows it: its name for desk_lift(). */
 enum { BAN_ID_BYTES = 32 };

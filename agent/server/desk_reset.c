@@ -115,8 +115,8 @@ void desk_strikes(struct desk *d, const struct plan *counters, struct plan *stri
 	}
 }
 
-void desk_reset_client(struct desk *d, const struct plan *plan, const struct plan *strikes,
-	json_t *counters, struct act act)
+void desk_reset_counters(
+	struct desk *d, const struct plan *plan, const struct plan *strikes, struct act act)
 {
 	struct key key[RESET_KEYS_MAX];
 	unsigned n = 0;
@@ -128,7 +128,11 @@ void desk_reset_client(struct desk *d, const struct plan *plan, const struct pla
 	forget(d, key, n);
 	if ((d->args.share || d->clerk) && n)
 		tell(d, key, n, act);
-	desk_audit(d, plan->degraded ? "reset_in_part" : "reset", "counters", counters, act);
+}
+
+void desk_reset_done(struct desk *d, json_t *counters, bool in_part, struct act act)
+{
+	desk_audit(d, in_part ? "reset_in_part" : "reset", "counters", counters, act);
 }
 
 void desk_hear_reset(struct desk *d, json_t *value)

@@ -57,6 +57,33 @@ def test_all_limits_of_a_rule_and_not_those_of_others(admin):
     assert passed(admin, 1, user="carol", path="/v1")[0] == 0
 
 
+def test_those_of_every_tier(run, tmp_path):
+    """Whoever has changed his plan does not meet what he used up on another one."""
+    tiers = ", ".join(f't{i} = "1/{i + 100}s"' for i in range(60)).replace(",", ";")
+    admin = Admin(run, tmp_path, rules=f"""
+    {{ name = "api"; per = [ "user" ]; rate = {{ gold = [ "9/day", "2/hour" ]; free = "3/day"; }};
+      algorithm = "fixed-window"; }},
+    {{ name = "pay"; per = [ "user" ]; rate = {{ gold = "1/week"; }}; algorithm = "fixed-window"; }},
+    {{ name = "many"; match = {{ path = "/many"; }}; per = [ "user" ]; rate = {{ {tiers}; }};
+      algorithm = "fixed-window"; }}""")
+    gold, free = {"user": "alice", "tier": "gold"}, {"user": "alice", "tier": "free"}
+    assert passed(admin, 4, **gold)[0] == 1                  # pay
+    told = reset(admin, fields=free)
+    assert [(c["rule"], c["limit"], c["rate"]) for c in told["counters"]] == [
+        ("api", "api", "3/day"), ("api", "api:3600", "2/hour"), ("pay", "pay", "1/week")], told
+    assert {u["rule"] for u in told["untouched"]} == {"many"}, told
+    assert passed(admin, 4, **gold)[0] == 1
+    # more of them than one call to the store takes
+    for i in (0, 40, 59):
+        assert passed(admin, 2, user="bob", path="/many", tier=f"t{i}")[0] == 1
+    told = reset(admin, fields={"user": "bob", "path": "/many"}, rule="many")
+    assert len(told["counters"]) == 60 and len({c["rate"] for c in told["counters"]}) == 60
+    for i in (0, 40, 59):
+        assert passed(admin, 2, user="bob", path="/many", tier=f"t{i}")[0] == 1
+    line, = [x for x in audit(admin) if "many" in x]
+    assert "what=reset" in line
+
+
 def test_denials_that_a_penalty_counts_are_forgotten_and_a_ban_stays(admin):
     def denied(n):
         return [admin.agent.check(ip="10.0.0.2", path="/login")["reason"] for _ in range(n)]
