@@ -76,6 +76,7 @@ static int find_tier(
 		if (tier < 0) {
 			copy_tier(plan, v->text[FIELD_TIER]);
 			plan->tally = 0;
+			plan->tier_number = -1;
 			return -1;
 		}
 	} else if (p->tier_map) {
@@ -86,6 +87,7 @@ static int find_tier(
 	memcpy(plan->tier, p->tier[tier].name, sizeof plan->tier);
 	plan->tier_length = p->tier[tier].length;
 	plan->tally = p->tier[tier].tally;
+	plan->tier_number = (int16_t)tier;
 	view_put_tier(v, (struct str){ p->tier[tier].name, p->tier[tier].length });
 	return (int)tier;
 }

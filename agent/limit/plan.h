@@ -47,6 +47,7 @@ struct plan {
 	struct now now;      /* by whose clock the verdicts were found; set by the store */
 	char tier[TIER_NAME_MAX + 1]; /* copied: the view dies before an asynchronous answer */
 	uint8_t tier_length;
+	int16_t tier_number;         /* the policy's; -1: it knows no such name */
 	uint16_t tally;              /* that of the tier; 0: of one that the policy does not know */
 	void (*done)(struct plan *); /* after STORE_PENDING */
 };

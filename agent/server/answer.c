@@ -10,7 +10,6 @@ struct source {
 	const struct policy *policy;
 	const struct plan *plan;
 	const struct decision *d;
-	struct now now;
 };
 
 struct text {
@@ -81,7 +80,7 @@ static struct str policy_text(const struct source *s, struct text *t)
 		say(t, ";q=", 3);
 		say_number(t, l->quota.capacity);
 		say(t, ";w=", 3);
-		say_number(t, seconds_to_fill(&l->quota, s->now));
+		say_number(t, seconds_to_fill(&l->quota, s->plan->now));
 	}
 	return (struct str){ t->bytes, t->n };
 }
@@ -297,25 +296,27 @@ static unsigned put_vars(
 
 #define VAR(name)        (1u << ANSWER_##name)
 #define BEFORE_REMAINING (VAR(deny) | VAR(reason) | VAR(retry_after) | VAR(limit))
-#define AFTER_TIER       (VAR(scope) | VAR(warn) | VAR(shadow) | VAR(tag))
+#define AFTER_RESET      (VAR(rule) | VAR(tier) | VAR(scope) | VAR(warn) | VAR(shadow) | VAR(tag))
 #define AFTER_FORM       (VAR(reset_at) | VAR(algorithm) | VAR(policy) | VAR(ratelimit))
 
 static_assert(ANSWER_remaining == ANSWER_limit + 1 && ANSWER_reset == ANSWER_remaining + 1 &&
-		      ANSWER_rule == ANSWER_reset + 1 && ANSWER_tier == ANSWER_rule + 1 &&
-		      ANSWER_scope == ANSWER_tier + 1 && ANSWER_reset_at == ANSWER_tag + 1 &&
+		      ANSWER_rule == ANSWER_reset + 1 && ANSWER_reset_at == ANSWER_tag + 1 &&
 		      ANSWER_COUNT == ANSWER_reset_at + 4,
 	"what form_make() and form_put() take for the table's order");
 
 /* The longest that any of its pieces may come to. */
 enum { FORM_BYTES_MAX = 2048 };
-static_assert(FORM_BYTES_MAX > PER_MAX * (FIELD_NAME_MAX + 1) + 128 + TAG_BYTES_MAX, "scope, tag");
+static_assert(FORM_BYTES_MAX > PER_MAX * (FIELD_NAME_MAX + 1) + 128 + RULE_NAME_MAX +
+				       TIER_NAME_MAX + TAG_BYTES_MAX,
+	"rule, tier, scope, tag");
 
 static bool has_form(const struct decision *d)
 {
 	return d->reported && d->reason == REASON_OK && !d->warn && !d->shadow && !d->tag;
 }
 
-static uint8_t *put_some(uint8_t *p, uint32_t vars, const struct source *s)
+static __attribute__((noinline)) uint8_t *put_some(
+	uint8_t *p, uint32_t vars, const struct source *s)
 {
 	uint8_t *ends[ANSWER_COUNT];
 	unsigned n = put_vars(p, vars, s, ends);
@@ -323,23 +324,21 @@ static uint8_t *put_some(uint8_t *p, uint32_t vars, const struct source *s)
 	return n ? ends[n - 1] : p;
 }
 
-/* Piece by piece: up to the value of `remaining`, of `reset`, of `tier`, and what follows that.
- * false: names too long for it. */
-static bool form_make(struct answer_form *f, uint32_t vars, const struct source *s)
+/* Piece by piece: up to the value of `remaining`, of `reset`, and what follows that. false: names
+ * too long for it. */
+static __attribute__((noinline)) bool form_make(
+	struct answer_form *f, uint32_t vars, const struct source *s)
 {
 	uint8_t bytes[ANSWER_PIECES][FORM_BYTES_MAX];
 	uint8_t *end[ANSWER_PIECES] = {
 		put_some(bytes[0], vars & BEFORE_REMAINING, s),
 		bytes[1],
-		put_some(bytes[2], vars & VAR(rule), s),
-		put_some(bytes[3], vars & AFTER_TIER, s),
+		put_some(bytes[2], vars & AFTER_RESET, s),
 	};
 	if (vars & VAR(remaining))
 		end[0] = action_put_head(end[0], SCOPE_TXN, STR("remaining"), VALUE_INT64);
 	if (vars & VAR(reset))
 		end[1] = action_put_head(end[1], SCOPE_TXN, STR("reset"), VALUE_INT64);
-	if (vars & VAR(tier))
-		end[2] = action_put_head(end[2], SCOPE_TXN, STR("tier"), VALUE_STRING);
 
 	f->limit = NULL;
 	for (unsigned i = 0; i < ANSWER_PIECES; i++) {
@@ -351,6 +350,9 @@ static bool form_make(struct answer_form *f, uint32_t vars, const struct source 
 	f->limit = s->d->reported->limit;
 	f->per_found = s->d->reported->per_found;
 	f->vars = vars;
+	f->tier_number = s->plan->tier_number;
+	f->tier_length = s->plan->tier_length;
+	memcpy(f->tier, s->plan->tier, f->tier_length);
 	return true;
 }
 
@@ -359,77 +361,80 @@ static inline struct answer_form *form_of(struct answer_forms *forms, const stru
 	return &forms->form[(uintptr_t)l / sizeof *l % ANSWER_FORMS];
 }
 
-static inline bool form_is_for(const struct answer_form *f, uint32_t vars, const struct decision *d)
+static inline bool form_is_for(const struct answer_form *f, uint32_t vars, const struct source *s)
 {
-	return f->limit == d->reported->limit && f->per_found == d->reported->per_found &&
-	       f->vars == vars;
+	const struct take *t = s->d->reported;
+
+	return f->limit == t->limit && f->per_found == t->per_found && f->vars == vars &&
+	       f->tier_number == s->plan->tier_number &&
+	       (f->tier_number >= 0 ||
+		       str_eq((struct str){ f->tier, f->tier_length },
+			       (struct str){ s->plan->tier, s->plan->tier_length }));
 }
 
 /* By blocks, the last of which may go beyond its end: a call of memcpy() for a few bytes takes
- * longer than copying sixty-four. */
-static inline uint8_t *put_piece(uint8_t *p, const struct answer_form *f, unsigned i)
+ * longer than copying thirty-two. */
+static inline uint8_t *put_piece(uint8_t *p, const uint8_t *piece, uint32_t n)
 {
-	enum { BLOCK = 64 };
+	enum { BLOCK = 32 };
 	static_assert(PIECE_BYTES % BLOCK == 0, "read in whole blocks");
-	uint32_t at = 0;
+	uint8_t *end = p + n;
 
-	do
-		memcpy(p + at, f->piece[i] + at, BLOCK);
-	while ((at += BLOCK) < f->n[i]);
-	return p + f->n[i];
+	do {
+		memcpy(p, piece, BLOCK);
+		p += BLOCK;
+		piece += BLOCK;
+	} while (p < end);
+	return end;
 }
 
 static inline uint8_t *form_put(
-	uint8_t *p, const struct answer_form *f, uint32_t vars, const struct source *s)
+	uint8_t *p, const struct answer_form *f, uint32_t vars, const struct decision *d)
 {
-	p = put_piece(p, f, 0);
+	p = put_piece(p, f->piece[0], f->n[0]);
 	if (vars & VAR(remaining))
-		p = varint_put(p, (uint64_t)s->d->remaining);
-	p = put_piece(p, f, 1);
+		p = varint_put(p, (uint64_t)d->remaining);
+	p = put_piece(p, f->piece[1], f->n[1]);
 	if (vars & VAR(reset))
-		p = varint_put(p, (uint64_t)s->d->reset);
-	p = put_piece(p, f, 2);
-	if (vars & VAR(tier))
-		p = put_short(p, value_of_tier(s, NULL));
-	return put_piece(p, f, 3);
+		p = varint_put(p, (uint64_t)d->reset);
+	return put_piece(p, f->piece[2], f->n[2]);
 }
 
-unsigned answer_put(struct wire_writer *w, struct answer_forms *forms, uint32_t wanted,
-	const struct policy *policy, const struct plan *plan, const struct decision *d,
-	struct now now)
+/* Where there is room for all of them, or for some. Returns how many had none. */
+static __attribute__((noinline)) unsigned put_each(
+	struct wire_writer *w, uint32_t vars, const struct source *s)
 {
-	const struct source s = { policy, plan, d, now };
 	const size_t room = wire_room(w);
-	uint32_t vars = wanted & there_are(d);
-	uint8_t *ends[ANSWER_COUNT];
-	unsigned dropped = 0;
+	uint8_t *ends[ANSWER_COUNT], bytes[ANSWER_BYTES_MAX];
+	uint8_t *begin = room < ANSWER_BYTES_MAX ? bytes : w->p;
+	unsigned n = put_vars(begin, vars, s, ends), dropped = 0;
 
-	if (room >= ANSWER_BYTES_MAX) {
-		if (vars && has_form(d)) {
-			struct answer_form *f = form_of(forms, d->reported->limit);
-			if (form_is_for(f, vars, d) || form_make(f, vars, &s)) {
-				w->p = form_put(w->p, f, vars, &s);
-				if (vars & AFTER_FORM)
-					w->p = put_some(w->p, vars & AFTER_FORM, &s);
-				return 0;
-			}
-		}
-		unsigned n = put_vars(w->p, vars, &s, ends);
-		if (n)
-			w->p = ends[n - 1];
-		else
-			answer_put_ack(w);
-		return 0;
-	}
-	uint8_t bytes[ANSWER_BYTES_MAX];
-	unsigned n = put_vars(bytes, vars, &s, ends);
-	while (n && (size_t)(ends[n - 1] - bytes) > room) {
+	while (n && (size_t)(ends[n - 1] - begin) > room) {
 		n--;
 		dropped++;
 	}
-	if (n)
+	if (!n)
+		answer_put_ack(w);
+	else if (begin == bytes)
 		wire_put_bytes(w, bytes, (size_t)(ends[n - 1] - bytes));
 	else
-		answer_put_ack(w);
+		w->p = ends[n - 1];
 	return dropped;
+}
+
+unsigned answer_put(struct wire_writer *w, struct answer_forms *forms, uint32_t wanted,
+	const struct policy *policy, const struct plan *plan, const struct decision *d)
+{
+	const struct source s = { policy, plan, d };
+	uint32_t vars = wanted & there_are(d);
+
+	if (wire_room(w) < ANSWER_BYTES_MAX || !vars || !has_form(d))
+		return put_each(w, vars, &s);
+	struct answer_form *f = form_of(forms, d->reported->limit);
+	if (!form_is_for(f, vars, &s) && !form_make(f, vars, &s))
+		return put_each(w, vars, &s);
+	w->p = form_put(w->p, f, vars, d);
+	if (vars & AFTER_FORM)
+		w->p = put_some(w->p, vars & AFTER_FORM, &s);
+	return 0;
 }

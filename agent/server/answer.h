@@ -11,14 +11,17 @@
 /* All variables at their longest take less than this. */
 enum { ANSWER_BYTES_MAX = 12288 };
 
-/* Of most answers all bytes but the tier and two numbers follow from the limit that is reported: as
- * they were made for the last answer that told of it, by pieces that end where what differs is put
- * in. Made anew each time they take 170 to 220 instructions more. */
-enum { ANSWER_PIECES = 4, PIECE_BYTES = 128, ANSWER_FORMS = 32 };
+/* Of most answers all bytes but two numbers follow from the limit that is reported and the tier: as
+ * they were made for the last answer that told of both, by pieces that end where what differs is
+ * put in. Made anew each time they take 300 instructions more. */
+enum { ANSWER_PIECES = 3, PIECE_BYTES = 256, ANSWER_FORMS = 32 };
 
 struct answer_form {
 	const struct limit *limit; /* NULL: not made yet */
 	uint32_t per_found, vars;  /* what it was made for, besides */
+	int16_t tier_number;
+	uint8_t tier_length;
+	char tier[TIER_NAME_MAX]; /* where the policy knows no such name */
 	uint32_t n[ANSWER_PIECES];
 	uint8_t piece[ANSWER_PIECES][PIECE_BYTES];
 };
@@ -37,7 +40,7 @@ static inline void answer_forms_clear(struct answer_forms *f)
  * decision has, in the table's order; where there are none, `ack`. Those that do not fit are left
  * out from the end. Returns how many were left out. */
 unsigned answer_put(struct wire_writer *, struct answer_forms *, uint32_t wanted,
-	const struct policy *, const struct plan *, const struct decision *, struct now);
+	const struct policy *, const struct plan *, const struct decision *);
 
 /* The one action of an ACK that decides nothing: `ack` = true. */
 void answer_put_ack(struct wire_writer *);

@@ -197,8 +197,7 @@ static void write_ack(struct checker *c, const struct snapshot *snap, const stru
 	uint8_t *length_word = frame_begin(&w, FRAME_ACK, ids.stream, ids.frame);
 	if (!plan)
 		answer_put_ack(&w);
-	else if (answer_put(&w, &c->answers, snap->settings.agent.variables, snap->policy, plan, d,
-			 plan->now))
+	else if (answer_put(&w, &c->answers, snap->settings.agent.variables, snap->policy, plan, d))
 		count(c, METRIC_actions_dropped);
 	frame_end(&w, length_word);
 	out->p = w.p;

@@ -720,12 +720,13 @@ static void test_an_answer_from_pieces(void **state)
 		"   warn_at = 0.5; },"
 		" { name = \"b\"; per = [ \"ip\", \"method\" ]; algorithm = \"fixed-window\";"
 		"   rate = [ \"20/minute\", \"1000000000/day\" ]; },"
-		" { name = \"wide\"; per = [ \"ip\","
+		" { name = \"wide-and-of-a-name-as-long-as-a-name-may-be-or-nearly-so\"; per = [ \"ip\","
 		"   \"a-field-whose-name-is-as-long-as-a-name-may-be-or-nearly-so\","
 		"   \"another-field-of-a-name-as-long-as-a-name-may-be-or-nearly-so\" ];"
 		"   rate = \"10/minute\"; },"
 		" { name = \"s\"; per = []; rate = \"90/minute\"; mode = \"shadow\"; } );";
-	static const char *const tiers[] = { "", "gold", "somebody's own" };
+	static const char *const tiers[] = { "", "gold", "somebody's own", "somebody else's",
+		"an own one of a name as long as a name may be, or nearly so" };
 	static struct ack from_pieces, from_nothing;
 	struct now now = noon;
 
@@ -744,7 +745,7 @@ static void test_an_answer_from_pieces(void **state)
 			put_text(&w, "key", shown & 1 ? "k" : "");
 			put_text(&w, "user", shown & 2 ? "u" : "");
 			put_text(&w, "method", shown & 4 ? "GET" : "");
-			put_text(&w, "tier", tiers[rand() % 3]);
+			put_text(&w, "tier", tiers[rand() % 5]);
 			put_text(&w, "a-field-whose-name-is-as-long-as-a-name-may-be-or-nearly-so",
 				shown & 0x30 ? "" : "x");
 			put_text(&w,
