@@ -281,13 +281,13 @@ static bool open_store(struct agent *a)
 		if (!await_turn(a) || !load_state(a))
 			return false;
 	} else {
-		a->store = memory_store_new(
-			(uint64_t)s->store.max_keys, &a->snapshot->policy->hash_key, clock_read());
+		a->store = memory_store_new((uint64_t)s->store.max_keys,
+			&a->snapshot->policy->hasher.key, clock_read());
 	}
 	if (!a->store)
 		return fail("no memory for store.max_keys: lower it, or give the agent more");
 	const struct hash_key *key = memory_store_key(a->store);
-	return memcmp(key, &a->snapshot->policy->hash_key, sizeof *key) == 0 ||
+	return memcmp(key, &a->snapshot->policy->hasher.key, sizeof *key) == 0 ||
 	       load_snapshot(a, key);
 }
 

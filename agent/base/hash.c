@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static_assert(sizeof(struct hash_key) == crypto_shorthash_siphashx24_KEYBYTES, "the hash's key");
+static_assert(sizeof(((struct hash_key *)0)->bytes) == crypto_shorthash_siphashx24_KEYBYTES,
+	"the hash's key");
 static_assert(sizeof(struct key) == crypto_shorthash_siphashx24_BYTES, "the hash");
 
 bool hash_init(void)
@@ -19,9 +20,11 @@ bool hash_init(void)
 void hash_key_random(struct hash_key *k)
 {
 	randombytes_buf(k->bytes, sizeof k->bytes);
+	k->kind = cmac_is_there() ? HASH_AES : HASH_SIPHASH;
 }
 
-static_assert(sizeof(struct hash_key) >= crypto_generichash_BYTES_MIN, "what BLAKE2b can give");
+static_assert(sizeof(((struct hash_key *)0)->bytes) >= crypto_generichash_BYTES_MIN,
+	"what BLAKE2b can give");
 
 void hash_key_derive(struct hash_key *k, const char *purpose, struct str secret)
 {
@@ -35,6 +38,7 @@ void hash_key_derive(struct hash_key *k, const char *purpose, struct str secret)
 		&state, (const unsigned char *)(secret.p ? secret.p : ""), secret.n);
 	(void)crypto_generichash_final(&state, k->bytes, sizeof k->bytes);
 	explicit_bzero(&state, sizeof state);
+	k->kind = HASH_SIPHASH;
 }
 
 /* In one byte order, so that a state file means the same on every machine. */
@@ -53,6 +57,14 @@ struct key hash_keyed(const struct hash_key *k, const void *p, size_t n)
 	/* Never NULL, not even for no bytes: what is below does pointer arithmetic. */
 	(void)crypto_shorthash_siphashx24(out, p ? p : "", n, k->bytes);
 	return (struct key){ load_le64(out), load_le64(out + 8) };
+}
+
+void hasher_init(struct hasher *h, const struct hash_key *key)
+{
+	memset(h, 0, sizeof *h);
+	h->key = *key;
+	if (key->kind == HASH_AES)
+		cmac_init(&h->cmac, key->bytes);
 }
 
 void key_format(const struct key *k, char out[KEY_HEX_BYTES + 1])

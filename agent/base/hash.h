@@ -1,13 +1,22 @@
-/* Keyed and plain hashes, by libsodium (SipHash-2-4 with 128 bits, SHA-256). */
+/* Keyed and plain hashes: SipHash-2-4 with 128 bits and SHA-256 by libsodium, AES-CMAC by the
+ * processor. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 
+#include "base/cmac.h"
 #include "base/str.h"
 
 #include <stdint.h>
 
+/* What a hasher makes of a key. Whoever shares counters must have the same. */
+enum hash_kind {
+	HASH_SIPHASH, /* on every machine */
+	HASH_AES,     /* where cmac_is_there() */
+};
+
 struct hash_key {
 	uint8_t bytes[16];
+	uint8_t kind; /* enum hash_kind */
 };
 
 /* 128 bits that stand for a counter: no collision to be had on purpose, no secret in clear. */
@@ -20,13 +29,33 @@ enum { SHA256_HEX_BYTES = 64 };
 /* Must run before anything else here; false when libsodium cannot start. Main thread. */
 bool hash_init(void);
 
+/* Of the kind that takes least here. */
 void hash_key_random(struct hash_key *k);
 
-/* The same key from the same two strings, everywhere. `purpose` keeps keys apart that are made of
- * one secret for different ends. */
+/* The same key from the same two strings, everywhere, of HASH_SIPHASH. `purpose` keeps keys apart
+ * that are made of one secret for different ends. */
 void hash_key_derive(struct hash_key *k, const char *purpose, struct str secret);
 
+/* SipHash, whatever the key's kind. */
 struct key hash_keyed(const struct hash_key *k, const void *p, size_t n);
+
+/* A key made ready to hash with often, by its kind. */
+struct hasher {
+	struct hash_key key;
+	struct cmac cmac; /* HASH_AES only */
+};
+
+void hasher_init(struct hasher *, const struct hash_key *);
+
+static inline struct key hasher_of(const struct hasher *h, const void *p, size_t n)
+{
+	uint64_t word[2];
+
+	if (h->key.kind != HASH_AES)
+		return hash_keyed(&h->key, p, n);
+	cmac_of(&h->cmac, p, n, word);
+	return (struct key){ word[0], word[1] };
+}
 
 /* In lower-case hex. */
 enum { KEY_HEX_BYTES = 32 };

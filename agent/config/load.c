@@ -481,6 +481,6 @@ struct snapshot *config_load_text(const char *name, const char *text, size_t n,
 struct snapshot *config_rebuild(const struct snapshot *old, const struct changes *changes,
 	uint64_t generation, struct problems *problems)
 {
-	return build(old->inputs, changes, &old->policy->hash_key, generation,
+	return build(old->inputs, changes, &old->policy->hasher.key, generation,
 		problem_errors(problems), problems);
 }

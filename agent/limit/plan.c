@@ -147,13 +147,13 @@ static struct key hash_several(
 			memcpy(w, s.p, s.n);
 			w += s.n;
 		} else {
-			struct key h = hash_keyed(&p->hash_key, s.p, s.n);
+			struct key h = hasher_of(&p->hasher, s.p, s.n);
 			*w++ = VALUE_LONG;
 			memcpy(w, &h, sizeof h);
 			w += sizeof h;
 		}
 	}
-	return hash_keyed(&p->hash_key, bytes, (size_t)(w - bytes));
+	return hasher_of(&p->hasher, bytes, (size_t)(w - bytes));
 }
 
 static inline struct key hash_values(
@@ -166,7 +166,7 @@ static inline struct key hash_values(
 	if (r->per_n > 1)
 		return hash_several(p, r, v, found);
 	struct str s = value_of(p, v, slot_found(r, 0, found), &room);
-	return hash_keyed(&p->hash_key, s.p, s.n);
+	return hasher_of(&p->hasher, s.p, s.n);
 }
 
 /* What has been hashed for this request, by rule->per_shared. */

@@ -108,8 +108,8 @@ static bool same_window(const struct window *a, const struct window *b)
  * a name out, not even one that reads like it. */
 static struct key hash_name(const struct policy *p, const char *text, int n)
 {
-	struct key once = hash_keyed(&p->hash_key, text, (size_t)n);
-	return hash_keyed(&p->hash_key, &once, sizeof once);
+	struct key once = hasher_of(&p->hasher, text, (size_t)n);
+	return hasher_of(&p->hasher, &once, sizeof once);
 }
 
 /* What makes a counter the same (CONTRACT.md): the rule's name, algorithm and window here, the
@@ -313,7 +313,7 @@ bool policy_seal(struct policy *p, const struct hash_key *key, char *why, size_t
 
 	if (p->secret & told_together)
 		p->secret |= told_together;
-	p->hash_key = *key;
+	hasher_init(&p->hasher, key);
 	p->layout.text_wanted = matches_slots(p->allow, p->allow_n) |
 				matches_slots(p->block, p->block_n) | 1ull << FIELD_TIER |
 				1ull << FIELD_USER | 1ull << FIELD_KEY;

@@ -105,8 +105,8 @@ struct policy {
 	struct match **allow, **block; /* owned */
 	unsigned allow_n, block_n;
 	struct overrides *overrides; /* owned; NULL: there are none */
-	struct hash_key hash_key;
-	bool has_penalties; /* by policy_seal() */
+	struct hasher hasher;        /* of descriptors */
+	bool has_penalties;          /* by policy_seal() */
 	unsigned instances; /* that share the store: limit->local is this part of each. 0 is 1 */
 };
 

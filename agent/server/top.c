@@ -140,15 +140,14 @@ void top_add_rest(struct top *t, const struct policy *p, const struct decision *
 	if (of_client) {
 		size_t n = describe_client(p, d->reported, v, name, sizeof name);
 		struct str s = { name, n };
-		struct key k = d->reported ? key_of(d->reported)
-					   : hash_keyed(&p->hash_key, name, n);
+		struct key k = d->reported ? key_of(d->reported) : hasher_of(&p->hasher, name, n);
 		for (unsigned i = 0; i < TOP_KINDS; i++)
 			if (i != TOP_ENDPOINTS && rest->weight[i])
 				add(t, i, k, rest->weight[i], rule, s);
 	}
 	if (rest->weight[TOP_ENDPOINTS]) {
 		size_t n = describe_endpoint(p, v, name, sizeof name);
-		struct key k = hash_keyed(&p->hash_key, name, n);
+		struct key k = hasher_of(&p->hasher, name, n);
 		k.a ^= rule * UINT64_C(0x9e3779b97f4a7c15);
 		if (n)
 			add(t, TOP_ENDPOINTS, k, rest->weight[TOP_ENDPOINTS], rule,

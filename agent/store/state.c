@@ -19,15 +19,18 @@
  *
  *   header    what is needed to understand the rest, the hash key, both clocks at saving
  *   notes     what others kept beside the counters in earlier releases (memory_store_set_notes();
- * now store/journal.h); a file without is of version 1, one with them of version 2 entry     struct
- * memory_entry, times as they were; token buckets by the steady clock trailer   how many entries
- * there are, and a checksum over all that comes before it
+ *             now store/journal.h)
+ *   entry     struct memory_entry, times as they were; token buckets by the steady clock
+ *   trailer   how many entries there are, and a checksum over all that comes before it
+ *
+ * Keys that are hashed by SipHash make a file of version 1, or 2 with notes, which earlier releases
+ * read; by AES, of version 3.
  *
  * The count comes last because keys come and go while the file is written. */
 struct header {
 	char magic[8];
 	uint32_t order, version, entry_bytes, notes_bytes;
-	struct hash_key key;
+	uint8_t key[16];
 	usec_t utc, steady;
 };
 
@@ -42,7 +45,8 @@ static_assert(sizeof(struct trailer) == 40, "no padding: these are bytes of a fi
 static_assert(sizeof(((struct trailer *)0)->sum) == crypto_generichash_BYTES, "the checksum");
 
 static const char magic[8] = { 'R', 'L', 'S', 'T', 'A', 'T', 'E', '\n' };
-enum { ORDER = 0x01020304, ORDER_OTHER = 0x04030201, VERSION = 1, VERSION_NOTES = 2 };
+enum { ORDER = 0x01020304, ORDER_OTHER = 0x04030201 };
+enum { VERSION = 1, VERSION_NOTES = 2, VERSION_AES = 3 };
 
 enum {
 	CHUNK = 1024,     /* entries read or written at once */
@@ -94,16 +98,19 @@ static bool write_state(struct memory_store *m, int fd, struct now now)
 	struct sink out = { .fd = fd };
 	crypto_generichash_init(&out.sum, NULL, 0, crypto_generichash_BYTES);
 
+	const struct hash_key *key = memory_store_key(m);
 	struct header h = {
 		.order = ORDER,
-		.version = notes_n ? VERSION_NOTES : VERSION,
+		.version = key->kind == HASH_AES ? VERSION_AES
+			   : notes_n             ? VERSION_NOTES
+						 : VERSION,
 		.entry_bytes = sizeof(struct memory_entry),
 		.notes_bytes = (uint32_t)notes_n,
-		.key = *memory_store_key(m),
 		.utc = now.utc,
 		.steady = now.steady,
 	};
 	memcpy(h.magic, magic, sizeof magic);
+	memcpy(h.key, key->bytes, sizeof h.key);
 	bool ok = put(&out, &h, sizeof h) && put(&out, notes, notes_n);
 	free(notes);
 
@@ -211,11 +218,15 @@ static bool check_header(const struct header *h, char *err, size_t err_size)
 		return fail(err, err_size, "written on a machine of the other byte order");
 	if (h->order != ORDER)
 		return fail(err, err_size, "damaged in its header");
-	if (h->version != VERSION && h->version != VERSION_NOTES)
-		return fail(err, err_size, "format version %" PRIu32 ", want %d or %d", h->version,
-			(int)VERSION, (int)VERSION_NOTES);
+	if (h->version < VERSION || h->version > VERSION_AES)
+		return fail(err, err_size, "format version %" PRIu32 ", want %d to %d", h->version,
+			(int)VERSION, (int)VERSION_AES);
+	if (h->version == VERSION_AES && !cmac_is_there())
+		return fail(err, err_size,
+			"its keys are hashed by AES instructions, which this processor has not");
 	if (h->entry_bytes != sizeof(struct memory_entry) ||
-		(h->version == VERSION) != (h->notes_bytes == 0) ||
+		(h->version == VERSION && h->notes_bytes) ||
+		(h->version == VERSION_NOTES && !h->notes_bytes) ||
 		h->notes_bytes > NOTES_BYTES_MAX || !is_instant(h->utc) || !is_instant(h->steady))
 		return fail(err, err_size, "damaged in its header");
 	return true;
@@ -322,7 +333,9 @@ static enum load_rc load(const struct source *from, uint64_t max_keys, struct no
 	rc = LOAD_BAD;
 	if (!check_source(from, chunk, &h, &notes, &count, err, err_size))
 		goto failed;
-	m = memory_store_new(max_keys, &h.key, now);
+	struct hash_key key = { .kind = h.version == VERSION_AES ? HASH_AES : HASH_SIPHASH };
+	memcpy(key.bytes, h.key, sizeof key.bytes);
+	m = memory_store_new(max_keys, &key, now);
 	if (!m || !memory_store_set_notes(m, notes, h.notes_bytes)) {
 		rc = LOAD_NO_MEMORY;
 		goto failed;

@@ -72,7 +72,7 @@ static void begin_world(void)
 {
 	static const char *files[1];
 	struct problems problems = { 0 };
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	char err[512];
 
 	require(hash_init());

@@ -9,7 +9,7 @@
 static char folder[] = "/tmp/fuzz-config-XXXXXX";
 static char config_name[128];
 static struct snapshot *plain; /* to compare with */
-static const struct hash_key key = { { 1 } };
+static const struct hash_key key = { .bytes = { 1 } };
 
 static const struct {
 	const char *name, *text;

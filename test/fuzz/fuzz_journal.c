@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 enum { HEADER_BYTES = 64, RECORD_BYTES = 24, SUM_BYTES = 16 };
 
-static const struct hash_key ours = { { 1 } };
+static const struct hash_key ours = { .bytes = { 1 } };
 
 static void each(void *with, struct str name, struct str text, bool same_counters)
 {

@@ -88,6 +88,8 @@ static void mend(uint8_t *bytes, size_t n)
 	size_t body = n - HEADER_BYTES - TRAILER_BYTES;
 	/* What is left over of whole entries is notes. */
 	uint32_t notes = (uint32_t)(body % ENTRY_BYTES), version = notes ? 2 : 1;
+	if (bytes[HEADER_BYTES - 16] & 1) /* of the clock, any value of which is good */
+		version = 3;
 	uint64_t count = body / ENTRY_BYTES;
 	memcpy(bytes, "RLSTATE\n", 8);
 	memcpy(bytes + 8, &order, 4);

@@ -532,7 +532,7 @@ struct request {
 	int64_t cost, weight;
 };
 
-static const struct hash_key world_key = { { 1, 2, 3, 4, 5, 6, 7, 8 } };
+static const struct hash_key world_key = { .bytes = { 1, 2, 3, 4, 5, 6, 7, 8 } };
 
 static struct world world_new(const char *config, struct now now)
 {

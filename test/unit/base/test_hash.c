@@ -78,6 +78,22 @@ static void keyed_hash_depends_on_all_of_it(void **state)
 	guard_free(&g);
 }
 
+/* Agents that share counters find them by the same hash, whatever their machines have. */
+static void a_derived_key_is_one_that_every_machine_can_use(void **state)
+{
+	(void)state;
+	struct hash_key one, other;
+
+	memset(&one, 0xee, sizeof one);
+	memset(&other, 0x11, sizeof other);
+	hash_key_derive(&one, "purpose", STR("secret"));
+	hash_key_derive(&other, "purpose", STR("secret"));
+	assert_memory_equal(&one, &other, sizeof one);
+	assert_int_equal(one.kind, HASH_SIPHASH);
+	hash_key_random(&one);
+	assert_int_equal(one.kind, cmac_is_there() ? HASH_AES : HASH_SIPHASH);
+}
+
 static void sha256_is_the_standard_s(void **state)
 {
 	(void)state;
@@ -101,6 +117,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(keyed_hash_is_siphash_2_4_of_128_bits),
 		cmocka_unit_test(keyed_hash_depends_on_all_of_it),
+		cmocka_unit_test(a_derived_key_is_one_that_every_machine_can_use),
 		cmocka_unit_test(sha256_is_the_standard_s),
 	};
 

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct hash_key test_key = { { 1, 2, 3 } };
+static const struct hash_key test_key = { .bytes = { 1, 2, 3 } };
 
 /* All messages, each with its newline; to be freed. */
 static inline char *problems_text(const struct problems *p)

@@ -298,7 +298,7 @@ static void hash_keys(void **state)
 	(void)state;
 	for (size_t i = 0; i < N; i++) {
 		struct snapshot *s = load_text(row[i].title, row[i].text, "");
-		key[i] = s->policy->hash_key;
+		key[i] = s->policy->hasher.key;
 		redis_hash_key(&s->settings, &got);
 		assert_memory_equal(&key[i], &got, sizeof got);
 		assert_memory_not_equal(&key[i], &test_key, sizeof test_key);
@@ -314,7 +314,7 @@ static void hash_keys(void **state)
 	assert_memory_equal(key[0].bytes, of_rl, sizeof of_rl);
 
 	struct snapshot *s = load_text("in memory", "redis: { hash_secret = \"s\"; };", "");
-	assert_memory_equal(&s->policy->hash_key, &test_key, sizeof test_key);
+	assert_memory_equal(&s->policy->hasher.key, &test_key, sizeof test_key);
 	drop(s);
 }
 

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 static char scratch[65536];
-static const struct hash_key test_key = { "0123456789abcde" };
+static const struct hash_key test_key = { .bytes = "0123456789abcde" };
 
 static struct limits one_limit(enum algorithm algorithm, int64_t n, usec_t window)
 {

@@ -93,7 +93,7 @@ static int setup(void **state)
 	static const char text[] =
 		"rules = ( { name = \"a\"; per = []; rate = \"100/minute\"; } );";
 	struct fixture *f = aligned_alloc(_Alignof(struct fixture), sizeof *f);
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	int pair[2];
 

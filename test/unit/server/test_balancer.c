@@ -29,7 +29,7 @@ static void start(struct fixture *f, unsigned n, unsigned cores)
 {
 	static const char text[] = "agent: { busy_poll = \"1ms\"; };\n"
 				   "log: { level = \"error\"; };\n";
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	assert_true(hash_init());
 	*f = (struct fixture){ .home = ev_loop_new(EVFLAG_AUTO), .n = n };

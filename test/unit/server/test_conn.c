@@ -52,7 +52,7 @@ static int setup(void **state)
 {
 	struct fixture *f = aligned_alloc(_Alignof(struct fixture), sizeof *f);
 	char why[256];
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	assert_true(hash_init());
 	*f = (struct fixture){ .loop = ev_loop_new(EVFLAG_AUTO) };
 	f->snapshot.settings.agent.max_frame_size = 16380;

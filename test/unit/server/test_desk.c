@@ -14,7 +14,7 @@
 #include <cmocka.h>
 #include <ev.h>
 
-static const struct hash_key test_key = { { 1 } };
+static const struct hash_key test_key = { .bytes = { 1 } };
 static const char config[] =
 	"rules = ( { name = \"api\"; per = [ \"user\" ]; rate = \"10/minute\"; } );";
 static const struct act by = { .who = "uid 0", .reason = "a test" };

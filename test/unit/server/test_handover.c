@@ -242,7 +242,7 @@ static int setup(void **state)
 				   "rate = \"1000000/minute\"; } );";
 	size_t size = (sizeof(struct fixture) + 63) / 64 * 64;
 	struct fixture *f = aligned_alloc(64, size);
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	assert_non_null(f);
 	assert_true(hash_init());
@@ -661,7 +661,7 @@ static void longer_frames_than_there_were(void **state)
 	struct fixture *f = *state;
 	static uint8_t bytes[300000];
 	static const char text[] = "agent: { max_frame_size = 200000; };";
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	struct snapshot *fresh = config_load_text(
 		"t.cfg", text, sizeof text - 1, &key, 2, &problems);

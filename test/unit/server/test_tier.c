@@ -14,7 +14,7 @@
 
 enum { NOTIFY_MAX = 256 * 1024, SEND_MAX = 16380, ASKS_MAX = 64 };
 
-static const struct hash_key test_key = { "0123456789abcde" };
+static const struct hash_key test_key = { .bytes = "0123456789abcde" };
 static const struct now noon = { .steady = 5000000, .utc = 43200000000 };
 static const struct now later = { .steady = 5002000, .utc = 43200002000 };
 

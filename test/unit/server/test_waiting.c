@@ -128,7 +128,7 @@ static int setup(void **state)
 	struct fixture *f = aligned_alloc(_Alignof(struct fixture),
 		(sizeof *f + _Alignof(struct fixture) - 1) / _Alignof(struct fixture) *
 			_Alignof(struct fixture));
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	assert_true(hash_init());
 	memset(f, 0, sizeof *f);

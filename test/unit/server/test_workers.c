@@ -161,7 +161,7 @@ static void start(struct fixture *f, unsigned workers)
 	static const char text[] = "log: { level = \"error\"; };\n"
 				   "rules = ( { name = \"api\"; per = [ \"user\" ]; "
 				   "rate = \"1000000000/day\"; } );";
-	struct hash_key key = { { 1 } };
+	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	assert_true(hash_init());
 	*f = (struct fixture){ .seed = 7, .home = ev_loop_new(EVFLAG_AUTO) };

@@ -80,7 +80,7 @@ static inline struct verdict rig_take(struct memory_store *m, const struct rig_l
 
 static inline struct memory_store *rig_store(uint64_t max_keys, struct now now)
 {
-	struct hash_key key = { { 1, 2, 3 } };
+	struct hash_key key = { .bytes = { 1, 2, 3 } };
 	struct memory_store *m = memory_store_new(max_keys, &key, now);
 	assert_non_null(m);
 	return m;

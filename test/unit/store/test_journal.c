@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct hash_key ours = { { 1 } }, others = { { 2 } };
+static const struct hash_key ours = { .bytes = { 1 } }, others = { .bytes = { 2 } };
 static char folder[64], state[128], path[160], err[512];
 
 static int setup(void **with)
