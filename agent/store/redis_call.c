@@ -189,13 +189,13 @@ static unsigned key_place(struct redis_call *c, struct redis_args *a, const stru
 	}
 }
 
-/* PREFIX "1:{TAG}" and the key; `tag` is where the tag begins. */
+/* PREFIX "2:{TAG}" and the key; `tag` is where the tag begins. */
 static void key_name(
 	char *p, const struct key *k, const char *prefix, size_t prefix_n, const char *tag)
 {
 	memcpy(p, prefix, prefix_n);
 	p += prefix_n;
-	memcpy(p, "1:{", 3);
+	memcpy(p, "2:{", 3);
 	memcpy(p + 3, tag, REDIS_TAG_BYTES);
 	p[3 + REDIS_TAG_BYTES] = '}';
 	put_key(p + 4 + REDIS_TAG_BYTES, k);
@@ -446,10 +446,10 @@ static bool get_reply(const struct redis_call *c, const uint8_t *p, usec_t *now,
 	if (*now < -REDIS_INSTANT_MAX || *now > REDIS_INSTANT_MAX)
 		return false;
 	p += 8;
-	for (unsigned i = 0; i < c->key_n; i++, p += REDIS_LEASED_BYTES)
+	for (unsigned i = 0; i < c->key_n; i++, p += REDIS_VALUE_BYTES)
 		if (!get_leased(p, c->algorithm[i], &key[i]))
 			return false;
-	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_LEASED_BYTES)
+	for (unsigned i = 0; i < c->ask_n; i++, p += REDIS_VALUE_BYTES)
 		if (!get_leased(p, (unsigned)c->ask[i].asked.quota.algorithm, &asked[i]))
 			return false;
 	return true;
@@ -487,7 +487,7 @@ bool redis_call_read(struct redis_call *c, const void *reply, size_t n)
 	const uint8_t *key_of = c->key_of;
 	usec_t at;
 
-	if (n != 8 + ((size_t)c->key_n + c->ask_n) * REDIS_LEASED_BYTES ||
+	if (n != 8 + ((size_t)c->key_n + c->ask_n) * REDIS_VALUE_BYTES ||
 		!get_reply(c, reply, &at, key, asked))
 		return false;
 	struct now now = { .steady = at, .utc = at };

@@ -5,9 +5,10 @@
  * finds here what the script found there, request by request and bit for bit: it does the same
  * operations in the same order.
  *
- * A key in Redis is PREFIX "1:{TAG}" and take.key in base64url (22 characters); TAG says in which
- * slot of a cluster it lies (redis_slot.h). Its value is a bucket in 16 bytes, little-endian:
- * `used` (double) and `at`, or `current`, `previous` and `at`. The 1 is the number of this format.
+ * A key in Redis is PREFIX "2:{TAG}" and take.key in base64url (22 characters); TAG says in which
+ * slot of a cluster it lies (redis_slot.h). Its value is a bucket in 28 bytes, as redis_script.lua
+ * says: what is used, of what instant, the units out in blocks, and until when the key is there at
+ * least. The 2 is the number of this format.
  * Nothing else is there: no value of a request, in clear or otherwise.
  *
  * No locks: a call belongs to one thread at a time. */
@@ -29,8 +30,9 @@ enum {
 
 	REDIS_BUCKET_BYTES = 16,
 	REDIS_OUT_BYTES = 8,
-	REDIS_LEASED_BYTES = REDIS_BUCKET_BYTES + REDIS_OUT_BYTES,
-	REDIS_REPLY_MAX = 8 + 2 * REDIS_CALL_TAKES * REDIS_LEASED_BYTES,
+	REDIS_UNTIL_BYTES = 4,
+	REDIS_VALUE_BYTES = REDIS_BUCKET_BYTES + REDIS_OUT_BYTES + REDIS_UNTIL_BYTES,
+	REDIS_REPLY_MAX = 8 + 2 * REDIS_CALL_TAKES * REDIS_VALUE_BYTES,
 
 	/* What one limit and one take are in the arguments. */
 	REDIS_LIMIT_BYTES = 36,

@@ -17,13 +17,12 @@
 --          + 4: no request, but asks for a block of as many units as its cost (limit/lease.h):
 --          '<I4I4i8' done, back, mark; + 8: its cost is to be refunded: '<i8' `at` as the charge
 --          left it. (+ 16: its request was denied elsewhere: limit/split.h.)
--- returns  '<i8' now; for each key 24 bytes: its bucket as it was before this call, and what is out;
---          for each take that asks for a block the same, as it was before that take. All zero for one
---          never seen.
+-- returns  '<i8' now; for each key the 28 bytes that were there before this call; for each take that
+--          asks for a block the same, as they stood before that take. All zero for one never seen.
 --
--- A bucket: '<di8' used, at (token bucket) or '<I4I4i8' current, previous, at; of a token bucket, while
--- blocks are out, followed by '<I4I4' units out of this turn, and of the one before. What is none
--- counts as never seen. Instants are microseconds since 1970, at most 2^52: sums are exact. (Floors of
+-- At a key is a bucket, '<di8' used, at (token bucket) or '<I4I4i8' current, previous, at; then '<I4I4'
+-- of a token bucket the units out, those of this turn and those of the one before; then '<I4' the Unix
+-- time until which it is there at least. What is none counts as never seen. Instants are microseconds since 1970, at most 2^52: sums are exact. (Floors of
 -- quotients are, too: a quotient of integers below 2^53 never rounds up to a whole number.)
 
 local TOKEN_BUCKET, SLIDING_WINDOW = 0, 1
@@ -31,7 +30,7 @@ local WINDOW_WEEK, WINDOW_MONTH = 1, 2
 -- Places in a limit and in a reading: arrays are made and read faster than tables with names.
 local ALGORITHM, WINDOW, ENFORCES, COUNT_DENIED, UNITS, CAPACITY = 1, 2, 3, 4, 5, 6
 local LENGTH, SLOWEST_INTERVAL, SLOWEST_REFILL, ROOM = 7, 8, 9, 10
-local LIMIT, KEY, USED, PREVIOUS, AT, REST, ANEW, FRESH, STALE = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local LIMIT, KEY, USED, PREVIOUS, AT, REST, ANEW, FRESH, STALE, UNTIL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local UNIT_SLACK = 5e-7
 local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
@@ -39,10 +38,10 @@ local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
 local LAST, ASKS, REFUND, DENIED, COSTS = 2, 4, 8, 16, 32 -- flags
 local LEASE_LIFE, LEASE_LEAST, LEASE_PART, LEASE_OUT = 2000000, 2, 4, 2
-local NONE_OUT = '\0\0\0\0\0\0\0\0'
-local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' .. NONE_OUT
+local VALUE_BYTES = 28
+local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
-local call, unpack_bytes, pack_bytes = redis.call, struct.unpack, struct.pack
+local call, try, unpack_bytes, pack_bytes = redis.call, redis.pcall, struct.unpack, struct.pack
 local floor, ceil, byte = math.floor, math.ceil, string.byte
 
 -- The month that `utc` lies in: when it begins and ends.
@@ -107,9 +106,9 @@ if ARGV[5] then
 		local tokens, heard = limit[ALGORITHM] == TOKEN_BUCKET, false
 		more = more + 1
 		if tokens then
-			reply[#reply + 1] = pack_bytes('<di8I4I4', used, at, fresh, stale)
+			reply[#reply + 1] = pack_bytes('<di8I4I4I4', used, at, fresh, stale, 0)
 		else
-			reply[#reply + 1] = pack_bytes('<I4I4i8I4I4', used, r[PREVIOUS], at, 0, 0)
+			reply[#reply + 1] = pack_bytes('<I4I4i8I4I4I4', used, r[PREVIOUS], at, 0, 0, 0)
 		end
 		if done > 0 and tokens then
 			local turn = floor(now / LEASE_LIFE)
@@ -162,7 +161,7 @@ if ARGV[5] then
 			previous = previous > cost and previous - cost or 0
 		end
 		local changed = used ~= r[USED] or previous ~= r[PREVIOUS]
-		return { limit, r[KEY], used, previous, at, 0, changed, r[FRESH], r[STALE] }
+		return { limit, r[KEY], used, previous, at, 0, changed, r[FRESH], r[STALE], r[UNTIL] }
 	end
 end
 
@@ -196,27 +195,27 @@ while takes[at] do
 	if not r or r[LIMIT] ~= limit then
 		-- The bucket as it stands now: bucket_read() of what is there. ANEW: one of the future is
 		-- anchored anew. REST: what the window before still weighs.
-		local used, previous, at, fresh, stale, is_seen
+		local used, previous, at, fresh, stale, there_until, is_seen
 		r = kept[key]
 		if r then
 			used, previous, at, fresh, stale = r[USED], r[PREVIOUS], r[AT], r[FRESH], r[STALE]
+			there_until = r[UNTIL]
 		else
 			local value = values[key]
-			if value and #value == 16 then
-				value = value .. NONE_OUT
-			elseif not value or #value ~= 24 then
+			if not value or #value ~= VALUE_BYTES then
 				value = NEVER_SEEN
 			end
 			if limit[ALGORITHM] == TOKEN_BUCKET then
-				used, at, fresh, stale = unpack_bytes('<di8I4I4', value)
+				used, at, fresh, stale, there_until = unpack_bytes('<di8I4I4I4', value)
 				previous = 0
 				if not (used >= 0 and used <= INSTANT_MAX and at >= -INSTANT_MAX and at <= INSTANT_MAX) then
-					value, used, at, fresh, stale = NEVER_SEEN, 0, 0, 0, 0
+					value, used, at, fresh, stale, there_until = NEVER_SEEN, 0, 0, 0, 0, 0
 				end
 			else
-				used, previous, at, fresh, stale = unpack_bytes('<I4I4i8I4I4', value)
+				used, previous, at, fresh, stale, there_until = unpack_bytes('<I4I4i8I4I4I4', value)
 				if at < -INSTANT_MAX or at > INSTANT_MAX or fresh + stale > 0 then
-					value, used, previous, at, fresh, stale = NEVER_SEEN, 0, 0, 0, 0, 0
+					value, used, previous, at = NEVER_SEEN, 0, 0, 0
+					fresh, stale, there_until = 0, 0, 0
 				end
 			end
 			values[key] = value
@@ -313,7 +312,7 @@ while takes[at] do
 				rest = previous * (length - elapsed) / length
 			end
 		end
-		r = { limit, key, used, previous, at, rest, anew and is_seen, fresh, stale }
+		r = { limit, key, used, previous, at, rest, anew and is_seen, fresh, stale, there_until }
 		readings[key] = r
 	end
 
@@ -387,11 +386,13 @@ while takes[at] do
 	end
 end
 
--- Each key once, as it was charged last; kept for as long as limit_keep_for() says.
+-- Each key once, as it was charged last; there for at least as long as limit_keep_for() says, and at
+-- most twice that. Of what is used up bit by bit that goes up each time, so of a token bucket it is a
+-- quarter more: then most times nothing is to be done but to write the value, in a third of the time.
 for key = 1, #keys do
 	local r = kept[key]
 	if r then
-		local limit, used, keep, value = r[LIMIT], r[USED], 0, nil
+		local limit, used, at, keep, spare, out = r[LIMIT], r[USED], r[AT], 0, 0, 0
 		if limit[ALGORITHM] == TOKEN_BUCKET then
 			keep = used * limit[SLOWEST_INTERVAL]
 			if keep > limit[SLOWEST_REFILL] then
@@ -400,40 +401,46 @@ for key = 1, #keys do
 			if keep > KEEP_MAX then
 				keep = KEEP_MAX
 			end
-			keep = ceil(keep)
+			spare = keep / 4
 			if r[FRESH] + r[STALE] > 0 then
-				keep = keep + 2 * LEASE_LIFE
-				value = pack_bytes('<di8I4I4', used, r[AT], r[FRESH], r[STALE])
+				out = 2 * LEASE_LIFE
+			end
+		elseif limit[ALGORITHM] == SLIDING_WINDOW then
+			if used > 0 then
+				keep = at + 2 * limit[LENGTH] - now
+			elseif r[PREVIOUS] > 0 then
+				keep = at + limit[LENGTH] - now
+			end
+		elseif used > 0 then
+			if limit[WINDOW] == WINDOW_MONTH then
+				local _, last = month_bounds(at)
+				keep = last - now
 			else
-				value = pack_bytes('<di8', used, r[AT])
+				keep = at + limit[LENGTH] - now
 			end
+		end
+
+		local left = r[UNTIL] * 1000000 - now
+		local stays = keep + out <= left and left + 1000000 <= 2 * keep + out
+		local ms
+		if not stays then
+			-- (The server counts from when the script began, a little before `now`.)
+			ms = ceil((keep + spare + out) / 1000)
+			r[UNTIL] = floor((now + ms * 1000) / 1000000) % 4294967296
+			ms = ms + 1
+		end
+		local value
+		if limit[ALGORITHM] == TOKEN_BUCKET then
+			value = pack_bytes('<di8I4I4I4', used, at, r[FRESH], r[STALE], r[UNTIL])
 		else
-			if limit[ALGORITHM] == SLIDING_WINDOW then
-				if used > 0 then
-					keep = r[AT] + 2 * limit[LENGTH] - now
-				elseif r[PREVIOUS] > 0 then
-					keep = r[AT] + limit[LENGTH] - now
-				end
-			elseif used > 0 then
-				if limit[WINDOW] == WINDOW_MONTH then
-					local _, last = month_bounds(r[AT])
-					keep = last - now
-				else
-					keep = r[AT] + limit[LENGTH] - now
-				end
-			end
-			value = pack_bytes('<I4I4i8', used, r[PREVIOUS], r[AT])
+			value = pack_bytes('<I4I4i8I4I4I4', used, r[PREVIOUS], at, 0, 0, r[UNTIL])
 		end
-		-- Up to whole milliseconds. (% costs less than a call does.)
-		local ms = keep / 1000
-		local part = ms % 1
-		if part > 0 then
-			ms = ms - part + 1
+		if stays and try('SETRANGE', keys[key], '0', value) ~= VALUE_BYTES then
+			stays, ms = false, floor(left / 1000) + 1 -- it is not allowed
 		end
-		if ms < 1 then
-			ms = 1
+		if not stays then
+			call('SET', keys[key], value, 'PX', ms)
 		end
-		call('SET', keys[key], value, 'PX', ms)
 	end
 end
 return reply[1] .. table.concat(values) .. table.concat(reply, '', 2)

@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 			abort();
 		return 0;
 	}
-	if (n != 8 + REDIS_LEASED_BYTES * (size_t)call.key_n)
+	if (n != 8 + REDIS_VALUE_BYTES * (size_t)call.key_n)
 		abort();
 	for (unsigned p = 0; p < call.plan_n; p++) {
 		for (unsigned i = 0; i < plan[p].n; i++) {

@@ -54,12 +54,15 @@ __attribute__((format(printf, 2, 3))) static bool hold(bool ok, const char *form
 struct entry {
 	struct key key;
 	enum algorithm algorithm;
-	uint8_t bytes[REDIS_LEASED_BYTES + 8];
+	uint8_t bytes[REDIS_VALUE_BYTES + 8];
 	int n; /* -1: no string */
 	bool is_there, is_bucket;
 	/* By this call: the limit that charged it last, and with what. */
 	const struct limit *charged;
 	struct leased state;
+	/* Since it was given a life: how long, and when that ends. */
+	int64_t life_ms;
+	usec_t gone_at;
 };
 
 struct world {
@@ -245,7 +248,7 @@ static void compare_plans(const struct plan *want, const struct plan *got)
 
 /* The bytes of a bucket, and of what is out: this machine's own, which is little-endian. */
 static_assert(sizeof(struct bucket) == REDIS_BUCKET_BYTES, "as it lies in Redis");
-static_assert(sizeof(struct leased) == REDIS_LEASED_BYTES, "as it lies in Redis");
+static_assert(sizeof(struct leased) == REDIS_BUCKET_BYTES + REDIS_OUT_BYTES, "as it lies in Redis");
 
 static struct now now_of(const struct world *w)
 {
@@ -261,17 +264,19 @@ static bool model_read(
 	memset(state, 0, sizeof *state);
 	if (!e->is_bucket)
 		return false;
-	memcpy(state, e->bytes, (size_t)e->n);
+	memcpy(state, e->bytes, sizeof *state);
 	*state = lease_read(q, state, now_of(w));
 	return !same_bits(&state->bucket, &zero, sizeof zero);
 }
+
+static uint64_t lives, stays;
 
 static void model_keeps(struct entry *e, const struct limit *l, const struct leased *state)
 {
 	e->charged = l;
 	e->state = *state;
 	e->is_there = e->is_bucket = true;
-	e->n = state->fresh | state->stale ? REDIS_LEASED_BYTES : REDIS_BUCKET_BYTES;
+	e->n = REDIS_VALUE_BYTES;
 	memcpy(e->bytes, state, sizeof *state);
 }
 
@@ -392,9 +397,46 @@ static void command(struct redis_server *s, const char *format, ...)
 	freeReplyObject(reply);
 }
 
+static uint32_t until_of(const uint8_t *value)
+{
+	uint32_t until;
+	memcpy(&until, value + sizeof(struct leased), sizeof until);
+	return until;
+}
+
+static uint32_t seconds_of(usec_t t)
+{
+	return (uint32_t)(t / USEC_PER_SEC - (t % USEC_PER_SEC < 0));
+}
+
+/* It was given a new life of `ms`, or has the one that it had; which one of them, it says itself.
+ */
+static void follow_life(struct entry *e, usec_t now, usec_t keep, int64_t ms, uint32_t until)
+{
+	bool tokens = e->charged->quota.algorithm == ALGORITHM_TOKEN_BUCKET;
+	usec_t out = e->state.fresh | e->state.stale ? 2 * LEASE_LIFE : 0;
+	int64_t least = (keep + 999) / 1000;
+	int64_t wanted = (keep + (tokens ? (keep - out) / 4 : 0) + 999) / 1000 + 1;
+
+	/* (C counts whole microseconds, the script does so last.) */
+	if (until == seconds_of(now + (ms - 1) * 1000) && llabs(ms - wanted) <= 1) {
+		e->life_ms = ms;
+		e->gone_at = now + ms * 1000;
+		lives++;
+		return;
+	}
+	stays++;
+	hold(until == until_of(e->bytes) && ms == e->life_ms,
+		"lives %" PRId64 " ms until %u; %" PRId64 " ms were wanted at least", ms, until,
+		least);
+	usec_t left = e->gone_at - now;
+	hold(left >= keep && left <= 2 * keep - out,
+		"has %" PRId64 " us left of its life, wanted %" PRId64, left, keep);
+}
+
 /* How long a bucket has to be there, at least and at most: from what it is, not from
  * limit_keep_for(). */
-static void check_life(const struct entry *e, usec_t now, int64_t ms)
+static void check_life(struct entry *e, usec_t now, int64_t ms, uint32_t until)
 {
 	const struct quota *q = &e->charged->quota;
 	const struct bucket *b = &e->state.bucket;
@@ -424,16 +466,13 @@ static void check_life(const struct entry *e, usec_t now, int64_t ms)
 		break;
 	}
 	least += out;
-	most += out;
-	hold(ms * 1000 >= least - 1, "lives %" PRId64 " ms, and is full after %" PRId64 " us", ms,
-		least);
-	hold(ms * 1000 <= most + 1000, "lives %" PRId64 " ms, at most wanted %" PRId64 " us", ms,
-		most);
+	most = 2 * most + out;
 	usec_t keep = out +
 		      limit_keep_for(e->charged, b, (struct now){ .steady = now, .utc = now });
-	int64_t want = (keep + 999) / 1000;
-	hold(ms == (want ? want : 1), "lives %" PRId64 " ms, limit_keep_for() says %" PRId64, ms,
-		want);
+	follow_life(e, now, keep, ms, until);
+	usec_t left = e->gone_at - now;
+	hold(left >= least - 1, "lives %" PRId64 " us, and is full after %" PRId64, left, least);
+	hold(left <= most + 2000, "lives %" PRId64 " us, at most wanted %" PRId64, left, most);
 }
 
 /* Every key of the call: written as the model says, or as it was. */
@@ -456,9 +495,15 @@ static void check_values(struct world *w, struct waiting_store *s)
 			hold(v->type == REDIS_REPLY_NIL, "a key that is not to be there");
 		else if (hold(v->type == REDIS_REPLY_STRING && v->len == (size_t)e->n,
 				 "no value of %d bytes", e->n))
-			hold(same_bits(v->str, e->bytes, v->len), "other bytes than C keeps");
-		if (e->charged)
-			check_life(e, w->now, (life->integer + REDIS_STRETCH - 1) / REDIS_STRETCH);
+			hold(same_bits(
+				     v->str, e->bytes, e->charged ? sizeof(struct leased) : v->len),
+				"other bytes than C keeps");
+		if (e->charged && v->type == REDIS_REPLY_STRING && v->len == REDIS_VALUE_BYTES) {
+			const uint8_t *bytes = (const uint8_t *)v->str;
+			check_life(e, w->now, (life->integer + REDIS_STRETCH - 1) / REDIS_STRETCH,
+				until_of(bytes));
+			memcpy(e->bytes, bytes, REDIS_VALUE_BYTES);
+		}
 		e->charged = NULL;
 		freeReplyObject(value);
 		freeReplyObject(life);
@@ -499,7 +544,10 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 
 	for (size_t k = 0; k < sizeof e->bytes; k++)
 		e->bytes[k] = (uint8_t)draw(c);
-	e->n = REDIS_BUCKET_BYTES;
+	memset(e->bytes + REDIS_BUCKET_BYTES, 0, REDIS_OUT_BYTES);
+	/* Whoever else writes gives it no life: it must not say that it has one. */
+	memset(e->bytes + sizeof(struct leased), one_in(c, 2) ? 0 : 0xff, sizeof(uint32_t));
+	e->n = REDIS_VALUE_BYTES;
 	e->is_there = true;
 	e->is_bucket = false;
 	switch (between(c, 0, 8)) {
@@ -508,7 +556,6 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 		break;
 	case 8:
 		/* Blocks are out. Of a window, none ever is: this is no bucket then. */
-		e->n = REDIS_LEASED_BYTES;
 		e->is_bucket = tokens;
 		at = w->now + between(c, -3 * LEASE_LIFE, LEASE_LIFE);
 		memcpy(e->bytes, &used, sizeof used);
@@ -521,7 +568,7 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 	case 1:
 		do
 			e->n = (int)between(c, 0, sizeof e->bytes);
-		while (e->n == REDIS_BUCKET_BYTES || e->n == REDIS_LEASED_BYTES);
+		while (e->n == REDIS_VALUE_BYTES);
 		break;
 	case 2:
 		if (tokens) {
@@ -703,10 +750,21 @@ static void by_the_servers_clock(struct redis_server *server)
 		hold(plan.now.utc >= before && plan.now.utc <= after,
 			"the server's time is not now");
 	freeReplyObject(reply);
-	reply = redisCommand(server->redis, "PTTL %b", args.argv[3], args.bytes[3]);
-	hold(reply && reply->integer <= 600000 && reply->integer > 500000,
-		"lives %lld ms, want 600000", reply ? reply->integer : -1);
-	freeReplyObject(reply);
+	/* A quarter more than the 600 s that it takes to refill; and as long as that is enough, the
+	 * life that it has is left to it. */
+	static const int64_t costs[] = { 0, 1, 1, 20 }, least[] = { 700, 700, 700, 1900 },
+			     most[] = { 750, 750, 750, 2400 };
+	for (unsigned i = 0; i < 4; i++) {
+		plan.take[0].cost = costs[i];
+		redis_call_args(&call, &args, "rl:", sha, NULL);
+		freeReplyObject(redis_server_ask(server, args.n, args.argv, args.bytes));
+		reply = redisCommand(server->redis, "PTTL %b", args.argv[3], args.bytes[3]);
+		hold(reply && reply->integer <= most[i] * 1000 + 1 &&
+				reply->integer > least[i] * 1000,
+			"lives %lld ms, want up to %" PRId64 " s", reply ? reply->integer : -1,
+			most[i]);
+		freeReplyObject(reply);
+	}
 }
 
 int main(int argc, char **argv)
@@ -724,9 +782,9 @@ int main(int argc, char **argv)
 	printf("%" PRIu64 " calls (%" PRIu64 " in sum, %" PRIu64 " with no denial), %" PRIu64
 	       " requests (%" PRIu64 " denied), %" PRIu64 " takes (%" PRIu64 " charged, %" PRIu64
 	       " refunded), %" PRIu64 " asks for a block (%" PRIu64 " granted; of %" PRIu64
-	       " blocks it was heard), %u failures\n",
+	       " blocks it was heard), %" PRIu64 " lives given, %" PRIu64 " left, %u failures\n",
 		calls, sums, sums_admitted, requests, denials, takes, charges, refunds, asks,
-		grants, reports, failures);
+		grants, reports, lives, stays, failures);
 	redis_server_stop(&server);
 	return failures != 0;
 }

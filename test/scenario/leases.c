@@ -387,6 +387,13 @@ static uint8_t *put(uint8_t *to, const void *from, size_t n)
 	return to + n;
 }
 
+static uint8_t *put_value(uint8_t *to, const struct leased *l)
+{
+	const uint32_t until = 0; /* nobody looks at it */
+
+	return put(put(to, l, sizeof *l), &until, sizeof until);
+}
+
 static void charge(struct world *w, struct waiting *x)
 {
 	static struct plan plan;
@@ -419,7 +426,7 @@ static uint8_t *grant(struct world *w, struct redis_ask *a, uint8_t *to)
 	struct now now = redis_now(w);
 	struct leased read = lease_read(&a->asked.quota, &c->stored, now), state;
 
-	to = put(to, &read, sizeof read);
+	to = put_value(to, &read);
 	(void)lease_apply(&a->asked.quota, &read, &a->asked.ask, now, &state);
 	c->stored = state;
 	c->is_there = true;
@@ -438,7 +445,7 @@ static void on_arrives(struct world *w, struct call *c)
 	uint8_t *to = put(c->reply, &now.utc, sizeof now.utc);
 	for (unsigned i = 0; i < c->asked.key_n; i++) {
 		const struct counter *there = counter_of(w, &c->key[i]);
-		to = put(to, &there->stored, sizeof there->stored);
+		to = put_value(to, &there->stored);
 	}
 	for (unsigned i = 0; i < c->asked.plan_n; i++) {
 		struct waiting *x = &c->waiting[i];

@@ -31,7 +31,7 @@ USER, PASSWORD = "ratelimit", "agent-secret-b6Qz"
 ADMIN = "admin-secret-x81T"     # of the user `default`, which may do everything: the tests' own
 
 # What the agent may do, and nothing else (CONTRACT.md section 4; AUTH needs no permission).
-COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "select", "ping", "role",
+COMMANDS = ("evalsha", "script|load", "time", "mget", "set", "setrange", "select", "ping", "role",
             "cluster|slots", "asking")
 # What operators change, these besides.
 CHANGES_COMMANDS = ("get", "hgetall", "hset", "hdel", "incr", "xadd", "xrange", "del")
@@ -174,7 +174,7 @@ def free_port_pair():
 class Server(Process):
     """One redis-server. It forgets everything when it ends, unless it is asked to persist."""
 
-    def __init__(self, directory, name="redis", *, keys="rl:1:*", tiers="rl:tiers", program=None,
+    def __init__(self, directory, name="redis", *, keys="rl:2:*", tiers="rl:tiers", program=None,
                  port=None, settings=(), persist=False, auth=True, sentinel=False):
         self.port = port or free_port()
         self.address = ("127.0.0.1", self.port)

@@ -21,7 +21,7 @@ from test_limits import DAY, near, rule, rules
 LONG = "300d"
 # Asked for in Sentinel mode, or in Cluster mode.
 OTHER_MODES = {"role", "cluster|slots", "asking"}
-KEY = re.compile(r"rl:1:\{[A-Za-z0-9_-]{3}\}[A-Za-z0-9_-]{22}")
+KEY = re.compile(r"rl:2:\{[A-Za-z0-9_-]{3}\}[A-Za-z0-9_-]{22}")
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def redis(server):
 
 def used(value):
     """What a token bucket has used, as it stands in Redis."""
-    assert len(value) == 16, value
-    return struct.unpack("<dq", value)[0]
+    assert len(value) == 28, value
+    return struct.unpack_from("<dq", value)[0]
 
 
 # --- exactly the limit -----------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_keys_have_prefix_version_and_a_fixed_length(run, redis):
     a.check(user="u" * 3000, path="/" + "p" * 2000)
     keys = redis.keys()
     assert len(keys) == 4 and all(KEY.fullmatch(k) for k in keys), keys
-    assert all(len(redis("GET", k)) == 16 for k in keys)
+    assert all(len(redis("GET", k)) == 28 for k in keys)
 
 
 def test_prefixes_and_secrets_keep_agents_apart(run, tmp_path, ends):
@@ -321,12 +321,12 @@ def test_what_is_no_bucket_counts_as_never_seen(run, redis):
 
 
 @pytest.mark.parametrize("value", [
-    struct.pack("<dq", float("nan"), 0), struct.pack("<dq", float("inf"), 1 << 50),
-    struct.pack("<dq", -5.0, 1), struct.pack("<dq", 1e308, -1), b"\xff" * 16,
-    struct.pack("<dq", 3.0, (1 << 63) - 1), struct.pack("<dq", float("-inf"), -(1 << 63)),
+    struct.pack("<dq12x", float("nan"), 0), struct.pack("<dq12x", float("inf"), 1 << 50),
+    struct.pack("<dq12x", -5.0, 1), struct.pack("<dq12x", 1e308, -1), b"\xff" * 28,
+    struct.pack("<dq12x", 3.0, (1 << 63) - 1), struct.pack("<dq12x", float("-inf"), -(1 << 63)),
 ])
 @pytest.mark.parametrize("algorithm", ["token-bucket", "sliding-window", "fixed-window"])
-def test_sixteen_bytes_of_nonsense(run, redis, algorithm, value):
+def test_a_value_of_the_right_length_that_is_nonsense(run, redis, algorithm, value):
     """Whoever can write to Redis can hold a client back, or free it; nothing worse, nor for ever."""
     a = run(rules=rule(rate="5/2s", algorithm=f'"{algorithm}"'), top=redis.group())
     a.check(user="u")
@@ -347,7 +347,7 @@ def test_a_bucket_from_the_future_is_read_as_now(run, redis):
         redis("FLUSHALL")
         a.check(user=user)
         (key,) = redis.keys()
-        redis("SET", key, struct.pack("<dq", was, at), "PX", 90 * DAY * 1000)
+        redis("SET", key, struct.pack("<dq12x", was, at), "PX", 90 * DAY * 1000)
         return key, a.check(user=user)
     key, answer = ask("u", 5.0)
     assert answer["deny"] and near(answer["retry_after"], DAY / 5)
@@ -434,7 +434,8 @@ def test_the_first_requests_of_an_agent(run, redis):
 
 def test_the_acl_is_enough_and_no_more_than_is_used(run, tmp_path, ends):
     redis = ends(redisd.Server(tmp_path))
-    a = run(rules=rule(), top=redis.group(db=2))
+    long = rule("long", rate=f"1000/{LONG}", algorithm='"fixed-window"')
+    a = run(rules=rules(rule(), long), top=redis.group(db=2))
     for _ in range(7):
         a.check(user="u")
     redis("SCRIPT", "FLUSH")
@@ -446,9 +447,20 @@ def test_the_acl_is_enough_and_no_more_than_is_used(run, tmp_path, ends):
         calls.pop(ours, None)
     listed = {*redisd.COMMANDS, *redisd.TIERS_COMMANDS, *redisd.CHANGES_COMMANDS}
     assert set(calls) <= listed, "commands that are not listed"
-    spared = {"ping", "hmget", "hset", "hdel", "incr", *OTHER_MODES}
+    spared = {"ping", "hmget", "hset", "hdel", "incr", "xadd", "xrange", "del", *OTHER_MODES}
     assert listed - spared <= set(calls), "listed, but not used"
     assert redis.denied() == []
+
+
+def test_without_setrange_it_works_as_well(run, tmp_path, ends):
+    """As the ACL was before format 2."""
+    redis = ends(redisd.Server(tmp_path))
+    redis("ACL", "SETUSER", redisd.USER, "-setrange")
+    a = run(rules=rule(rate=f"1000/{LONG}", algorithm='"fixed-window"'), top=redis.group())
+    assert [a.check(user="u")["remaining"] for _ in range(3)] == [999, 998, 997]
+    (key,) = redis.keys()
+    assert redis("PTTL", key) > 0 and "set" in redis.calls()
+    assert {d[d.index(b"object") + 1] for d in redis.denied()} == {b"setrange"}
 
 
 def test_the_acl_is_the_one_that_is_printed():
@@ -560,7 +572,7 @@ def test_the_servers_clock_counts(run, redis):
     at = a.check(user="u", cost=10)["reset_at"]
     assert 0 <= at - int(seconds) - 3600 <= 20
     (key,) = redis.keys()
-    stamp = struct.unpack("<dq", redis("GET", key))[1] / 1e6
+    stamp = struct.unpack_from("<dq", redis("GET", key))[1] / 1e6
     assert 0 <= stamp - int(seconds) <= 20
 
 

@@ -342,7 +342,7 @@ AWAY = [
     asked("no_permission", [("ACL", "SETUSER", USER, "-evalsha")],
           [("ACL", "SETUSER", USER, "+evalsha")]),
     asked("no_keys", [("ACL", "SETUSER", USER, "resetkeys")],
-          [("ACL", "SETUSER", USER, "~rl:1:*")]),
+          [("ACL", "SETUSER", USER, "~rl:2:*")]),
     asked("too_many_clients", [("CONFIG", "SET", "maxclients", "1"),
                                ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")],
           [("CONFIG", "SET", "maxclients", "100")]),

@@ -59,7 +59,7 @@ def test_what_the_readme_shows(nodes):
     first, second = (nodes.printed(b) for b in two_nodes.blocks("Try it")[-2:])
     assert re.findall(r"r=(\d+);", first) == ["99", "98", "19"], first
     keys = second.split()
-    assert len(keys) >= 2 and all(k.startswith("rl:1:") for k in keys), second
+    assert len(keys) >= 2 and all(k.startswith("rl:2:") for k in keys), second
 
 
 def test_one_limit(nodes):

@@ -144,13 +144,15 @@ static void ask_redis(const struct table *t, int64_t cost, usec_t now, const str
 	redisReply *reply = redisCommand(
 		redis->server->redis, "GET %b", redis->args.keys[0], (size_t)redis->args.key_bytes);
 	if (want->charged)
-		same("stored bucket", reply && reply->len == sizeof want->state &&
-					      memcmp(reply->str, &want->state, reply->len) == 0);
+		same("stored bucket",
+			reply && reply->len == REDIS_VALUE_BYTES &&
+				memcmp(reply->str, &want->state, sizeof want->state) == 0);
 	else if (t->bucket.at == 0)
 		same("nothing stored", reply && reply->type == REDIS_REPLY_NIL);
 	else
-		same("stored bucket", reply && reply->len == sizeof t->bucket &&
-					      memcmp(reply->str, &t->bucket, reply->len) == 0);
+		same("stored bucket",
+			reply && reply->len == REDIS_VALUE_BYTES &&
+				memcmp(reply->str, &t->bucket, sizeof t->bucket) == 0);
 	freeReplyObject(reply);
 }
 

@@ -76,7 +76,7 @@ static void fake_say_slots(struct fake_client *c)
 static void fake_serve(struct fake_client *c, unsigned keys, bool full)
 {
 	static char out[64 + REDIS_REPLY_MAX];
-	size_t bytes = 8 + REDIS_LEASED_BYTES * (size_t)keys;
+	size_t bytes = 8 + REDIS_VALUE_BYTES * (size_t)keys;
 	usec_t now = clock_read().utc;
 	int n = snprintf(out, sizeof out, "$%zu\r\n", bytes);
 	char *p = out + n;
@@ -84,7 +84,7 @@ static void fake_serve(struct fake_client *c, unsigned keys, bool full)
 	memset(p, 0, bytes);
 	memcpy(p, &now, 8);
 	p += 8;
-	for (unsigned i = 0; i < keys; i++, p += REDIS_LEASED_BYTES) {
+	for (unsigned i = 0; i < keys; i++, p += REDIS_VALUE_BYTES) {
 		struct bucket b = { .used = 1e6, .at = now };
 		if (full)
 			memcpy(p, &b, sizeof b);

@@ -384,7 +384,7 @@ static void test_who(void **state)
 {
 	(void)state;
 	server_start();
-	tell("ACL SETUSER rl on >secret resetkeys ~rl:* -@all +evalsha +script|load +time +mget +set "
+	tell("ACL SETUSER rl on >secret resetkeys ~rl:* -@all +evalsha +script|load +time +mget +set +setrange "
 	     "+auth +select +ping");
 	tell("ACL SETUSER default on >other");
 	snprintf(settings.username, sizeof settings.username, "rl");

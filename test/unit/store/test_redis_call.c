@@ -22,11 +22,15 @@ static const size_t *const bytes = sent.bytes;
 static unsigned argc;
 
 /* This machine's own bytes, which are little-endian. */
-struct reply {
+struct __attribute__((packed)) reply {
 	usec_t now;
-	struct leased key[4];
+	struct __attribute__((packed)) {
+		struct bucket bucket;
+		uint32_t fresh, stale, until;
+	} key[4];
 };
-#define REPLY(keys) (sizeof(usec_t) + (keys) * sizeof(struct leased))
+#define REPLY(keys) (sizeof(usec_t) + (keys) * (size_t)REDIS_VALUE_BYTES)
+_Static_assert(sizeof(struct reply) == REPLY(4), "as the script sends it");
 
 static int setup(void **state)
 {
@@ -68,10 +72,10 @@ static void test_a_key_is_base64url_of_its_16_bytes(void **state)
 		struct key key;
 		const char *text;
 	} rows[] = {
-		{ { 0, 0 }, "rl:1:{AAA}AAAAAAAAAAAAAAAAAAAAAA" },
-		{ { 0x0706050403020100, 0x0f0e0d0c0b0a0908 }, "rl:1:{AAE}AAECAwQFBgcICQoLDA0ODw" },
-		{ { UINT64_MAX, UINT64_MAX }, "rl:1:{___}_____________________w" },
-		{ { 0xfbfbfbfbfbfbfbfb, 0xefefefefefefefef }, "rl:1:{-_v}-_v7-_v7-_vv7-_v7-_v7w" },
+		{ { 0, 0 }, "rl:2:{AAA}AAAAAAAAAAAAAAAAAAAAAA" },
+		{ { 0x0706050403020100, 0x0f0e0d0c0b0a0908 }, "rl:2:{AAE}AAECAwQFBgcICQoLDA0ODw" },
+		{ { UINT64_MAX, UINT64_MAX }, "rl:2:{___}_____________________w" },
+		{ { 0xfbfbfbfbfbfbfbfb, 0xefefefefefefefef }, "rl:2:{-_v}-_v7-_v7-_vv7-_v7-_v7w" },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		setup(NULL);
@@ -126,7 +130,7 @@ static void test_what_is_sent(void **state)
 	argc = sent.n;
 	assert_int_equal(argc, 10);
 	assert_int_equal(bytes[3], 33);
-	assert_memory_equal(argv[3], "abc:1:{", 7);
+	assert_memory_equal(argv[3], "abc:2:{", 7);
 	assert_memory_equal(argv[7], takes, sizeof takes);
 	assert_arg(9, "-5");
 }
@@ -370,7 +374,8 @@ static void test_blocks_that_are_out_are_used(void **state)
 	}
 	args("rl:");
 	/* 20 s would have given back 2; but 10 units are out, of this turn. */
-	r.key[0] = (struct leased){ .bucket = { .used = 10, .at = NOW - SEC }, .fresh = 10 };
+	r.key[0].bucket = (struct bucket){ .used = 10, .at = NOW - SEC };
+	r.key[0].fresh = 10;
 	assert_true(redis_call_read(&call, &r, REPLY(1)));
 	assert_true(plan[0].take[0].verdict.state.used == 12);
 	assert_true(plan[1].take[0].verdict.state.used == 14);
@@ -446,16 +451,23 @@ static void test_any_bytes_are_refused_or_make_verdicts_within_their_limits(void
 
 	(void)three_takes();
 	for (unsigned i = 0; i < 200000; i++) {
-		uint64_t word[THREE / 8];
-		for (unsigned k = 0; k < THREE / 8; k++) {
+		struct reply r;
+		uint64_t word[1 + 4 * 2];
+		for (unsigned k = 0; k < sizeof word / sizeof *word; k++) {
 			word[k] = rig_random(&seed);
 			/* Else none would be an instant. */
 			if (i % 2)
 				word[k] = (uint64_t)((int64_t)word[k] >> rig_random(&seed) % 64);
-			if (k == 6 || k == 9) /* what is out, of a window */
-				word[k] = 0;
 		}
-		if (!redis_call_read(&call, guard_copy(&g, word, THREE), THREE))
+		memset(&r, 0, sizeof r);
+		r.now = (usec_t)word[0];
+		for (unsigned k = 0; k < 3; k++) {
+			memcpy(&r.key[k].bucket, &word[1 + 2 * k], sizeof r.key[k].bucket);
+			r.key[k].until = (uint32_t)word[8];
+		}
+		if (i % 4 == 0)
+			r.key[0].fresh = (uint32_t)word[7];
+		if (!redis_call_read(&call, guard_copy(&g, &r, THREE), THREE))
 			continue;
 		taken++;
 		for (unsigned k = 0; k < 3; k++) {
