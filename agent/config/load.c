@@ -108,7 +108,10 @@ static void tree_load(struct loader *l, const struct tree *tree)
 		if (id >= 0)
 			option_load(l, (enum option)id, s);
 		else if (is_group(name)) {
-			l->has_admin = l->has_admin || strcmp(name, "admin") == 0;
+			if (!l->has_admin && strcmp(name, "admin") == 0) {
+				l->has_admin = true;
+				l->admin_at = tree_place(tree, s);
+			}
 			group_load(l, s);
 		} else if (strcmp(name, "rules") == 0)
 			rules_load(l, s);
@@ -314,6 +317,9 @@ static struct snapshot *snapshot_build(struct loader *l, uint64_t generation)
 	}
 	s->line_n = l->lines.n;
 	l->lines.n = 0;
+	if (l->admin_at.line &&
+		asprintf(&s->admin_at, "%s:%u", l->admin_at.file, l->admin_at.line) < 0)
+		s->admin_at = NULL; /* only a message has it */
 	atomic_init(&s->refs, 1);
 	s->generation = generation;
 	s->settings = l->values.settings;

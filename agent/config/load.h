@@ -55,7 +55,8 @@ struct loader {
 	struct lines lines;
 	struct rule_draft *draft; /* owned; for each of policy->rule */
 	unsigned draft_n, rules_cap;
-	bool has_admin; /* some file has the group */
+	bool has_admin;        /* some file has the group */
+	struct place admin_at; /* where that begins */
 };
 
 /* Whoever is the last one frees them. NULL is fine. */

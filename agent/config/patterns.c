@@ -34,8 +34,11 @@ static void patterns_load(struct loader *l, struct match *m, const config_settin
 	if (g.n == 0)
 		problem_add(l->problems, at, "%s: want at least one pattern", member);
 	for (size_t i = 0; i < g.n && slot >= 0; i++) {
-		if (!match_add(m, (unsigned)slot, str_of(g.v[i].text), why, sizeof why))
+		struct str pattern = str_of(g.v[i].text);
+		if (!match_add(m, (unsigned)slot, pattern, why, sizeof why))
 			problem_add(l->problems, g.v[i].at, "%s: %s", member, why);
+		else if (match_is_vain((unsigned)slot, pattern, why, sizeof why))
+			problem_warn(l->problems, g.v[i].at, "%s: %s", member, why);
 	}
 	char *joined = givens_join(&g);
 	snprintf(line_key, sizeof line_key, "%s.%s", key, key_name(name, quoted));

@@ -30,6 +30,7 @@ void snapshot_free(struct snapshot *s)
 	}
 	free(s->line);
 	free(s->line_at);
+	free(s->admin_at);
 	inputs_unref(s->inputs);
 	explicit_bzero(s, sizeof *s); /* passwords */
 	free(s);
@@ -65,6 +66,17 @@ static const char *secret_of(const struct snapshot *s, const struct option_row *
 	return (const char *)&s->settings + (o->offset - offsetof(struct values, settings));
 }
 
+/* "FILE:LINE" of an option, NULL: none is known. The group `admin` is what a listener that nobody
+ * has named comes with. */
+static const char *option_at(const struct snapshot *s, const char *name)
+{
+	const char *value;
+	size_t line = option_line(s, name, &value);
+	const char *at = line < s->line_n ? s->line_at[line] : NULL;
+
+	return at || strcmp(name, "admin.listen") != 0 ? at : s->admin_at;
+}
+
 bool snapshot_can_replace(
 	const struct snapshot *old, const struct snapshot *fresh, struct problems *problems)
 {
@@ -79,7 +91,7 @@ bool snapshot_can_replace(
 		if (old->settings.store.backend != BACKEND_REDIS && strncmp(name, "redis.", 6) == 0)
 			continue;
 		option_line(old, name, &was);
-		size_t line = option_line(fresh, name, &is);
+		option_line(fresh, name, &is);
 		bool changed = strcmp(was, is) != 0;
 		if (!changed && o->kind == OPTION_SECRET) {
 			changed = strcmp(secret_of(old, o), secret_of(fresh, o)) != 0;
@@ -87,7 +99,9 @@ bool snapshot_can_replace(
 		}
 		if (!changed)
 			continue;
-		const char *at = line < fresh->line_n ? fresh->line_at[line] : NULL;
+		const char *at = option_at(fresh, name);
+		if (!at) /* it is gone: where it stood */
+			at = option_at(old, name);
 		problem_add(problems, (struct place){ at, 0 },
 			"%s cannot change while running (was %s, is %s): restart to change it",
 			name, *was ? was : "\"\"", *is ? is : "\"\"");

@@ -83,6 +83,7 @@ struct snapshot {
 			 * redacted: for what changed at a reload, and for people */
 	char **line_at; /* for each line the FILE:LINE that it comes from; NULL: a default */
 	size_t line_n;
+	char *admin_at;        /* owned; "FILE:LINE" of the group `admin`; NULL: there is none */
 	struct inputs *inputs; /* what it was read from; config_rebuild() builds from it */
 };
 

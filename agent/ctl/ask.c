@@ -228,7 +228,7 @@ int ctl_refused(struct ctl *c, struct reply *r)
 		(void)ctl_fail(0, "the token comes from $RATELIMIT_ADMIN_TOKEN, or --token-file");
 	json_decref(r->json);
 	r->json = NULL;
-	return CTL_REFUSED;
+	return r->status == 400 ? CTL_USAGE : CTL_REFUSED;
 }
 
 int ctl_away(struct ctl *c, const char *why)

@@ -168,6 +168,40 @@ static bool check_path(struct str path, struct str shown, char *why, size_t size
 	return good;
 }
 
+/* The part of a pattern that is a path; of an endpoint what follows METHOD: (before which a star
+ * might stand for that colon, too). Empty: there is none. */
+static struct str path_part(unsigned slot, struct str s)
+{
+	const char *colon;
+
+	if (slot == FIELD_PATH)
+		return s;
+	if (slot != FIELD_ENDPOINT || !(colon = memchr(s.p, ':', s.n)) ||
+		memchr(s.p, '*', (size_t)(colon - s.p)))
+		return (struct str){ 0 };
+	return (struct str){ colon + 1, s.n - (size_t)(colon + 1 - s.p) };
+}
+
+/* A star stands for the slash, too, and "*" itself is what OPTIONS asks for. */
+bool match_is_vain(unsigned slot, struct str pattern, char *why, size_t size)
+{
+	size_t no = pattern.n && pattern.p[0] == '!';
+	struct str path = path_part(slot, (struct str){ pattern.p + no, pattern.n - no });
+
+	if (!path.n || path.p[0] == '/' || path.p[0] == '*' || path.p[0] == '\\')
+		return false;
+	struct str rest = path_without_authority(path);
+	if (rest.p == path.p)
+		snprintf(why, size, "pattern \"%.*s\" matches no path, which begins with \"/\"",
+			(int)pattern.n, pattern.p);
+	else
+		snprintf(why, size,
+			"pattern \"%.*s\" matches no path, of which scheme and host are cut: use \"%.*s\", "
+			"and the field host",
+			(int)pattern.n, pattern.p, rest.n ? (int)rest.n : 1, rest.n ? rest.p : "/");
+	return true;
+}
+
 static bool check_text(unsigned slot, struct str s, char *why, size_t size)
 {
 	if (slot == FIELD_PATH && s.p[0] == '/')

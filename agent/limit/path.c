@@ -30,8 +30,7 @@ static bool is_unreserved(int c)
 	       c == '~';
 }
 
-/* "http://host:80/x" -> "/x"; anything that does not begin like that is returned as it is. */
-static struct str cut_authority(struct str s)
+struct str path_without_authority(struct str s)
 {
 	size_t i = 0;
 	if (s.n == 0 || !is_alpha(s.p[0]))
@@ -221,7 +220,7 @@ struct str path_normalise(struct str raw, char *out)
 	if (raw.n > 8 && raw.p[0] == '/' && is_surely_plain(raw))
 		return raw;
 	bool absolute = raw.n && raw.p[0] != '/';
-	struct str s = cut_query(absolute ? cut_authority(raw) : raw, &plain);
+	struct str s = cut_query(absolute ? path_without_authority(raw) : raw, &plain);
 	if (s.n == 0)
 		return STR("/");
 	if (plain)

@@ -24,7 +24,9 @@ void penalties_init(struct penalties *, struct bans *, struct store *, struct me
 /* None may wait any more: close the store first. */
 void penalties_fini(struct penalties *);
 
-/* plan->outcome is OUTCOME_BANNED if its client is. */
+/* plan->outcome is OUTCOME_BANNED if its client is. (Its retry_after is the ban's end, although a
+ * limit may deny for longer: whether one does, the store knows, which is not asked for who is
+ * banned; what was known of it when the ban began would outlive resets, overrides and reloads.) */
 void penalties_find(struct penalties *, struct plan *, struct now);
 
 /* The plan was denied: counts that for each rule with a penalty that denied it. `view` is of the

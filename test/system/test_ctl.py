@@ -149,7 +149,7 @@ def test_events(ctl, tmp_path):
         for child in children:
             child.send_signal(signal.SIGTERM)
             child.wait(20)
-    ctl("events", "--types", "nothing", status=REFUSED)
+    ctl("events", "--types", "nothing", status=USAGE)
 
 
 # --- what clients send never steers a terminal ---------------------------------------------------

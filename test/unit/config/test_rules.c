@@ -249,6 +249,29 @@ static void lines_of_elements(void **state)
 		"t.cfg:12: rule \"b\": rate.u = 5: want a string like \"5/minute\"\n"));
 }
 
+/* A typing error that would match nothing, in silence. */
+static void patterns_that_match_no_path(void **state)
+{
+	(void)state;
+	drop(load_text("vain",
+		"rules = ( { name = \"a\"; per = []; rate = \"1/hour\";\n"
+		" match = { path = [ \"http://x/y\", \"/ok\", \"*.php\", \"\\\\*\", \"*\",\n"
+		"   \"!api/*\", \"https://*\" ];\n"
+		"   endpoint = [ \"GET:http://x/y\", \"GET:api\", \"GET:*\", \"*:api\", \"G*:/x\",\n"
+		"     \"GET:/x\", \"OPTIONS:\\\\*\", \"GET*\" ];\n"
+		"   host = \"x\"; }; } );\n",
+		"t.cfg:2: warning: rule \"a\": match.path: pattern \"http://x/y\" matches no path, of "
+		"which scheme and host are cut: use \"/y\", and the field host\n"
+		"t.cfg:3: warning: rule \"a\": match.path: pattern \"!api/*\" matches no path, which "
+		"begins with \"/\"\n"
+		"t.cfg:3: warning: rule \"a\": match.path: pattern \"https://*\" matches no path, of "
+		"which scheme and host are cut: use \"/\", and the field host\n"
+		"t.cfg:4: warning: rule \"a\": match.endpoint: pattern \"GET:http://x/y\" matches no "
+		"path, of which scheme and host are cut: use \"/y\", and the field host\n"
+		"t.cfg:4: warning: rule \"a\": match.endpoint: pattern \"GET:api\" matches no path, "
+		"which begins with \"/\"\n"));
+}
+
 static const struct limits *limits_of(const struct snapshot *s, unsigned rule, const char *tier)
 {
 	int t = policy_tier_find(s->policy, str_of(tier));
@@ -467,6 +490,7 @@ int main(void)
 		cmocka_unit_test(mistakes),
 		cmocka_unit_test(mistakes_elsewhere),
 		cmocka_unit_test(lines_of_elements),
+		cmocka_unit_test(patterns_that_match_no_path),
 		cmocka_unit_test(tiers),
 		cmocka_unit_test(limits_for_one_tier),
 		cmocka_unit_test(rules),

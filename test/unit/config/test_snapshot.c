@@ -286,9 +286,9 @@ static void what_cannot_change(void **state)
 			"t.cfg:2: agent.threads cannot change while running (was 0, is 3): restart to "
 			"change it\n" },
 		{ "store: { state_file = \"/a\"; max_keys = 5; };", "",
-			"store.max_keys cannot change while running (was 5, is 1000000): restart to "
-			"change it\n"
-			"store.state_file cannot change while running (was /a, is \"\"): restart to "
+			"t.cfg:1: store.max_keys cannot change while running (was 5, is 1000000): restart "
+			"to change it\n"
+			"t.cfg:1: store.state_file cannot change while running (was /a, is \"\"): restart to "
 			"change it\n" },
 		{ "",
 			"agent: { listen = \":1\"; socket_mode = \"0600\"; socket_owner = \"x\"; socket_group = "
@@ -301,6 +301,15 @@ static void what_cannot_change(void **state)
 			"to change it\n"
 			"t.cfg:1: agent.socket_group cannot change while running (was \"\", is y): restart "
 			"to change it\n" },
+		{ "", "\n\nadmin: { token = \"a-token-of-some-length\"; };",
+			"t.cfg:3: admin.listen cannot change while running (was \"\", is "
+			"127.0.0.1:9601): restart to change it\n" },
+		{ "\nadmin: { };", "",
+			"t.cfg:2: admin.listen cannot change while running (was 127.0.0.1:9601, is "
+			"\"\"): restart to change it\n" },
+		{ "\nadmin: {\n listen = \"127.0.0.1:1\"; };", "",
+			"t.cfg:3: admin.listen cannot change while running (was 127.0.0.1:1, is \"\"): "
+			"restart to change it\n" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
