@@ -36,8 +36,9 @@ struct memory_store {
 	uint64_t keys_max;
 	unsigned shards; /* a power of two */
 	struct shard *shard;
-	void *map;
-	size_t map_bytes;
+	void *map; /* the shards, their slots, their nodes and entries */
+	size_t map_bytes, slots_end;
+	_Atomic(size_t) large_end; /* so much of it may lie in large pages */
 
 	/* Entries that no shard has in hand: together with those in the shards, exactly keys_max.
 	 */
@@ -422,6 +423,24 @@ static enum store_rc memory_erase(struct store *base, struct plan *plan)
 
 /* ---- the keeper's work ---- */
 
+/* Large pages are found faster, but each of them is 2 MB: what is nearly all in use may lie in
+ * them, the slots when keys have come to all of their pages, the rest when the table is nearly
+ * full; the kernel joins what is there when it finds time. All else is in small pages, also where
+ * the kernel would have given large ones unasked: a thousand keys would touch all of the table. Of
+ * a kernel that knows none of this nothing is wanted. */
+static void use_large_pages(struct memory_store *m, int64_t left)
+{
+	int64_t keys_max = (int64_t)m->keys_max;
+	size_t end = left <= keys_max / 16              ? m->map_bytes
+		     : left <= keys_max - keys_max / 64 ? m->slots_end
+							: 0;
+
+	if (end <= atomic_load_explicit(&m->large_end, memory_order_relaxed))
+		return;
+	atomic_store_explicit(&m->large_end, end, memory_order_relaxed);
+	(void)madvise(m->map, end, MADV_HUGEPAGE);
+}
+
 size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
 {
 	struct now lines = lines_at(m, now);
@@ -432,6 +451,7 @@ size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
 	/* Nearly full: also mend what the next newcomers would have to. */
 	int64_t left = atomic_load_explicit(&m->rooms, memory_order_relaxed);
 	bool tidy = left <= (int64_t)(m->keys_max / 16);
+	use_large_pages(m, left);
 
 	unsigned most = budget < SWEEP_LOOKS ? (unsigned)budget : SWEEP_LOOKS;
 	size_t freed = 0;
@@ -658,6 +678,7 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 	size_t nodes_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct node));
 	size_t entries_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct entry));
 	m->map_bytes = total;
+	m->slots_end = nodes_at;
 	m->map = mmap(NULL, total, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (m->map == MAP_FAILED) {
@@ -665,6 +686,7 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 		return NULL;
 	}
 
+	(void)madvise(m->map, total, MADV_NOHUGEPAGE); /* use_large_pages() */
 	char *map = m->map;
 	struct ticks t = ticks_at(now);
 	m->shard = (struct shard *)(map + shards_at);
@@ -674,6 +696,7 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 			(_Atomic(uint32_t) *)(map + slots_at) + (size_t)i * z.slot_n,
 			(struct node *)(map + nodes_at) + (size_t)i * z.entry_max, t);
 	atomic_init(&m->rooms, (int64_t)max_keys);
+	atomic_init(&m->large_end, 0);
 	atomic_init(&m->shift, 0);
 	atomic_init(&m->seen, now.utc);
 	return m;

@@ -77,11 +77,64 @@ static void few_keys_touch_little(void **state)
 #endif
 }
 
+/* Bytes of this process that have this flag in VmFlags of /proc/self/smaps. */
+static size_t flagged_bytes(const char *flag)
+{
+	char line[512], word[8];
+	size_t kilobytes = 0, sum = 0;
+	FILE *f = fopen("/proc/self/smaps", "r");
+	assert_non_null(f);
+	(void)snprintf(word, sizeof word, " %s ", flag);
+	while (fgets(line, sizeof line, f)) {
+		(void)sscanf(line, "Size: %zu kB", &kilobytes);
+		if (strncmp(line, "VmFlags:", 8) == 0 && strstr(line, word))
+			sum += kilobytes * 1024;
+	}
+	fclose(f);
+	return sum;
+}
+
+/* Large pages are for what is in use: the slots of a table that has some keys, all of one that is
+ * full; never what may stay empty, as one key makes 2 MB of it resident. (When the kernel makes
+ * them is its own matter.) */
+static void large_pages_for_what_is_in_use(void **state)
+{
+	(void)state;
+	enum { KEYS = 1000000, SLOTS_BYTES = 2 * 4 * KEYS };
+	if (access("/sys/kernel/mm/transparent_hugepage/enabled", R_OK) != 0)
+		skip();
+	size_t large = flagged_bytes("hg"), small = flagged_bytes("nh");
+	struct memory_store *m = rig_store(KEYS, now_at(0));
+	size_t all = flagged_bytes("nh") - small;
+	assert_true(all > KEYS * 52);
+	uint64_t i = 0;
+	for (; i < KEYS / 100; i++)
+		(void)rig_take(m, limit_of(i), i, 1, now_at(0));
+	(void)memory_store_sweep(m, now_at(0), 256);
+	assert_int_equal(flagged_bytes("hg"), large);
+	assert_int_equal(flagged_bytes("nh"), small + all);
+
+	for (; i < KEYS / 50; i++)
+		(void)rig_take(m, limit_of(i), i, 1, now_at(0));
+	(void)memory_store_sweep(m, now_at(0), 256);
+	size_t slots = flagged_bytes("hg") - large;
+	assert_true(slots > SLOTS_BYTES && slots < SLOTS_BYTES + 65536);
+	assert_int_equal(flagged_bytes("nh"), small + all - slots);
+
+	for (; i < KEYS; i++)
+		(void)rig_take(m, limit_of(i), i, 1, now_at(0));
+	(void)memory_store_sweep(m, now_at(0), 256);
+	assert_int_equal(flagged_bytes("hg"), large + all);
+	assert_int_equal(flagged_bytes("nh"), small);
+	rig_close(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_million_keys),
 		cmocka_unit_test(few_keys_touch_little),
+		cmocka_unit_test(large_pages_for_what_is_in_use),
 	};
 	rig_limit(&tokens, ALGORITHM_TOKEN_BUCKET, 10, USEC_PER_DAY, 10);
 	rig_limit(&fixed, ALGORITHM_FIXED_WINDOW, 10, USEC_PER_DAY, 10);
