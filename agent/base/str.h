@@ -48,4 +48,33 @@ static inline uint64_t str_head(struct str s)
 	       (uint64_t)(uint8_t)s.p[s.n / 2] << 8 * (s.n / 2) | (uint8_t)s.p[0];
 }
 
+/* Copies what is short by blocks that may overlap: a call of memcpy() takes longer. Returns where
+ * it ends. */
+enum { STR_SHORT_MAX = 48 };
+
+static inline char *str_put_short(char *to, struct str s)
+{
+	enum { BLOCK = 16, WORD = 8, HALF = 4 };
+	char *end = to + s.n;
+	const char *from_end = s.p + s.n;
+
+	if (s.n >= BLOCK) {
+		memcpy(to, s.p, BLOCK);
+		if (s.n > 2 * BLOCK)
+			memcpy(to + BLOCK, s.p + BLOCK, BLOCK);
+		memcpy(end - BLOCK, from_end - BLOCK, BLOCK);
+	} else if (s.n >= WORD) {
+		memcpy(to, s.p, WORD);
+		memcpy(end - WORD, from_end - WORD, WORD);
+	} else if (s.n >= HALF) {
+		memcpy(to, s.p, HALF);
+		memcpy(end - HALF, from_end - HALF, HALF);
+	} else if (s.n) {
+		to[0] = s.p[0];
+		to[s.n / 2] = s.p[s.n / 2];
+		end[-1] = from_end[-1];
+	}
+	return end;
+}
+
 #endif

@@ -134,21 +134,22 @@ static struct str value_of(
  * goes in the same way, so no two descriptors look alike. */
 enum { VALUE_INLINE_MAX = 48, VALUE_LONG = 255 };
 
+static_assert((int)VALUE_INLINE_MAX <= (int)STR_SHORT_MAX, "copied so");
+
 static struct key hash_several(
 	const struct policy *p, const struct rule *r, const struct view *v, uint32_t found)
 {
-	uint8_t bytes[PER_MAX * (1 + VALUE_INLINE_MAX)], *w = bytes;
+	char bytes[PER_MAX * (1 + VALUE_INLINE_MAX)], *w = bytes;
 	struct addr room;
 
-	for (unsigned i = 0; i < r->per_n; i++) {
-		struct str s = value_of(p, v, slot_found(r, i, found), &room);
+	for (unsigned i = 0; i < r->per_n; i++, found >>= 4) {
+		struct str s = value_of(p, v, r->per[i].slot[found & 15], &room);
 		if (s.n <= VALUE_INLINE_MAX) {
-			*w++ = (uint8_t)s.n;
-			memcpy(w, s.p, s.n);
-			w += s.n;
+			*w++ = (char)s.n;
+			w = str_put_short(w, s);
 		} else {
 			struct key h = hasher_of(&p->hasher, s.p, s.n);
-			*w++ = VALUE_LONG;
+			*w++ = (char)VALUE_LONG;
 			memcpy(w, &h, sizeof h);
 			w += sizeof h;
 		}
@@ -265,8 +266,8 @@ static inline void plan_begin(struct plan *plan)
 	plan->done = NULL;
 }
 
-static inline void plan_limits(const struct policy *p, const struct override *o,
-	const struct view *v, int tier, struct plan *plan)
+static inline __attribute__((always_inline)) void plan_limits(const struct policy *p,
+	const struct override *o, const struct view *v, int tier, struct plan *plan)
 {
 	struct memo memo;
 	struct take *t = plan->take;

@@ -230,6 +230,14 @@ void view_set_other_addr(struct view *v, unsigned slot, const uint8_t *bytes, si
 		put(v, slot, (struct str){ out, addr_format(&a, out) });
 }
 
+static inline char *put_text(char *out, struct str s)
+{
+	if (s.n <= STR_SHORT_MAX)
+		return str_put_short(out, s);
+	memcpy(out, s.p, s.n);
+	return out + s.n;
+}
+
 void view_finish(struct view *v)
 {
 	if (!wants_text(v, FIELD_ENDPOINT) || !view_has(v, FIELD_METHOD) ||
@@ -240,9 +248,9 @@ void view_finish(struct view *v)
 	char *out = take_scratch(v, n);
 	if (!out)
 		return;
-	memcpy(out, method.p, method.n);
-	out[method.n] = ':';
-	memcpy(out + method.n + 1, path.p, path.n);
+	char *w = put_text(out, method);
+	*w++ = ':';
+	put_text(w, path);
 	put(v, FIELD_ENDPOINT, (struct str){ out, n });
 }
 

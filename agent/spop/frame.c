@@ -46,22 +46,14 @@ enum frame_rc frame_next(const uint8_t **p, const uint8_t *end, size_t max, stru
 	return FRAME_OK;
 }
 
-uint8_t *frame_begin(
+uint8_t *frame_begin_slow(
 	struct wire_writer *w, enum frame_type type, uint64_t stream_id, uint64_t frame_id)
 {
 	uint8_t *length_word = w->p;
 
-	/* Nearly always there is room for the longest, which is looked at once then: 70
-	 * instructions less for an ACK. */
-	if (!w->bad && wire_room(w) >= FRAME_LENGTH_BYTES + FRAME_HEAD_MAX) {
-		const uint8_t head[] = { 0, 0, 0, 0, (uint8_t)type, 0, 0, 0, FRAME_FLAG_FIN };
-		memcpy(w->p, head, sizeof head);
-		w->p = varint_put(varint_put(w->p + sizeof head, stream_id), frame_id);
-		return length_word;
-	}
 	wire_put_u32(w, 0);
 	wire_put_u8(w, (uint8_t)type);
-	wire_put_u32(w, FRAME_FLAG_FIN); /* HAProxy wants it on every frame of an agent */
+	wire_put_u32(w, FRAME_FLAG_FIN);
 	wire_put_varint(w, stream_id);
 	wire_put_varint(w, frame_id);
 	return length_word;

@@ -60,9 +60,27 @@ enum frame_rc { FRAME_OK, FRAME_PARTIAL, FRAME_BAD };
 enum frame_rc frame_next(const uint8_t **p, const uint8_t *end, size_t max, struct frame *,
 	enum spop_status *status);
 
+/* Of frame_begin(), where there may be no room. */
+uint8_t *frame_begin_slow(
+	struct wire_writer *, enum frame_type, uint64_t stream_id, uint64_t frame_id);
+
 /* Begins a frame: everything up to the payload; returns where its length word is to be put by
  * frame_end(). On w->bad nothing counts. */
-uint8_t *frame_begin(struct wire_writer *, enum frame_type, uint64_t stream_id, uint64_t frame_id);
+static inline uint8_t *frame_begin(
+	struct wire_writer *w, enum frame_type type, uint64_t stream_id, uint64_t frame_id)
+{
+	/* HAProxy wants the flag on every frame of an agent. */
+	const uint8_t head[] = { 0, 0, 0, 0, (uint8_t)type, 0, 0, 0, FRAME_FLAG_FIN };
+	uint8_t *length_word = w->p;
+
+	/* Nearly always there is room for the longest, which is looked at once then. */
+	if (w->bad || wire_room(w) < FRAME_LENGTH_BYTES + FRAME_HEAD_MAX)
+		return frame_begin_slow(w, type, stream_id, frame_id);
+	memcpy(w->p, head, sizeof head);
+	w->p = varint_put(varint_put(w->p + sizeof head, stream_id), frame_id);
+	return length_word;
+}
+
 void frame_end(struct wire_writer *, uint8_t *length_word);
 
 #endif

@@ -143,6 +143,11 @@ static unsigned shard_number(const struct memory_store *m, const struct key *k)
 	return (unsigned)(k->a >> 58) & (m->shards - 1);
 }
 
+static struct shard *shard_of(const struct memory_store *m, const struct key *k)
+{
+	return &m->shard[shard_number(m, k)];
+}
+
 /* Walking the set bits locks in ascending order, each shard once, so two plans can never wait for
  * each other. */
 static void lock_all(struct shard *shard, uint64_t mask)
@@ -259,9 +264,23 @@ static uint32_t add_entry(struct memory_store *m, struct shard *s, const struct 
 	return shard_add(s, e, t);
 }
 
-static void add_newcomers(struct memory_store *m, const struct plan *plan,
-	struct shard *const shard[], uint32_t found[], struct now now, struct now lines)
+/* Whose bucket this is, in the table. */
+static inline struct entry *entry_of(const struct bucket *b)
 {
+	return (struct entry *)((char *)(uintptr_t)b - offsetof(struct entry, bucket));
+}
+
+/* stored[i] is NULL for those who are not there yet. */
+static __attribute__((noinline)) void add_newcomers(struct memory_store *m, const struct plan *plan,
+	const struct bucket *const stored[], struct now now, struct now lines)
+{
+	struct shard *shard[PLAN_MAX];
+	uint32_t found[PLAN_MAX];
+	for (unsigned i = 0; i < plan->n; i++) {
+		shard[i] = shard_of(m, &plan->take[i].key);
+		found[i] = stored[i] ? (uint32_t)(entry_of(stored[i]) - shard[i]->entry)
+				     : ENTRY_NONE;
+	}
 	struct ticks ticks = ticks_at(lines);
 	struct spared spared;
 	for (unsigned i = 0; i < plan->n; i++) {
@@ -343,21 +362,16 @@ typedef void charge_fn(struct plan *, const struct bucket *const stored[], struc
 static inline __attribute__((always_inline)) void charge_with(
 	charge_fn *charge, struct memory_store *m, struct plan *plan, struct now now)
 {
-	struct shard *shard[PLAN_MAX];
-	uint32_t found[PLAN_MAX];
-	const struct bucket *stored[PLAN_MAX];
+	const struct bucket *stored[PLAN_MAX]; /* each that of an entry; NULL: never seen */
+	const unsigned n = plan->n;
 	uint64_t mask = 0;
-	unsigned n = plan->n;
 	assert(n <= PLAN_MAX);
 	plan->now = now;
 	if (n == 0)
 		return;
 
-	for (unsigned i = 0; i < n; i++) {
-		unsigned number = shard_number(m, &plan->take[i].key);
-		shard[i] = &m->shard[number];
-		mask |= 1ull << number;
-	}
+	for (unsigned i = 0; i < n; i++)
+		mask |= 1ull << shard_number(m, &plan->take[i].key);
 	if (!plan->prefetched && !fits_cache(m)) {
 		prefetch_slots(m, plan);
 		prefetch_entries(m, plan);
@@ -367,8 +381,10 @@ static inline __attribute__((always_inline)) void charge_with(
 
 	lock_all(m->shard, mask);
 	for (unsigned i = 0; i < n; i++) {
-		found[i] = shard_find(shard[i], &plan->take[i].key);
-		stored[i] = found[i] == ENTRY_NONE ? NULL : &shard[i]->entry[found[i]].bucket;
+		const struct key *key = &plan->take[i].key;
+		const struct shard *s = shard_of(m, key);
+		uint32_t found = shard_find(s, key);
+		stored[i] = found == ENTRY_NONE ? NULL : &s->entry[found].bucket;
 	}
 	charge(plan, stored, now);
 
@@ -377,16 +393,15 @@ static inline __attribute__((always_inline)) void charge_with(
 		const struct take *t = &plan->take[i];
 		if (!t->verdict.charged)
 			continue;
-		if (found[i] == ENTRY_NONE)
-			newcomers = true;
+		if (stored[i])
+			rewrite(entry_of(stored[i]), &t->verdict.state, times_of(t, now, lines));
 		else
-			rewrite(&shard[i]->entry[found[i]], &t->verdict.state,
-				times_of(t, now, lines));
+			newcomers = true;
 	}
 	/* Last, when nothing points into the table any more: what has to go for them may be
 	 * anywhere. */
 	if (newcomers)
-		add_newcomers(m, plan, shard, found, now, lines);
+		add_newcomers(m, plan, stored, now, lines);
 	unlock_all(m->shard, mask);
 }
 
@@ -403,7 +418,7 @@ void memory_store_mirror(struct memory_store *m, struct plan *plan, struct now n
 
 void memory_store_erase(struct memory_store *m, const struct key *key)
 {
-	struct shard *s = &m->shard[shard_number(m, key)];
+	struct shard *s = shard_of(m, key);
 
 	lock_get(&s->lock);
 	uint32_t found = shard_find(s, key);
@@ -584,7 +599,7 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 		line_of(&from->key, lines), from->full_at - begin, from->open_at - begin);
 	struct entry e = { from->key, from->bucket, times.full_at, times.open_at };
 
-	struct shard *s = &m->shard[shard_number(m, &e.key)];
+	struct shard *s = shard_of(m, &e.key);
 	lock_get(&s->lock);
 	uint32_t found = shard_find(s, &e.key);
 	if (found != ENTRY_NONE) {
