@@ -73,7 +73,8 @@ static bool fail(char *err, size_t err_size, const char *format, ...)
 
 static void hash_counters(const struct hash_key *key, uint8_t out[16])
 {
-	static const char purpose[] = "whose counters";
+	char purpose[] = "whose counters?";
+	purpose[sizeof purpose - 2] = (char)('0' + key->kind);
 	(void)crypto_generichash(
 		out, 16, (const uint8_t *)purpose, sizeof purpose, key->bytes, sizeof key->bytes);
 }

@@ -16,7 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct hash_key ours = { .bytes = { 1 } }, others = { .bytes = { 2 } };
+static const struct hash_key ours = { .bytes = { 1 } }, others = { .bytes = { 2 } },
+			     of_another_kind = { .bytes = { 1 }, .kind = HASH_AES };
 static char folder[64], state[128], path[160], err[512];
 
 static int setup(void **with)
@@ -141,6 +142,7 @@ static void what_was_put_comes_back(void **with)
 	s = load(&others, JOURNAL_LOADED);
 	assert_string_equal(s.text, six);
 	assert_false(s.same);
+	assert_false(load(&of_another_kind, JOURNAL_LOADED).same);
 	assert_int_equal(clear("tmp"), 0);
 }
 
