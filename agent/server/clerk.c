@@ -20,6 +20,7 @@ struct clerk {
 	pthread_mutex_t lock;
 	pthread_cond_t wanted, done;
 	ev_async bell;
+	bool whole_is_missed; /* the thread's own: the last one could not be written */
 	/* under the lock */
 	struct order *first, *last;
 	uint64_t handed; /* the last number */
@@ -105,12 +106,15 @@ static bool write_whole(struct clerk *c, const struct order *o, char *err, size_
 	return journal_replace(j, err, err_size);
 }
 
-/* One whole, or all the single ones before the next whole: one sync for them. */
+/* One whole, or all the single ones before the next whole: one sync for them. What a whole was to
+ * have may be nowhere else: until there is one, nothing that comes after it counts as kept, and
+ * `err` goes on saying why. */
 static const struct order *write_some(
 	struct clerk *c, const struct order *o, bool *good, char *err, size_t err_size)
 {
 	if (o->whole) {
 		*good = write_whole(c, o, err, err_size);
+		c->whole_is_missed = !*good;
 		return o;
 	}
 	pile_write(c->args.journal, &o->pile);
@@ -118,7 +122,7 @@ static const struct order *write_some(
 		o = o->next;
 		pile_write(c->args.journal, &o->pile);
 	}
-	*good = journal_sync(c->args.journal, err, err_size);
+	*good = journal_sync(c->args.journal, err, err_size) && !c->whole_is_missed;
 	return o;
 }
 

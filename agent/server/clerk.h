@@ -46,8 +46,8 @@ bool clerk_is_behind(struct clerk *);
  * adds. Its number. 0: no memory. */
 uint64_t clerk_replace(struct clerk *, struct pile *);
 
-/* How far it is. What is up to `good` is on disk; what is after it and up to `tried` is not, and
- * `why` says why not. */
+/* How far it is. What is up to `good` is on disk; what is after it and up to `tried` may not be,
+ * and `why` says why not: after a whole that could not be written, until one could. */
 struct clerk_state {
 	uint64_t good, tried;
 	char why[256];
