@@ -161,13 +161,18 @@ static unsigned limit_place(struct redis_args *a, const struct limit *l)
 static void put_key(char *out, const struct key *k)
 {
 	uint8_t bytes[18] = { 0 };
+	char text[24], *p = text;
 
 	(void)put_u64(put_u64(bytes, k->a), k->b);
-	for (unsigned i = 0; i < 22; i++) {
-		unsigned bit = 6 * i;
-		unsigned two = (unsigned)bytes[bit / 8] << 8 | bytes[bit / 8 + 1];
-		*out++ = redis_base64url[two >> (10 - bit % 8) & 63];
+	for (unsigned i = 0; i < 18; i += 3) {
+		unsigned three = (unsigned)bytes[i] << 16 | (unsigned)bytes[i + 1] << 8 |
+				 bytes[i + 2];
+		*p++ = redis_base64url[three >> 18];
+		*p++ = redis_base64url[three >> 12 & 63];
+		*p++ = redis_base64url[three >> 6 & 63];
+		*p++ = redis_base64url[three & 63];
 	}
+	memcpy(out, text, 22);
 }
 
 /* Where a key is; a new one in keys[] wants its tag and its characters. */

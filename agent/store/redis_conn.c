@@ -1,5 +1,6 @@
 #include "store/redis_conn.h"
 
+#include "store/redis_format.h"
 #include "store/redis_handshake.h"
 #include "store/redis_tls.h"
 
@@ -44,7 +45,9 @@ struct redis_conn {
 	unsigned expected; /* replies that will come */
 	bool subscribed;   /* what nobody asked for is welcome */
 	bool too_large;    /* what came was, and ended it */
-	bool in_hiredis;   /* its functions are on the stack: it must not be entered again */
+	char *command;     /* the last one, but for secrets; kept, for its room */
+	size_t command_room;
+	bool in_hiredis; /* its functions are on the stack: it must not be entered again */
 
 	struct redis_handshake handshake;
 
@@ -225,7 +228,20 @@ static bool put_guard(struct redis_conn *c)
 
 static bool put(struct redis_conn *c, unsigned argc, const char *argv[], size_t argv_bytes[])
 {
-	if (redisAsyncCommandArgv(c->ac, on_reply, NULL, (int)argc, argv, argv_bytes) != REDIS_OK)
+	size_t room = redis_format_room(argc, argv_bytes);
+
+	if (room > c->command_room) {
+		char *larger = realloc(c->command, room);
+		if (!larger)
+			return false;
+		c->command = larger;
+		c->command_room = room;
+	}
+	size_t n = redis_format(c->command, argc, argv, argv_bytes);
+	int rc = redisAsyncFormattedCommand(c->ac, on_reply, NULL, c->command, n);
+	if (c->state != STATE_READY)
+		explicit_bzero(c->command, n); /* who we are */
+	if (rc != REDIS_OK)
 		return false;
 	c->expected++;
 	return true;
@@ -447,6 +463,7 @@ void redis_conn_free(struct redis_conn *c)
 	assert(!c->in_hiredis);
 	close_now(c);
 	explicit_bzero(&c->settings, sizeof c->settings);
+	free(c->command);
 	free(c);
 }
 
