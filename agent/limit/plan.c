@@ -273,11 +273,10 @@ static inline __attribute__((always_inline)) void plan_limits(const struct polic
 	struct take *t = plan->take;
 
 	memo.have = 0;
-	for (unsigned i = 0; i < p->rule_n; i++) {
-		const struct rule *r = &p->rule[i];
+	for (const struct rule *r = p->rule, *end = r + p->rule_n; r < end; r++) {
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
 		if (o && o->kind == OVERRIDE_RATES) {
-			const struct limits *own = special_limits(p, o, i);
+			const struct limits *own = special_limits(p, o, (unsigned)(r - p->rule));
 			limits = own ? own : limits;
 		}
 		if (r->mode == MODE_OFF || !limits->n)
