@@ -57,6 +57,15 @@ static inline struct key hasher_of(const struct hasher *h, const void *p, size_t
 	return (struct key){ word[0], word[1] };
 }
 
+/* Where a key is hashed in turn: in one byte order, so that agents on different machines agree. */
+enum { KEY_BYTES = 16 };
+static inline void key_put(const struct key *k, void *out)
+{
+	const uint64_t word[2] = { htole64(k->a), htole64(k->b) };
+
+	memcpy(out, word, sizeof word);
+}
+
 /* In lower-case hex. */
 enum { KEY_HEX_BYTES = 32 };
 void key_format(const struct key *, char out[KEY_HEX_BYTES + 1]);

@@ -150,8 +150,8 @@ static struct key hash_several(
 		} else {
 			struct key h = hasher_of(&p->hasher, s.p, s.n);
 			*w++ = (char)VALUE_LONG;
-			memcpy(w, &h, sizeof h);
-			w += sizeof h;
+			key_put(&h, w);
+			w += KEY_BYTES;
 		}
 	}
 	return hasher_of(&p->hasher, bytes, (size_t)(w - bytes));

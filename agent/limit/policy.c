@@ -109,7 +109,10 @@ static bool same_window(const struct window *a, const struct window *b)
 static struct key hash_name(const struct policy *p, const char *text, int n)
 {
 	struct key once = hasher_of(&p->hasher, text, (size_t)n);
-	return hasher_of(&p->hasher, &once, sizeof once);
+	uint8_t bytes[KEY_BYTES];
+
+	key_put(&once, bytes);
+	return hasher_of(&p->hasher, bytes, sizeof bytes);
 }
 
 /* What makes a counter the same (CONTRACT.md): the rule's name, algorithm and window here, the

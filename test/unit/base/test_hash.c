@@ -94,6 +94,18 @@ static void a_derived_key_is_one_that_every_machine_can_use(void **state)
 	assert_int_equal(one.kind, cmac_is_there() ? HASH_AES : HASH_SIPHASH);
 }
 
+static void a_key_is_hashed_in_turn_by_one_byte_order(void **state)
+{
+	static const uint8_t want[KEY_BYTES] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+		16 };
+	const struct key k = { UINT64_C(0x0807060504030201), UINT64_C(0x100f0e0d0c0b0a09) };
+	uint8_t got[KEY_BYTES];
+
+	(void)state;
+	key_put(&k, got);
+	assert_memory_equal(got, want, sizeof got);
+}
+
 static void sha256_is_the_standard_s(void **state)
 {
 	(void)state;
@@ -118,6 +130,7 @@ int main(void)
 		cmocka_unit_test(keyed_hash_is_siphash_2_4_of_128_bits),
 		cmocka_unit_test(keyed_hash_depends_on_all_of_it),
 		cmocka_unit_test(a_derived_key_is_one_that_every_machine_can_use),
+		cmocka_unit_test(a_key_is_hashed_in_turn_by_one_byte_order),
 		cmocka_unit_test(sha256_is_the_standard_s),
 	};
 
