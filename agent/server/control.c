@@ -519,6 +519,14 @@ static bool open_redis(struct control *c, const struct settings *s, char *err, s
 	return c->changes;
 }
 
+/* For all who ask it: the workers, and the admin interface. */
+static bool has_redis(const struct control *c)
+{
+	return crew_has_redis(&c->crew) &&
+	       !(c->redis && atomic_load_explicit(
+				     &redis_store_stats(c->redis)->degraded, memory_order_relaxed));
+}
+
 /* Who starts beside a Redis that works should not begin by doing without it. */
 static void await_redis(struct control *c)
 {
@@ -526,7 +534,7 @@ static void await_redis(struct control *c)
 	ev_timer moment;
 	ev_timer_init(&moment, on_moment, 0.001, 0.001);
 	ev_timer_start(c->loop, &moment);
-	while (!crew_has_redis(&c->crew) && clock_steady() < end)
+	while (!has_redis(c) && clock_steady() < end)
 		ev_run(c->loop, EVRUN_ONCE);
 	ev_timer_stop(c->loop, &moment);
 }
