@@ -105,9 +105,9 @@ void cmac_init(struct cmac *c, const uint8_t key[CMAC_BYTES])
 	assert(!"there is no such thing");
 }
 
-void cmac_of(const struct cmac *c, const void *p, size_t n, uint64_t out[2])
+void cmac_of(const struct cmac *c, const void *bytes, size_t n, uint64_t out[2])
 {
-	(void)c, (void)p, (void)n, (void)out;
+	(void)c, (void)bytes, (void)n, (void)out;
 	assert(!"there is no such thing");
 }
 

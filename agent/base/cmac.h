@@ -22,6 +22,6 @@ bool cmac_is_there(void);
 void cmac_init(struct cmac *, const uint8_t key[CMAC_BYTES]);
 
 /* Of `n` bytes; NULL is none. Two words, the first byte in the lowest bits of the first. */
-void cmac_of(const struct cmac *, const void *p, size_t n, uint64_t out[2]);
+void cmac_of(const struct cmac *, const void *bytes, size_t n, uint64_t out[2]);
 
 #endif

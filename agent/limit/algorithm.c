@@ -382,13 +382,13 @@ usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct 
 
 usec_t bucket_full_after(const struct quota *q, const struct bucket *b, struct now now)
 {
-	usec_t at = now.utc;
+	usec_t at;
 
 	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
 		return bucket_reset_after(q, b, now);
 	if (q->algorithm == ALGORITHM_SLIDING_WINDOW)
 		at = sliding_full_at(q, b, now.utc);
-	else if (b->current)
-		at = bucket_window_end(q, b);
+	else
+		at = b->current ? bucket_window_end(q, b) : now.utc;
 	return at > now.utc ? at - now.utc : 0;
 }
