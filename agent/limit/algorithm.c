@@ -363,20 +363,13 @@ static inline usec_t sliding_full_at(const struct quota *q, const struct bucket 
 
 usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct now now)
 {
-	usec_t at = now.utc;
-
-	switch (q->algorithm) {
-	case ALGORITHM_TOKEN_BUCKET:
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET) {
 		if (q->units == 0)
 			return 0;
 		return wait_for(b->used, (double)q->window.length / (double)q->units);
-	case ALGORITHM_SLIDING_WINDOW:
-		at = sliding_full_at(q, b, now.utc);
-		break;
-	case ALGORITHM_FIXED_WINDOW:
-		at = bucket_window_end(q, b);
-		break;
 	}
+	usec_t at = q->algorithm == ALGORITHM_SLIDING_WINDOW ? sliding_full_at(q, b, now.utc)
+							     : bucket_window_end(q, b);
 	return at > now.utc ? at - now.utc : 0;
 }
 
