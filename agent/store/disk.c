@@ -59,7 +59,13 @@ static bool rename_to_new(const char *from, const char *to)
 	return link(from, to) == 0 && unlink(from) == 0;
 }
 
-bool disk_set_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES])
+static bool link_to_new(const char *from, const char *to)
+{
+	return link(from, to) == 0 || (errno != EEXIST && rename_to_new(from, to));
+}
+
+static bool set_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES],
+	bool (*to_new)(const char *from, const char *to))
 {
 	enum { TRIES = 100 };
 	char stamp[32];
@@ -75,7 +81,7 @@ bool disk_set_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES])
 			errno = ENAMETOOLONG;
 			return false;
 		}
-		if (rename_to_new(path, aside)) {
+		if (to_new(path, aside)) {
 			disk_sync_folder(path);
 			return true;
 		}
@@ -83,4 +89,14 @@ bool disk_set_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES])
 			return false;
 	}
 	return false;
+}
+
+bool disk_set_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES])
+{
+	return set_aside(path, utc, aside, rename_to_new);
+}
+
+bool disk_link_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES])
+{
+	return set_aside(path, utc, aside, link_to_new);
 }

@@ -24,4 +24,8 @@ void disk_sync_folder(const char *path);
  * false: errno says why it could not. */
 bool disk_set_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES]);
 
+/* The same, but it keeps its own name besides, until another file takes that place: nothing is lost
+ * if none ever does. (Where files can have one name only, it is renamed.) */
+bool disk_link_aside(const char *path, usec_t utc, char aside[DISK_PATH_BYTES]);
+
 #endif

@@ -53,6 +53,7 @@ struct sink {
 
 struct journal {
 	char path[DISK_PATH_BYTES], tmp[DISK_PATH_BYTES];
+	char aside[DISK_PATH_BYTES]; /* the other name of what is at `path`; "": it has none */
 	uint8_t counters[16];
 	struct sink file, anew;
 	struct sink *to; /* where records go */
@@ -126,6 +127,10 @@ void journal_free(struct journal *j)
 		return;
 	sink_close(&j->file);
 	sink_close(&j->anew);
+	/* Each start would leave one more. (Who was renamed has no other name: it is the only one.)
+	 */
+	if (j->aside[0] && access(j->path, F_OK) == 0)
+		(void)unlink(j->aside);
 	free(j);
 }
 
@@ -203,6 +208,7 @@ bool journal_replace(struct journal *j, char *err, size_t err_size)
 		return fail(err, err_size, "%s: cannot write: %s", j->tmp, strerror(s->error));
 	}
 	disk_sync_folder(j->path);
+	j->aside[0] = '\0';
 	sink_close(&j->file);
 	j->file = *s;
 	s->fd = -1;
@@ -387,9 +393,8 @@ static FILE *open_file(struct journal *j, uint64_t *bytes, char *message, size_t
 static enum journal_rc put_aside(struct journal *j, usec_t utc, const char *why, uint64_t records,
 	char *message, size_t message_size)
 {
-	char aside[DISK_PATH_BYTES];
-
-	if (!disk_set_aside(j->path, utc, aside)) {
+	if (!disk_link_aside(j->path, utc, j->aside)) {
+		j->aside[0] = '\0';
 		(void)fail(message, message_size,
 			"%s: %s, and it cannot be renamed out of the way: %s; move it away",
 			j->path, why, strerror(errno));
@@ -397,7 +402,7 @@ static enum journal_rc put_aside(struct journal *j, usec_t utc, const char *why,
 	}
 	(void)fail(message, message_size,
 		"%s: %s; set aside as %s, going on with the %" PRIu64 " records before that",
-		j->path, why, aside, records);
+		j->path, why, j->aside, records);
 	return JOURNAL_SET_ASIDE;
 }
 

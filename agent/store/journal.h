@@ -21,15 +21,17 @@ struct journal;
 /* The file beside `state_file`; nothing on disk is touched yet. `counters`: the key that counters
  * are hashed with, of which the file keeps a hash. NULL: out of memory. */
 struct journal *journal_new(const char *state_file, const struct hash_key *counters);
-void journal_free(struct journal *); /* NULL is fine */
+/* NULL is fine. What journal_load() set aside and nothing has replaced is there as before. */
+void journal_free(struct journal *);
 const char *journal_path(const struct journal *);
 
 enum journal_rc {
 	JOURNAL_LOADED,
 	JOURNAL_NONE,      /* there is no such file */
 	JOURNAL_SET_ASIDE, /* a part of it could not be read (its end, as when power failed while it
-			    * was written): what came before was told, and it was renamed;
-			    * `message` says to what and why */
+			    * was written): what came before was told, and it has another name
+			    * besides, which it keeps when journal_replace() takes its place;
+			    * `message` says which and why */
 	JOURNAL_UNUSABLE,  /* it could not be renamed, or is no file; `message` says so */
 };
 
