@@ -161,6 +161,12 @@ static void share(void *with, const char *name, const char *text)
 			KV_Z("why", "too many wait for Redis, or no memory"));
 }
 
+static bool has_shared(void *with)
+{
+	struct control *c = with;
+	return c->changes && redis_changes_has_all(c->changes);
+}
+
 static void erased(void *with, const struct key *key, unsigned n)
 {
 	struct control *c = with;
@@ -604,6 +610,7 @@ static bool open_desk(struct control *c, char *err, size_t err_size)
 			.state_file = s->store.state_file,
 			.loop = c->loop,
 			.share = s->store.backend == BACKEND_REDIS ? share : NULL,
+			.has_shared = s->store.backend == BACKEND_REDIS ? has_shared : NULL,
 			.erased = erased,
 			.current = current,
 			.publish = publish_change,

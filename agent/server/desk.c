@@ -293,6 +293,24 @@ static void tell_bans(struct desk *d)
 	}
 }
 
+/* Those that are kept for all agents go when they are forgotten: else there they would be for good,
+ * and all read by each that starts. (While others hear nothing they wait: who is back reads all,
+ * and takes them out.) */
+static void forget_bans(struct desk *d, usec_t utc)
+{
+	enum { AT_ONCE = 256 };
+	struct key key[AT_ONCE];
+	char name[4 + BAN_ID_BYTES + 1] = "ban:";
+
+	if (!d->args.has_shared || !d->args.has_shared(d->args.with))
+		return;
+	size_t n = bans_forget(d->args.bans, &d->forget_at, key, AT_ONCE, utc);
+	for (size_t i = 0; i < n; i++) {
+		key_format(&key[i], name + 4);
+		desk_share(d, name, NULL);
+	}
+}
+
 void desk_bans(struct desk *d, usec_t utc, void (*each)(void *with, const struct ban *), void *with)
 {
 	enum { AT_ONCE = 64 };
@@ -331,6 +349,7 @@ void desk_tick(struct desk *d, struct now at)
 	int64_t now = at.utc / USEC_PER_SEC;
 
 	tell_bans(d);
+	forget_bans(d, at.utc);
 	desk_keep_tick(d, at.steady);
 	if (!d->behind && changes_next_end(d->changes) > now)
 		return;

@@ -22,6 +22,9 @@ struct desk_args {
 	/* Tells the other agents of a change or a ban; `text` NULL: it is no more. NULL: there are
 	 * none. */
 	void (*share)(void *with, const char *name, const char *text);
+	/* They have heard of all that was told so far: there is time for what can wait. NULL where
+	 * `share` is. */
+	bool (*has_shared)(void *with);
 	/* These counters began anew: what is remembered of them here, in the place of the store's
 	 * or beside it, is forgotten. NULL: nothing is. */
 	void (*erased)(void *with, const struct key *, unsigned n);

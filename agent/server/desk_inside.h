@@ -8,7 +8,8 @@
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
-	bool behind; /* what is served does not have all changes yet */
+	bool behind;        /* what is served does not have all changes yet */
+	uint64_t forget_at; /* bans_forget()'s cursor */
 
 	/* desk_keep.c's; clerk NULL: nothing is kept */
 	struct journal *journal;

@@ -76,6 +76,14 @@ static bool take_value(struct desk *d, const char *name, json_t *value)
 	return false;
 }
 
+static void forget_ban(struct desk *d, const char *id)
+{
+	struct key key;
+
+	if (key_parse(id, &key))
+		bans_forget_one(d->args.bans, &key, clock_read().utc);
+}
+
 /* One that was told: true: what is served is another one by it. */
 static bool take_told(struct desk *d, struct str name, struct str text)
 {
@@ -85,6 +93,8 @@ static bool take_told(struct desk *d, struct str name, struct str text)
 		return false;
 	memcpy(z, name.p, name.n);
 	z[name.n] = '\0';
+	if (!text.p && strncmp(z, "ban:", 4) == 0)
+		forget_ban(d, z + 4);
 	if (!text.p)
 		return changes_remove(d->changes, z) && !desk_is_reset(z);
 	json_t *value = json_loadb(text.p, text.n, 0, NULL);

@@ -5,7 +5,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { WAYS = 8, SETS = BANS_MAX / WAYS, LOCKS = 64 };
+enum { WAYS = 8, SETS = BANS_MAX / WAYS, LOCKS = 64, FORGET_SETS = SETS / 8 };
+
+#define CLOCKS_APART (60 * USEC_PER_SEC)
 
 /* `until` of a ban that was lifted: it ended long ago, and is known for its epoch. */
 #define LIFTED 1
@@ -225,6 +227,44 @@ size_t bans_copy(struct bans *b, uint64_t *cursor, struct ban *out, size_t n, us
 		lock_put(lock_of(b, set));
 	}
 	return got;
+}
+
+static size_t forget_in_set(struct bans *b, unsigned set, struct key *out, usec_t utc)
+{
+	size_t got = 0;
+
+	lock_get(lock_of(b, set));
+	for (unsigned i = 0; i < WAYS; i++) {
+		struct ban *ban = &b->ban[set][i];
+		if (!ban->until || ban->forget_at > utc)
+			continue;
+		out[got++] = ban->key;
+		drop(b, ban);
+	}
+	lock_put(lock_of(b, set));
+	return got;
+}
+
+size_t bans_forget(struct bans *b, uint64_t *cursor, struct key *out, size_t n, usec_t utc)
+{
+	size_t got = 0;
+
+	if (bans_count(b) == 0)
+		return 0;
+	for (unsigned i = 0; i < FORGET_SETS && n - got >= WAYS; i++, ++*cursor)
+		got += forget_in_set(b, (unsigned)(*cursor % SETS), out + got, utc);
+	return got;
+}
+
+void bans_forget_one(struct bans *b, const struct key *k, usec_t utc)
+{
+	unsigned set = set_of(k);
+
+	lock_get(lock_of(b, set));
+	struct ban *ban = find(b, set, k);
+	if (ban && ban->forget_at <= utc + CLOCKS_APART)
+		drop(b, ban);
+	lock_put(lock_of(b, set));
 }
 
 uint64_t bans_count(const struct bans *b)

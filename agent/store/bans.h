@@ -57,6 +57,12 @@ uint32_t bans_epoch(struct bans *, const struct key *, usec_t utc);
  * how many; 0: the end. What comes and goes meanwhile may be missing. */
 size_t bans_copy(struct bans *, uint64_t *cursor, struct ban *, size_t n, usec_t utc);
 
+/* Lets go who is to be forgotten by `utc`: looks at a part of the table, from `*cursor` on (0 at
+ * first; it goes round), and tells up to `n` (8 at least) of their keys. Returns how many. */
+size_t bans_forget(struct bans *, uint64_t *cursor, struct key *, size_t n, usec_t utc);
+/* Another agent did: so does this one, where that is due within a minute (clocks differ). */
+void bans_forget_one(struct bans *, const struct key *, usec_t utc);
+
 uint64_t bans_count(const struct bans *);   /* about; those that ended and are not forgotten, too */
 uint64_t bans_evicted(const struct bans *); /* that were let go for want of room */
 

@@ -462,3 +462,8 @@ bool redis_changes_put(struct redis_changes *c, const char *name, const char *te
 		go_on(c);
 	return true;
 }
+
+bool redis_changes_has_all(const struct redis_changes *c)
+{
+	return c->ready && !c->first && !c->refused_at;
+}

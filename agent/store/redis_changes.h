@@ -42,4 +42,7 @@ void redis_changes_free(struct redis_changes *); /* NULL is fine */
  * or too many wait for a Redis that is away. */
 bool redis_changes_put(struct redis_changes *, const char *name, const char *text);
 
+/* Redis is there, and has all that was put. */
+bool redis_changes_has_all(const struct redis_changes *);
+
 #endif

@@ -26,14 +26,14 @@ def redis(tmp_path, ends):
 
 
 class Two:
-    def __init__(self, run, tmp_path, redis):
-        self.run, self.redis, self.tmp_path = run, redis, tmp_path
+    def __init__(self, run, tmp_path, redis, rules=RULES):
+        self.run, self.redis, self.tmp_path, self.rules = run, redis, tmp_path, rules
         self.at = [self.start(i) for i in range(2)]
 
     def start(self, i):
         folder = self.tmp_path / f"n{i}{len(list(self.tmp_path.iterdir()))}"
         folder.mkdir()
-        return Admin(self.run, folder, rules=RULES, top=self.redis.group())
+        return Admin(self.run, folder, rules=self.rules, top=self.redis.group())
 
 
 @pytest.fixture
@@ -230,6 +230,17 @@ def test_bans(two):
     assert login(b)["reason"] == "limited"
     until(lambda: a.ask("/api/v1/bans").json["count"] == 0)
     assert login(a)["reason"] in ("limited", "banned")
+
+
+def test_bans_that_are_forgotten_leave_redis(run, tmp_path, redis):
+    """Else it holds all there ever were, and each agent that starts reads them."""
+    short = RULES.replace('ban = "10m"', 'ban = "1s"; max = "1s"')
+    assert short != RULES
+    two = Two(run, tmp_path, redis, short)
+    for i in range(20):
+        until(lambda: two.at[i % 2].agent.check(ip=f"10.0.1.{i}", path="/login")["reason"] == "banned")
+    until(lambda: two.redis("HLEN", "rl:{changes}") > 0)
+    until(lambda: two.redis("HLEN", "rl:{changes}") == 0)
 
 
 def test_without_the_acl_each_is_alone_and_says_so(run, tmp_path, ends):

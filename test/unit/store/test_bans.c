@@ -180,6 +180,42 @@ static void the_table_is_bounded(void **state)
 	bans_free(b);
 }
 
+static void who_is_forgotten_is_told_once(void **state)
+{
+	enum { MANY = 1000 };
+	struct bans *b = bans_new();
+	struct key key[16];
+	uint64_t cursor = 0;
+	size_t told = 0;
+	(void)state;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		struct ban ban = ban_of(i);
+		assert_true(bans_begin(b, &penalty, &ban, i % 2 ? 0 : 40 * MIN));
+	}
+	uint64_t before = bans_count(b);
+	for (unsigned i = 0; i < 3000; i++) /* each of 16 keys, or of a part of the table */
+		told += bans_forget(b, &cursor, key, 16, 70 * MIN - 1);
+	assert_int_equal(told, 0);
+	for (unsigned i = 0; i < 3000; i++)
+		for (size_t n = bans_forget(b, &cursor, key, 16, 70 * MIN); n; n--, told++) {
+			struct ban ban;
+			assert_false(bans_get(b, &key[n - 1], &ban));
+		}
+	assert_int_equal(told, MANY / 2);
+	assert_int_equal(bans_count(b), before - told);
+	assert_int_equal(copy_all(b, 0), MANY / 2);
+
+	struct ban left = ban_of(0); /* until 50, forgotten at 110 */
+	bans_forget_one(b, &left.key, 108 * MIN);
+	assert_true(bans_get(b, &left.key, &left));
+	bans_forget_one(b, &left.key, 109 * MIN);
+	assert_false(bans_get(b, &left.key, &left));
+	assert_int_equal(bans_count(b), MANY / 2 - 1);
+	bans_forget_one(b, &left.key, 109 * MIN); /* of nobody */
+	bans_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -188,6 +224,7 @@ int main(void)
 		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
 		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
 		cmocka_unit_test(the_table_is_bounded),
+		cmocka_unit_test(who_is_forgotten_is_told_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
