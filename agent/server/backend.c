@@ -1,5 +1,8 @@
 #include "server/backend.h"
 
+#include "base/log.h"
+#include "store/memory.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,10 +10,15 @@
 
 static_assert((int)SERVERS_MAX <= (int)REDIS_SERVERS_MAX, "all that can be configured");
 
-struct redis_settings backend_redis_settings(const struct settings *s, struct redis_tls *tls)
+struct redis_settings backend_redis_settings(
+	const struct redis_backend *b, const struct settings *s, unsigned workers)
 {
 	struct redis_settings r = {
-		.db = (int)s->redis.db, .timeout = s->redis.timeout, .tls = tls
+		.db = (int)s->redis.db,
+		.timeout = s->redis.timeout,
+		.tls = b->tls,
+		.tiers = b->tiers,
+		.workers = workers,
 	};
 	(void)snprintf(r.prefix, sizeof r.prefix, "%s", s->redis.prefix);
 	(void)snprintf(r.username, sizeof r.username, "%s", s->redis.username);
@@ -18,7 +26,7 @@ struct redis_settings backend_redis_settings(const struct settings *s, struct re
 	return r;
 }
 
-struct redis_tls *backend_tls_new(const struct settings *s, char *err, size_t err_size)
+static struct redis_tls *tls_new(const struct settings *s, char *err, size_t err_size)
 {
 	struct redis_tls_settings t = { 0 };
 	(void)snprintf(t.ca, sizeof t.ca, "%s", s->redis.tls_ca);
@@ -28,7 +36,7 @@ struct redis_tls *backend_tls_new(const struct settings *s, char *err, size_t er
 	return redis_tls_new(&t, err, err_size);
 }
 
-struct redis_hub *backend_hub_new(const struct settings *s, struct redis_tls *tls,
+static struct redis_hub *hub_new(const struct settings *s, struct redis_tls *tls,
 	struct ev_loop *loop, char *err, size_t err_size)
 {
 	struct redis_host server[SERVERS_MAX];
@@ -56,7 +64,7 @@ struct redis_hub *backend_hub_new(const struct settings *s, struct redis_tls *tl
 	return hub;
 }
 
-struct redis_tiers *backend_tiers_new(const struct settings *s, struct redis_tls *tls,
+static struct redis_tiers *tiers_new(const struct settings *s, struct redis_tls *tls,
 	struct redis_hub *hub, struct ev_loop *loop, _Atomic(uint64_t) *changes)
 {
 	struct redis_tiers_settings t = {
@@ -73,22 +81,89 @@ struct redis_tiers *backend_tiers_new(const struct settings *s, struct redis_tls
 	return tiers;
 }
 
-struct redis_changes *backend_changes_new(const struct settings *s, struct redis_tls *tls,
-	struct redis_hub *hub, struct ev_loop *loop,
-	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n),
-	void (*news)(void *owner, const struct str *name, const struct str *text, size_t n),
-	void (*missing)(void *owner), void *owner)
+static struct redis_changes *changes_new(const struct settings *s, struct redis_tls *tls,
+	struct redis_hub *hub, struct ev_loop *loop, const struct backend_ears *ears)
 {
 	struct redis_changes_settings c = { .db = (int)s->redis.db,
 		.tls = tls,
-		.told = told,
-		.news = news,
-		.missing = missing,
-		.owner = owner };
+		.told = ears->told,
+		.news = ears->news,
+		.missing = ears->missing,
+		.owner = ears->owner };
 	(void)snprintf(c.prefix, sizeof c.prefix, "%s", s->redis.prefix);
 	(void)snprintf(c.username, sizeof c.username, "%s", s->redis.username);
 	(void)snprintf(c.password, sizeof c.password, "%s", s->redis.password);
 	struct redis_changes *changes = redis_changes_new(&c, hub, loop);
 	explicit_bzero(&c, sizeof c);
 	return changes;
+}
+
+bool backend_open(struct redis_backend *b, const struct settings *s, struct ev_loop *loop,
+	_Atomic(uint64_t) *tiers_changed, const struct backend_ears *ears, char *err,
+	size_t err_size)
+{
+	if (s->redis.tls && !(b->tls = tls_new(s, err, err_size)))
+		return false;
+	b->hub = hub_new(s, b->tls, loop, err, err_size);
+	if (!b->hub)
+		return false;
+	b->tiers = tiers_new(s, b->tls, b->hub, loop, tiers_changed);
+	if (!b->tiers) {
+		(void)snprintf(err, err_size,
+			"no memory for what is remembered of tiers: lower redis.tiers_cache");
+		return false;
+	}
+	b->changes = changes_new(s, b->tls, b->hub, loop, ears);
+	if (!b->changes)
+		(void)snprintf(err, err_size, "no memory for the control thread: free some");
+	return b->changes;
+}
+
+void backend_close(struct redis_backend *b)
+{
+	if (b->store)
+		store_close(redis_store_base(b->store));
+	redis_changes_free(b->changes);
+	redis_tiers_free(b->tiers);
+	redis_hub_free(b->hub);
+	redis_tls_free(b->tls);
+	*b = (struct redis_backend){ 0 };
+}
+
+bool backend_open_store(struct redis_backend *b, const struct redis_settings *redis,
+	struct memory_store *memory, struct ev_loop *loop)
+{
+	b->store = redis_store_new(redis, b->hub, memory, loop);
+	return b->store;
+}
+
+struct store *backend_store(const struct redis_backend *b, struct memory_store *memory)
+{
+	return b->store ? redis_store_base(b->store) : memory_store_base(memory);
+}
+
+bool backend_is_up(const struct redis_backend *b)
+{
+	return !b->store ||
+	       !atomic_load_explicit(&redis_store_stats(b->store)->degraded, memory_order_relaxed);
+}
+
+void backend_apply(struct redis_backend *b, const struct settings *s)
+{
+	if (b->tiers)
+		redis_tiers_set_age(b->tiers, s->redis.tiers_age);
+	if (b->store)
+		redis_store_set_timeout(b->store, s->redis.timeout);
+}
+
+bool backend_reload_tls(struct redis_backend *b, char *err, size_t err_size)
+{
+	return !b->tls || redis_tls_reload(b->tls, err, err_size);
+}
+
+void backend_share(struct redis_backend *b, const char *name, const char *text)
+{
+	if (b->changes && !redis_changes_put(b->changes, name, text))
+		log_warning_every(10 * USEC_PER_SEC, "change_not_shared", KV_Z("change", name),
+			KV_Z("why", "too many wait for Redis, or no memory"));
 }

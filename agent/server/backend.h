@@ -1,33 +1,57 @@
-/* What the configuration says of Redis, as the Redis store wants to hear it. Control thread. */
+/* What this process has of Redis, where that is the store: what its workers share, what the control
+ * thread asks and is told. Made from what the configuration says of Redis. Control thread. */
 #ifndef SERVER_BACKEND_H
 #define SERVER_BACKEND_H
 
 #include "config/snapshot.h"
 #include "store/redis.h"
-#include "store/redis_hub.h"
 #include "store/redis_changes.h"
+#include "store/redis_hub.h"
 #include "store/redis_tiers.h"
 #include "store/redis_tls.h"
 
-/* Of one worker's store, which borrows the TLS. Holds the password: wipe it after use. */
-struct redis_settings backend_redis_settings(const struct settings *, struct redis_tls *);
+/* All NULL: the store is the memory store. */
+struct redis_backend {
+	struct redis_tls *tls; /* NULL: none */
+	struct redis_hub *hub;
+	struct redis_tiers *tiers;
+	struct redis_changes *changes; /* what the operators of all agents change */
+	struct redis_store *store;     /* for the admin interface: NULL without one */
+};
 
-/* What connections to Redis share, where redis.tls is true; NULL: `err` says why. */
-struct redis_tls *backend_tls_new(const struct settings *, char *err, size_t err_size);
+/* Who hears of what was changed, here or at another agent (redis_changes_settings). */
+struct backend_ears {
+	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n);
+	void (*news)(void *owner, const struct str *name, const struct str *text, size_t n);
+	void (*missing)(void *owner);
+	void *owner;
+};
 
-/* The hub of this process, which borrows the TLS; NULL: `err` says why. */
-struct redis_hub *backend_hub_new(
-	const struct settings *, struct redis_tls *, struct ev_loop *, char *err, size_t err_size);
+/* All but `store`; `tiers_changed` counts. false: `err` says why, and backend_close() follows. */
+bool backend_open(struct redis_backend *, const struct settings *, struct ev_loop *,
+	_Atomic(uint64_t) *tiers_changed, const struct backend_ears *, char *err, size_t err_size);
+void backend_close(struct redis_backend *);
 
-/* The tiers that stand there; `changes` counts theirs. NULL: out of memory. */
-struct redis_tiers *backend_tiers_new(const struct settings *, struct redis_tls *,
-	struct redis_hub *, struct ev_loop *, _Atomic(uint64_t) *changes);
+/* For the stores of `workers` workers, which borrow what is in it. Holds the password: wipe it
+ * after use. */
+struct redis_settings backend_redis_settings(
+	const struct redis_backend *, const struct settings *, unsigned workers);
 
-/* What the operator changes, shared; NULL: out of memory. */
-struct redis_changes *backend_changes_new(const struct settings *, struct redis_tls *,
-	struct redis_hub *, struct ev_loop *,
-	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n),
-	void (*news)(void *owner, const struct str *name, const struct str *text, size_t n),
-	void (*missing)(void *owner), void *owner);
+/* A store of the control thread's own, beside which `memory` is the local one. */
+bool backend_open_store(struct redis_backend *, const struct redis_settings *,
+	struct memory_store *memory, struct ev_loop *);
+
+/* The store of the control thread: `memory` where there is no other. */
+struct store *backend_store(const struct redis_backend *, struct memory_store *memory);
+
+/* Whether that one, if there is one, is answered by Redis. */
+bool backend_is_up(const struct redis_backend *);
+
+/* What of the settings may change while it runs, and has. */
+void backend_apply(struct redis_backend *, const struct settings *);
+bool backend_reload_tls(struct redis_backend *, char *err, size_t err_size);
+
+/* Tells the other agents; text NULL: it is gone. */
+void backend_share(struct redis_backend *, const char *name, const char *text);
 
 #endif

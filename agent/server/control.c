@@ -41,14 +41,10 @@ struct control {
 	struct acceptor *acceptor;
 	struct keeper *keeper;
 	struct notices *notices;
-	struct desk *desk;     /* what the operator changed */
-	struct bans *bans;     /* by penalties */
-	struct redis_tls *tls; /* NULL: none */
+	struct desk *desk; /* what the operator changed */
+	struct bans *bans; /* by penalties */
 	struct tally_names *tally_names;
-	struct redis_hub *hub;         /* NULL: the store is the memory store */
-	struct redis_tiers *tiers;     /* likewise */
-	struct redis_changes *changes; /* likewise; what the operators of all agents change */
-	struct redis_store *redis;     /* likewise; for the admin interface: NULL without one */
+	struct redis_backend redis; /* empty: the store is the memory store */
 	unsigned ticks;
 	usec_t started_at; /* UTC */
 };
@@ -75,7 +71,7 @@ struct log_settings log_settings_for(const struct settings *s, enum verbosity ve
 void control_report(struct control *c, struct report *r)
 {
 	report_sum(r, &(struct report_of){ &c->metrics, c->crew.worker, c->crew.n, c->args.store,
-			      c->hub != NULL });
+			      c->redis.hub != NULL });
 }
 
 static void log_stats(struct control *c, enum log_level level, const char *event)
@@ -137,10 +133,7 @@ static void publish(struct control *c, struct snapshot *fresh)
 	acceptor_raise_limit(&fresh->settings, c->crew.n);
 	if (c->acceptor) /* not yet, where Redis told of changes while it was waited for */
 		acceptor_use(c->acceptor, fresh);
-	if (c->tiers)
-		redis_tiers_set_age(c->tiers, fresh->settings.redis.tiers_age);
-	if (c->redis)
-		redis_store_set_timeout(c->redis, fresh->settings.redis.timeout);
+	backend_apply(&c->redis, &fresh->settings);
 	keeper_change_interval(c->keeper, fresh->settings.store.state_interval);
 	c->retired[c->retired_n++] = c->snapshot;
 	c->snapshot = fresh;
@@ -155,10 +148,7 @@ static struct snapshot *current(void *with)
 
 static void share(void *with, const char *name, const char *text)
 {
-	struct control *c = with;
-	if (c->changes && !redis_changes_put(c->changes, name, text))
-		log_warning_every(10 * USEC_PER_SEC, "change_not_shared", KV_Z("change", name),
-			KV_Z("why", "too many wait for Redis, or no memory"));
+	backend_share(&((struct control *)with)->redis, name, text);
 }
 
 static bool has_shared(void *with)
@@ -226,7 +216,7 @@ static struct snapshot *load_fresh(struct control *c, struct problems *problems)
 	if (fresh && snapshot_can_replace(c->snapshot, fresh, problems)) {
 		char err[512];
 		struct log_settings log = log_settings_for(&fresh->settings, c->args.verbosity);
-		if ((!c->tls || redis_tls_reload(c->tls, err, sizeof err)) &&
+		if (backend_reload_tls(&c->redis, err, sizeof err) &&
 			log_change(&log, err, sizeof err) == 0)
 			return desk_apply(c->desk, fresh);
 		problem_add(problems, (struct place){ 0 }, "%s", err);
@@ -304,13 +294,13 @@ void control_drop_snapshot(struct snapshot *s)
 
 struct store *control_store(struct control *c)
 {
-	return c->redis ? redis_store_base(c->redis) : memory_store_base(c->args.store);
+	return backend_store(&c->redis, c->args.store);
 }
 
 void control_settle_store(struct control *c)
 {
-	if (c->redis)
-		redis_store_settle(c->redis);
+	if (c->redis.store)
+		redis_store_settle(c->redis.store);
 }
 
 enum control_phase control_phase(const struct control *c)
@@ -476,23 +466,19 @@ static void on_watchdog(struct ev_loop *loop, ev_timer *timer, int revents)
 static bool start_workers(struct control *c)
 {
 	unsigned n = crew_size(&c->snapshot->settings);
-	struct redis_settings redis = backend_redis_settings(&c->snapshot->settings, c->tls);
-	redis.tiers = c->tiers;
-	redis.workers = n;
+	struct redis_settings redis = backend_redis_settings(&c->redis, &c->snapshot->settings, n);
 	bool all = crew_make(&c->crew, n,
 		&(struct worker_args){
 			.snapshot = c->snapshot,
 			.memory = c->args.store,
 			.bans = c->bans,
-			.hub = c->hub,
+			.hub = c->redis.hub,
 			.redis = &redis,
 			.home = c->loop,
 			.bell = &c->bell,
 		});
-	if (all && c->hub && c->snapshot->settings.admin.listen_n) {
-		c->redis = redis_store_new(&redis, c->hub, c->args.store, c->loop);
-		all = c->redis != NULL;
-	}
+	if (all && c->redis.hub && c->snapshot->settings.admin.listen_n)
+		all = backend_open_store(&c->redis, &redis, c->args.store, c->loop);
 	explicit_bzero(&redis, sizeof redis);
 	return all && crew_start(&c->crew);
 }
@@ -504,33 +490,10 @@ static void on_moment(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 }
 
-static bool open_redis(struct control *c, const struct settings *s, char *err, size_t err_size)
-{
-	if (s->redis.tls && !(c->tls = backend_tls_new(s, err, err_size)))
-		return false;
-	c->hub = backend_hub_new(s, c->tls, c->loop, err, err_size);
-	if (!c->hub)
-		return false;
-	c->tiers = backend_tiers_new(
-		s, c->tls, c->hub, c->loop, &c->metrics.value[METRIC_tiers_changed]);
-	if (!c->tiers) {
-		(void)snprintf(err, err_size,
-			"no memory for what is remembered of tiers: lower redis.tiers_cache");
-		return false;
-	}
-	c->changes = backend_changes_new(
-		s, c->tls, c->hub, c->loop, on_told, on_news, on_missing, c);
-	if (!c->changes)
-		(void)snprintf(err, err_size, "no memory for the control thread: free some");
-	return c->changes;
-}
-
 /* For all who ask it: the workers, and the admin interface. */
 static bool has_redis(const struct control *c)
 {
-	return crew_has_redis(&c->crew) &&
-	       !(c->redis && atomic_load_explicit(
-				     &redis_store_stats(c->redis)->degraded, memory_order_relaxed));
+	return crew_has_redis(&c->crew) && backend_is_up(&c->redis);
 }
 
 /* Who starts beside a Redis that works should not begin by doing without it. */
@@ -658,7 +621,10 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 		goto fail;
 	tally_names_apply(c->tally_names, c->snapshot->policy);
 	const struct settings *s = &c->snapshot->settings;
-	if (s->store.backend == BACKEND_REDIS && !open_redis(c, s, err, err_size))
+	const struct backend_ears ears = { on_told, on_news, on_missing, c };
+	if (s->store.backend == BACKEND_REDIS &&
+		!backend_open(&c->redis, s, c->loop, &c->metrics.value[METRIC_tiers_changed], &ears,
+			err, err_size))
 		goto fail;
 	if (!start_workers(c)) {
 		(void)snprintf(err, err_size,
@@ -673,7 +639,7 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 		(void)snprintf(err, err_size, "%s", nothing_left);
 		goto fail;
 	}
-	if (c->hub)
+	if (c->redis.hub)
 		await_redis(c);
 	c->acceptor = acceptor_new(c->loop, args->listeners, c->crew.worker, c->crew.n, c->balancer,
 		&c->metrics, c->snapshot);
@@ -694,7 +660,7 @@ void control_run(struct control *c)
 					  .snapshot = c->snapshot,
 					  .listeners = c->args.listeners,
 					  .threads = c->crew.n,
-					  .has_redis = c->hub != NULL,
+					  .has_redis = c->redis.hub != NULL,
 				  });
 	service_ready("serving");
 	mask_signals(SIG_UNBLOCK);
@@ -725,12 +691,7 @@ void control_free(struct control *c)
 	keeper_free(c->keeper);
 	crew_free(&c->crew);
 	bans_free(c->bans);
-	if (c->redis)
-		store_close(redis_store_base(c->redis));
-	redis_changes_free(c->changes);
-	redis_tiers_free(c->tiers);
-	redis_hub_free(c->hub);
-	redis_tls_free(c->tls);
+	backend_close(&c->redis);
 	for (unsigned i = 0; i < c->retired_n; i++)
 		drop(c->retired[i]);
 	drop(c->snapshot);
