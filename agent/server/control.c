@@ -154,7 +154,7 @@ static void share(void *with, const char *name, const char *text)
 static bool has_shared(void *with)
 {
 	struct control *c = with;
-	return c->changes && redis_changes_has_all(c->changes);
+	return c->redis.changes && redis_changes_has_all(c->redis.changes);
 }
 
 static void erased(void *with, const struct key *key, unsigned n)
