@@ -273,7 +273,8 @@ static inline __attribute__((always_inline)) void plan_limits(const struct polic
 	struct take *t = plan->take;
 
 	memo.have = 0;
-	for (const struct rule *r = p->rule, *end = r + p->rule_n; r < end; r++) {
+	const struct rule *r = p->rule; /* NULL where there are none */
+	for (unsigned left = p->rule_n; left; left--, r++) {
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
 		if (o && o->kind == OVERRIDE_RATES) {
 			const struct limits *own = special_limits(p, o, (unsigned)(r - p->rule));

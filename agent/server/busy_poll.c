@@ -11,10 +11,16 @@ enum { CREDIT_MAX = 32, CREDIT_FAILED = 4 };
  * interrupt takes up to 40 us in a virtual machine, 250 times a second. */
 #define BETWEEN_POLLS_MAX ((usec_t)50)
 
+/* Once yielded to, a thread that never sleeps, were it one for idle time only, has the core until
+ * the kernel's next tick: one to ten milliseconds in which requests wait. */
+#define TICK_MIN (USEC_PER_MSEC / 2)
+
 /* How long it leaves off: where it did not pay, so long that one try at a time, of 30 us, is next
- * to nothing; where another thread wanted the core, so long that this one is no hindrance to it. */
+ * to nothing; where another thread wanted the core, so long that this one is no hindrance to it;
+ * where that took a tick and then another, twice as long each time. */
 #define REST_FAILED   (10 * USEC_PER_MSEC)
 #define REST_UNWANTED (100 * USEC_PER_MSEC)
+#define REST_TICK_MAX (32 * REST_UNWANTED)
 
 static void rest(struct busy_poll *b, usec_t now, usec_t how_long)
 {
@@ -22,14 +28,32 @@ static void rest(struct busy_poll *b, usec_t now, usec_t how_long)
 	b->again_at = now + how_long;
 }
 
+/* Another thread had the core for `taken`. */
+static void give_way(struct busy_poll *b, usec_t now, usec_t taken)
+{
+	if (taken < TICK_MIN) {
+		rest(b, now, REST_UNWANTED);
+		return;
+	}
+	bool is_still_there = b->tick_at && now - b->tick_at < 3 * b->tick_rest;
+	if (!is_still_there)
+		b->tick_rest = REST_UNWANTED;
+	else if (b->tick_rest < REST_TICK_MAX)
+		b->tick_rest *= 2;
+	b->tick_at = now;
+	rest(b, now, b->tick_rest);
+}
+
 bool busy_poll_step(struct busy_poll *b, usec_t now)
 {
 	if (!b->since) { /* what came before was the traffic's own time */
 		b->since = b->polled = now;
+		if (b->longest)
+			metric_add(b->metrics, METRIC_busy_polls, 1);
 		return b->longest > 0;
 	}
 	if (now - b->polled > BETWEEN_POLLS_MAX) {
-		rest(b, now, REST_UNWANTED);
+		give_way(b, now, now - b->polled);
 		return false;
 	}
 	if (now - b->since > b->longest) {
@@ -55,9 +79,9 @@ static void on_idle(struct ev_loop *loop, ev_idle *idle, int revents)
 		busy_poll_stop(b);
 }
 
-void busy_poll_init(struct busy_poll *b, struct ev_loop *loop)
+void busy_poll_init(struct busy_poll *b, struct ev_loop *loop, struct metrics *metrics)
 {
-	*b = (struct busy_poll){ .loop = loop };
+	*b = (struct busy_poll){ .loop = loop, .metrics = metrics };
 	ev_idle_init(&b->idle, on_idle);
 	/* After all else that the loop has to do. */
 	ev_set_priority(&b->idle, EV_MINPRI);
@@ -79,6 +103,11 @@ void busy_poll_set(struct busy_poll *b, usec_t longest)
 void busy_poll_note(struct busy_poll *b, usec_t now)
 {
 	if (ev_is_active(&b->idle)) {
+		if (b->since && now - b->polled >= TICK_MIN) {
+			give_way(b, now, now - b->polled); /* it came meanwhile, and waited */
+			busy_poll_stop(b);
+			return;
+		}
 		if (b->credit < CREDIT_MAX)
 			b->credit++;
 	} else {

@@ -11,6 +11,7 @@
 #define SERVER_BUSY_POLL_H
 
 #include "base/clock.h"
+#include "server/metrics.h"
 
 #include <ev.h>
 #include <stdatomic.h>
@@ -23,12 +24,15 @@ struct busy_poll {
 	usec_t since;          /* the first poll of this stretch; 0: to come */
 	usec_t polled;         /* the last poll */
 	usec_t again_at;       /* no polling before */
+	usec_t tick_at;        /* when another thread last had the core for a tick; 0: never */
+	usec_t tick_rest;      /* how long was then left off */
 	int credit;            /* how often it paid off, less how often it did not */
 	_Atomic(usec_t) spent; /* polling, in all; any thread may read it */
+	struct metrics *metrics;
 };
 
-/* Polls never, until busy_poll_set(). */
-void busy_poll_init(struct busy_poll *, struct ev_loop *);
+/* Polls never, until busy_poll_set(). The metrics are the loop's own, and borrowed. */
+void busy_poll_init(struct busy_poll *, struct ev_loop *, struct metrics *);
 void busy_poll_stop(struct busy_poll *);
 
 /* Polls up to `longest` after traffic from now on; 0: never. */

@@ -50,7 +50,7 @@ bool conns_init(struct conns *all, struct ev_loop *loop, struct snapshot *snapsh
 	};
 	all->settings = session_settings_of(&snapshot->settings);
 	buffer_pool_init(&all->pool, buffer_size_for(&all->settings));
-	busy_poll_init(&all->busy_poll, loop);
+	busy_poll_init(&all->busy_poll, loop, metrics);
 	if (!checker_init(&all->checker, all->settings.accept_max, store, metrics, events))
 		return false;
 	conns_watch(all);

@@ -45,6 +45,8 @@
 	X(checks_abandoned, COUNTER, \
 		"checks whose connection ended before the store had answered") \
 	X(actions_dropped, COUNTER, "ACKs that had to leave variables out for want of frame size") \
+	X(busy_polls, COUNTER, \
+		"times that a worker waited awake for more traffic: agent.busy_poll") \
 	X(reloads, COUNTER, "reloads that were taken over") \
 	X(reloads_refused, COUNTER, "reloads that were refused, with the old configuration kept")
 

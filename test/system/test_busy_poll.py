@@ -1,46 +1,34 @@
-"""agent.busy_poll: how often a worker falls asleep under traffic, and that it then does."""
+"""agent.busy_poll: whether a worker waits awake for more after traffic, and that it then sleeps. How
+long it does is told by test/unit/server/test_busy_poll.c, whose time is given: here others may take
+the core at any moment, and then it leaves off, as it should."""
 
 import os
-import pathlib
 import signal
 import time
 
 import pytest
 
 from agent import until
+from test_admin import Admin
 
 RULES = '{ name = "per-user"; per = [ "user" ]; rate = "1000000/day"; }'
 ASKED = 20
-CORES = os.sched_getaffinity(0)
 
-two_cores = pytest.mark.skipif(len(CORES) < 2, reason="one core is no more than one worker")
-
-
-def on_cpu(a):
-    """Nanoseconds that its workers have spent on a CPU."""
-    found = []
-    for task in pathlib.Path(f"/proc/{a.pid}/task").iterdir():
-        if (task / "comm").read_text().startswith("worker-"):
-            found.append(int((task / "schedstat").read_text().split()[0]))
-    assert found, "there is no worker"
-    return sum(found)
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2,
+                               reason="one core is no more than one worker")
 
 
-def stays_awake(a):
-    """Whether a worker spends the time between requests on a CPU, and not only that for them."""
-    assert a.check(user="u")["reason"] == "ok"
-    began, before = time.monotonic_ns(), on_cpu(a)
+@pytest.fixture
+def start(run, tmp_path):
+    return lambda agent: Admin(run, tmp_path, rules=RULES, agent=agent)
+
+
+def polls(admin):
+    """Whether a worker has waited awake for more, after one of some requests."""
+    before = admin.value("ratelimit_busy_polls_total")
     for _ in range(ASKED):
-        # Shorter than the 1ms that tests give it to wait for the next one.
-        time.sleep(0.0005)
-        assert a.check(user="u")["reason"] == "ok"
-    # A request itself takes it some hundredths of that time; others may need the core in between.
-    return on_cpu(a) - before > (time.monotonic_ns() - began) / 4
-
-
-def never_polls(a):
-    """Not even in one round of many: who polls leaves off where others need the core."""
-    return not any(stays_awake(a) for _ in range(20))
+        assert admin.agent.check(user="u")["reason"] == "ok"
+    return admin.value("ratelimit_busy_polls_total") > before
 
 
 def cpu_ticks(pid):
@@ -57,10 +45,9 @@ def idles(a):
 
 
 @two_cores
-def test_it_stays_awake_while_requests_come(run):
-    a = run(rules=RULES, agent='threads = 1; busy_poll = "1ms";')
-    # Others may need the core for a while: then it leaves off, as it should.
-    until(lambda: stays_awake(a), "a worker that is awake when a request comes")
+def test_it_waits_awake_while_requests_come(start):
+    admin = start('threads = 1; busy_poll = "1ms";')
+    until(lambda: polls(admin), "a worker that waits awake for the next request")
 
 
 @pytest.mark.parametrize("busy_poll", ("0s", "30us", "1ms"))
@@ -82,27 +69,27 @@ def test_rare_requests_do_not_keep_it_awake(run):
     assert busy < 0.5 * (time.monotonic() - began), "it spins"
 
 
-def test_zero_never_polls(run):
-    a = run(rules=RULES, agent='threads = 1; busy_poll = "0s";')
-    assert never_polls(a)
+def test_zero_never_polls(start):
+    assert not polls(start('threads = 1; busy_poll = "0s";'))
 
 
 @two_cores
-def test_it_is_workers_with_requests_that_count(run):
+def test_it_is_workers_with_requests_that_count(start):
     """As many workers as cores; but one carries these, and the other cores are left."""
-    a = run(rules=RULES, agent=f'threads = {os.cpu_count()}; busy_poll = "1ms";')
-    until(lambda: stays_awake(a), "a worker that is awake when a request comes")
+    admin = start(f'threads = {os.cpu_count()}; busy_poll = "1ms";')
+    until(lambda: polls(admin), "a worker that waits awake for the next request")
 
 
 @two_cores
-def test_a_reload_changes_it(run):
-    a = run(rules=RULES, agent='threads = 1; busy_poll = "0s";')
-    assert not stays_awake(a)
-    a.rewrite(RULES, agent='threads = 1; busy_poll = "1ms";')
-    a.reload(lambda: stays_awake(a))
-    a.rewrite(RULES, agent='threads = 1; busy_poll = "0s";')
+def test_a_reload_changes_it(start):
+    admin = start('threads = 1; busy_poll = "0s";')
+    a = admin.agent
+    assert not polls(admin)
+    a.rewrite(RULES, agent='threads = 1; busy_poll = "1ms";', top=admin.top())
+    a.reload(lambda: polls(admin), "a worker that waits awake for the next request")
+    a.rewrite(RULES, agent='threads = 1; busy_poll = "0s";', top=admin.top())
     a.reload(lambda: "agent.busy_poll 1ms -> 0s" in a.stderr)
-    until(lambda: not stays_awake(a), "a worker that sleeps again")
+    until(lambda: not polls(admin), "a worker that sleeps again")
 
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))

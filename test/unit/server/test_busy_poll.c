@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -14,16 +15,18 @@
 struct fixture {
 	struct ev_loop *loop;
 	struct busy_poll b;
+	struct metrics metrics;
 	usec_t now;
 };
 
 static int setup(void **state)
 {
-	struct fixture *f = calloc(1, sizeof *f);
+	struct fixture *f = aligned_alloc(_Alignof(struct fixture), sizeof *f);
 	assert_non_null(f);
+	memset(f, 0, sizeof *f);
 	f->loop = ev_loop_new(EVFLAG_AUTO);
 	assert_non_null(f->loop);
-	busy_poll_init(&f->b, f->loop);
+	busy_poll_init(&f->b, f->loop, &f->metrics);
 	busy_poll_set(&f->b, LONGEST);
 	f->now = USEC_PER_SEC;
 	*state = f;
@@ -170,6 +173,71 @@ static void test_it_gives_way_to_another_thread(void **state)
 	assert_false(polls(f));
 }
 
+/* What the rests are where a thread takes one tick of `taken` after another, once it may. */
+static usec_t rest_after(struct fixture *f, usec_t taken)
+{
+	traffic(f, 0);
+	assert_true(polls(f));
+	assert_true(step(f, 1));
+	assert_false(step(f, taken));
+	usec_t rests = f->b.again_at - f->now;
+	traffic(f, rests - 1);
+	assert_false(polls(f));
+	f->now++;
+	return rests;
+}
+
+static void test_a_thread_that_stays_is_tried_ever_less(void **state)
+{
+	struct fixture *f = *state;
+	usec_t rests = 100 * USEC_PER_MSEC;
+	for (unsigned i = 0; i < 10; i++) {
+		assert_int_equal(rest_after(f, 4000), rests);
+		rests = rests < 3200 * USEC_PER_MSEC ? 2 * rests : rests;
+	}
+	f->now += 2 * rests; /* three of them after the last one: it has gone */
+	assert_int_equal(rest_after(f, 4000), 100 * USEC_PER_MSEC);
+}
+
+static void test_an_interrupt_is_no_thread_that_stays(void **state)
+{
+	struct fixture *f = *state;
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(rest_after(f, 499), 100 * USEC_PER_MSEC);
+}
+
+/* A request that came while another thread had the core has waited for it. */
+static void test_a_late_request_tells_of_another_thread(void **state)
+{
+	struct fixture *f = *state;
+	earn(f, 32);
+	assert_true(step(f, 1));
+	traffic(f, 499);
+	assert_true(polls(f));
+	assert_true(step(f, 4000)); /* the answer took so long, not the poll */
+	traffic(f, 500);
+	assert_false(polls(f));
+	assert_int_equal(f->b.again_at - f->now, 100 * USEC_PER_MSEC);
+}
+
+static uint64_t counted(const struct fixture *f)
+{
+	return atomic_load(&f->metrics.value[METRIC_busy_polls]);
+}
+
+static void test_stretches_are_counted(void **state)
+{
+	struct fixture *f = *state;
+	earn(f, 10);
+	assert_int_equal(counted(f), 10);
+	(void)poll_in_vain(f);
+	assert_int_equal(counted(f), 11);
+	busy_poll_set(&f->b, 0);
+	traffic(f, USEC_PER_SEC);
+	assert_false(step(f, 1));
+	assert_int_equal(counted(f), 11);
+}
+
 static void test_never(void **state)
 {
 	struct fixture *f = *state;
@@ -271,6 +339,10 @@ int main(void)
 		T(test_four_successes_pay_for_one_failure),
 		T(test_credit_is_bounded),
 		T(test_it_gives_way_to_another_thread),
+		T(test_a_thread_that_stays_is_tried_ever_less),
+		T(test_an_interrupt_is_no_thread_that_stays),
+		T(test_a_late_request_tells_of_another_thread),
+		T(test_stretches_are_counted),
 		T(test_never),
 		T(test_the_loop_falls_asleep),
 		T(test_nothing_waits_for_it),
