@@ -27,6 +27,8 @@ struct rig {
 	struct snapshot *served;
 	bool busy;
 	json_int_t told_epoch; /* of the ban that was told last */
+	bool has_shared;
+	unsigned told_gone; /* bans that are no more */
 };
 
 static struct snapshot *current(void *with)
@@ -65,9 +67,15 @@ static void share(void *with, const char *name, const char *text)
 	struct rig *r = with;
 	json_t *value = text ? json_loads(text, 0, NULL) : NULL;
 
+	r->told_gone += strncmp(name, "ban:", 4) == 0 && !text;
 	if (strncmp(name, "ban:", 4) == 0)
 		r->told_epoch = json_integer_value(json_object_get(value, "epoch"));
 	json_decref(value);
+}
+
+static bool has_shared(void *with)
+{
+	return ((struct rig *)with)->has_shared;
 }
 
 /* `store`: taken over; NULL: a new one. */
@@ -87,6 +95,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 				   .state_file = state_file,
 				   .loop = EV_DEFAULT,
 				   .share = share,
+				   .has_shared = has_shared,
 				   .current = current,
 				   .publish = publish,
 				   .with = r },
@@ -505,6 +514,43 @@ static void a_ban_of_no_time_is_none(void **state)
 	stop(&r);
 }
 
+/* While others hear nothing it is not told: what waits for them is bounded. And what they forget
+ * before it is due here stays. */
+static void a_ban_that_is_forgotten_is_told(void **state)
+{
+	enum { ROUND = 10 }; /* ticks, after which all of the table was looked at */
+	struct now now = clock_read();
+	struct str name = str_of("ban:0000000000001234ffffffffffffffff"), gone = { NULL, 0 };
+	char text[320];
+	struct rig r;
+	(void)state;
+
+	start(&r, NULL, "");
+	snprintf(text, sizeof text,
+		"{\"rule\":\"api\",\"client\":\"x\",\"level\":0,\"epoch\":1,\"since\":1,"
+		"\"until\":%lld,\"forget_at\":%lld}",
+		(long long)(now.utc + 100 * USEC_PER_SEC),
+		(long long)(now.utc + 1000 * USEC_PER_SEC));
+	struct str value = str_of(text);
+	desk_news(r.desk, &name, &value, 1);
+	desk_news(r.desk, &name, &gone, 1);
+	assert_int_equal(bans_count(r.bans), 1);
+	struct now later = now;
+	later.utc += 1001 * USEC_PER_SEC;
+	for (unsigned i = 0; i < ROUND; i++)
+		desk_tick(r.desk, later);
+	assert_int_equal(r.told_gone, 0);
+	r.has_shared = true;
+	for (unsigned i = 0; i < ROUND; i++)
+		desk_tick(r.desk, now);
+	assert_int_equal(r.told_gone, 0);
+	for (unsigned i = 0; i < 2 * ROUND; i++)
+		desk_tick(r.desk, later);
+	assert_int_equal(r.told_gone, 1);
+	assert_int_equal(bans_count(r.bans), 0);
+	stop(&r);
+}
+
 /* Those that others have, all of them each time; what is no name is none. */
 static void what_is_told_is_all_there_is(void **state)
 {
@@ -563,6 +609,7 @@ int main(void)
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_no_time_is_none),
 		cmocka_unit_test(a_lift_is_the_last_word),
+		cmocka_unit_test(a_ban_that_is_forgotten_is_told),
 		cmocka_unit_test(what_is_told_is_all_there_is),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
