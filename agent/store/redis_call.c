@@ -439,8 +439,8 @@ static bool get_leased(const uint8_t *p, unsigned algorithm, struct leased *l)
 
 static bool never_seen(const struct bucket *b)
 {
-	static const struct bucket zero;
-	return memcmp(b, &zero, sizeof zero) == 0;
+	/* Of a token bucket, too: these two are the bits of `used`. */
+	return b->current == 0 && b->previous == 0 && b->at == 0;
 }
 
 /* What lies at the keys, and what lay there before each ask. */

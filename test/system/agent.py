@@ -85,6 +85,7 @@ def environment(more=None):
     for name, ours in (("ASAN_OPTIONS", "exitcode=99"), ("TSAN_OPTIONS", "exitcode=99"),
                        ("UBSAN_OPTIONS", "exitcode=99:print_stacktrace=1")):
         env[name] = ours + ":" + os.environ.get(name, "")
+    env["LSAN_OPTIONS"] = f"suppressions={ROOT}/test/system/lsan.txt:print_suppressions=0"
     # A port that is free, for conf/ratelimit.cfg: several of them run at a time.
     env["RATELIMIT_ADMIN"] = "127.0.0.1:0"
     env.update(more or {})
