@@ -6,6 +6,8 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -346,6 +348,9 @@ static void open_now(struct redis_conn *c)
 		return;
 	}
 	(void)fcntl(ac->c.fd, F_SETFD, FD_CLOEXEC);
+	/* No pacing, as for HAProxy's connections (server/listener.c). */
+	if (c->address.port)
+		(void)setsockopt(ac->c.fd, IPPROTO_TCP, TCP_CONGESTION, "reno", strlen("reno"));
 	c->ac = ac;
 	ac->data = c;
 	ac->ev.data = c;

@@ -7,6 +7,7 @@ import resource
 import socket
 import stat
 import struct
+import subprocess
 import threading
 import time
 
@@ -335,6 +336,16 @@ def test_255_arguments(agent):
         args = [(f"a{i}", i) for i in range(254)] + [("user", user)]
         assert c.check(args)["remaining"] == 4
         assert c.check([("user", user)] + [("a", "b")] * 254)["remaining"] == 3
+
+
+def test_answers_are_not_paced(run):
+    """BBR, where it is the machine's default, paces: its sockets here have another."""
+    a = run(rules=RULES, listen=f"127.0.0.1:{free_port()}")
+    host, port = a.address
+    with Connection(a.address):
+        shown = subprocess.run(["ss", "-Htin", "state", "established", f"( sport = :{port} )"],
+                               check=True, capture_output=True, text=True).stdout
+    assert f"{host}:{port}" in shown and " reno " in shown, shown
 
 
 def test_ids_are_echoed(agent):
