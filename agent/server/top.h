@@ -10,7 +10,7 @@
 
 #include "limit/decision.h"
 #include "server/sampler.h"
-#include "server/sketch.h"
+#include "base/sketch.h"
 
 #include <stdatomic.h>
 

@@ -1,6 +1,6 @@
 /* The sketch against exact counts: its three promises, for streams of every shape, at every
  * moment that is looked at. */
-#include "server/sketch.h"
+#include "base/sketch.h"
 
 #include "../../chance.h"
 

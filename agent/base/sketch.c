@@ -1,4 +1,4 @@
-#include "server/sketch.h"
+#include "base/sketch.h"
 
 #include <assert.h>
 #include <stdatomic.h>

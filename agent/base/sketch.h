@@ -6,8 +6,8 @@
  *   - a key without an item has a weight of at most `least`, which is at most total / SKETCH_ITEMS.
  *
  * One thread writes, any may read meanwhile; neither waits. No allocation after sketch_new(). */
-#ifndef SERVER_SKETCH_H
-#define SERVER_SKETCH_H
+#ifndef BASE_SKETCH_H
+#define BASE_SKETCH_H
 
 #include "base/hash.h"
 
