@@ -1,13 +1,12 @@
 #include "config/explain.h"
 
+#include "config/field.h"
 #include "config/json.h"
 #include "config/rate.h"
 #include "limit/override.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-static const struct str sha256_prefix = { "sha256:", 7 };
 
 static bool fail(char *err, size_t size, const char *what, const char *name)
 {
@@ -29,65 +28,6 @@ static size_t scratch_for(json_t *fields)
 		n += 3 * (strlen(name) + json_string_length(v));
 	}
 	return n;
-}
-
-static bool is_hash(struct str s)
-{
-	return s.n == sha256_prefix.n + SHA256_HEX_BYTES &&
-	       memcmp(s.p, sha256_prefix.p, sha256_prefix.n) == 0 &&
-	       strspn(s.p + sha256_prefix.n, "0123456789abcdefABCDEF") == SHA256_HEX_BYTES;
-}
-
-/* In lower case, as hashes are kept. */
-static void load_hash(struct explain *e, unsigned slot, struct str hex)
-{
-	char *out = e->scratch;
-
-	e->scratch += SHA256_HEX_BYTES;
-	for (size_t i = 0; i < hex.n; i++)
-		out[i] = (char)(hex.p[i] | (hex.p[i] >= 'A' && hex.p[i] <= 'F' ? 0x20 : 0));
-	view_set_text(&e->view, slot, (struct str){ out, hex.n });
-	e->view.hashed |= 1ull << slot;
-}
-
-static void load_text(struct explain *e, unsigned slot, struct str s)
-{
-	if (slot == FIELD_KEY && e->policy->secret >> slot & 1 && is_hash(s))
-		load_hash(e, slot, (struct str){ s.p + sha256_prefix.n, SHA256_HEX_BYTES });
-	else
-		view_set_text(&e->view, slot, s);
-}
-
-static bool load_field(struct explain *e, const char *name, json_t *v, char *err, size_t size)
-{
-	int slot = layout_find_arg(&e->policy->layout, str_of(name));
-	unsigned to = slot < 0 ? 0 : (unsigned)slot;
-
-	switch (json_typeof(v)) {
-	case JSON_STRING:
-		if (slot >= 0)
-			load_text(
-				e, to, (struct str){ json_string_value(v), json_string_length(v) });
-		return true;
-	case JSON_INTEGER:
-		if (slot >= 0)
-			view_set_integer(&e->view, to, json_integer_value(v));
-		return true;
-	case JSON_TRUE:
-	case JSON_FALSE:
-		if (slot >= 0)
-			view_set_boolean(&e->view, to, json_is_true(v));
-		return true;
-	case JSON_NULL:
-		if (slot >= 0)
-			view_set_null(&e->view, to);
-		return true;
-	case JSON_OBJECT:
-	case JSON_ARRAY:
-	case JSON_REAL:
-		break;
-	}
-	return fail(err, size, "want a text, a whole number, true, false or null", name);
 }
 
 /* As server/check.c has it of a frame. */
@@ -115,20 +55,18 @@ bool explain_init(
 	if (!message_of(fields, &message, err, err_size))
 		return false;
 	size_t size = scratch_for(fields);
-	char *room = malloc(SHA256_HEX_BYTES + size);
-	if (!room)
+	e->scratch = malloc(size);
+	if (!e->scratch)
 		return fail(err, err_size, "out of memory", "fields");
-	e->scratch = room;
-	view_init(&e->view, &p->layout, message, room + SHA256_HEX_BYTES, size);
-	bool good = true;
+	view_init(&e->view, &p->layout, message, e->scratch, size);
 	json_object_foreach(fields, name, v)
 	{
-		good = good &&
-		       (strcmp(name, "message") == 0 || load_field(e, name, v, err, err_size));
+		if (strcmp(name, "message") != 0 && !field_load_json(&e->view, p, str_of(name), v))
+			return fail(err, err_size,
+				"want a text, a whole number, true, false or null", name);
 	}
-	e->scratch = room;
 	view_finish(&e->view);
-	return good;
+	return true;
 }
 
 void explain_fini(struct explain *e)

@@ -1,8 +1,10 @@
 #include "limit/view.h"
 
+#include "base/hash.h"
 #include "limit/path.h"
 
 #include <assert.h>
+#include <ctype.h>
 
 static const char *const builtin[FIELD_BUILTINS] = {
 	[FIELD_MESSAGE] = "message",
@@ -214,6 +216,26 @@ void view_set_boolean(struct view *v, unsigned slot, bool b)
 {
 	if (claim(v, slot) && slot != FIELD_IP)
 		put(v, slot, b ? STR("true") : STR("false"));
+}
+
+bool view_set_hash(struct view *v, unsigned slot, struct str s)
+{
+	static const struct str prefix = { "sha256:", 7 };
+	char *out;
+
+	if (s.n != prefix.n + SHA256_HEX_BYTES || memcmp(s.p, prefix.p, prefix.n) != 0)
+		return false;
+	s = (struct str){ s.p + prefix.n, SHA256_HEX_BYTES };
+	for (size_t i = 0; i < s.n; i++)
+		if (!isxdigit((unsigned char)s.p[i]))
+			return false;
+	if (!claim(v, slot) || !(out = take_scratch(v, s.n)))
+		return true;
+	for (size_t i = 0; i < s.n; i++)
+		out[i] = (char)tolower((unsigned char)s.p[i]);
+	put(v, slot, (struct str){ out, s.n });
+	v->hashed |= 1ull << slot;
+	return true;
 }
 
 void view_set_other_addr(struct view *v, unsigned slot, const uint8_t *bytes, size_t n)

@@ -54,7 +54,7 @@ struct view {
 	uint64_t integer; /* slots whose `number` counts */
 	uint64_t normalised; /* slots whose text is not taken as it is */
 	uint64_t hashed; /* slots whose text is the hex SHA-256 of a value that is not known: never
-			  * of a request, of a question about one */
+			  * of a request, of a question about one or a log's line */
 	struct str text[FIELDS_MAX];
 	int64_t number[FIELDS_MAX];
 	struct addr ip;
@@ -94,6 +94,9 @@ void view_set_binary(struct view *, unsigned slot, struct str); /* `ip`: 4 or 16
 void view_set_integer(struct view *, unsigned slot, int64_t);
 void view_set_unsigned(struct view *, unsigned slot, uint64_t); /* as a cost at most INT64_MAX */
 void view_set_boolean(struct view *, unsigned slot, bool);
+/* Of a secret value only its SHA-256: "sha256:" and 64 hex digits. false: `s` is not that, and
+ * nothing was set. */
+bool view_set_hash(struct view *, unsigned slot, struct str s);
 void view_set_other_addr(struct view *, unsigned slot, const uint8_t *bytes, size_t n);
 
 static inline void view_set_addr(struct view *v, unsigned slot, const uint8_t *bytes, size_t n)
