@@ -14,7 +14,7 @@ sees() {
 	spop | limit) echo base ;;
 	store | config) echo limit base ;;
 	server) echo config store spop limit base ;;
-	ctl) echo config limit base ;;
+	ctl) echo config store limit base ;;
 	admin | main) echo server config store spop limit base ;;
 	*) echo "layers.sh: agent/$1 is not in the picture: say here what it may see" >&2; exit 2 ;;
 	esac

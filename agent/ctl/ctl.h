@@ -2,6 +2,7 @@
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
 
+#include "config/snapshot.h"
 #include "ctl/http.h"
 #include "ctl/options.h"
 
@@ -24,6 +25,10 @@ CTL_COMMANDS(X)
 /* Asks the agent. `body` is taken over; NULL: there is none. CTL_DONE: `*answer` is the caller's.
  * All else is said on stderr; with --json what the agent said is on stdout as well. */
 int ctl_ask(struct ctl *, const char *method, const char *path, json_t *body, json_t **answer);
+/* The configuration of -f, or else the usual one; what is wrong with it is said on stderr, and what
+ * it warns of. NULL: it is refused. */
+struct snapshot *ctl_load_config(const struct ctl_options *, const struct hash_key *);
+
 /* What the agent warns of beside its answer, on stderr. */
 void ctl_warn(const json_t *answer);
 /* As ctl_ask(), and done with it: warnings are told, with --json the answer is printed. */
@@ -44,6 +49,8 @@ long ctl_read_line(FILE *, char *out, size_t size);
 
 /* "ratelimitctl: ..." on stderr. Returns `status`. */
 int ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The number that -n says, or `usual`. -1: it is not one from 1 to `most`, and that is said. */
+long ctl_number(const struct ctl_options *, long usual, long most);
 /* For --json: what there is, on a line of its own or laid out. Returns CTL_DONE. */
 int ctl_print_json(const json_t *, bool one_line);
 

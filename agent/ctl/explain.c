@@ -132,14 +132,10 @@ static int explain_fresh(const struct policy *p, json_t *fields, json_t **answer
 /* By a configuration. */
 static int explain_files(const struct ctl_options *o, json_t *fields, json_t **answer)
 {
-	struct problems problems = { 0 };
 	struct hash_key key;
 
 	hash_key_random(&key);
-	struct snapshot *s = config_load(o->file, o->files, &key, 1, &problems);
-	for (size_t i = 0; i < problems.n; i++)
-		(void)ctl_fail(0, "%s", problems.message[i]);
-	problems_free(&problems);
+	struct snapshot *s = ctl_load_config(o, &key);
 	if (!s)
 		return CTL_REFUSED;
 	int status = explain_fresh(s->policy, fields, answer);

@@ -1,8 +1,10 @@
-/* What the words of a command say: fields of a request, whom a change is for, how long. */
+/* What the words of a command say: fields of a request, whom a change is for, how long, how many.
+ */
 #include "base/hash.h"
 #include "ctl/ctl.h"
 #include "ctl/text.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <termios.h>
 #include <time.h>
@@ -98,6 +100,18 @@ json_t *ctl_fields(const struct ctl_options *o, unsigned from)
 			return NULL;
 		}
 	return fields;
+}
+
+long ctl_number(const struct ctl_options *o, long usual, long most)
+{
+	const char *text = o->value[CTL_NUMBER];
+	char *end = NULL;
+	long n = text ? strtol(text, &end, 10) : usual;
+
+	if (n >= 1 && n <= most && (!text || (end != text && !*end)))
+		return n;
+	(void)ctl_fail(0, "-n %s: want 1 to %ld", text, most);
+	return -1;
 }
 
 json_t *ctl_change_body(const struct ctl_options *o)

@@ -1,4 +1,4 @@
-/* check-config and version: what needs no agent. */
+/* A configuration, read here; check-config and version: what needs no agent. */
 #include "config/snapshot.h"
 #include "ctl/ctl.h"
 #include "ctl/text.h"
@@ -27,16 +27,33 @@ static json_t *json_of_problems(const struct problems *p)
 	return list;
 }
 
-int ctl_check_config(struct ctl *c)
+static struct snapshot *load(
+	const struct ctl_options *o, const struct hash_key *key, struct problems *problems)
 {
 	static const char *const usual[] = { DEFAULT_CONFIG };
+
+	return config_load(o->files ? o->file : usual, o->files ? o->files : 1, key, 1, problems);
+}
+
+struct snapshot *ctl_load_config(const struct ctl_options *o, const struct hash_key *key)
+{
+	struct problems problems = { 0 };
+	struct snapshot *s = load(o, key, &problems);
+
+	for (size_t i = 0; i < problems.n; i++)
+		(void)ctl_fail(0, "%s", problems.message[i]);
+	problems_free(&problems);
+	return s;
+}
+
+int ctl_check_config(struct ctl *c)
+{
 	const struct ctl_options *o = c->o;
 	struct problems problems = { 0 };
 	struct hash_key key;
 
 	hash_key_random(&key);
-	struct snapshot *s = config_load(
-		o->files ? o->file : usual, o->files ? o->files : 1, &key, 1, &problems);
+	struct snapshot *s = load(o, &key, &problems);
 	tell(&problems);
 	if (ctl_given(o, CTL_JSON)) {
 		json_t *answer = json_pack("{s:b, s:I, s:o}", "valid", s != NULL, "warnings",

@@ -39,7 +39,10 @@ enum {
 	X(REASON, "reason", 0, "TEXT", "why, for the audit log and whoever looks at it later") \
 	X(SHADOW, "shadow", 0, NULL, "count and report, but deny nobody") \
 	X(ENFORCE, "enforce", 0, NULL, "whatever the configuration says") \
-	X(TYPES, "types", 0, "TYPE,...", "only these: denied, warning, reload, store, change, ban")
+	X(TYPES, "types", 0, "TYPE,...", \
+		"only these: denied, warning, reload, store, change, ban") \
+	X(CAPTURES, "captures", 0, "FIELD,...", \
+		"what HAProxy's log has in braces, like user,key; - passes one over")
 
 enum ctl_option {
 #define X(NAME, name, letter, takes, help) CTL_##NAME,
@@ -81,6 +84,9 @@ enum ctl_option {
 	X("reload", reload, CTL_AGENT, "", 0, 0, "let the agent read its configuration again") \
 	X("events", events, CTL_AGENT | CTL_BIT(TYPES), "", 0, 0, \
 		"denials, warnings, reloads, changes, as they happen") \
+	X("replay", replay, CTL_ANYWHERE | CTL_BIT(FILE) | CTL_BIT(NUMBER) | CTL_BIT(CAPTURES), \
+		"[LOG...]", 0, 64, \
+		"what a configuration would have done with the requests of a log; needs no agent") \
 	X("check-config", check_config, CTL_ANYWHERE | CTL_BIT(FILE), "", 0, 0, \
 		"check a configuration; needs no agent") \
 	X("version", version, CTL_AGENT, "", 0, 0, "of this program, and of the agent")

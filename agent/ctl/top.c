@@ -9,23 +9,21 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAUSE_SECONDS = 2, LINES_MAX = 1000 };
+enum { PAUSE_SECONDS = 2, LINES_USUAL = 10, LINES_MAX = 1000 };
 
 /* free() it; NULL: said why, and `*status` says what kind. */
 static char *path_of(const struct ctl_options *o, int *status)
 {
 	const char *by = ctl_given(o, CTL_BY) ? o->value[CTL_BY] : "denied";
-	const char *rule = o->value[CTL_RULE], *n = o->value[CTL_NUMBER];
-	char *escaped = rule ? http_escape(rule) : NULL, *path = NULL, *end = NULL;
-	long lines = n ? strtol(n, &end, 10) : 10;
+	const char *rule = o->value[CTL_RULE];
+	char *escaped = rule ? http_escape(rule) : NULL, *path = NULL;
+	long lines = ctl_number(o, LINES_USUAL, LINES_MAX);
 
 	*status = CTL_USAGE;
 	if (strcmp(by, "denied") != 0 && strcmp(by, "checked") != 0 && strcmp(by, "cost") != 0) {
 		(void)ctl_fail(0, "--by %s: want denied, checked or cost", by);
-	} else if (lines < 1 || lines > LINES_MAX || (n && (*end || end == n))) {
-		(void)ctl_fail(0, "-n %s: want 1 to %d", n, LINES_MAX);
-	} else if (asprintf(&path, "/api/v1/top?by=%s&n=%ld%s%s", by, lines,
-			   escaped ? "&rule=" : "", escaped ? escaped : "") < 0) {
+	} else if (lines > 0 && asprintf(&path, "/api/v1/top?by=%s&n=%ld%s%s", by, lines,
+					escaped ? "&rule=" : "", escaped ? escaped : "") < 0) {
 		*status = ctl_fail(CTL_REFUSED, "out of memory");
 		path = NULL;
 	}

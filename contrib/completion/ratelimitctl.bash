@@ -7,7 +7,7 @@ _ratelimitctl_rules() {
 }
 
 _ratelimitctl() {
-	local commands="status rules top explain reset override ban enable disable reload events check-config version"
+	local commands="status rules top explain reset override ban enable disable reload events replay check-config version"
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command='' word i
 	local anywhere="--help --json"
@@ -20,7 +20,7 @@ _ratelimitctl() {
 		word=${COMP_WORDS[i]}
 		case $word in
 		-s | -u | -t | -f | -r | -n | --socket | --url | --token-file | --file | --by | --rule | --number | \
-			--tier | --rate | --for | --until | --reason | --types) ((i++)) ;;
+			--tier | --rate | --for | --until | --reason | --types | --captures) ((i++)) ;;
 		-*) ;;
 		*)
 			command=$word
@@ -50,7 +50,7 @@ _ratelimitctl() {
 		mapfile -t COMPREPLY < <(compgen -W "10m 1h 8h 1d" -- "$cur")
 		return
 		;;
-	-u | --url | -n | --number | --tier | --rate | --until | --reason) return ;;
+	-u | --url | -n | --number | --tier | --rate | --until | --reason | --captures) return ;;
 	esac
 	case $command in
 	'') options=$agent words=$commands ;;
@@ -73,6 +73,14 @@ _ratelimitctl() {
 	enable) options="$agent --reason --for --until --shadow --enforce" words=$(_ratelimitctl_rules) ;;
 	disable) options="$agent --reason --for --until --shadow" words=$(_ratelimitctl_rules) ;;
 	events) options="$agent --types" ;;
+	replay)
+		options="$anywhere --file --number --captures"
+		if [[ $cur != -* ]]; then
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			compopt -o filenames 2>/dev/null
+			return
+		fi
+		;;
 	check-config) options="$anywhere --file" ;;
 	esac
 	if [[ $cur == -* ]]; then
