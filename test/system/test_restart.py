@@ -275,6 +275,7 @@ def test_a_restart_under_load(tmp_path, overlap):
     ok, unchecked = answers[200, "checked"], answers[200, "unchecked"]
     assert set(answers) <= {(200, "checked"), (200, "unchecked"), (429, "checked")}, answers
     # Never doubled, nor forgotten. What HAProxy sends while its connection is being closed, it gives
-    # up: of each client at most what it has under way. That may be counted, and not told.
+    # up: of each client what it has under way, and perhaps once more, as each of HAProxy's threads has
+    # a connection of its own to the agent. That may be counted, and not told.
     assert ok <= LIMIT <= ok + unchecked, answers
-    assert unchecked <= RESTARTS * CLIENTS, answers
+    assert unchecked <= 2 * RESTARTS * CLIENTS, answers
