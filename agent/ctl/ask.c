@@ -16,16 +16,11 @@
 int ctl_fail(int status, const char *format, ...)
 {
 	va_list args;
-	char *text = NULL, *clean = NULL;
 
 	va_start(args, format);
-	int n = vasprintf(&text, format, args);
+	char *clean = text_clean_format(format, args);
 	va_end(args);
-	if (n >= 0)
-		clean = text_clean((struct str){ text, (size_t)n });
 	(void)fprintf(stderr, "ratelimitctl: %s\n", clean ? clean : "out of memory");
-	if (n >= 0)
-		free(text);
 	free(clean);
 	return status;
 }

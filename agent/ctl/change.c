@@ -27,18 +27,14 @@ static void say(const struct ctl *c, const char *format, ...) __attribute__((for
 static void say(const struct ctl *c, const char *format, ...)
 {
 	va_list args;
-	char *text = NULL;
 
 	if (ctl_given(c->o, CTL_JSON))
 		return;
 	va_start(args, format);
-	int n = vasprintf(&text, format, args);
+	char *clean = text_clean_format(format, args);
 	va_end(args);
-	char *clean = n >= 0 ? text_clean((struct str){ text, (size_t)n }) : NULL;
 	(void)puts(clean ? clean : "done");
 	free(clean);
-	if (n >= 0)
-		free(text);
 }
 
 /* ---- reset ---- */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { JOINED_MAX = 256 };
+
 static void put_share(struct table *t, int64_t part, int64_t of)
 {
 	char share[TEXT_MAX];
@@ -94,19 +96,27 @@ static bool has_tiers(const json_t *limits)
 	return false;
 }
 
-static void put_tiers(struct table *t, const json_t *tiers, const char *others)
+/* Of a list that is longer than the room the beginning. */
+static const char *join(const json_t *names, const char *between, char text[JOINED_MAX])
 {
-	const json_t *tier;
-	char text[256] = "";
+	const json_t *name;
 	size_t i, n = 0;
 
-	json_array_foreach(tiers, i, tier)
+	text[0] = '\0';
+	json_array_foreach(names, i, name)
 	{
-		if (n < sizeof text)
-			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", i ? "," : "",
-				json_string_value(tier));
+		if (n < JOINED_MAX)
+			n += (size_t)snprintf(text + n, JOINED_MAX - n, "%s%s", i ? between : "",
+				json_string_value(name));
 	}
-	table_put(t, json_is_null(tiers) ? others : text);
+	return text;
+}
+
+static void put_tiers(struct table *t, const json_t *tiers, const char *others)
+{
+	char text[JOINED_MAX];
+
+	table_put(t, json_is_null(tiers) ? others : join(tiers, ",", text));
 }
 
 static void add_limits(struct table *t, const json_t *rule)
@@ -181,17 +191,12 @@ static void say(bool *begun, const char *format, ...) __attribute__((format(prin
 static void say(bool *begun, const char *format, ...)
 {
 	va_list args;
-	char *text = NULL, *clean = NULL;
 
 	va_start(args, format);
-	int n = vasprintf(&text, format, args);
+	char *clean = text_clean_format(format, args);
 	va_end(args);
-	if (n >= 0)
-		clean = text_clean((struct str){ text, (size_t)n });
 	(void)printf("%s%s\n", *begun ? "" : "\n", clean ? clean : "out of memory");
 	*begun = true;
-	if (n >= 0)
-		free(text);
 	free(clean);
 }
 
@@ -224,18 +229,11 @@ static void say_lines(bool *begun, const json_t *a)
 
 static void say_unseen(bool *begun, const json_t *list)
 {
-	const json_t *name;
-	char text[256] = "";
-	size_t i, n = 0;
+	char text[JOINED_MAX];
 
-	json_array_foreach(list, i, name)
-	{
-		if (n < sizeof text)
-			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", i ? ", " : "",
-				json_string_value(name));
-	}
-	if (n)
-		say(begun, "absent: no request in this log has %s, which rules look at", text);
+	if (json_array_size(list))
+		say(begun, "absent: no request in this log has %s, which rules look at",
+			join(list, ", ", text));
 }
 
 /* What one should know before one believes it. */

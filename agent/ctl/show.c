@@ -12,16 +12,12 @@ static void line(const char *name, const char *format, ...) __attribute__((forma
 static void line(const char *name, const char *format, ...)
 {
 	va_list args;
-	char *text = NULL;
 
 	va_start(args, format);
-	int n = vasprintf(&text, format, args);
+	char *clean = text_clean_format(format, args);
 	va_end(args);
-	char *clean = n >= 0 ? text_clean((struct str){ text, (size_t)n }) : NULL;
 	(void)printf("%-12s %s\n", name, clean ? clean : "?");
 	free(clean);
-	if (n >= 0)
-		free(text);
 }
 
 /* ---- status ---- */

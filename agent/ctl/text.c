@@ -52,6 +52,18 @@ char *text_clean(struct str s)
 	return out;
 }
 
+char *text_clean_format(const char *format, va_list args)
+{
+	char *text, *clean;
+	int n = vasprintf(&text, format, args);
+
+	if (n < 0)
+		return NULL;
+	clean = text_clean((struct str){ text, (size_t)n });
+	free(text);
+	return clean;
+}
+
 /* The bytes of the next character, and its columns. */
 static size_t next_char(const char *z, size_t *columns)
 {

@@ -4,6 +4,7 @@
 
 #include "base/str.h"
 
+#include <stdarg.h>
 #include <stdint.h>
 
 /* Before the others: from here on texts are UTF-8, whatever the user's locale. */
@@ -13,6 +14,8 @@ void text_init(void);
  * direction of a line as \u{HEX}, bytes that are no UTF-8 as \xHH. free() it; NULL: out of memory.
  */
 char *text_clean(struct str);
+/* The same of what vprintf() would print. */
+char *text_clean_format(const char *format, va_list) __attribute__((format(printf, 1, 0)));
 
 /* Columns that a text takes, which text_clean() gave. */
 size_t text_width(const char *);

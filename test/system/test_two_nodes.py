@@ -119,10 +119,10 @@ def test_an_agent_is_killed_under_load(nodes):
         agents.until(lambda: nodes.state(0, "own") == "UP", "HAProxy to see it", stack.BOUND)
         load.more(50)
     assert {x[2] for x in load.got} == {200} and {x[2] for x in limited.got} == {200, 429}
-    # What was under way at the kill, what met a closed port before HAProxy knew it, and as it came back:
-    # at most three requests of each connection.
+    # Of each connection what was under way at the kill, and what met a closed port before HAProxy knew
+    # it; of those that saw the agent come back, one more then.
     few = unchecked(limited.got), unchecked(load.got)
-    assert len(few[0]) <= 3 and len(few[1]) <= 2 * 3 and {x[1] for x in sum(few, [])} <= {0}, few
+    assert len(few[0]) <= 2 and len(few[1]) <= 2 * 3 and {x[1] for x in sum(few, [])} <= {0}, few
     # Charged, and the agent died before it could say so.
     assert 100 - len(few[0]) <= passed(limited.got) <= 100
 

@@ -2,6 +2,7 @@
  * what comes first is decided, and decided after it. */
 #include "server/conn.h"
 
+#include "loaded.h"
 #include "store/memory.h"
 
 #include <errno.h>
@@ -97,16 +98,13 @@ static int setup(void **state)
 		"rules = ( { name = \"a\"; per = []; rate = \"100/minute\"; } );";
 	struct fixture *f = aligned_alloc(_Alignof(struct fixture), sizeof *f);
 	struct hash_key key = { .bytes = { 1 } };
-	struct problems problems = { 0 };
 	int pair[2];
 
 	assert_true(hash_init());
 	memset(f, 0, sizeof *f);
 	f->loop = ev_loop_new(EVFLAG_AUTO);
 	f->store.base.ops = &large_ops;
-	f->snapshot = config_load_text("t.cfg", text, sizeof text - 1, &key, 1, &problems);
-	assert_non_null(f->snapshot);
-	problems_free(&problems);
+	f->snapshot = loaded(text, &key, 1);
 	assert_true(conns_init(&f->conns, f->loop, f->snapshot, &f->store.base, &f->metrics, NULL));
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
@@ -325,22 +323,9 @@ static const char *const worlds[] = {
 
 static struct snapshot *load_world(uint64_t generation)
 {
-	const char *text = worlds[generation % 2];
-	struct hash_key key = { .bytes = { 1 } };
-	struct problems problems = { 0 };
-	struct snapshot *s = config_load_text(
-		"t.cfg", text, strlen(text), &key, generation, &problems);
+	static const struct hash_key key = { .bytes = { 1 } };
 
-	if (!s)
-		fail_msg("%s", problems.n ? problems.message[0] : "?");
-	problems_free(&problems);
-	return s;
-}
-
-static void drop(struct snapshot *s)
-{
-	if (snapshot_unref(s))
-		snapshot_free(s);
+	return loaded(worlds[generation % 2], &key, generation);
 }
 
 static struct world *world_new(bool is_large)

@@ -3,6 +3,7 @@
 #include "server/check.h"
 
 #include "../base/guard.h"
+#include "loaded.h"
 #include "limit/answer.h"
 #include "server/answer.h"
 #include "spop/value.h"
@@ -35,30 +36,12 @@ struct rig {
 	struct checker checker, begun; /* begun: as it was at first */
 };
 
-static struct snapshot *load(const char *text, uint64_t generation)
-{
-	struct problems problems = { 0 };
-	struct snapshot *s = config_load_text(
-		"test.cfg", text, strlen(text), &test_key, generation, &problems);
-
-	if (!s)
-		fail_msg("%s", problems.n ? problems.message[0] : "?");
-	problems_free(&problems);
-	return s;
-}
-
-static void drop(struct snapshot *s)
-{
-	if (snapshot_unref(s))
-		snapshot_free(s);
-}
-
 static struct rig *rig_new(const char *text)
 {
 	struct rig *g = aligned_alloc(_Alignof(struct rig), sizeof *g);
 
 	memset(g, 0, sizeof *g);
-	g->snapshot = load(text, 1);
+	g->snapshot = loaded(text, &test_key, 1);
 	g->store = memory_store_new(KEYS_MAX, &test_key, noon);
 	g->events = event_ring_new(1024);
 	assert_true(checker_init(
@@ -506,7 +489,7 @@ static void test_a_reload_forgets_the_slots(void **state)
 	assert_int_equal(ask(g, &n, SEND_MAX, noon, &ack), CHECK_ANSWERED);
 	assert_null(find(&ack, "rule"));
 	drop(g->snapshot);
-	g->snapshot = load(after, 2);
+	g->snapshot = loaded(after, &test_key, 2);
 	assert_int_equal(ask(g, &n, SEND_MAX, noon, &ack), CHECK_ANSWERED);
 	assert_true(str_eq(find(&ack, "rule")->bytes, STR("c")));
 	rig_free(g);

@@ -1,6 +1,7 @@
 /* The operator's changes at work: what is served after each, what is refused, what survives. */
 #include "server/desk.h"
 
+#include "loaded.h"
 #include "server/keeper.h"
 #include "store/state.h"
 
@@ -36,12 +37,6 @@ static struct snapshot *current(void *with)
 	return ((struct rig *)with)->served;
 }
 
-static void drop(struct snapshot *s)
-{
-	if (snapshot_unref(s))
-		snapshot_free(s);
-}
-
 static bool publish(void *with, struct snapshot *fresh)
 {
 	struct rig *r = with;
@@ -50,16 +45,6 @@ static bool publish(void *with, struct snapshot *fresh)
 	drop(r->served);
 	r->served = fresh;
 	return true;
-}
-
-static struct snapshot *loaded(const char *text, uint64_t generation)
-{
-	struct problems p = { 0 };
-	struct snapshot *s = config_load_text(
-		"t.cfg", text, strlen(text), &test_key, generation, &p);
-	problems_free(&p);
-	assert_non_null(s);
-	return s;
 }
 
 static void share(void *with, const char *name, const char *text)
@@ -87,7 +72,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 	if (!store)
 		r->store = memory_store_new(100, &test_key, clock_read());
 	r->keeper = keeper_start(r->store, state_file, 0);
-	r->served = loaded(config, 1);
+	r->served = loaded(config, &test_key, 1);
 	r->bans = bans_new();
 	r->desk = desk_new(&(struct desk_args){ .store = r->store,
 				   .bans = r->bans,
@@ -146,7 +131,7 @@ static void a_change_is_served_at_once(void **state)
 	assert_true(json_integer_value(json_object_get(kept, "since")) > 1500000000);
 
 	/* a reload keeps it */
-	r.served = desk_apply(r.desk, (drop(r.served), loaded(config, 3)));
+	r.served = desk_apply(r.desk, (drop(r.served), loaded(config, &test_key, 3)));
 	assert_int_equal(api_mode(&r), MODE_SHADOW);
 	assert_int_equal(r.served->generation, 3);
 

@@ -1,6 +1,7 @@
 /* Places of rules and tiers: the same through all reloads, bounded, and summed up right. */
-#include "config/snapshot.h"
 #include "server/tally.h"
+
+#include "loaded.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,13 +13,9 @@
 
 static struct snapshot *load(const char *text)
 {
-	struct problems problems = { 0 };
-	const struct hash_key key = { 0 };
-	struct snapshot *s = config_load_text("t.cfg", text, strlen(text), &key, 1, &problems);
-	if (!s)
-		fail_msg("%s", problems.n ? problems.message[0] : "no snapshot");
-	problems_free(&problems);
-	return s;
+	static const struct hash_key key = { 0 };
+
+	return loaded(text, &key, 1);
 }
 
 static const struct tier *tier(const struct snapshot *s, const char *name)
