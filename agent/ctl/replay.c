@@ -1,5 +1,6 @@
 /* replay: what a configuration would have done with the requests of a log. */
 #include "base/sketch.h"
+#include "config/json.h"
 #include "ctl/ctl.h"
 #include "ctl/lines.h"
 #include "ctl/replay_run.h"
@@ -104,8 +105,8 @@ static int tell(const struct ctl_options *o, const struct replay *r, unsigned mo
 		(void)json_object_set_new(answer, "lines", json_integer((json_int_t)r->lines));
 		(void)json_object_set_new(
 			answer, "left_out", json_integer((json_int_t)r->left_out));
-		(void)json_object_set_new(
-			answer, "left_out_first", *r->first ? json_string(r->first) : json_null());
+		(void)json_object_set_new(answer, "left_out_first",
+			*r->first ? json_of(str_of(r->first)) : json_null());
 		(void)json_object_set_new(
 			answer, "too_long", json_integer((json_int_t)r->too_long));
 		if (ctl_given(o, CTL_JSON))

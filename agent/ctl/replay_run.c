@@ -139,7 +139,7 @@ bool replay_run_take(struct replay_run *r, struct view *view, usec_t utc)
 
 	if (!follow(r, utc))
 		return false;
-	r->seen |= view->present;
+	r->seen |= view->present | view->integer;
 	policy_plan(r->snapshot->policy, view, plan);
 	plan->now = now_of(r);
 	find_ban(r);
@@ -154,12 +154,34 @@ bool replay_run_take(struct replay_run *r, struct view *view, usec_t utc)
 
 /* ---- what came of it ---- */
 
+/* What rules, lists and the tiers file look at. `cost` itself every rule does that names no other.
+ */
+static uint64_t looked_at(const struct policy *p)
+{
+	const uint64_t path = 1ull << FIELD_METHOD | 1ull << FIELD_PATH;
+	uint64_t slots = p->tier_map ? 1ull << FIELD_USER | 1ull << FIELD_KEY : 0;
+
+	for (unsigned i = 0; i < p->allow_n; i++)
+		slots |= match_slots(p->allow[i]);
+	for (unsigned i = 0; i < p->block_n; i++)
+		slots |= match_slots(p->block[i]);
+	for (const struct rule *r = p->rule, *end = r ? r + p->rule_n : r; r < end; r++) {
+		slots |= r->match ? match_slots(r->match) : 0;
+		for (unsigned e = 0; e < r->per_n; e++)
+			for (unsigned a = 0; a < r->per[e].n; a++)
+				slots |= 1ull << r->per[e].slot[a];
+		if (r->cost_slot != FIELD_COST)
+			slots |= 1ull << r->cost_slot;
+	}
+	return slots >> FIELD_ENDPOINT & 1 ? slots | path : slots;
+}
+
 /* The rest follows from these, or is there in any case. */
 static json_t *unseen_json(const struct replay_run *r)
 {
 	const uint64_t derived = 1ull << FIELD_ENDPOINT | 1ull << FIELD_TIER;
 	const struct layout *l = &r->snapshot->policy->layout;
-	uint64_t unseen = l->text_wanted & ~r->seen & ~derived;
+	uint64_t unseen = looked_at(r->snapshot->policy) & ~r->seen & ~derived;
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < l->n; i++)

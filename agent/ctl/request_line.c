@@ -145,7 +145,11 @@ static bool load_target(struct view *v, struct str method, struct str target)
 		struct str host = { target.p + before, target.n - before };
 		while (n < host.n && !strchr("/?#", host.p[n]))
 			n++;
-		view_set_text(v, FIELD_HOST, (struct str){ host.p, n });
+		host.n = n;
+		const char *at = memrchr(host.p, '@', host.n); /* a password comes before it */
+		if (at)
+			(void)cut(&host, (size_t)(at + 1 - host.p));
+		view_set_text(v, FIELD_HOST, host);
 		view_set_text(v, FIELD_PATH, target);
 	} else if (!str_eq(target, STR("*")) && !str_eq(method, STR("CONNECT"))) {
 		return false;
@@ -331,7 +335,8 @@ static bool load_json(struct request_line *l, struct str text, struct view *v, u
 	view_init(v, &l->policy->layout, message_of(l->object), l->scratch, l->scratch_n);
 	json_object_foreach(l->object, name, value)
 	{
-		if (strcmp(name, "time") != 0)
+		struct str said = { json_string_value(value), json_string_length(value) };
+		if (strcmp(name, "time") != 0 && !(said.p && is_none(said)))
 			(void)field_load_json(v, l->policy, str_of(name), value);
 	}
 	view_finish(v);

@@ -292,6 +292,29 @@ static void what_is_absent_is_named(void **state)
 	json_decref(o);
 }
 
+static void what_nobody_looks_at_is_not_missed(void **state)
+{
+	struct world w = begin(
+		"rules = ( { name = \"a\"; per = [ \"user\" ]; cost = \"tokens\"; rate = \"9/day\"; },\n"
+		"  { name = \"b\"; cost = \"bytes\"; per = []; rate = \"9/day\"; } );\n");
+	unsigned bytes = (unsigned)layout_find_arg(&w.snapshot->policy->layout, STR("bytes"));
+	char scratch[4096];
+	struct view v;
+
+	(void)state;
+	view_init(&v, &w.snapshot->policy->layout, STR("check"), scratch, sizeof scratch);
+	view_set_text(&v, FIELD_USER, STR("al"));
+	view_set_integer(&v, bytes, 3);
+	view_finish(&v);
+	assert_true(replay_run_take(w.run, &v, AT));
+	json_t *o = end(&w);
+	char *text = json_dumps(json_object_get(o, "unseen"), JSON_COMPACT);
+	assert_string_equal(
+		text, "[\"tokens\"]"); /* no key; and a cost that is a number was seen */
+	free(text);
+	json_decref(o);
+}
+
 static void secrets_are_told_as_hashes(void **state)
 {
 	struct world w = begin(
@@ -342,6 +365,7 @@ int main(void)
 		cmocka_unit_test(a_log_may_have_long_pauses),
 		cmocka_unit_test(nothing_was_asked),
 		cmocka_unit_test(what_is_absent_is_named),
+		cmocka_unit_test(what_nobody_looks_at_is_not_missed),
 		cmocka_unit_test(secrets_are_told_as_hashes),
 		cmocka_unit_test(clients_are_bounded),
 	};

@@ -211,6 +211,8 @@ static const struct row clf[] = {
 		"ip=10.0.1.2 user=alice method=POST path=/x" },
 	{ "10.0.1.2 - - [21/Nov/2026:16:33:01 +0000] \"GET /a\\x22\\\"b\\\\c#23 HTTP/1.1\" 200 1",
 		"ip=10.0.1.2 method=GET path=/a\"\"b\\c" },
+	{ "10.0.1.2 - - [21/Nov/2026:16:33:01 +0000] \"GET http://bob:p@w@shop:80/x@y HTTP/1.1\" 200 12",
+		"ip=10.0.1.2 method=GET path=/x@y host=shop" }, /* no password */
 	{ "host.example - - [21/Nov/2026:16:33:01 +0000] \"GET / HTTP/1.1\" 200 12",
 		"method=GET path=/" },
 	{ "10.0.1.2 - - [21/Nov/2026:16:33:01 +0000] \"\\x16\\x03\\x01\" 400 0", NULL },
@@ -244,6 +246,9 @@ static const struct row json[] = {
 	{ "{\"time\":1795278781,\"user\":\"u\",\"message\":\"GET / by u\"}", "user=u" },
 	{ "{\"time\":1795278781,\"user\":\"u\",\"endpoint\":\"GET:/x\",\"tier\":\"anonymous\"}",
 		"user=u tier=anonymous" },
+	/* What is not there, by log formats that are written by hand. */
+	{ "{\"time\":1795278781,\"user\":\"u\",\"key\":\"sha256:-\",\"host\":\"-\"}", "user=u" },
+	{ "{\"time\":1795278781,\"user\":\"-\"}", NULL },
 	{ "{\"time\":1795278781,\"level\":\"info\"}", NULL }, /* no field */
 	{ "{\"time\":1795278781,\"user\":\"\"}", NULL },
 	{ "{\"user\":\"u\"}", NULL },
