@@ -96,7 +96,7 @@ void desk_share(struct desk *d, const char *name, json_t *value)
 	free(text);
 }
 
-static void share_ban(struct desk *d, const struct ban *b)
+void desk_share_ban(struct desk *d, const struct ban *b)
 {
 	char name[4 + BAN_ID_BYTES + 1] = "ban:";
 	json_t *value = desk_ban_json(b);
@@ -252,7 +252,7 @@ void desk_tell_again(struct desk *d)
 	changes_each(d->changes, "", tell_again, d);
 	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
 		for (size_t i = 0; i < n; i++)
-			share_ban(d, &ban[i]);
+			desk_share_ban(d, &ban[i]);
 }
 
 struct ending {
@@ -284,7 +284,7 @@ static void tell_bans(struct desk *d)
 			desk_keep_whole_soon(d);
 		/* As it is by now: it may have been lifted already, and that was told. */
 		if (bans_get(d->args.bans, &b.key, &now))
-			share_ban(d, &now);
+			desk_share_ban(d, &now);
 		snprintf(who, sizeof who, "rule %s", b.rule);
 		snprintf(change, sizeof change, "ban:%s", b.client);
 		log_warning("audit", KV_Z("what", "ban"), KV_Z("change", change), KV_Z("who", who),
@@ -337,7 +337,7 @@ bool desk_lift(struct desk *d, const char *id, struct act act)
 	if (!key_parse(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
 		!bans_get(d->args.bans, &b.key, &b))
 		return false;
-	share_ban(d, &b);
+	desk_share_ban(d, &b);
 	snprintf(change, sizeof change, "ban:%s", id);
 	desk_audit(d, "lift", change, NULL, act);
 	return true;

@@ -41,6 +41,7 @@ uint64_t desk_save_now(const struct desk *);
 
 /* Tells the other agents; `value` NULL: it is no more. */
 void desk_share(struct desk *, const char *name, json_t *value);
+void desk_share_ban(struct desk *, const struct ban *);
 /* Serves by the changes as they are now. `name`: refused where that one is without effect; NULL: in
  * any case. */
 bool desk_serve(struct desk *, const char *name, char *err, size_t err_size);

@@ -79,9 +79,14 @@ static bool take_value(struct desk *d, const char *name, json_t *value)
 static void forget_ban(struct desk *d, const char *id)
 {
 	struct key key;
+	struct ban ban;
 
-	if (key_parse(id, &key))
-		bans_forget_one(d->args.bans, &key, clock_read().utc);
+	if (!key_parse(id, &key))
+		return;
+	bans_forget_one(d->args.bans, &key, clock_read().utc);
+	/* Who forgot it knew an older one: an agent that starts is to hear of this one, too. */
+	if (bans_get(d->args.bans, &key, &ban))
+		desk_share_ban(d, &ban);
 }
 
 /* One that was told: true: what is served is another one by it. */

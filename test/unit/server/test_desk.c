@@ -518,8 +518,10 @@ static void a_ban_that_is_forgotten_is_told(void **state)
 		(long long)(now.utc + 1000 * USEC_PER_SEC));
 	struct str value = str_of(text);
 	desk_news(r.desk, &name, &value, 1);
+	r.told_epoch = 0;
 	desk_news(r.desk, &name, &gone, 1);
 	assert_int_equal(bans_count(r.bans), 1);
+	assert_int_equal(r.told_epoch, 1); /* it is told again: who starts hears of it, too */
 	struct now later = now;
 	later.utc += 1001 * USEC_PER_SEC;
 	for (unsigned i = 0; i < ROUND; i++)
