@@ -5,6 +5,7 @@ benchmark's own: a free port, nothing kept."""
 import contextlib
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -16,11 +17,14 @@ BASELINE_CLIENTS = 1000  # as many as the load generator has
 DAY_US = 86400 * 1000000
 POOL = 20  # connections of the agent that keeps a pool: what a Redis client has by default on two cores
 MILLION = 1000000
-INCR = {  # the agents that do one for each request; README.md says why the plain ones are the measure
-	"one": (("plain", 1), 1.5, "each waited for, by one thread"),
-	"threads": (("plain",), 1.5, "each waited for, by a thread for each connection of HAProxy"),
-	"pool": (("incr", POOL), None, f"by a pool of {POOL} connections"),
-	"pipelined": (("incr",), None, "pipelined"),
+GOPATH = "/usr/share/gocode"  # where Debian keeps the sources of Go's libraries
+GO_REDIS = "src/gopkg.in/redis.v5"
+INCR = {  # the agents that do one for each request; README.md says which of them are the measure
+	"go": (("go",), 1.5, "Go", "by go-redis' pool"),
+	"one": (("plain", 1), 1.5, "C", "each waited for, by one thread"),
+	"threads": (("plain",), 1.5, "C", "each waited for, by a thread for each connection of HAProxy"),
+	"pool": (("incr", POOL), None, "C", f"by a pool of {POOL} connections"),
+	"pipelined": (("incr",), None, "C", "pipelined"),
 }
 IS_THERE = ("redis-server", "redis-cli", "redis-benchmark")
 
@@ -49,6 +53,28 @@ def ask(redis, *words, timeout=30):
 
 def used_memory(redis):
 	return int(re.search(r"used_memory:(\d+)", ask(redis, "INFO", "memory"))[1])
+
+
+def build_go(bench):
+	"""False: there is no Go here, or not its client of Redis."""
+	if not shutil.which("go") or not os.path.isdir(f"{GOPATH}/{GO_REDIS}"):
+		return False
+	env = {"GO111MODULE": "off", "GOPATH": GOPATH, "GOFLAGS": "", "GOCACHE": f"{bench.tmp}/go"}
+	done = subprocess.run(["go", "build", "-o", bench.program("incr_go"), f"{HERE}/incr.go"],
+			      env=dict(os.environ, **env), capture_output=True, text=True, timeout=100,
+			      stdin=subprocess.DEVNULL)
+	if done.returncode:
+		raise Failed(f"incr.go:\n{done.stdout}{done.stderr}")
+	return True
+
+
+def incr_agents(bench):
+	"""{who: how it counts, what is wanted, its language, the rest of its label}, of those that there
+	can be here."""
+	if build_go(bench):
+		return INCR
+	say("  no Go or no go-redis: the agent in Go is left out")
+	return {who: row for who, row in INCR.items() if who != "go"}
 
 
 def env_of(redis):
@@ -145,10 +171,11 @@ def through_haproxy(bench, redis):
 	if not shutil.which("haproxy") or not shutil.which("wrk"):
 		say("  no haproxy or no wrk: left out")
 		return
+	incr = incr_agents(bench)
 	with contextlib.ExitStack() as stack:
 		null = stack.enter_context(bench.null(1, pin=False))
 		others = {"null": null, **{
-			who: stack.enter_context(bench.incr(redis.port, *how)) for who, (how, _, _) in INCR.items()}}
+			who: stack.enter_context(bench.incr(redis.port, *how)) for who, (how, *_) in incr.items()}}
 		for p in others.values():
 			p.await_port(p.port)
 		ours = stack.enter_context(agent(bench, redis, "plain"))
@@ -171,10 +198,10 @@ def through_haproxy(bench, redis):
 
 	def ratios(one, other, of=got):
 		return [a / b for a, b in zip(of[one], of[other])]
-	for who, (_, wanted, how) in INCR.items():
-		bench.ratio_row(f"the agent, of one that does an INCR for each request, in C, {how}",
+	for who, (_, wanted, language, label) in incr.items():
+		bench.ratio_row(f"the agent, of one that does an INCR for each request, in {language}, {label}",
 				ratios("ours", who), wanted)
-	labels = {"ours": "the agent", **{who: f"INCR {how}" for who, (_, _, how) in INCR.items()}}
+	labels = {"ours": "the agent", **{who: f"INCR {label}" for who, (*_, label) in incr.items()}}
 	for who, label in labels.items():
 		bench.ratio_row(f"{label}, of the do-nothing agent", ratios(who, "null"))
 	for who, label in labels.items():
@@ -259,8 +286,21 @@ def smoke(bench):
 		script = load_gcra(redis)
 		check_gcra(redis, script)
 		gcra_rate(redis, script, 3000)
-		others = [stack.enter_context(bench.incr(redis.port, *how)) for how, _, _ in INCR.values()]
+		others = [stack.enter_context(bench.incr(redis.port, *how))
+			  for how, *_ in incr_agents(bench).values()]
 		for p in (*others, ours):
+			ask(redis, "FLUSHALL")
+			ask(redis, "CONFIG", "RESETSTAT")
 			got = bench.load(p.await_port(p.port), requests=3000, seconds=30)
 			if got["requests"] != 3000:
 				raise Failed(f"{p.args[0]}: {got}")
+			if p in others:
+				check_incr(redis, p, 3000)
+
+
+def check_incr(redis, p, requests):
+	"""That it did one INCR for each request, and no counter stays for ever."""
+	calls = re.search(r"cmdstat_incr:calls=(\d+)", ask(redis, "INFO", "commandstats"))
+	keys = re.search(r"keys=(\d+),expires=(\d+)", ask(redis, "INFO", "keyspace"))
+	if not calls or int(calls[1]) != requests or not keys or keys[1] != keys[2]:
+		raise Failed(f"{p.args[0]}: {requests} requests, {calls and calls[0]}, {keys and keys[0]}")

@@ -79,8 +79,9 @@ class Bench:
 
 	def incr(self, redis_port, how, number=None):
 		"""An agent that does one INCR for each request: "plain", waiting for each, by a number of
-		threads, or by one for each connection; or "incr", by a pool of connections, or pipelined."""
-		program = {"plain": "incr_plain", "incr": "incr"}[how]
+		threads, or by one for each connection; "incr", by a pool of connections, or pipelined; or
+		"go", in Go."""
+		program = {"plain": "incr_plain", "incr": "incr", "go": "incr_go"}[how]
 		port = free_port()
 		p = Process([self.program(program), str(redis_port), f"127.0.0.1:{port}",
 			     *([str(number)] if number else [])])
@@ -499,7 +500,8 @@ def machine():
 	return (f"{os.cpu_count()} cores {platform.machine()}, Linux "
 		f"{'.'.join(platform.release().split('.')[:2])}, HAProxy "
 		f"{version_of(['haproxy', '-v'], r'version ([0-9.]+)')}, gcc "
-		f"{version_of(['gcc', '--version'], r'([0-9]+[.][0-9.]+)')}")
+		f"{version_of(['gcc', '--version'], r'([0-9]+[.][0-9.]+)')}, Go "
+		f"{version_of(['go', 'version'], r' go([0-9.]+)')}")
 
 
 def build_release():

@@ -25,6 +25,8 @@ ROWS = (
 	("A million keys", "requests, TCP", "requests with a million keys, of those with a thousand"),
 	("Redis: strict", "requests, of calls",
 	 "Redis, exact, three limits: requests, of what `redis-benchmark` gets of a like script"),
+	("Redis: through HAProxy", "the agent, of one that does an INCR for each request, in Go",
+	 "the same through HAProxy, of an agent in Go with one INCR for each request"),
 	("Redis: through HAProxy", "the agent, of one that does an INCR for each request, in C, each waited for, by one",
 	 "the same through HAProxy, of an agent in C with one INCR for each request"),
 	("Redis: a flood", "requests", "a flood of denied requests, Redis, of the memory store's"),
@@ -85,6 +87,7 @@ def shares(table):
 	# Measured in another part of the run, of the do-nothing agent there.
 	for who, what, ours in (
 			("spoa-ratelimit, Redis, three limits, exact", "the agent, of the do-nothing", True),
+			("an agent in Go with one INCR", "INCR by go-redis", False),
 			("an agent with one INCR, a thread each", "INCR each waited for, by a thread", False)):
 		got = share("Redis: through HAProxy", what)
 		if got is not None and null is not None:
