@@ -1,0 +1,69 @@
+/* What those who live on control's loop may know. */
+#include "server/control_inside.h"
+
+void control_report(struct control *c, struct report *r)
+{
+	report_sum(r, &(struct report_of){ &c->metrics, c->crew.worker, c->crew.n, c->args.store,
+			      c->redis.hub != NULL });
+}
+
+struct ev_loop *control_loop(struct control *c)
+{
+	return c->loop;
+}
+
+struct desk *control_desk(struct control *c)
+{
+	return c->desk;
+}
+
+const struct snapshot *control_snapshot(const struct control *c)
+{
+	return c->snapshot;
+}
+
+struct snapshot *control_hold_snapshot(struct control *c)
+{
+	return snapshot_ref(c->snapshot);
+}
+
+struct store *control_store(struct control *c)
+{
+	return backend_store(&c->redis, c->args.store);
+}
+
+void control_settle_store(struct control *c)
+{
+	if (c->redis.store)
+		redis_store_settle(c->redis.store);
+}
+
+enum control_phase control_phase(const struct control *c)
+{
+	return c->phase;
+}
+
+const struct control_args *control_args(const struct control *c)
+{
+	return &c->args;
+}
+
+usec_t control_started_at(const struct control *c)
+{
+	return c->started_at;
+}
+
+bool control_tally(struct control *c, struct tally_sum *sum)
+{
+	return crew_tally(&c->crew, c->tally_names, sum);
+}
+
+bool control_top(struct control *c, enum top_kind kind, struct top_list *list)
+{
+	return crew_top(&c->crew, kind, clock_steady(), list);
+}
+
+const char *control_rule_at(const struct control *c, uint32_t place)
+{
+	return tally_rule_at(c->tally_names, place);
+}
