@@ -45,7 +45,7 @@ struct entry {
 	bool quiet;          /* nobody wants it now: what was spent is told by itself */
 	bool leaving;        /* everything goes back, and the place is free then */
 	uint32_t next;       /* in the queue */
-	struct bucket known; /* as it was after the last block */
+	struct bucket known; /* as it was when it was last heard of */
 };
 
 struct ledger {
@@ -364,9 +364,11 @@ static void fill_verdict(
 {
 	struct verdict *v = &t->verdict;
 	struct now now = ledger_now(l, steady);
-	uint32_t left = in_hand(e);
+	uint32_t left = 0;
 
 	/* What is in hand was debited, and is still there for who asks here. */
+	for (unsigned k = 0; k < BLOCKS; k++)
+		left += e->block[k].disowned ? 0 : e->block[k].left;
 	v->state = bucket_read(&e->quota, &e->known, now);
 	if (e->quota.algorithm == ALGORITHM_TOKEN_BUCKET)
 		v->state.used = v->state.used > left ? v->state.used - left : 0;
@@ -578,21 +580,42 @@ bool ledger_next(struct ledger *l, struct ledger_ask *a, usec_t steady)
 	return false;
 }
 
-static struct entry *entry_that_asked(struct ledger *l, const struct ledger_ask *a)
+/* Whose this was, unless its place is another's now. */
+static struct entry *entry_of_ask(struct ledger *l, const struct ledger_ask *a)
 {
 	struct entry *e = &l->entry[a->place];
 
-	return a->ask.want && e->id == a->serial && e->asked ? e : NULL;
+	return e->id == a->serial ? e : NULL;
+}
+
+static struct entry *entry_that_waits(struct ledger *l, const struct ledger_ask *a)
+{
+	struct entry *e = entry_of_ask(l, a);
+
+	return e && a->ask.want && e->asked ? e : NULL;
+}
+
+void ledger_note(struct ledger *l, const struct plan *plan)
+{
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct take *t = &plan->take[i];
+		struct entry *e = t->limit->rule->lease > 0 ? find(l, &t->key) : NULL;
+		if (e)
+			e->known = t->verdict.state;
+	}
 }
 
 void ledger_heard(struct ledger *l, const struct ledger_ask *a, uint32_t granted,
 	const struct leased *state, struct now now, usec_t sent, usec_t steady)
 {
-	struct entry *e = entry_that_asked(l, a);
+	struct entry *e = entry_of_ask(l, a);
 
 	l->under_way--;
 	l->stats.returned += a->ask.back;
 	l->ahead = now.utc - sent;
+	if (e)
+		e->known = state->bucket;
+	e = entry_that_waits(l, a);
 	if (!e)
 		return;
 	e->asked = false;
@@ -612,7 +635,6 @@ void ledger_heard(struct ledger *l, const struct ledger_ask *a, uint32_t granted
 		.since = sent,
 		.until = sent + lease_life(&e->quota, state, now),
 	};
-	e->known = state->bucket;
 	l->held += granted;
 	l->stats.granted += granted;
 	l->stats.blocks++;
@@ -626,7 +648,7 @@ void ledger_heard(struct ledger *l, const struct ledger_ask *a, uint32_t granted
 
 void ledger_lost(struct ledger *l, const struct ledger_ask *a, usec_t steady)
 {
-	struct entry *e = entry_that_asked(l, a);
+	struct entry *e = entry_that_waits(l, a);
 
 	l->under_way--;
 	l->stats.dropped += a->ask.back;

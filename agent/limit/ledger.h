@@ -81,6 +81,10 @@ uint32_t ledger_under_way(const struct ledger *);
  * sent, or before. */
 void ledger_heard(struct ledger *, const struct ledger_ask *, uint32_t granted,
 	const struct leased *state, struct now now, usec_t sent, usec_t steady);
+/* The shared counters' verdicts on takes of leased rules that were asked for there. To be told in
+ * the order in which they were found, and before ledger_heard() of what was asked for after them:
+ * without, what is left would be told as if these had taken nothing. */
+void ledger_note(struct ledger *, const struct plan *);
 /* It is not known what became of it. It must not be asked again: it may have been done. */
 void ledger_lost(struct ledger *, const struct ledger_ask *, usec_t steady);
 

@@ -148,6 +148,9 @@ static void on_ended(void *owner, struct node_call *c, bool answered, struct now
 {
 	struct redis_store *s = owner;
 
+	if (answered && c->taken_at > s->erased_at)
+		for (unsigned i = 0; i < c->asked.plan_n; i++)
+			ledger_note(s->ledger, c->asked.plan[i]);
 	if (c->asked.ask_n)
 		hear_asks(s, c, answered, now.steady);
 	for (unsigned i = 0; i < c->asked.plan_n; i++) {

@@ -128,9 +128,14 @@ def test_shadow_and_tag(run, redis):
     assert 800 <= dark <= 800 + 100 and 1200 <= tagged <= 1200 + 60
 
 
-def test_costs_and_what_is_left(run, redis):
-    a = redisd.settled(run(rules=leased(rate=f"100000/{LONG}"), top=redis.group(),
-                           agent="threads = 1;"))
+@pytest.mark.parametrize("delay", [0, 0.02], ids=["near", "far"])
+def test_costs_and_what_is_left(run, redis, ends, delay):
+    top = redis.group()
+    if delay:
+        wire = ends(redisd.Proxy(redis.address))
+        wire.set("pass", delay)
+        top = redisd.group(wire.address)
+    a = redisd.settled(run(rules=leased(rate=f"100000/{LONG}"), top=top, agent="threads = 1;"))
     with a.connect() as c:
         answers = c.batch([message("check", {"user": "u", "cost": 3})] * 1000, 1)
         assert all(not x["deny"] and x["limit"] == 100000 for x in answers)
@@ -139,11 +144,13 @@ def test_costs_and_what_is_left(run, redis):
         exact = [100000 - 3 * (i + 1) for i in range(1000)]
         got = [x["remaining"] for x in answers]
         assert all(e - LEASE * 100000 <= g <= e for g, e in zip(got, exact))
-        assert sum(g == e for g, e in zip(got, exact)) > 900
         # It asks, and nothing is spent.
         until(lambda: c.check(user="u", cost=0)["remaining"] == 97000, "what is left")
         assert c.check(user="u", cost=100001)["reason"] == "oversize"
-    assert stopped(a)["lease_spent"] > 2000
+    spent = stopped(a)["lease_spent"]
+    assert spent > 2000
+    # How many were spent from a block depends on how fast they came; each of these was exact.
+    assert sum(g == e for g, e in zip(got, exact)) >= spent / 3
 
 
 def test_agents_that_are_killed_and_stopped(run, redis):

@@ -166,6 +166,57 @@ static void test_what_is_left_is_told(void **state)
 	assert_int_equal(ledger_held(ledger), 17);
 }
 
+/* What the shared counter says of a take that went there. */
+static void note(int64_t cost)
+{
+	struct plan p = plan_of(cost);
+
+	bucket_charge(&limit.quota, &counter.bucket, (uint32_t)cost);
+	p.take[0].verdict.state = counter.bucket;
+	ledger_note(ledger, &p);
+}
+
+static double left_after(int64_t cost)
+{
+	struct plan p = plan_of(cost);
+
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	return p.take[0].verdict.left;
+}
+
+/* Whatever was taken there, be it after a block was asked for and before it came, or while there
+ * was not enough in hand for it. */
+static void test_what_went_elsewhere_is_told(void **state)
+{
+	(void)state;
+	get_block();
+	assert_float_equal(left_after(5), 995, 0.1);
+	note(30);
+	assert_float_equal(left_after(1), 964, 0.1);
+	while (!ledger_wants(ledger))
+		assert_true(spend(1));
+	double before = left_after(0);
+	struct ledger_ask a = next();
+	struct leased after;
+	uint32_t granted = lease_apply(&a.quota, &counter, &a.ask, redis_now(), &after);
+	struct now then = redis_now();
+	counter = after;
+	ledger_heard(ledger, &a, granted, &after, then, t, t);
+	note(40);
+	assert_float_equal(left_after(0), before - 40, 0.1);
+}
+
+/* Who has never heard of a block has not debited it. */
+static void test_what_is_left_where_blocks_are_not_known(void **state)
+{
+	(void)state;
+	get_block();
+	ledger_disown(ledger);
+	counter = (struct leased){ .bucket.at = t + AHEAD };
+	note(30);
+	assert_float_equal(left_after(0), 970, 0.1);
+}
+
 static void test_what_costs_more_than_is_in_hand_goes_elsewhere(void **state)
 {
 	(void)state;
@@ -453,6 +504,8 @@ int main(void)
 		T(test_never_more_than_the_lease),
 		T(test_the_next_is_asked_for_before_this_is_empty),
 		T(test_what_is_left_is_told),
+		T(test_what_went_elsewhere_is_told),
+		T(test_what_is_left_where_blocks_are_not_known),
 		T(test_what_costs_more_than_is_in_hand_goes_elsewhere),
 		T(test_a_rule_with_two_limits),
 		T(test_of_two_rules_the_one_that_is_leased),
