@@ -131,9 +131,9 @@ static bool is_method(struct str s)
 	return s.n && s.n <= METHOD_MAX;
 }
 
-/* "/x", or of HTTP/2 and proxies "https://host/x". As in HAProxy, "*" and what CONNECT has are no
- * path. */
-static bool load_target(struct view *v, struct str method, struct str target)
+/* "/x", or of HTTP/2 and proxies "https://host/x"; *host: where there is one. As in HAProxy, "*"
+ * and what CONNECT has are no path. */
+static bool load_target(struct view *v, struct str method, struct str target, struct str *host)
 {
 	const char *scheme_end = memmem(target.p, target.n, "://", 3);
 	size_t n = 0;
@@ -142,14 +142,13 @@ static bool load_target(struct view *v, struct str method, struct str target)
 		view_set_text(v, FIELD_PATH, target);
 	} else if (scheme_end) {
 		size_t before = (size_t)(scheme_end + 3 - target.p);
-		struct str host = { target.p + before, target.n - before };
-		while (n < host.n && !strchr("/?#", host.p[n]))
+		*host = (struct str){ target.p + before, target.n - before };
+		while (n < host->n && !strchr("/?#", host->p[n]))
 			n++;
-		host.n = n;
-		const char *at = memrchr(host.p, '@', host.n); /* a password comes before it */
+		host->n = n;
+		const char *at = memrchr(host->p, '@', host->n); /* a password comes before it */
 		if (at)
-			(void)cut(&host, (size_t)(at + 1 - host.p));
-		view_set_text(v, FIELD_HOST, host);
+			(void)cut(host, (size_t)(at + 1 - host->p));
 		view_set_text(v, FIELD_PATH, target);
 	} else if (!str_eq(target, STR("*")) && !str_eq(method, STR("CONNECT"))) {
 		return false;
@@ -159,13 +158,15 @@ static bool load_target(struct view *v, struct str method, struct str target)
 }
 
 /* "GET /x HTTP/1.1"; false for "<BADREQ>" and the like. */
-static bool load_request(struct request_line *l, struct str s, char escape, struct view *v)
+static bool load_request(
+	struct request_line *l, struct str s, char escape, struct view *v, struct str *host)
 {
 	struct str method = cut(&s, word_length(s));
 
 	skip_blanks(&s);
 	struct str target = cut(&s, word_length(s));
-	return is_method(method) && target.n && load_target(v, method, unescape(l, target, escape));
+	return is_method(method) && target.n &&
+	       load_target(v, method, unescape(l, target, escape), host);
 }
 
 static void load_captures(struct request_line *l, struct str block, struct view *v)
@@ -193,7 +194,18 @@ static bool is_none(struct str value)
 	return str_eq(value, STR("-")) || str_eq(value, STR("sha256:-"));
 }
 
-/* NAME=VALUE or NAME="VALUE". */
+/* VALUE, "VALUE", or of captured headers {VALUE|...}, where what the client wrote is escaped. */
+static struct str load_value(struct request_line *l, struct str *s)
+{
+	if (s->n && s->p[0] == '"')
+		return enclosed(s, '"');
+	if (!s->n || s->p[0] != '{')
+		return cut(s, word_length(*s));
+	struct str all = enclosed(s, '}');
+	return unescape(l, cut(&all, find(all, '|')), '#');
+}
+
+/* NAME=VALUE. */
 static void load_word(struct request_line *l, struct str *s, struct view *v)
 {
 	size_t n = 0;
@@ -204,7 +216,7 @@ static void load_word(struct request_line *l, struct str *s, struct view *v)
 	if (!s->n || s->p[0] != '=')
 		return;
 	(void)cut(s, 1);
-	struct str value = s->n && s->p[0] == '"' ? enclosed(s, '"') : cut(s, word_length(*s));
+	struct str value = load_value(l, s);
 	if (!is_none(value) && !is_default_tier(l->policy, name, value))
 		field_load_text(v, l->policy, name, value);
 }
@@ -242,14 +254,14 @@ static struct str find_client(struct str before, struct str after)
 static bool load_haproxy(
 	struct request_line *l, struct str before, struct str after, struct view *v)
 {
-	struct str client = find_client(before, after), inside;
+	struct str client = find_client(before, after), inside, host = { 0 };
 	bool found = false, captured = false;
 
 	for (skip_blanks(&after); after.n; skip_blanks(&after))
 		switch (after.p[0]) {
 		case '"':
 			inside = enclosed(&after, '"');
-			found = found || load_request(l, inside, '#', v);
+			found = found || load_request(l, inside, '#', v, &host);
 			break;
 		case '{': /* of requests, then of responses; no } inside that is not escaped */
 			inside = enclosed(&after, '}');
@@ -261,6 +273,8 @@ static bool load_haproxy(
 			load_word(l, &after, v);
 		}
 	view_set_text(v, FIELD_IP, client);
+	if (host.n)
+		view_set_text(v, FIELD_HOST, host);
 	return found;
 }
 
@@ -281,14 +295,17 @@ static struct str quoted(struct str s)
 /* ADDRESS IDENTITY USER [TIME] "REQUEST" ... */
 static bool load_clf(struct request_line *l, struct str before, struct str after, struct view *v)
 {
-	struct str user = last_word(&before);
+	struct str user = last_word(&before), host = { 0 };
 
 	(void)last_word(&before);
 	view_set_text(v, FIELD_IP, last_word(&before));
 	if (!str_eq(user, STR("-")))
 		view_set_text(v, FIELD_USER, user);
 	skip_blanks(&after);
-	return load_request(l, quoted(after), '\\', v);
+	bool found = load_request(l, quoted(after), '\\', v, &host);
+	if (host.n)
+		view_set_text(v, FIELD_HOST, host);
+	return found;
 }
 
 static bool load_json_time(struct request_line *l, const json_t *at, usec_t *utc)

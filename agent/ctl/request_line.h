@@ -2,8 +2,8 @@
  *
  *   HAProxy   `option httplog`, `option httpslog`, and formats of one's own that begin with the
  *             client and [%tr] and have the request in quotes (%{+Q}r): those of haproxy/ and
- *             conf/examples. Words NAME=VALUE are fields, and so are captured headers that have a
- *             name by `captures`. Local time.
+ *             conf/examples. Words NAME=VALUE are fields, NAME=%hr the first captured header, and
+ *             so are captured headers that have a name by `captures`. Local time.
  *   CLF       the Common and the Combined Log Format of others, with its zone.
  *   JSON      an object a line: its members are fields, `time` is Unix seconds or ISO 8601.
  *

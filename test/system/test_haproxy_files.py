@@ -328,7 +328,8 @@ def test_the_log_has_the_decision(web):
     client = new_client()
     stack.until_denied(web, 5, "/api/logged", client=client)
     line = re.compile(rf"(?m)^{re.escape(client)} .* 429 .* rl=limited/api left=0/5 tier=anonymous .*"
-                      r" err=- check_ms=\d+ \"GET /api/logged HTTP/1.1\"$")
+                      r" key=sha256:- .* err=- check_ms=\d+ \"GET /api/logged HTTP/1.1\""
+                      rf" host={{127.0.0.1:{web.port}}}$")
     agents.until(lambda: line.search(web.haproxy.stdout), "HAProxy's log line")
 
 

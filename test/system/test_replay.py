@@ -22,8 +22,10 @@ store: {{ state_file = ""; }};
 rules = (
   {{ name = "api"; match = {{ path = "/api/*"; }}; per = [ "key|user|ip" ]; algorithm = "fixed-window";
     rate = {rate}; }},
+  {{ name = "shop"; match = {{ host = "*.example"; }}; per = [ "host" ]; algorithm = "fixed-window";
+    rate = "3/day"; }},
   {{ name = "login"; match = {{ endpoint = "POST:/auth/*"; }}; per = [ "ip" ]; rate = "2/day"; }},
-  {{ name = "all"; algorithm = "fixed-window"; rate = "30/day"; mode = "shadow"; }}
+  {{ name = "all"; algorithm = "fixed-window"; rate = "40/day"; mode = "shadow"; }}
 );
 '''
 TIERS = '{ premium = "7/day"; default = "5/day"; }'
@@ -60,38 +62,45 @@ def traffic(s, keys):
         got += s.statuses(6, "/api/x", client="127.1.0.1", headers={"X-API-Key": "key-of-tina"})
     got += s.statuses(4, "/auth/login", method="POST", client="127.1.0.1")
     got += s.statuses(3, "/x/../%61pi//y", client="127.1.0.2")
+    for host in ("a.example", "A.Example:8080", "b.example", HOSTILE):
+        got += s.statuses(4, "/shop", client="127.1.0.3", headers={"Host": host})
     return got + s.statuses(20, "/other", client="127.1.0.3")
 
 
-HASHED_KEY = " key=sha256:%[var(txn.key),sha2(256),hex] "   # as conf/operations.md has it
+HASHED_KEY = "key=sha256:%[var(txn.key),sha2(256),hex]"     # as conf/operations.md has it
+HOST = "host=%hr"
+# Who is counted by it would like to be another, and what comes after it not to be read.
+HOSTILE = 'x key=- user=mallory rl=ok/api"}|{#22\x1b[2J\\.example'
 
 
-@pytest.mark.parametrize("log", ["own", "own with keys", "option httplog", "option httpslog",
-                                 "option httplog clf"])
+@pytest.mark.parametrize("log", ["own", "option httplog", "option httpslog", "option httplog clf"])
 def test_it_says_what_the_agent_did(tmp_path, log):
-    own, clf, hashed = log.startswith("own"), log.endswith("clf"), log.endswith("keys")
+    own, clf = log == "own", log.endswith("clf")
     cfg = tmp_path / "c" / "ratelimit.cfg"
     cfg.parent.mkdir()
     cfg.write_text(CONFIG.format(rate=TIERS if own else '"5/day"'))
 
     def edit(s):
         path = s.haproxy_dir / "haproxy.cfg"
-        if hashed:
-            assert HASHED_KEY.strip() in (ROOT / "conf/operations.md").read_text()
-            path.write_text(stack.replaced(path.read_text(), " user=%[", HASHED_KEY + "user=%[", path))
         if own:
+            shown = (ROOT / "conf/operations.md").read_text()
+            for word in (HASHED_KEY, HOST):
+                assert word in shown and word in path.read_text()
             return
-        text, n = re.subn(r"(?m)^\tlog-format .*$", f"\t{log}", path.read_text())
+        text, n = re.subn(r"(?m)^\thttp-request capture .*\n\tlog-format .*$", f"\t{log}",
+                          path.read_text())
         assert n == 1
         path.write_text(text.replace("frontend web\n", "frontend web\n"
                                      "\tcapture request header x-forwarded-for len 40\n"
                                      "\tcapture request header x-api-key len 64\n"
+                                     "\tcapture request header host len 99\n"
                                      "\tcapture response header retry-after len 40\n", 1))
 
     def lines():
         return [x for x in s.haproxy.stdout.splitlines() if "HTTP/1.1" in x]
     with stack.running(tmp_path, cfg, ROOT / "haproxy", edit=edit) as s:
-        statuses = traffic(s, not clf)
+        seen = traffic(s, not clf)
+        statuses = [x for x in seen if x != 400]    # a newer HAProxy may refuse a hostile host
         until(lambda: len(lines()) == len(statuses), "HAProxy's log")
         written = "\n".join(lines()) + "\n"
         said = s.haproxy.stdout
@@ -99,31 +108,38 @@ def test_it_says_what_the_agent_did(tmp_path, log):
 
     path = tmp_path / "haproxy.log"
     path.write_text(said)
-    captures = [] if own or clf else ["--captures", "-,key"]
+    captures = [] if own or clf else ["--captures", "-,key,host"]
     text, got = replay("-f", cfg, *captures, path)
-    assert "key-of-" not in text + json.dumps(got)
-    assert got["requests"] == len(statuses) and got["denied"] == statuses.count(429) > 0, got
-    assert got["left_out"] == len(said.splitlines()) - len(statuses)
+    assert "key-of-" not in text + json.dumps(got) + (said if own else ""), "no secret"
     rules = rules_of(got)
+    # 8 of a host's 3, 4 of two others'.
+    shop = rules["shop"]
+    assert (shop["requests"], shop["denied"], shop["clients"]) == (
+        (0, 0, 0) if clf else (16, 7, 3) if 400 not in seen else (12, 6, 2))
+    unknown = 7 if clf else 0
+    assert got["requests"] == len(statuses)
+    assert got["denied"] == statuses.count(429) - unknown > 0, got
+    assert got["left_out"] == len(said.splitlines()) - len(statuses)
     # 8 of 5, with keys 9 of 7 (or 5) and 6 of 5; 6 of 5; 4 of 2.
     assert rules["api"]["denied"] == (4 if clf else 7 if own else 9)
     assert rules["login"]["denied"] == 2 and rules["login"]["requests"] == 4
     assert rules["all"]["requests"] == len(statuses)
-    assert rules["all"]["denied"] == statuses.count(200) - 30 > 0
+    assert rules["all"]["denied"] == statuses.count(200) + unknown - 40 > 0
     assert f"all (shadow) would have denied {rules['all']['denied']} of {len(statuses)}\n" in text
     assert rules["api"]["clients"] == (2 if clf else 4)
     if own:
-        for name in ("api", "login"):
+        for name in ("api", "login", "shop"):
             assert rules[name]["denied"] == written.count(f" rl=limited/{name} ")
         assert rules["all"]["denied"] == written.count(" shadow=all ")
         assert {tuple(x["tiers"] or ()): x["max"] for x in rules["api"]["limits"]} == {
             ("premium",): 9, (): 8}
-        assert got["unseen"] == ([] if hashed else ["key"])
+        assert got["unseen"] == []
     top = {(x["rule"], x["client"]): x["count"] for x in got["top"]["items"]}
     assert top["api", "ip=127.1.0.1"] == 3 and top["login", "ip=127.1.0.1"] == 2
-    if captures or hashed:
+    if not clf:
+        assert top["shop", "host=a.example"] == 5
         assert sum(n for (rule, who), n in top.items()
-                   if rule == "api" and who.startswith("key=sha256:")) == (3 if hashed else 5)
+                   if rule == "api" and who.startswith("key=sha256:")) == (3 if own else 5)
 
 
 # --- what a log may hold -------------------------------------------------------------------------

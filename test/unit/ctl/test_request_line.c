@@ -159,9 +159,12 @@ static const struct row own[] = {
 	{ "192.0.2.7 10.0.1.2:33317 " TIME " web app/s1 200 150 0/0/1/2/3 ---- rl=ok/api left=4/5 "
 	  "tier=gold user=alice shadow=- err=- check_ms=1 \"GET /x HTTP/1.1\"",
 		"ip=192.0.2.7 user=alice tier=gold method=GET path=/x" },
+	{ "192.0.2.7 10.0.1.2:33317 " TIME " web app/s1 200 150 0/0/1/2/3 ---- rl=ok/api left=4/5 "
+	  "user=alice err=- \"GET /x HTTP/1.1\" host={WWW.Example:80}",
+		"ip=192.0.2.7 user=alice method=GET path=/x host=www.example" },
 	{ "- 10.0.1.2:33317 " TIME
 	  " web app/s1 200 150 0/0/1/2/3 ---- rl=-/- left=-/- tier=- user=- key=sha256:- "
-	  "shadow=- err=1 check_ms=- \"GET /x HTTP/1.1\"",
+	  "shadow=- err=1 check_ms=- \"GET /x HTTP/1.1\" host={}",
 		"ip=10.0.1.2 method=GET path=/x" },
 	{ "lb haproxy[3]: 2001:db8::1 2001:db8::1:33317 " TIME
 	  " web app/s1 200 150 0/0/1/2/3 ---- tier=anonymous \"GET /x HTTP/1.1\"",
@@ -178,6 +181,18 @@ static const struct row own[] = {
 		"ip=192.0.2.8 user=al ice method=GET path=/x cost=3" },
 	{ "192.0.2.7:1 " TIME " web a/b path=/y method=PUT \"GET /x HTTP/1.1\"",
 		"ip=192.0.2.7 method=PUT path=/y" },
+	/* What a client wrote is one word, whatever it holds; what the line has comes before what
+	 * the request has. */
+	{ "192.0.2.7 " TIME
+	  " a/b 200 \"GET https://other/x HTTP/2.0\" host={a b#22#7Bc#7D#7Cd#1B#2322 "
+	  "user=mallory|user=mallory}",
+		"ip=192.0.2.7 method=GET path=/x host=a b\"{c}|d\033#22 user=mallory" },
+	{ "192.0.2.7 " TIME " a/b 200 user={al#20ice|x} \"GET https://other/x HTTP/2.0\" host={}",
+		"ip=192.0.2.7 user=al ice method=GET path=/x" },
+	{ "192.0.2.7 " TIME " a/b 200 \"GET /x HTTP/2.0\" host={cut off user=mallory",
+		"ip=192.0.2.7 method=GET path=/x host=cut off user=mallory" },
+	{ "192.0.2.7 " TIME " a/b 200 \"GET /x HTTP/2.0\" host={",
+		"ip=192.0.2.7 method=GET path=/x" },
 	/* Captured headers are the client's own words: only what is named counts. */
 	{ "192.0.2.7:1 " TIME " web a/b {eve|x user=mallory \"GET|k|W.example:80|more} {r|user=x} "
 	  "\"GET /x HTTP/1.1\"",
