@@ -86,10 +86,77 @@ if not now then
 	now = time[1] * 1000000 + time[2]
 end
 
--- By place in KEYS: what lies there, from the first reading on as the reply has it; the bucket as it
--- is at this point of the call, once it was charged; and the last reading: it holds for as long as the
--- same limit reads, since `now` stands still. (Where blocks are out, a refund has it read again.)
+-- By place in KEYS: what lies there, from the first reading on as the reply has it.
 local values = #keys > 0 and call('MGET', unpack(keys)) or {}
+
+-- The commonest call: in sum, of token buckets, with no blocks out and none beyond its capacity or of
+-- the future, all admitted. It has loops of its own, in less than half the time: the same operations
+-- as below. What turns out to be anything else is left to those, with nothing written yet.
+local sums = { byte(ARGV[3], 1, -1) }
+if sums[1] then
+	local used_then, there_untils, last_limit, is_common = {}, {}, nil, true
+	local room, units, length
+	for key = 1, #keys do
+		local value, used, there_until = values[key], 0, 0
+		if sums[2 * key - 1] ~= last_limit then
+			last_limit = sums[2 * key - 1]
+			local limit = limits[last_limit + 1]
+			room, units, length = limit[ROOM], limit[UNITS], limit[LENGTH]
+			is_common = limit[ALGORITHM] == TOKEN_BUCKET
+		end
+		if value and #value == VALUE_BYTES and is_common then
+			local at, fresh, stale
+			used, at, fresh, stale, there_until = unpack_bytes('<di8I4I4I4', value)
+			is_common = used >= 0 and used <= room and at <= now and at >= -INSTANT_MAX and fresh + stale == 0
+			used = used - (now - at) * units / length
+			if used < 0 then
+				used = 0
+			end
+		else
+			is_common = is_common and not value
+			values[key] = value or NEVER_SEEN
+		end
+		for _ = 1, sums[2 * key] do
+			used = used + 1
+		end
+		if not is_common or used > room then
+			is_common = false
+			break
+		end
+		used_then[key], there_untils[key] = used, there_until
+	end
+
+	if is_common then
+		local interval, refill
+		last_limit = nil
+		for key = 1, #keys do
+			if sums[2 * key - 1] ~= last_limit then
+				last_limit = sums[2 * key - 1]
+				interval, refill = limits[last_limit + 1][SLOWEST_INTERVAL], limits[last_limit + 1][SLOWEST_REFILL]
+				if refill > KEEP_MAX then
+					refill = KEEP_MAX
+				end
+			end
+			local used, there_until = used_then[key], there_untils[key]
+			local keep, left = used * interval, there_until * 1000000 - now
+			if keep > refill then
+				keep = refill
+			end
+			if keep > left or left + 1000000 > 2 * keep
+				or try('SETRANGE', keys[key], '0', pack_bytes('<di8I4I4I4', used, now, 0, 0, there_until)) ~= VALUE_BYTES then
+				local ms = ceil((keep + keep / 4) / 1000)
+				there_until = floor((now + ms * 1000) / 1000000) % 4294967296
+				ms = ms + 1 -- (as below)
+				call('SET', keys[key], pack_bytes('<di8I4I4I4', used, now, 0, 0, there_until), 'PX', ms)
+			end
+		end
+		return pack_bytes('<i8', now) .. table.concat(values)
+	end
+end
+
+-- By place in KEYS: the bucket as it is at this point of the call, once it was charged; and the last
+-- reading: it holds for as long as the same limit reads, since `now` stands still. (Where blocks are
+-- out, a refund has it read again.)
 local kept, readings = {}, {}
 
 -- What few calls need is made in those alone: to make a function takes longer than a take does, by
@@ -170,7 +237,7 @@ end
 local taken, used_then, costs, flags_of = {}, {}, {}, {}
 local n, plain, denied = 0, true, false
 
-local takes, at, key = { byte(ARGV[3], 1, -1) }, 1, 0
+local takes, at, key = sums, 1, 0
 local in_sum = #takes > 0
 if not in_sum then
 	takes = { byte(ARGV[2], 1, -1) }

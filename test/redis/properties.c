@@ -71,6 +71,7 @@ struct world {
 	struct limit limit[RULES][TIERS][LIMITS];
 	unsigned rules, limits[RULES];
 	bool all_cost_1, one_tier; /* so calls are sent in sum, too */
+	bool all_tokens;           /* the script has loops of its own for those */
 	struct entry entry[RULES][LIMITS][CLIENTS];
 	usec_t now;
 	struct plan earlier[EARLIER]; /* of the call before */
@@ -116,7 +117,9 @@ static void random_rule(struct world *w, unsigned r)
 	bool twin = r > 0 && one_in(c, 6);
 	unsigned window = (unsigned)between(c, 0, WINDOWS - 1);
 
-	rule->algorithm = twin ? w->rule[r - 1].algorithm : (enum algorithm)between(c, 0, 2);
+	rule->algorithm = twin            ? w->rule[r - 1].algorithm
+			  : w->all_tokens ? ALGORITHM_TOKEN_BUCKET
+					  : (enum algorithm)between(c, 0, 2);
 	rule->mode = one_in(c, 4) ? MODE_SHADOW : MODE_ENFORCE;
 	rule->action = one_in(c, 5) ? ACTION_TAG : ACTION_DENY;
 	rule->count_denied = one_in(c, 3);
@@ -152,6 +155,7 @@ static void random_world(struct world *w, uint64_t seed)
 	w->rules = (unsigned)between(&w->chance, 1, RULES);
 	w->all_cost_1 = one_in(&w->chance, 2);
 	w->one_tier = one_in(&w->chance, 2);
+	w->all_tokens = one_in(&w->chance, 2);
 	for (unsigned r = 0; r < w->rules; r++)
 		random_rule(w, r);
 }
@@ -550,7 +554,7 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 	e->n = REDIS_VALUE_BYTES;
 	e->is_there = true;
 	e->is_bucket = false;
-	switch (between(c, 0, 8)) {
+	switch (w->all_tokens && one_in(c, 2) ? 9 : between(c, 0, 9)) {
 	case 0:
 		e->n = -1;
 		break;
@@ -592,6 +596,19 @@ static void someone_meddles(struct world *w, struct waiting_store *s)
 		used = (double)(capacity - between(c, 0, capacity < 9 ? capacity : 9)) +
 		       (double)between(c, 0, 10) * 1e-7;
 		at = w->now;
+		e->is_bucket = true;
+		if (tokens)
+			memcpy(e->bytes, &used, sizeof used);
+		memcpy(e->bytes + 8, &at, sizeof at);
+		break;
+	}
+	case 9: {
+		/* More than its capacity, which was lowered since, and a part of the time to refill
+		 * ago. */
+		const struct quota *q = &w->limit[r][between(c, 0, TIERS - 1)][i].quota;
+		used = (double)q->capacity + (double)between(c, 0, 128) / 64;
+		at = w->now -
+		     between(c, 0, q->window.length / (q->units ? (int64_t)q->units : 1) * 4);
 		e->is_bucket = true;
 		if (tokens)
 			memcpy(e->bytes, &used, sizeof used);
@@ -705,7 +722,7 @@ static void run_seed(struct waiting_store *s, uint64_t seed)
 	command(s->server, "FLUSHALL");
 	for (unsigned i = 0; i < CALLS && !failures; i++) {
 		time_moves(&w);
-		if (one_in(&w.chance, 5))
+		if (one_in(&w.chance, w.all_tokens ? 2 : 5))
 			someone_meddles(&w, s);
 		run_call(&w, s);
 	}

@@ -104,24 +104,35 @@ redisReply *redis_server_ask(
 	return reply;
 }
 
+/* The script with every TTL a million times as long: virtual time may pass then as it likes. */
+static char *stretched_script(void)
+{
+	static const char ttl[] = "'PX', ms)\n", stretch[] = " * 1000000";
+	const char *from = redis_script, *at;
+	char *text = malloc(2 * redis_script_bytes + 1), *end = text;
+
+	if (!text)
+		give_up("out of memory");
+	while ((at = strstr(from, ttl))) {
+		at += sizeof ttl - 3;
+		end += sprintf(end, "%.*s%s", (int)(at - from), from, stretch);
+		from = at;
+	}
+	if (end == text)
+		give_up("the script sets no TTL where it is looked for");
+	strcpy(end, from);
+	return text;
+}
+
 void redis_server_load(struct redis_server *s, bool stretched, char sha[41])
 {
-	static const char ttl[] = "'PX', ms)\n", after[] = " * 1000000)\n";
 	const char *argv[] = { "SCRIPT", "LOAD", redis_script };
 	size_t bytes[] = { 6, 4, redis_script_bytes };
-	char *text = NULL;
+	char *text = stretched ? stretched_script() : NULL;
 
-	if (stretched) {
-		const char *at = strstr(redis_script, ttl);
-		if (!at)
-			give_up("the script sets no TTL where it is looked for");
-		text = malloc(redis_script_bytes + sizeof after);
-		if (!text)
-			give_up("out of memory");
-		at += sizeof ttl - 3;
-		bytes[2] = (size_t)sprintf(
-			text, "%.*s%s%s", (int)(at - redis_script), redis_script, after, at + 2);
+	if (text) {
 		argv[2] = text;
+		bytes[2] = strlen(text);
 	}
 	redisReply *reply = redis_server_ask(s, 3, argv, bytes);
 	free(text);
