@@ -482,17 +482,26 @@ static void test_any_bytes_are_refused_or_make_verdicts_within_their_limits(void
 	guard_free(&g);
 }
 
+/* Line by line, but for what says nothing to Redis; and small enough for one that wants a password
+ * first. */
 static void test_the_script_is_the_file(void **state)
 {
 	(void)state;
-	static char text[1 << 16];
+	char line[512];
+	const char *at = redis_script;
 	FILE *f = fopen(SOURCE_DIR "/agent/store/redis_script.lua", "rb");
 	assert_non_null(f);
-	size_t n = fread(text, 1, sizeof text, f);
+	while (fgets(line, sizeof line, f)) {
+		const char *want = line + strspn(line, "\t ");
+		if (strncmp(want, "--", 2) == 0)
+			want = "\n";
+		assert_memory_equal(at, want, strlen(want));
+		at += strlen(want);
+	}
 	fclose(f);
-	assert_int_equal(n, redis_script_bytes);
-	assert_int_equal(n, strlen(redis_script));
-	assert_memory_equal(text, redis_script, n);
+	assert_string_equal(at, "");
+	assert_int_equal(at - redis_script, redis_script_bytes);
+	assert_in_range(redis_script_bytes, 1, 16384);
 	assert_int_equal(strspn(redis_script_sha1, "0123456789abcdef"), 40);
 	assert_int_equal(strlen(redis_script_sha1), 40);
 }
