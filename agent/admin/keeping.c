@@ -1,7 +1,9 @@
 #include "admin/keeping.h"
 
 #include "admin/routes.h"
+#include "config/json.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 struct keeping {
@@ -15,24 +17,30 @@ static void on_gone(void *arg)
 	((struct keeping *)arg)->request = NULL;
 }
 
-static void warn(json_t *answer, const char *why)
+static void warn(json_t *answer, const char *what, const char *why)
 {
 	json_t *list = json_object_get(answer, "warnings");
+	char text[512];
 
 	if (!list) {
 		list = json_array();
 		(void)json_object_set_new(answer, "warnings", list);
 	}
-	(void)json_array_append_new(list,
-		json_sprintf("this holds, but ends with a restart: it is not on disk: %s", why));
+	(void)snprintf(text, sizeof text, "%s: %s", what, why);
+	(void)json_array_append_new(list, json_of(str_of(text)));
 }
 
-static void on_kept(struct desk_wait *w, const char *why)
+static void on_kept(struct desk_wait *w, const struct desk_kept *kept)
 {
 	struct keeping *k = (struct keeping *)w;
 
-	if (why)
-		warn(k->answer, why);
+	if (kept->not_on_disk)
+		warn(k->answer, "this holds, but ends with a restart: it is not on disk",
+			kept->not_on_disk);
+	if (kept->not_shared)
+		warn(k->answer,
+			"this holds at this agent alone, and ends with its restart, until Redis has it",
+			kept->not_shared);
 	if (k->request)
 		request_reply_json(k->request, 200, json_incref(k->answer));
 	json_decref(k->answer);

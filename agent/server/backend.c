@@ -89,6 +89,7 @@ static struct redis_changes *changes_new(const struct settings *s, struct redis_
 		.told = ears->told,
 		.news = ears->news,
 		.missing = ears->missing,
+		.moved = ears->moved,
 		.owner = ears->owner };
 	(void)snprintf(c.prefix, sizeof c.prefix, "%s", s->redis.prefix);
 	(void)snprintf(c.username, sizeof c.username, "%s", s->redis.username);
@@ -161,9 +162,18 @@ bool backend_reload_tls(struct redis_backend *b, char *err, size_t err_size)
 	return !b->tls || redis_tls_reload(b->tls, err, err_size);
 }
 
-void backend_share(struct redis_backend *b, const char *name, const char *text)
+uint64_t backend_share(struct redis_backend *b, const char *name, const char *text)
 {
-	if (b->changes && !redis_changes_put(b->changes, name, text))
+	uint64_t number = b->changes ? redis_changes_put(b->changes, name, text) : 0;
+	if (b->changes && !number)
 		log_warning_every(10 * USEC_PER_SEC, "change_not_shared", KV_Z("change", name),
 			KV_Z("why", "too many wait for Redis, or no memory"));
+	return number;
+}
+
+struct redis_changes_state backend_shared(const struct redis_backend *b)
+{
+	if (b->changes)
+		return redis_changes_state(b->changes);
+	return (struct redis_changes_state){ .away_since = 1 };
 }

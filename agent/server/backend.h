@@ -24,6 +24,7 @@ struct backend_ears {
 	void (*told)(void *owner, const struct str *name, const struct str *text, size_t n);
 	void (*news)(void *owner, const struct str *name, const struct str *text, size_t n);
 	void (*missing)(void *owner);
+	void (*moved)(void *owner);
 	void *owner;
 };
 
@@ -51,7 +52,8 @@ bool backend_is_up(const struct redis_backend *);
 void backend_apply(struct redis_backend *, const struct settings *);
 bool backend_reload_tls(struct redis_backend *, char *err, size_t err_size);
 
-/* Tells the other agents; text NULL: it is gone. */
-void backend_share(struct redis_backend *, const char *name, const char *text);
+/* Tells the other agents; text NULL: it is gone. Its number, as redis_changes_put(). */
+uint64_t backend_share(struct redis_backend *, const char *name, const char *text);
+struct redis_changes_state backend_shared(const struct redis_backend *);
 
 #endif

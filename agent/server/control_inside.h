@@ -45,8 +45,8 @@ struct control {
 
 /* ---- control_served.c ---- */
 
-/* Makes the keeper, the bans and the desk: what the operator changed in an earlier run holds from the
- * first check on. false: `err` says what is missing, or cannot be written. */
+/* Makes the keeper, the bans and the desk: what the operator changed in an earlier run holds from
+ * the first check on. false: `err` says what is missing, or cannot be written. */
 bool control_open_desk(struct control *, char *err, size_t err_size);
 /* Frees the snapshots that no worker has any more. */
 void control_free_retired(struct control *);

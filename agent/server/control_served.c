@@ -10,6 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Redis confirms a change in a fraction of a millisecond. */
+#define SHARE_WITHIN USEC_PER_SEC
+
 /* ---- snapshots ---- */
 
 void control_drop_snapshot(struct snapshot *s)
@@ -62,15 +65,14 @@ static struct snapshot *current(void *with)
 	return ((struct control *)with)->snapshot;
 }
 
-static void share(void *with, const char *name, const char *text)
+static uint64_t share(void *with, const char *name, const char *text)
 {
-	backend_share(&((struct control *)with)->redis, name, text);
+	return backend_share(&((struct control *)with)->redis, name, text);
 }
 
-static bool has_shared(void *with)
+static struct redis_changes_state shared(void *with)
 {
-	struct control *c = with;
-	return c->redis.changes && redis_changes_has_all(c->redis.changes);
+	return backend_shared(&((struct control *)with)->redis);
 }
 
 static void erased(void *with, const struct key *key, unsigned n)
@@ -102,6 +104,11 @@ static void on_missing(void *owner)
 	struct control *c = owner;
 	if (c->phase == CONTROL_RUN)
 		desk_tell_again(c->desk);
+}
+
+static void on_moved(void *owner)
+{
+	desk_shared(((struct control *)owner)->desk);
 }
 
 static bool publish_change(void *with, struct snapshot *fresh)
@@ -187,7 +194,7 @@ void reload_fini(struct reload *r)
 
 struct backend_ears control_ears(struct control *c)
 {
-	return (struct backend_ears){ on_told, on_news, on_missing, c };
+	return (struct backend_ears){ on_told, on_news, on_missing, on_moved, c };
 }
 
 bool control_open_desk(struct control *c, char *err, size_t err_size)
@@ -206,7 +213,8 @@ bool control_open_desk(struct control *c, char *err, size_t err_size)
 			.state_file = s->store.state_file,
 			.loop = c->loop,
 			.share = s->store.backend == BACKEND_REDIS ? share : NULL,
-			.has_shared = s->store.backend == BACKEND_REDIS ? has_shared : NULL,
+			.shared = s->store.backend == BACKEND_REDIS ? shared : NULL,
+			.share_within = SHARE_WITHIN,
 			.erased = erased,
 			.current = current,
 			.publish = publish_change,

@@ -64,6 +64,7 @@ struct desk *desk_new(const struct desk_args *args, char *err, size_t err_size)
 	if (!d)
 		return NULL;
 	d->args = *args;
+	desk_init_waits(d);
 	d->changes = changes_new();
 	if (!d->changes || (args->state_file[0] && !desk_open(d, err, err_size))) {
 		desk_free(d);
@@ -89,10 +90,13 @@ const struct changes *desk_changes(const struct desk *d)
 /* `value` NULL: it is no more. */
 void desk_share(struct desk *d, const char *name, json_t *value)
 {
+	if (!d->args.share)
+		return;
 	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
-
-	if (d->args.share && (text || !value))
-		d->args.share(d->args.with, name, text);
+	uint64_t number = text || !value ? d->args.share(d->args.with, name, text) : 0;
+	d->untold = number == 0;
+	if (number)
+		d->told = number;
 	free(text);
 }
 
@@ -107,6 +111,20 @@ void desk_share_ban(struct desk *d, const struct ban *b)
 		desk_share(d, name, value);
 	}
 	json_decref(value);
+}
+
+/* What penalties tell leaves room for what the operator does: in a flood, with Redis away, there
+ * are as many of them as anything has room for. */
+static void share_ban_if_room(struct desk *d, const struct ban *b)
+{
+	enum { OPERATORS = 1000 };
+
+	if (d->args.shared &&
+		d->args.shared(d->args.with).waiting >= REDIS_CHANGES_WAITING_MAX - OPERATORS)
+		log_warning_every(10 * USEC_PER_SEC, "ban_not_shared", KV_Z("client", b->client),
+			KV_Z("why", "too many wait for Redis"));
+	else
+		desk_share_ban(d, b);
 }
 
 /* ---- applied ---- */
@@ -188,7 +206,7 @@ bool desk_put(
 {
 	char again[512];
 
-	if (!desk_may_keep(d, err, err_size))
+	if (!desk_may_change(d, err, err_size))
 		return false;
 	json_t *before = json_incref(changes_get(d->changes, name));
 	(void)json_object_set_new(value, "since", json_integer(clock_read().utc / USEC_PER_SEC));
@@ -216,7 +234,7 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 {
 	char again[512];
 
-	if (!desk_may_keep(d, err, err_size))
+	if (!desk_may_change(d, err, err_size))
 		return false;
 	json_t *before = json_incref(changes_get(d->changes, name));
 	if (!before)
@@ -252,7 +270,7 @@ void desk_tell_again(struct desk *d)
 	changes_each(d->changes, "", tell_again, d);
 	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
 		for (size_t i = 0; i < n; i++)
-			desk_share_ban(d, &ban[i]);
+			share_ban_if_room(d, &ban[i]);
 }
 
 struct ending {
@@ -284,13 +302,21 @@ static void tell_bans(struct desk *d)
 			desk_keep_whole_soon(d);
 		/* As it is by now: it may have been lifted already, and that was told. */
 		if (bans_get(d->args.bans, &b.key, &now))
-			desk_share_ban(d, &now);
+			share_ban_if_room(d, &now);
 		snprintf(who, sizeof who, "rule %s", b.rule);
 		snprintf(change, sizeof change, "ban:%s", b.client);
 		log_warning("audit", KV_Z("what", "ban"), KV_Z("change", change), KV_Z("who", who),
 			KV_INT("for_s", (b.until - b.since) / USEC_PER_SEC),
 			KV_INT("bans_before", b.level));
 	}
+}
+
+static bool has_shared_all(struct desk *d)
+{
+	if (!d->args.shared)
+		return false;
+	struct redis_changes_state s = d->args.shared(d->args.with);
+	return !s.away_since && !s.refused && !s.waiting;
 }
 
 /* Those that are kept for all agents go when they are forgotten: else there they would be for good,
@@ -302,7 +328,7 @@ static void forget_bans(struct desk *d, usec_t utc)
 	struct key key[AT_ONCE];
 	char name[4 + BAN_ID_BYTES + 1] = "ban:";
 
-	if (!d->args.has_shared || !d->args.has_shared(d->args.with))
+	if (!has_shared_all(d))
 		return;
 	size_t n = bans_forget(d->args.bans, &d->forget_at, key, AT_ONCE, utc);
 	for (size_t i = 0; i < n; i++) {

@@ -8,6 +8,7 @@
 #include "config/snapshot.h"
 #include "store/bans.h"
 #include "store/memory.h"
+#include "store/redis_changes.h"
 
 struct ev_loop;
 struct keeper;
@@ -19,12 +20,12 @@ struct desk_args {
 	struct keeper *keeper;
 	const char *state_file; /* beside it changes and bans are kept; "": nowhere */
 	struct ev_loop *loop;
-	/* Tells the other agents of a change or a ban; `text` NULL: it is no more. NULL: there are
-	 * none. */
-	void (*share)(void *with, const char *name, const char *text);
-	/* They have heard of all that was told so far: there is time for what can wait. NULL where
-	 * `share` is. */
-	bool (*has_shared)(void *with);
+	/* Tells the other agents of a change or a ban, through Redis; `text` NULL: it is no more.
+	 * Its number, as redis_changes_put(). NULL: there are none. */
+	uint64_t (*share)(void *with, const char *name, const char *text);
+	/* How far Redis is with that. NULL where `share` is. */
+	struct redis_changes_state (*shared)(void *with);
+	usec_t share_within; /* as long who has changed something waits for Redis */
 	/* These counters began anew: what is remembered of them here, in the place of the store's
 	 * or beside it, is forgotten. NULL: nothing is. */
 	void (*erased)(void *with, const struct key *, unsigned n);
@@ -43,18 +44,31 @@ struct desk *desk_new(const struct desk_args *, char *err, size_t err_size);
 void desk_free(struct desk *); /* waits for the disk. NULL is fine */
 
 /* All that was changed is on disk, or will not be; after the state file was written for the last
- * time. */
+ * time. Who waits for Redis does so no longer. */
 void desk_settle(struct desk *);
 
-/* What was changed so far is on disk: calls `kept` then, which may be at once. `why`: it is not,
- * and ends with a restart; NULL: it is, or there is no state file. The wait is the caller's until
- * then. */
+/* What becomes of what was changed. */
+struct desk_kept {
+	const char *not_on_disk; /* why not, and so it ends with a restart; NULL: it is there, or
+				  * there is no state file */
+	const char *not_shared; /* why Redis does not have it yet, and so other agents do not, and a
+				 * restart ends it; NULL: it has, or is not the store */
+};
+
+/* What was changed so far is on disk and in Redis: calls `kept` then, which may be at once; or when
+ * it is known that it is not, or Redis has not said in time. The wait is the caller's until then.
+ */
 struct desk_wait {
-	void (*kept)(struct desk_wait *, const char *why);
-	struct desk_wait *next; /* the desk's */
-	uint64_t number;
+	void (*kept)(struct desk_wait *, const struct desk_kept *);
+	/* the desk's */
+	struct desk_wait *next;
+	uint64_t number, told; /* the last ones that were handed to the disk, and to Redis */
+	bool missing, untold;  /* it could not be handed there */
+	usec_t until;          /* steady; it waits for Redis */
 };
 void desk_when_kept(struct desk *, struct desk_wait *);
+/* args.shared has news. */
+void desk_shared(struct desk *);
 
 const struct changes *desk_changes(const struct desk *);
 
@@ -79,9 +93,9 @@ struct act {
 };
 
 /* A change, in the place of one of that name. `value` gets since, who and reason. false: `err` says
- * why not (also where it does not go with the configuration, or the disk does not keep up), and
- * nothing has changed. true: it holds; desk_when_kept() tells when it is on disk. So for the others
- * below. */
+ * why not (also where it does not go with the configuration, or the disk or Redis do not keep up),
+ * and nothing has changed. true: it holds; desk_when_kept() tells when it is kept. So for the
+ * others below. */
 bool desk_put(
 	struct desk *, const char *name, json_t *value, struct act, char *err, size_t err_size);
 /* false: there is none of that name, or it cannot be taken out now. */

@@ -5,17 +5,25 @@
 #include "server/clerk.h"
 #include "server/desk.h"
 
+#include <ev.h>
+
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
 	bool behind;        /* what is served does not have all changes yet */
 	uint64_t forget_at; /* bans_forget()'s cursor */
 
+	uint64_t told; /* the last number that args.share gave */
+	bool untold;   /* it gave none to the last one */
+
+	/* desk_wait.c's */
+	struct desk_wait *first, *last;
+	unsigned waits;
+	ev_timer late;
+
 	/* desk_keep.c's; clerk NULL: nothing is kept */
 	struct journal *journal;
 	struct clerk *clerk;
-	struct desk_wait *first, *last; /* that wait for the disk */
-	unsigned waits;
 	uint64_t handed; /* the last number that the clerk gave */
 	uint64_t whole;  /* that of the last time the whole was written anew */
 	usec_t whole_at; /* steady */
@@ -30,8 +38,7 @@ bool desk_open(struct desk *, char *err, size_t err_size);
 void desk_close(struct desk *);
 /* To the disk; `value` NULL: it is no more. */
 void desk_keep(struct desk *, const char *name, json_t *value);
-/* false: so much waits for the disk that nothing more is changed; `err` says so. */
-bool desk_may_keep(struct desk *, char *err, size_t err_size);
+bool desk_keeps_up(struct desk *); /* false: too much waits for the disk */
 /* Now and then: the whole is written anew, resets that a state file has are forgotten. */
 void desk_keep_tick(struct desk *, usec_t steady);
 /* Bans that began were not all told of: the whole is to be kept. */
@@ -45,6 +52,13 @@ void desk_share_ban(struct desk *, const struct ban *);
 /* Serves by the changes as they are now. `name`: refused where that one is without effect; NULL: in
  * any case. */
 bool desk_serve(struct desk *, const char *name, char *err, size_t err_size);
+/* false: so much waits for the disk or for Redis that nothing more is changed; `err` says so. */
+bool desk_may_change(struct desk *, char *err, size_t err_size);
+void desk_init_waits(struct desk *);
+/* There is news for who waits. */
+void desk_look_at_waits(struct desk *);
+/* They wait no longer, for the agent stops. */
+void desk_end_waits(struct desk *);
 /* To the log, as soon as what was changed is kept. */
 void desk_audit(struct desk *, const char *what, const char *name, json_t *value, struct act);
 

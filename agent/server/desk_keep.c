@@ -1,5 +1,4 @@
-/* What was changed goes to disk, beside the state file (store/journal.h); who asked for it, and the
- * log, hear of it when it is there. */
+/* What was changed goes to disk, beside the state file (store/journal.h). */
 #include "server/desk_inside.h"
 
 #include "base/log.h"
@@ -9,10 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	WAITS_MAX = 1000,       /* who waits for the disk */
-	APPENDED_MIN = 1 << 20, /* bytes, from which on the whole is written anew */
-};
+enum { APPENDED_MIN = 1 << 20 }; /* bytes, from which on the whole is written anew */
 
 #define WHOLE_EVERY (10 * USEC_PER_SEC)
 
@@ -173,7 +169,7 @@ void desk_keep_whole_soon(struct desk *d)
 	d->whole_wanted = true;
 }
 
-/* ---- who waits ---- */
+/* ---- to the disk ---- */
 
 static void on_kept(void *with)
 {
@@ -189,99 +185,12 @@ static void on_kept(void *with)
 	else if (d->broken)
 		log_warning("changes_kept", KV_Z("file", journal_path(d->journal)));
 	d->broken = broken;
-	while (d->first && d->first->number <= s.tried) {
-		struct desk_wait *w = d->first;
-		d->first = w->next;
-		if (!d->first)
-			d->last = NULL;
-		d->waits--;
-		w->kept(w, w->number <= s.good ? NULL : s.why);
-	}
+	desk_look_at_waits(d);
 }
 
-void desk_when_kept(struct desk *d, struct desk_wait *w)
+bool desk_keeps_up(struct desk *d)
 {
-	struct clerk_state s = { 0 };
-
-	if (d->clerk)
-		clerk_state(d->clerk, &s);
-	if (d->missing) {
-		w->kept(w, "no memory to write it");
-		return;
-	}
-	if (s.good >= d->handed) {
-		w->kept(w, NULL);
-		return;
-	}
-	w->next = NULL;
-	w->number = d->handed;
-	if (d->last)
-		d->last->next = w;
-	else
-		d->first = w;
-	d->last = w;
-	d->waits++;
-}
-
-struct audit {
-	struct desk_wait wait; /* first */
-	char *what, *name, *who, *reason, *text;
-};
-
-static void free_audit(struct audit *a)
-{
-	free(a->what);
-	free(a->name);
-	free(a->who);
-	free(a->reason);
-	free(a->text);
-	free(a);
-}
-
-static void log_audit(struct desk_wait *w, const char *why)
-{
-	struct audit *a = (struct audit *)w;
-
-	if (why)
-		log_warning("audit", KV_Z("what", a->what), KV_Z("change", a->name),
-			KV_Z("who", a->who), KV_Z("reason", a->reason), KV_Z("value", a->text),
-			KV_Z("not_kept", why));
-	else
-		log_warning("audit", KV_Z("what", a->what), KV_Z("change", a->name),
-			KV_Z("who", a->who), KV_Z("reason", a->reason), KV_Z("value", a->text));
-	free_audit(a);
-}
-
-void desk_audit(struct desk *d, const char *what, const char *name, json_t *value, struct act act)
-{
-	struct audit *a = calloc(1, sizeof *a);
-
-	if (a) {
-		a->wait.kept = log_audit;
-		a->what = strdup(what);
-		a->name = strdup(name);
-		a->who = strdup(act.who);
-		a->reason = strdup(act.reason ? act.reason : "");
-		a->text = value ? json_dumps(value, JSON_COMPACT) : strdup("");
-	}
-	if (a && a->what && a->name && a->who && a->reason && a->text) {
-		desk_when_kept(d, &a->wait);
-		return;
-	}
-	log_warning("audit", KV_Z("what", what), KV_Z("change", name), KV_Z("who", act.who),
-		KV_Z("reason", act.reason ? act.reason : ""));
-	if (a)
-		free_audit(a);
-}
-
-/* ---- to the disk ---- */
-
-bool desk_may_keep(struct desk *d, char *err, size_t err_size)
-{
-	if (!d->clerk || (d->waits < WAITS_MAX && !clerk_is_behind(d->clerk) &&
-				 !(d->broken && whole_is_under_way(d))))
-		return true;
-	return fail(err, err_size, "the disk has not taken the last changes yet: try again");
+	return !d->clerk || (!clerk_is_behind(d->clerk) && !(d->broken && whole_is_under_way(d)));
 }
 
 void desk_keep(struct desk *d, const char *name, json_t *value)
@@ -410,11 +319,12 @@ bool desk_open(struct desk *d, char *err, size_t err_size)
 
 void desk_settle(struct desk *d)
 {
-	if (!d->clerk)
-		return;
-	forget_saved(d);
-	clerk_settle(d->clerk);
-	on_kept(d);
+	if (d->clerk) {
+		forget_saved(d);
+		clerk_settle(d->clerk);
+		on_kept(d);
+	}
+	desk_end_waits(d);
 }
 
 void desk_close(struct desk *d)

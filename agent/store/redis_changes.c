@@ -17,10 +17,7 @@
 #define REFUSED_ASK    (10 * USEC_PER_SEC)
 #define COMPLAIN_EVERY (60 * USEC_PER_SEC)
 
-enum {
-	PUTS_MAX = 10000,
-	REPLY_MAX = 96 << 20, /* of as many as there may be (config/changes.h), and bans */
-};
+enum { REPLY_MAX = 96 << 20 }; /* of as many as there may be (config/changes.h), and bans */
 
 /* One change on its way; in the list until Redis has it. */
 struct put {
@@ -50,6 +47,7 @@ struct redis_changes {
 
 	struct put *first, *last;
 	unsigned puts;
+	uint64_t handed;  /* the last number that was given */
 	enum asked asked; /* one thing at a time */
 	bool ready;
 	long long version,
@@ -57,6 +55,8 @@ struct redis_changes {
 	struct mark mark; /* of the one that is numbered so */
 	long long latest; /* that was ever seen */
 	usec_t asked_at, refused_at;
+	char refused[200]; /* in whose words, if refused_at */
+	usec_t away_since; /* 0: ready */
 };
 
 /* ---- sending ---- */
@@ -136,12 +136,14 @@ static void refused(struct redis_changes *c, const char *error)
 	char hint[400];
 
 	c->refused_at = clock_steady();
+	snprintf(c->refused, sizeof c->refused, "%s", error);
 	snprintf(hint, sizeof hint,
 		"overrides, switches and bans are this agent's alone: ACL SETUSER %s ~%s* +evalsha "
 		"+script|load +get +hgetall +hset +hdel +incr +xadd +xrange +del",
 		c->settings.username[0] ? c->settings.username : "default", c->settings.prefix);
 	log_warning_every(COMPLAIN_EVERY, "changes_not_shared", KV_Z("error", error),
 		KV_Z("hint", strncmp(error, "NOPERM", 6) == 0 ? hint : "see the log of Redis"));
+	c->settings.moved(c->settings.owner);
 }
 
 /* It only rises: where it went back, Redis has lost its data, or the last of it. */
@@ -293,6 +295,7 @@ static void on_put(struct redis_changes *c, const redisReply *r)
 	look_for_loss(c, r->integer - 1);
 	c->latest = r->integer;
 	go_on(c);
+	c->settings.moved(c->settings.owner);
 }
 
 static void on_reply(void *owner, const redisReply *r)
@@ -339,6 +342,8 @@ static void forget_asked(void *owner)
 	struct redis_changes *c = owner;
 
 	c->ready = false;
+	if (!c->away_since)
+		c->away_since = clock_steady();
 	c->asked = ASKED_NOTHING;
 	c->seen = -1; /* it may be another one that comes back */
 }
@@ -349,6 +354,7 @@ static void on_ready(void *owner)
 
 	forget_asked(c);
 	c->ready = true;
+	c->away_since = 0;
 	c->refused_at = 0;
 	go_on(c);
 }
@@ -407,6 +413,7 @@ struct redis_changes *redis_changes_new(
 	c->settings = *settings;
 	c->loop = loop;
 	c->seen = -1;
+	c->away_since = clock_steady();
 	/* In a cluster all have to lie together: what is in braces tells where. */
 	snprintf(c->key, sizeof c->key, "%s{changes}", settings->prefix);
 	snprintf(c->version_key, sizeof c->version_key, "%s{changes}:version", settings->prefix);
@@ -438,19 +445,19 @@ void redis_changes_free(struct redis_changes *c)
 	free(c);
 }
 
-bool redis_changes_put(struct redis_changes *c, const char *name, const char *text)
+uint64_t redis_changes_put(struct redis_changes *c, const char *name, const char *text)
 {
-	struct put *p = c->puts < PUTS_MAX ? calloc(1, sizeof *p) : NULL;
+	struct put *p = c->puts < REDIS_CHANGES_WAITING_MAX ? calloc(1, sizeof *p) : NULL;
 
 	if (!p)
-		return false;
+		return 0;
 	p->name = strdup(name);
 	p->text = text ? strdup(text) : NULL;
 	if (!p->name || (text && !p->text)) {
 		free(p->name);
 		free(p->text);
 		free(p);
-		return false;
+		return 0;
 	}
 	if (c->last)
 		c->last->next = p;
@@ -460,10 +467,15 @@ bool redis_changes_put(struct redis_changes *c, const char *name, const char *te
 	c->puts++;
 	if (!c->refused_at)
 		go_on(c);
-	return true;
+	return ++c->handed;
 }
 
-bool redis_changes_has_all(const struct redis_changes *c)
+struct redis_changes_state redis_changes_state(const struct redis_changes *c)
 {
-	return c->ready && !c->first && !c->refused_at;
+	return (struct redis_changes_state){
+		.had = c->handed - c->puts,
+		.waiting = c->puts,
+		.away_since = c->away_since,
+		.refused = c->refused_at ? c->refused : NULL,
+	};
 }

@@ -30,6 +30,9 @@ struct redis_changes_settings {
 	/* The number went back: data was lost, as when Redis came back empty, or a replica that had
 	 * not heard of the last changes. What is known here is to be put again. From the loop. */
 	void (*missing)(void *owner);
+	/* redis_changes_state() is another one: Redis has more of what was put, or refuses it. From
+	 * the loop. */
+	void (*moved)(void *owner);
 	void *owner;
 };
 
@@ -38,11 +41,19 @@ struct redis_changes *redis_changes_new(
 	const struct redis_changes_settings *, struct redis_hub *, struct ev_loop *);
 void redis_changes_free(struct redis_changes *); /* NULL is fine */
 
-/* Sets it for all agents, as soon as it can be; `text` NULL: takes it away. false: out of memory,
- * or too many wait for a Redis that is away. */
-bool redis_changes_put(struct redis_changes *, const char *name, const char *text);
+enum { REDIS_CHANGES_WAITING_MAX = 10000 };
 
-/* Redis is there, and has all that was put. */
-bool redis_changes_has_all(const struct redis_changes *);
+/* Sets it for all agents, as soon as it can be; `text` NULL: takes it away. Its number: each has
+ * one more than the one before. 0: out of memory, or too many wait for a Redis that is away. */
+uint64_t redis_changes_put(struct redis_changes *, const char *name, const char *text);
+
+struct redis_changes_state {
+	uint64_t had;        /* Redis has all that was put, up to this number */
+	unsigned waiting;    /* that it does not have yet */
+	usec_t away_since;   /* steady; 0: it is there */
+	const char *refused; /* what it says instead of doing what it is asked for; NULL: it does.
+			      * Until the loop goes on */
+};
+struct redis_changes_state redis_changes_state(const struct redis_changes *);
 
 #endif

@@ -1,13 +1,20 @@
 """What an operator changes at one agent holds at all that share its Redis."""
 
+import contextlib
+import http.client
+import itertools
 import json
+import os
+import select
+import socket
+import struct
 
 import pytest
 
 import redisd
 from agent import until
-from test_admin import Admin
-from test_admin_changes import JSON, change, override, served
+from test_admin import BEARER, Admin
+from test_admin_changes import JSON, audit, change, override, served
 
 RULES = '''
 { name = "api"; per = [ "user" ]; rate = "3/day"; algorithm = "fixed-window"; },
@@ -110,6 +117,135 @@ def test_a_redis_without_its_data_hears_of_them_again(two):
     override(b, "DELETE", user="erin")
     for at in (a, b):
         served(at, "ok", user="erin")
+
+
+# --- the answer comes when Redis has it ----------------------------------------------------------
+
+def put_override(at, user):
+    """Asked for, and not waited for."""
+    s = at.dial()
+    body = json.dumps({"user": user, "bypass": True})
+    headers = {**JSON, **BEARER, "Host": "127.0.0.1", "Content-Length": len(body)}
+    s.sendall("\r\n".join(["PUT /api/v1/overrides HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items()),
+                           "", body]).encode())
+    return s
+
+
+def answer(s):
+    response = http.client.HTTPResponse(s)
+    response.begin()
+    assert response.status == 200
+    return json.loads(response.read())
+
+
+@contextlib.contextmanager
+def paused(redis):
+    redis.pause()
+    try:
+        yield
+    finally:
+        redis.resume()
+
+
+def test_the_answer_comes_when_redis_has_it(two):
+    """It holds before that, and meanwhile others are answered."""
+    a = two.at[0]
+    number = itertools.count()
+
+    def once():
+        user = f"u{next(number)}"
+        with contextlib.ExitStack() as resumed:
+            resumed.enter_context(paused(two.redis))
+            s = resumed.enter_context(put_override(a, user))
+            until(lambda: user in users(a))
+            waits = not select.select([s], [], [], 0)[0]
+            two.redis.resume()
+            told = answer(s)
+        if "warnings" in told:   # this machine took longer than anyone waits
+            return False
+        assert two.redis("HEXISTS", "rl:{changes}", f"override:user:{user}")
+        line, = [x for x in audit(a) if f"override:user:{user}" in x]
+        assert "not_shared" not in line
+        return waits
+
+    until(once)
+
+
+def warned(answer):
+    return "this agent alone" in "".join(answer.get("warnings", []))
+
+
+def test_a_redis_that_hangs_is_told_of(two):
+    a, b = two.at
+    with paused(two.redis):
+        assert warned(override(a, user="x", bypass=True))
+        served(a, "bypassed", user="x")
+        assert warned(override(a, user="y", bypass=True))
+        line, = until(lambda: [x for x in audit(a) if "override:user:x" in x])
+        assert "not_shared" in line
+    both_have(two, {"x", "y"})
+    until(lambda: not warned(override(a, user="x", bypass=True)))
+
+
+def test_a_redis_that_is_away_is_told_of(two):
+    a, b = two.at
+    override(a, user="x", bypass=True)
+    until(lambda: a.agent.check(ip="10.0.0.1", path="/login")["reason"] == "banned")
+    until(lambda: a.ask("/api/v1/bans").json["count"] == 1)
+    ban, = a.ask("/api/v1/bans").json["bans"]
+    two.redis.stop()
+    for told in (override(a, user="y", bypass=True), override(a, "DELETE", user="x"),
+                 change(a, "/api/v1/enabled", rule="login", mode="off"),
+                 change(a, "/api/v1/reset", "POST", rule="api"),
+                 change(a, "/api/v1/bans", "DELETE", id=ban["id"])):
+        assert warned(told), told
+    two.redis.start()
+    both_have(two, {"y"})
+    for at in two.at:
+        until(lambda: [s["rule"] for s in at.ask("/api/v1/enabled").json["switches"]] == ["login"])
+    until(lambda: b.ask("/api/v1/bans").json["count"] == 0)
+    until(lambda: not warned(override(a, user="z", bypass=True)))
+
+
+def descriptors(agent):
+    return len(os.listdir(f"/proc/{agent.pid}/fd"))
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_who_leaves_while_redis_is_waited_for(two, comes_back):
+    """Its change holds, is told, and is written down; nothing is left of who asked."""
+    a = two.at[0]
+    before = descriptors(a.agent)
+    names = {f"u{i}" for i in range(30)}
+    with paused(two.redis):
+        left = [put_override(a, name) for name in sorted(names)]
+        until(lambda: users(a) == names)
+        for i, s in enumerate(left):
+            if i % 3 == 0:
+                s.shutdown(socket.SHUT_WR)
+            elif i % 3 == 1:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        if not comes_back:   # before it is stopped: they do not wait for ever
+            until(lambda: len(audit(a)) == len(names))
+            until(lambda: descriptors(a.agent) <= before)
+    both_have(two, names)
+    until(lambda: len(audit(a)) == len(names))
+    until(lambda: descriptors(a.agent) <= before)
+    assert a.agent.stop() == 0
+
+
+def test_a_stop_waits_for_nobody(two):
+    """Whoever does is told that it stops."""
+    a = two.at[0]
+    with paused(two.redis), put_override(a, "x") as s:
+        until(lambda: users(a) == {"x"})
+        assert a.agent.stop() == 0
+        response = http.client.HTTPResponse(s)
+        response.begin()
+        assert response.status in (200, 503)
+    line, = audit(a)
+    assert "not_shared" in line
 
 
 # --- what is read of them ------------------------------------------------------------------------
@@ -247,7 +383,7 @@ def test_without_the_acl_each_is_alone_and_says_so(run, tmp_path, ends):
     redis = ends(redisd.Server(tmp_path))
     redis("ACL", "SETUSER", redisd.USER, *("-" + c for c in redisd.CHANGES_COMMANDS))
     two = Two(run, tmp_path, redis)
-    override(two.at[0], user="frank", bypass=True)
+    until(lambda: "NOPERM" in override(two.at[0], user="frank", bypass=True)["warnings"][0])
     served(two.at[0], "bypassed", user="frank")
     until(lambda: "changes_not_shared" in two.at[0].agent.stderr)
     assert "+hgetall" in two.at[0].agent.stderr

@@ -20,6 +20,10 @@ static const char config[] =
 	"rules = ( { name = \"api\"; per = [ \"user\" ]; rate = \"10/minute\"; } );";
 static const struct act by = { .who = "uid 0", .reason = "a test" };
 
+#define WITHIN (1000000 * USEC_PER_SEC) /* Redis is waited for: longer than a test takes */
+
+static usec_t within = WITHIN;
+
 struct rig {
 	struct memory_store *store;
 	struct keeper *keeper;
@@ -28,8 +32,10 @@ struct rig {
 	struct snapshot *served;
 	bool busy;
 	json_int_t told_epoch; /* of the ban that was told last */
-	bool has_shared;
-	unsigned told_gone; /* bans that are no more */
+	unsigned told_gone;    /* bans that are no more */
+	uint64_t told;         /* the last number */
+	unsigned told_bans;
+	struct redis_changes_state redis;
 };
 
 static struct snapshot *current(void *with)
@@ -47,20 +53,23 @@ static bool publish(void *with, struct snapshot *fresh)
 	return true;
 }
 
-static void share(void *with, const char *name, const char *text)
+static uint64_t share(void *with, const char *name, const char *text)
 {
 	struct rig *r = with;
 	json_t *value = text ? json_loads(text, 0, NULL) : NULL;
+	bool is_ban = strncmp(name, "ban:", 4) == 0;
 
-	r->told_gone += strncmp(name, "ban:", 4) == 0 && !text;
-	if (strncmp(name, "ban:", 4) == 0)
+	r->told_bans += is_ban;
+	r->told_gone += is_ban && !text;
+	if (is_ban)
 		r->told_epoch = json_integer_value(json_object_get(value, "epoch"));
 	json_decref(value);
+	return ++r->told;
 }
 
-static bool has_shared(void *with)
+static struct redis_changes_state shared(void *with)
 {
-	return ((struct rig *)with)->has_shared;
+	return ((struct rig *)with)->redis;
 }
 
 /* `store`: taken over; NULL: a new one. */
@@ -68,7 +77,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 {
 	char err[512];
 
-	*r = (struct rig){ .store = store };
+	*r = (struct rig){ .store = store, .redis = { .had = UINT64_MAX } };
 	if (!store)
 		r->store = memory_store_new(100, &test_key, clock_read());
 	r->keeper = keeper_start(r->store, state_file, 0);
@@ -80,7 +89,8 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 				   .state_file = state_file,
 				   .loop = EV_DEFAULT,
 				   .share = share,
-				   .has_shared = has_shared,
+				   .shared = shared,
+				   .share_within = within,
 				   .current = current,
 				   .publish = publish,
 				   .with = r },
@@ -271,6 +281,7 @@ struct waiting {
 	bool why;
 	const char *file; /* what it is to hold by then */
 	const char *name;
+	char not_shared[64];
 };
 
 static bool holds(const char *file, const char *name)
@@ -284,13 +295,15 @@ static bool holds(const char *file, const char *name)
 	return memmem(bytes, n, name, strlen(name)) != NULL;
 }
 
-static void on_kept(struct desk_wait *w, const char *why)
+static void on_kept(struct desk_wait *w, const struct desk_kept *kept)
 {
 	struct waiting *x = (struct waiting *)w;
+	const char *why = kept->not_shared;
 
 	x->kept++;
-	x->why = why != NULL;
-	assert_true(why || !x->file || holds(x->file, x->name));
+	x->why = kept->not_on_disk != NULL;
+	snprintf(x->not_shared, sizeof x->not_shared, "%s", why ? why : "");
+	assert_true(x->why || !x->file || holds(x->file, x->name));
 }
 
 static void who_waits_is_told_when_it_is_on_disk(void **state)
@@ -324,6 +337,134 @@ static void who_waits_is_told_when_it_is_on_disk(void **state)
 	}
 	stop(&r);
 	folder_remove(&f);
+}
+
+static void change_and_wait(struct rig *r, struct waiting *w)
+{
+	char err[256];
+
+	*w = (struct waiting){ .wait.kept = on_kept };
+	if (!put(r, "override:user:a", "{\"bypass\":true}", err))
+		fail_msg("%s", err);
+	desk_when_kept(r->desk, &w->wait);
+}
+
+static void who_waits_is_told_when_redis_has_it(void **state)
+{
+	struct waiting w[3];
+	struct rig r;
+	(void)state;
+
+	start(&r, NULL, "");
+	r.redis = (struct redis_changes_state){ .waiting = 1 };
+	for (unsigned i = 0; i < 3; i++)
+		change_and_wait(&r, &w[i]);
+	assert_int_equal(r.told, 3);
+	for (unsigned i = 0; i < 3; i++) {
+		for (unsigned k = 0; k < 3; k++)
+			assert_int_equal(w[k].kept, k < i);
+		r.redis.had = i + 1;
+		desk_shared(r.desk);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(w[i].kept, 1);
+		assert_string_equal(w[i].not_shared, "");
+	}
+	change_and_wait(&r, &w[0]); /* it was quicker */
+	assert_int_equal(w[0].kept, 0);
+	r.redis.had = 4;
+	desk_when_kept(r.desk, &w[1].wait);
+	assert_int_equal(w[0].kept, 1);
+	assert_int_equal(w[1].kept, 2);
+	stop(&r);
+}
+
+/* It holds all the same. */
+static void who_waits_is_told_why_redis_has_it_not(void **state)
+{
+	struct waiting w, second;
+	struct rig r;
+	(void)state;
+
+	start(&r, NULL, "");
+	r.redis = (struct redis_changes_state){ .waiting = 1 };
+	change_and_wait(&r, &w);
+	r.redis.refused = "NOPERM";
+	desk_shared(r.desk);
+	assert_int_equal(w.kept, 1);
+	assert_string_equal(w.not_shared, "NOPERM");
+	change_and_wait(&r, &w); /* for as long as it refuses, nobody waits */
+	assert_string_equal(w.not_shared, "NOPERM");
+
+	/* away since just now: it may come back; for a while: nobody waits */
+	r.redis = (struct redis_changes_state){ .waiting = 1, .away_since = clock_steady() };
+	change_and_wait(&r, &w);
+	desk_shared(r.desk);
+	assert_int_equal(w.kept, 0);
+	r.redis.away_since = clock_steady() - WITHIN;
+	change_and_wait(&r, &second);
+	assert_int_equal(w.kept, 0); /* in their order */
+	assert_int_equal(second.kept, 0);
+	r.redis.had = 3;
+	desk_shared(r.desk);
+	assert_string_equal(w.not_shared, "");
+	assert_string_equal(second.not_shared, "Redis is away");
+	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
+
+	r.redis.away_since = 0;
+	change_and_wait(&r, &w);
+	assert_int_equal(w.kept, 0);
+	desk_settle(r.desk);
+	assert_string_equal(w.not_shared, "the agent stops");
+	stop(&r);
+}
+
+static void nobody_waits_for_redis_for_ever(void **state)
+{
+	struct waiting w[2];
+	struct rig r;
+	(void)state;
+
+	within = 1000; /* us */
+	start(&r, NULL, "");
+	within = WITHIN;
+	r.redis = (struct redis_changes_state){ .waiting = 1 };
+	change_and_wait(&r, &w[0]);
+	change_and_wait(&r, &w[1]);
+	while (!w[1].kept)
+		ev_run(EV_DEFAULT, EVRUN_ONCE);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(w[i].kept, 1);
+		assert_string_equal(w[i].not_shared, "Redis has not answered");
+	}
+	stop(&r);
+}
+
+static void bans_leave_room_for_the_operator(void **state)
+{
+	static const struct penalty penalty = {
+		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+	};
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	usec_t utc = clock_read().utc;
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	for (unsigned full = 0; full < 2; full++) {
+		r.redis.waiting = full ? REDIS_CHANGES_WAITING_MAX - 1 : 100;
+		b.key.a += full;
+		assert_true(bans_begin(r.bans, &penalty, &b, utc));
+		desk_tick(r.desk, (struct now){ .utc = utc });
+		assert_int_equal(r.told_bans, 1);
+		assert_true(put(&r, "override:user:a", "{\"bypass\":true}", err));
+	}
+	r.redis.waiting++;
+	assert_false(put(&r, "override:user:b", "{\"bypass\":true}", err));
+	assert_non_null(strstr(err, "try again"));
+	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
+	stop(&r);
 }
 
 /* What earlier releases left in the state file is newer than a changes file beside it: they do not
@@ -511,6 +652,7 @@ static void a_ban_that_is_forgotten_is_told(void **state)
 	(void)state;
 
 	start(&r, NULL, "");
+	r.redis.away_since = 1;
 	snprintf(text, sizeof text,
 		"{\"rule\":\"api\",\"client\":\"x\",\"level\":0,\"epoch\":1,\"since\":1,"
 		"\"until\":%lld,\"forget_at\":%lld}",
@@ -527,7 +669,7 @@ static void a_ban_that_is_forgotten_is_told(void **state)
 	for (unsigned i = 0; i < ROUND; i++)
 		desk_tick(r.desk, later);
 	assert_int_equal(r.told_gone, 0);
-	r.has_shared = true;
+	r.redis.away_since = 0;
 	for (unsigned i = 0; i < ROUND; i++)
 		desk_tick(r.desk, now);
 	assert_int_equal(r.told_gone, 0);
@@ -591,6 +733,10 @@ int main(void)
 		cmocka_unit_test(an_end_comes_by_itself),
 		cmocka_unit_test(changes_survive_a_restart),
 		cmocka_unit_test(who_waits_is_told_when_it_is_on_disk),
+		cmocka_unit_test(who_waits_is_told_when_redis_has_it),
+		cmocka_unit_test(who_waits_is_told_why_redis_has_it_not),
+		cmocka_unit_test(nobody_waits_for_redis_for_ever),
+		cmocka_unit_test(bans_leave_room_for_the_operator),
 		cmocka_unit_test(notes_of_an_earlier_release_are_taken_over),
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),

@@ -1,0 +1,220 @@
+/* Who waits until what was changed is on disk, and in Redis: those who asked for it, and the log.
+ */
+#include "server/desk_inside.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WAITS_MAX = 1000 };
+
+static bool fail(char *err, size_t err_size, const char *why)
+{
+	(void)snprintf(err, err_size, "%s", why);
+	return false;
+}
+
+/* ---- how far it is ---- */
+
+/* The disk has it, or will not. */
+static bool is_tried(
+	const struct desk_wait *w, const struct clerk_state *clerk, struct desk_kept *kept)
+{
+	if (w->missing)
+		kept->not_on_disk = "no memory to write it";
+	else if (clerk->tried < w->number)
+		return false;
+	else if (clerk->good < w->number)
+		kept->not_on_disk = clerk->why;
+	return true;
+}
+
+/* Redis has it, or nobody waits for that any longer. */
+static bool is_shared(const struct desk_wait *w, const struct redis_changes_state *redis,
+	usec_t steady, struct desk_kept *kept)
+{
+	if (w->untold)
+		kept->not_shared = "there was no memory to send it";
+	else if (redis->had >= w->told)
+		return true;
+	else if (redis->refused)
+		kept->not_shared = redis->refused;
+	else if (steady < w->until)
+		return false;
+	else
+		kept->not_shared = redis->away_since ? "Redis is away" : "Redis has not answered";
+	return true;
+}
+
+struct far {
+	struct clerk_state clerk;
+	struct redis_changes_state redis;
+	usec_t steady;
+};
+
+static void find_how_far(struct desk *d, struct far *f)
+{
+	f->clerk = (struct clerk_state){ .good = UINT64_MAX, .tried = UINT64_MAX };
+	f->redis = (struct redis_changes_state){ .had = UINT64_MAX };
+	f->steady = clock_steady();
+	if (d->clerk)
+		clerk_state(d->clerk, &f->clerk);
+	if (d->args.shared)
+		f->redis = d->args.shared(d->args.with);
+}
+
+/* ---- the list of them ---- */
+
+static void on_late(struct ev_loop *loop, ev_timer *late, int revents)
+{
+	(void)loop;
+	(void)revents;
+	desk_look_at_waits(late->data);
+}
+
+void desk_init_waits(struct desk *d)
+{
+	ev_timer_init(&d->late, on_late, 0., 0.);
+	d->late.data = d;
+}
+
+static void pop(struct desk *d, const struct desk_kept *kept)
+{
+	struct desk_wait *w = d->first;
+
+	d->first = w->next;
+	if (!d->first)
+		d->last = NULL;
+	d->waits--;
+	w->kept(w, kept);
+}
+
+/* All numbers and instants rise along the list: the first one is ready first. (Where its instant is
+ * over it waits for the disk, which calls.) */
+void desk_look_at_waits(struct desk *d)
+{
+	struct far f;
+
+	find_how_far(d, &f);
+	while (d->first) {
+		struct desk_kept kept = { 0 };
+		if (!is_tried(d->first, &f.clerk, &kept) ||
+			!is_shared(d->first, &f.redis, f.steady, &kept))
+			break;
+		pop(d, &kept);
+	}
+	ev_timer_stop(d->args.loop, &d->late);
+	if (d->first && d->first->until > f.steady) {
+		ev_timer_set(
+			&d->late, (double)(d->first->until - f.steady) / (double)USEC_PER_SEC, 0.);
+		ev_timer_start(d->args.loop, &d->late);
+	}
+}
+
+void desk_shared(struct desk *d)
+{
+	desk_look_at_waits(d);
+}
+
+void desk_end_waits(struct desk *d)
+{
+	desk_look_at_waits(d);
+	while (d->first)
+		pop(d, &(struct desk_kept){ .not_shared = "the agent stops" });
+	ev_timer_stop(d->args.loop, &d->late);
+}
+
+/* Where Redis has been away for a while, nobody waits for it; so the instants rise. */
+static usec_t patient_until(const struct desk *d, const struct far *f)
+{
+	usec_t away = f->redis.away_since;
+
+	return (away && away < f->steady ? away : f->steady) + d->args.share_within;
+}
+
+void desk_when_kept(struct desk *d, struct desk_wait *w)
+{
+	struct far f;
+
+	find_how_far(d, &f);
+	w->next = NULL;
+	w->number = d->handed;
+	w->missing = d->missing;
+	w->told = d->told;
+	w->untold = d->untold;
+	w->until = d->args.shared ? patient_until(d, &f) : 0;
+	if (d->last)
+		d->last->next = w;
+	else
+		d->first = w;
+	d->last = w;
+	d->waits++;
+	desk_look_at_waits(d);
+}
+
+bool desk_may_change(struct desk *d, char *err, size_t err_size)
+{
+	if (!desk_keeps_up(d))
+		return fail(
+			err, err_size, "the disk has not taken the last changes yet: try again");
+	if (d->args.shared && d->args.shared(d->args.with).waiting >= REDIS_CHANGES_WAITING_MAX)
+		return fail(err, err_size, "Redis has not taken the last changes yet: try again");
+	return d->waits < WAITS_MAX ||
+	       fail(err, err_size, "too many changes wait for the disk, or for Redis: try again");
+}
+
+/* ---- the log ---- */
+
+struct audit {
+	struct desk_wait wait; /* first */
+	char *what, *name, *who, *reason, *text;
+};
+
+static void free_audit(struct audit *a)
+{
+	free(a->what);
+	free(a->name);
+	free(a->who);
+	free(a->reason);
+	free(a->text);
+	free(a);
+}
+
+static void log_audit(struct desk_wait *w, const struct desk_kept *kept)
+{
+	struct audit *a = (struct audit *)w;
+	struct log_field field[8] = { KV_Z("what", a->what), KV_Z("change", a->name),
+		KV_Z("who", a->who), KV_Z("reason", a->reason), KV_Z("value", a->text) };
+	unsigned n = 5;
+
+	if (kept->not_on_disk)
+		field[n++] = (struct log_field)KV_Z("not_kept", kept->not_on_disk);
+	if (kept->not_shared)
+		field[n++] = (struct log_field)KV_Z("not_shared", kept->not_shared);
+	log_put(LOG_LEVEL_WARNING, "audit", field);
+	free_audit(a);
+}
+
+void desk_audit(struct desk *d, const char *what, const char *name, json_t *value, struct act act)
+{
+	struct audit *a = calloc(1, sizeof *a);
+
+	if (a) {
+		a->wait.kept = log_audit;
+		a->what = strdup(what);
+		a->name = strdup(name);
+		a->who = strdup(act.who);
+		a->reason = strdup(act.reason ? act.reason : "");
+		a->text = value ? json_dumps(value, JSON_COMPACT) : strdup("");
+	}
+	if (a && a->what && a->name && a->who && a->reason && a->text) {
+		desk_when_kept(d, &a->wait);
+		return;
+	}
+	log_warning("audit", KV_Z("what", what), KV_Z("change", name), KV_Z("who", act.who),
+		KV_Z("reason", act.reason ? act.reason : ""));
+	if (a)
+		free_audit(a);
+}
