@@ -12,7 +12,7 @@ struct denial {
 	struct key key;
 	struct quota quota; /* two tiers share a counter, and not what they allow */
 	struct bucket state;
-	int64_t cost;
+	int64_t cost; /* that it denied; 0: none, another limit denied the request */
 	usec_t at;    /* the server's clock */
 	usec_t asked; /* this machine's */
 };
@@ -61,6 +61,19 @@ static bool enforces(const struct take *t)
 	return t->limit->rule->mode == MODE_ENFORCE && t->limit->rule->action == ACTION_DENY;
 }
 
+static bool denies(const struct take *t)
+{
+	return enforces(t) && !t->verdict.admits;
+}
+
+/* It denies; or a request that another limit denies hears of it all the same, by `shadow`, `tag` or
+ * `warn`. */
+static bool has_a_say(const struct take *t)
+{
+	return !t->verdict.admits ||
+	       (t->limit->rule->warn_at < 1 && t->verdict.left < (double)t->limit->quota.capacity);
+}
+
 static uint32_t tag_of(const struct key *key)
 {
 	return (uint32_t)(key->b >> 32) | 1;
@@ -102,6 +115,8 @@ static void note(struct deny_cache *c, const struct take *t, usec_t at, usec_t a
 	unsigned i = find(c, set, t);
 
 	if (i == WAYS) {
+		if (!has_a_say(t))
+			return;
 		make_place(c, set);
 		i = 0;
 	}
@@ -110,7 +125,7 @@ static void note(struct deny_cache *c, const struct take *t, usec_t at, usec_t a
 		.key = t->key,
 		.quota = t->limit->quota,
 		.state = t->verdict.state,
-		.cost = cost_asked(t),
+		.cost = denies(t) ? cost_asked(t) : 0,
 		.at = at,
 		.asked = asked,
 	};
@@ -129,10 +144,9 @@ void deny_cache_note(struct deny_cache *c, const struct plan *plan, usec_t asked
 	if (!plan->denied || plan->degraded || counts_denied(plan))
 		return;
 	for (unsigned i = 0; i < plan->n; i++) {
-		const struct take *t = &plan->take[i];
 		/* What could never pass is found without a store: for that, there is none. */
-		if (enforces(t) && !t->verdict.admits && !t->verdict.oversize)
-			note(c, t, plan->now.utc, asked);
+		if (!plan->take[i].verdict.oversize)
+			note(c, &plan->take[i], plan->now.utc, asked);
 	}
 }
 
@@ -143,71 +157,79 @@ static bool is_doubtful(
 	return (c->refunds || t->limit->rule->lease > 0) && steady - d->asked > DENIAL_DOUBTED;
 }
 
-/* The remembered denial of one limit, if it still denies this cost: then its verdict. */
-static bool answer(struct deny_cache *c, struct take *t, usec_t steady, struct now *now)
+static struct now now_of(const struct denial *d, usec_t steady)
 {
-	size_t set = t->key.a % SETS;
-	unsigned way = find(c, set, t);
-	int64_t cost = cost_asked(t);
-
-	if (way == WAYS)
-		return false;
-	const struct denial *d = &c->denial[set][way];
-	if (!enforces(t) || cost < d->cost)
-		return false;
-	const struct quota *q = &t->limit->quota;
 	usec_t at = d->at + (steady - d->asked);
-	struct now then = { .steady = at, .utc = at };
-	struct bucket state = bucket_read(q, &d->state, then);
+
+	return (struct now){ .steady = at, .utc = at };
+}
+
+static void fill_in(struct take *t, const struct bucket *state, struct now now)
+{
+	const struct quota *q = &t->limit->quota;
+	int64_t cost = cost_asked(t);
+	bool oversize = cost > q->capacity, admits = bucket_admits(q, state, cost, now);
+
+	t->verdict = (struct verdict){
+		.admits = admits,
+		.oversize = oversize,
+		.state = *state,
+		.left = bucket_left(q, state, now),
+		.retry_after = admits || oversize ? 0 : bucket_retry_after(q, state, cost, now),
+	};
+}
+
+/* Is what is remembered of one limit a denial, and does it still deny this cost? Then its verdict.
+ */
+static bool answer(struct deny_cache *c, struct take *t, struct denial *d, usec_t steady)
+{
+	if (!d->cost || !enforces(t) || cost_asked(t) < d->cost)
+		return false;
+	struct now now = now_of(d, steady);
+	struct bucket state = bucket_read(&t->limit->quota, &d->state, now);
 	if (is_doubtful(c, d, t, steady) || steady < d->asked ||
-		bucket_admits(q, &state, d->cost, then)) {
-		c->tag[set][way] = 0; /* over */
+		bucket_admits(&t->limit->quota, &state, d->cost, now)) {
+		d->cost = 0; /* over */
 		return false;
 	}
-	bool oversize = cost > q->capacity;
-	t->verdict = (struct verdict){
-		.oversize = oversize,
-		.state = state,
-		.left = bucket_left(q, &state, then),
-		.retry_after = oversize ? 0 : bucket_retry_after(q, &state, cost, then),
-	};
-	*now = then;
+	fill_in(t, &state, now);
 	return true;
 }
 
-static void answer_full(struct take *t, struct now now)
+/* Of a limit that is not why: as it is remembered, or as if it were full. */
+static void answer_beside(
+	struct deny_cache *c, struct take *t, const struct denial *d, struct now now, usec_t steady)
 {
 	static const struct bucket never_seen;
-	const struct quota *q = &t->limit->quota;
-	bool oversize = cost_asked(t) > q->capacity;
+	bool known = d && steady >= d->asked && !is_doubtful(c, d, t, steady);
+	struct bucket state = bucket_read(&t->limit->quota, known ? &d->state : &never_seen, now);
 
-	t->verdict = (struct verdict){
-		.admits = !oversize,
-		.oversize = oversize,
-		.state = bucket_read(q, &never_seen, now),
-		.left = (double)q->capacity,
-	};
+	fill_in(t, &state, now);
 }
 
 bool deny_cache_answer(struct deny_cache *c, struct plan *plan, usec_t steady)
 {
+	struct denial *known[PLAN_MAX];
 	uint64_t denied = 0;
 	struct now now = { 0 };
 
 	if (counts_denied(plan))
 		return false;
 	for (unsigned i = 0; i < plan->n; i++) {
-		struct now then;
-		if (answer(c, &plan->take[i], steady, &then)) {
+		struct take *t = &plan->take[i];
+		size_t set = t->key.a % SETS;
+		unsigned way = find(c, set, t);
+		known[i] = way < WAYS ? &c->denial[set][way] : NULL;
+		if (known[i] && answer(c, t, known[i], steady)) {
 			denied |= 1ull << i;
-			now = then;
+			now = now_of(known[i], steady);
 		}
 	}
 	if (!denied)
 		return false;
 	for (unsigned i = 0; i < plan->n; i++)
 		if (!(denied >> i & 1))
-			answer_full(&plan->take[i], now);
+			answer_beside(c, &plan->take[i], known[i], now, steady);
 	plan->denied = true;
 	plan->now = now;
 	return true;

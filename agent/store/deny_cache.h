@@ -32,13 +32,15 @@ void deny_cache_clear(struct deny_cache *);
 /* Of this key alone. */
 void deny_cache_forget(struct deny_cache *, const struct key *);
 
-/* Remembers which limits of `plan`, that Redis has answered, denied it. `asked`: steady time of
- * this machine, no later than plan->now was read by the server: the server is then never thought
- * to be earlier than it is, and nobody waits too long. */
+/* Remembers which limits of `plan`, that Redis has answered, denied it, and how those stood that
+ * have a say beside (`shadow`, `tag`, `warn`). `asked`: steady time of this machine, no later than
+ * plan->now was read by the server: the server is then never thought to be earlier than it is, and
+ * nobody waits too long. */
 void deny_cache_note(struct deny_cache *, const struct plan *, usec_t asked);
 
 /* true: `plan` is denied for what is remembered, its verdicts and plan->now filled in: of limits
- * that are not remembered as if they were full (those do not deny, and what denies is reported).
+ * beside it as they stood then, drained since, and if they are not remembered as if they were full
+ * (what denies is reported). So `shadow`, `tag` and `warn` may be late by what others took since.
  * false: `plan` is untouched; ask Redis. `steady`: now, on this machine. */
 bool deny_cache_answer(struct deny_cache *, struct plan *, usec_t steady);
 

@@ -238,6 +238,18 @@ def test_user_and_organisation(run):
     assert a.check(user="u2", cost=0)["remaining"] == 2
 
 
+def test_what_other_rules_say_of_a_denied_request(run):
+    """Also where the denial is a remembered one."""
+    a = run(rules=rules(rule(rate="3/day"), rule("watched", '[ "ip" ]', "1/day", mode='"shadow"'),
+                        rule("marked", '[ "ip" ]', "1/day", action='"tag"', tag='"slow"'),
+                        rule("warning", '[ "ip" ]', "100/day", warn_at="0.01",
+                             algorithm='"fixed-window"')))
+    said = [a.check(user="u", ip="192.0.2.1") for _ in range(8)]
+    assert [v["deny"] for v in said] == [False] * 3 + [True] * 5
+    assert [(v["shadow"], v["tag"], v["warn"]) for v in said] == [("", "", False)] + \
+        7 * [("watched", "slow", True)]
+
+
 def test_one_rule_with_several_rates(run):
     a = run(rules=rule(rate='[ "3/day", "4/week" ]', algorithm='"fixed-window"'), agent=EVERY)
     for left in (2, 1, 0):

@@ -2,6 +2,8 @@
 #include "rig.h"
 #include "store/deny_cache.h"
 
+#include <math.h>
+
 enum { LIMITS = 6, CLIENTS = 5, SEEDS = 300, STEPS = 400 };
 
 static const usec_t offset = 5 * USEC_PER_DAY; /* this machine's steady clock is another */
@@ -146,6 +148,51 @@ static void it_lasts_until_retry_after(void **state)
 	}
 }
 
+/* Of one client that hammers, what the store says beside the denial is said from memory, too:
+ * limits in shadow, with a tag, or above their `warn_at`. */
+static void what_others_say_is_remembered(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS];
+	limits(l);
+	l[2].rule.warn_at = 0.25;
+	l[3].rule.action = ACTION_TAG;
+	unsigned hits = 0, exceeded = 0;
+	for (unsigned cost = 1; cost <= 2; cost++) {
+		struct memory_store *m = rig_store(1000, server_now(0));
+		struct deny_cache *c = deny_cache_new(false);
+		for (usec_t t = 12345; t < 200 * USEC_PER_SEC; t += 70000) {
+			struct plan mine = { 0 }, theirs;
+			for (unsigned i = 0; i < 5; i++)
+				rig_plan_add(&mine, &l[i], 100 + i, cost);
+			theirs = mine;
+			bool hit = deny_cache_answer(c, &mine, t + offset);
+			(void)store_take(memory_store_base(m), &theirs, server_now(t));
+			if (!hit) {
+				theirs.now = server_now(t);
+				deny_cache_note(c, &theirs, t + offset);
+				continue;
+			}
+			hits++;
+			for (unsigned i = 0; i < 5; i++) {
+				const struct verdict *a = &mine.take[i].verdict;
+				const struct verdict *b = &theirs.take[i].verdict;
+				bool says = !b->admits || l[i].rule.warn_at < 1;
+				exceeded += !b->admits && !denies(&theirs.take[i]);
+				assert_int_equal(a->admits, b->admits);
+				assert_int_equal(a->oversize, b->oversize);
+				if (says)
+					assert_true(fabs(a->left - b->left) < 1e-6);
+			}
+		}
+		deny_cache_free(c);
+		rig_close(m);
+	}
+	print_message("%u remembered, %u exceeded beside\n", hits, exceeded);
+	assert_true(hits > 1000);
+	assert_true(exceeded > 500);
+}
+
 /* Where others may give back, it is wrong for no longer than DENIAL_DOUBTED, however long the
  * window. */
 static void it_is_doubted_where_units_may_come_back(void **state)
@@ -266,6 +313,7 @@ int main(void)
 		cmocka_unit_test(it_is_of_one_tier_and_forgets_when_told),
 		cmocka_unit_test(it_forgets_one_client_alone),
 		cmocka_unit_test(it_remembers_a_flood_of_many),
+		cmocka_unit_test(what_others_say_is_remembered),
 	};
 	return cmocka_run_group_tests_name("store/deny_cache", tests, NULL, NULL);
 }
