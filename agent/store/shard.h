@@ -1,6 +1,6 @@
 /* One shard of the memory store: entries of constant size, the index that finds them, and the order
  * in which they go when there is no room. Knows no plans and no clocks: ticks come in as an
- * argument. Not safe for threads: memory.c holds `lock` around every call but shard_hint().
+ * argument. Not safe for threads: memory*.c hold `lock` around every call but shard_hint().
  *
  *   slot    open addressing with linear probing; a slot is 0, or a tag of the key's hash above the
  *           entry's number + 1, so that a miss hardly ever looks at an entry. Deleting shifts
@@ -110,7 +110,7 @@ static inline bool entry_is_limited(const struct entry *e, const struct ticks *n
 }
 
 /* Where a key's slot would be, were it alone: bits 0..31 of the hash; the tag comes from bits 26
- * up, memory.c's choice of the shard from the highest 6. */
+ * up, shard_number()'s choice of the shard from the highest 6. */
 static inline uint32_t shard_home(const struct shard *s, const struct key *k)
 {
 	return (uint32_t)(((k->a & UINT32_MAX) * s->slot_n) >> 32);

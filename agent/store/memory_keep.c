@@ -1,0 +1,208 @@
+#include "store/memory_inside.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum {
+	SWEEP_LOOKS = 32,    /* for each time a lock is held */
+	COPY_LOOKS = 512,    /* ditto: entries passed over, free ones included */
+	STRETCH_LOOKS = 256, /* ditto */
+};
+
+/* ---- the keeper's work ---- */
+
+/* Large pages are found faster, but each of them is 2 MB: what is nearly all in use may lie in
+ * them, the slots when keys have come to all of their pages, the rest when the table is nearly
+ * full; the kernel joins what is there when it finds time. All else is in small pages, also where
+ * the kernel would have given large ones unasked: a thousand keys would touch all of the table. Of
+ * a kernel that knows none of this nothing is wanted. */
+static void use_large_pages(struct memory_store *m, int64_t left)
+{
+	int64_t keys_max = (int64_t)m->keys_max;
+	size_t end = left <= keys_max / 16              ? m->map_bytes
+		     : left <= keys_max - keys_max / 64 ? m->slots_end
+							: 0;
+
+	if (end <= atomic_load_explicit(&m->large_end, memory_order_relaxed))
+		return;
+	atomic_store_explicit(&m->large_end, end, memory_order_relaxed);
+	(void)madvise(m->map, end, MADV_HUGEPAGE);
+}
+
+size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
+{
+	struct now lines = lines_at(m, now);
+	if (lines.utc > atomic_load_explicit(&m->seen, memory_order_relaxed))
+		lines.utc = memory_mend_line(m, now.utc);
+	struct ticks t = ticks_at(lines);
+
+	/* Nearly full: also mend what the next newcomers would have to. */
+	int64_t left = atomic_load_explicit(&m->rooms, memory_order_relaxed);
+	bool tidy = left <= (int64_t)(m->keys_max / 16);
+	use_large_pages(m, left);
+
+	unsigned most = budget < SWEEP_LOOKS ? (unsigned)budget : SWEEP_LOOKS;
+	size_t freed = 0;
+	uint64_t busy = most ? UINT64_MAX >> (64 - m->shards) : 0;
+	while (busy) {
+		/* Round and round, so that nobody who waits for a lock finds it taken again. */
+		for (unsigned i = 0; i < m->shards; i++) {
+			if (!(busy >> i & 1))
+				continue;
+			struct shard *s = &m->shard[i];
+			unsigned looks = most;
+			lock_get(&s->lock);
+			uint32_t n = shard_sweep(s, &t, &looks, tidy);
+			if (n)
+				memory_rooms_put(m, s, n);
+			lock_put(&s->lock);
+			freed += n;
+			if (looks)
+				busy &= ~(1ull << i);
+		}
+	}
+	return freed;
+}
+
+/* `ticks` from now on, made longer by `factor`, never shorter and never beyond what ticks bear. */
+static uint32_t stretched(uint32_t at, uint32_t now, double factor)
+{
+	int32_t left = (int32_t)(at - now);
+	if (left <= 0)
+		return at;
+	const double most = (double)(LIFE_MAX >> TICK_BITS);
+	double longer = (double)left * factor + 1;
+	if (longer > most)
+		longer = most;
+	return later(now + (uint32_t)longer, at);
+}
+
+void memory_store_stretch(struct memory_store *m, double factor, struct now now)
+{
+	if (!(factor > 1))
+		return;
+	uint32_t steady = tick_floor(now.steady);
+	for (unsigned i = 0; i < m->shards; i++) {
+		struct shard *s = &m->shard[i];
+		uint32_t next = 0, end;
+		do {
+			lock_get(&s->lock);
+			end = s->fresh;
+			for (unsigned looks = STRETCH_LOOKS; looks && next < end; looks--, next++) {
+				struct entry *e = &s->entry[next];
+				/* A window ends when it ends, whatever its quota. */
+				if (entry_is_free(e) || key_line(&e->key) == LINE_WINDOWS)
+					continue;
+				e->full_at = stretched(e->full_at, steady, factor);
+				e->open_at = stretched(e->open_at, steady, factor);
+			}
+			lock_put(&s->lock);
+		} while (next < end);
+	}
+}
+
+/* ---- out to the state file, and back ---- */
+
+static usec_t tick_usec(uint32_t tick, usec_t now)
+{
+	int64_t at = (now >> TICK_BITS) + (int32_t)(tick - tick_floor(now));
+	return at * TICK_USEC;
+}
+
+size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory_entry *out,
+	size_t n, struct now now)
+{
+	struct now lines = lines_at(m, now);
+	usec_t shift = lines.utc - now.utc;
+	unsigned number = (unsigned)(*cursor >> 32);
+	uint32_t next = (uint32_t)*cursor;
+	size_t got = 0;
+	while (!got && n && number < m->shards) {
+		struct shard *s = &m->shard[number];
+		lock_get(&s->lock);
+		unsigned looks = COPY_LOOKS;
+		for (; looks && got < n && next < s->fresh; looks--, next++) {
+			const struct entry *e = &s->entry[next];
+			if (entry_is_free(e))
+				continue;
+			usec_t line = line_of(&e->key, lines);
+			usec_t back = key_line(&e->key) == LINE_WINDOWS ? shift : 0;
+			out[got++] = (struct memory_entry){
+				.key = e->key,
+				.bucket = e->bucket,
+				.full_at = tick_usec(e->full_at, line) - back,
+				.open_at = tick_usec(e->open_at, line) - back,
+			};
+		}
+		bool end = next >= s->fresh;
+		lock_put(&s->lock);
+		if (end) {
+			number++;
+			next = 0;
+		}
+	}
+	*cursor = (uint64_t)number << 32 | next;
+	return got;
+}
+
+bool memory_store_put(struct memory_store *m, const struct memory_entry *from, struct now now)
+{
+	struct now lines = lines_at(m, now);
+	struct ticks t = ticks_at(lines);
+	usec_t begin = line_of(&from->key, now);
+	if (from->full_at <= begin)
+		return false;
+	struct times times = times_after(
+		line_of(&from->key, lines), from->full_at - begin, from->open_at - begin);
+	struct entry e = { from->key, from->bucket, times.full_at, times.open_at };
+
+	struct shard *s = shard_of(m, &e.key);
+	lock_get(&s->lock);
+	uint32_t found = shard_find(s, &e.key);
+	if (found != ENTRY_NONE) {
+		rewrite(&s->entry[found], &e.bucket, times);
+	} else if (memory_room_get(m, s, 1)) {
+		/* One by one: a file brings all of a shard's keys before any of the next's. */
+		shard_add(s, &e, &t);
+	} else {
+		enum room room = shard_make_room(s, &t, NULL, 0, &e);
+		if (room != ROOM_NONE)
+			shard_add(s, &e, &t);
+	}
+	lock_put(&s->lock);
+	return true;
+}
+
+/* ---- notes ---- */
+
+bool memory_store_set_notes(struct memory_store *m, const void *bytes, size_t n)
+{
+	assert(n <= NOTES_BYTES_MAX);
+	char *fresh = malloc(n + 1);
+	if (!fresh)
+		return false;
+	if (n)
+		memcpy(fresh, bytes, n);
+	fresh[n] = '\0';
+	lock_get(&m->notes_lock);
+	char *old = m->notes;
+	m->notes = fresh;
+	m->notes_n = n;
+	lock_put(&m->notes_lock);
+	free(old);
+	return true;
+}
+
+char *memory_store_notes(struct memory_store *m, size_t *n)
+{
+	lock_get(&m->notes_lock);
+	*n = m->notes_n;
+	char *copy = malloc(*n + 1);
+	if (copy && *n)
+		memcpy(copy, m->notes, *n);
+	lock_put(&m->notes_lock);
+	if (copy)
+		copy[*n] = '\0';
+	return copy;
+}
