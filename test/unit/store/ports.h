@@ -11,7 +11,7 @@
 static int reserved_port[8];
 static unsigned reserved_port_n;
 
-static uint16_t reserve_port(void)
+static inline uint16_t reserve_port(void)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t n = sizeof a;
@@ -26,7 +26,7 @@ static uint16_t reserve_port(void)
 	return ntohs(a.sin_port);
 }
 
-static void release_ports(void)
+static inline void release_ports(void)
 {
 	while (reserved_port_n)
 		close(reserved_port[--reserved_port_n]);

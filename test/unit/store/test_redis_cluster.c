@@ -1,6 +1,6 @@
 /* The Redis store with a cluster whose nodes send it elsewhere, come too late, lie, or go: every
  * check is answered once and in time, and sent again only where a node has said that it did
- * nothing. How long a machine takes is no matter of these tests; test_redis.c says how. */
+ * nothing. How long a machine takes is no matter of these tests; redis_rig.h says how. */
 #include "fake_cluster.h"
 #include "store/redis.h"
 #include "store/redis_hub.h"
