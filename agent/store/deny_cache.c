@@ -109,13 +109,16 @@ static void make_place(struct deny_cache *c, size_t set)
 	}
 }
 
-static void note(struct deny_cache *c, const struct take *t, usec_t at, usec_t asked)
+static void note(struct deny_cache *c, const struct take *t, bool denied, usec_t at, usec_t asked)
 {
 	size_t set = t->key.a % SETS;
 	unsigned i = find(c, set, t);
+	int64_t cost = i < WAYS ? c->denial[set][i].cost : 0;
 
+	if (i < WAYS && at < c->denial[set][i].at)
+		return;
 	if (i == WAYS) {
-		if (!has_a_say(t))
+		if (!denied || !has_a_say(t))
 			return;
 		make_place(c, set);
 		i = 0;
@@ -125,7 +128,7 @@ static void note(struct deny_cache *c, const struct take *t, usec_t at, usec_t a
 		.key = t->key,
 		.quota = t->limit->quota,
 		.state = t->verdict.state,
-		.cost = denies(t) ? cost_asked(t) : 0,
+		.cost = denies(t) && !t->verdict.oversize ? cost_asked(t) : cost,
 		.at = at,
 		.asked = asked,
 	};
@@ -141,13 +144,12 @@ static bool counts_denied(const struct plan *plan)
 
 void deny_cache_note(struct deny_cache *c, const struct plan *plan, usec_t asked)
 {
-	if (!plan->denied || plan->degraded || counts_denied(plan))
+	bool denied = plan->denied && !counts_denied(plan);
+
+	if (plan->degraded)
 		return;
-	for (unsigned i = 0; i < plan->n; i++) {
-		/* What could never pass is found without a store: for that, there is none. */
-		if (!plan->take[i].verdict.oversize)
-			note(c, &plan->take[i], plan->now.utc, asked);
-	}
+	for (unsigned i = 0; i < plan->n; i++)
+		note(c, &plan->take[i], denied, plan->now.utc, asked);
 }
 
 /* Units may have come back before time has drained it. */
@@ -179,9 +181,9 @@ static void fill_in(struct take *t, const struct bucket *state, struct now now)
 	};
 }
 
-/* Is what is remembered of one limit a denial, and does it still deny this cost? Then its verdict.
- */
-static bool answer(struct deny_cache *c, struct take *t, struct denial *d, usec_t steady)
+/* Is what is remembered of one limit a denial, and does it still deny this cost? */
+static bool still_denies(
+	const struct deny_cache *c, const struct take *t, struct denial *d, usec_t steady)
 {
 	if (!d->cost || !enforces(t) || cost_asked(t) < d->cost)
 		return false;
@@ -192,13 +194,12 @@ static bool answer(struct deny_cache *c, struct take *t, struct denial *d, usec_
 		d->cost = 0; /* over */
 		return false;
 	}
-	fill_in(t, &state, now);
 	return true;
 }
 
-/* Of a limit that is not why: as it is remembered, or as if it were full. */
-static void answer_beside(
-	struct deny_cache *c, struct take *t, const struct denial *d, struct now now, usec_t steady)
+/* As it is remembered, or as if it were full. */
+static void answer(const struct deny_cache *c, struct take *t, const struct denial *d,
+	struct now now, usec_t steady)
 {
 	static const struct bucket never_seen;
 	bool known = d && steady >= d->asked && !is_doubtful(c, d, t, steady);
@@ -210,7 +211,7 @@ static void answer_beside(
 bool deny_cache_answer(struct deny_cache *c, struct plan *plan, usec_t steady)
 {
 	struct denial *known[PLAN_MAX];
-	uint64_t denied = 0;
+	bool denied = false;
 	struct now now = { 0 };
 
 	if (counts_denied(plan))
@@ -220,16 +221,18 @@ bool deny_cache_answer(struct deny_cache *c, struct plan *plan, usec_t steady)
 		size_t set = t->key.a % SETS;
 		unsigned way = find(c, set, t);
 		known[i] = way < WAYS ? &c->denial[set][way] : NULL;
-		if (known[i] && answer(c, t, known[i], steady)) {
-			denied |= 1ull << i;
+		/* What could never pass is what is reported: it has to be known. */
+		if (!known[i] && enforces(t) && cost_asked(t) > t->limit->quota.capacity)
+			return false;
+		if (known[i] && still_denies(c, t, known[i], steady)) {
+			denied = true;
 			now = now_of(known[i], steady);
 		}
 	}
 	if (!denied)
 		return false;
 	for (unsigned i = 0; i < plan->n; i++)
-		if (!(denied >> i & 1))
-			answer_beside(c, &plan->take[i], known[i], now, steady);
+		answer(c, &plan->take[i], known[i], now, steady);
 	plan->denied = true;
 	plan->now = now;
 	return true;

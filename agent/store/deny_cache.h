@@ -32,10 +32,10 @@ void deny_cache_clear(struct deny_cache *);
 /* Of this key alone. */
 void deny_cache_forget(struct deny_cache *, const struct key *);
 
-/* Remembers which limits of `plan`, that Redis has answered, denied it, and how those stood that
- * have a say beside (`shadow`, `tag`, `warn`). `asked`: steady time of this machine, no later than
- * plan->now was read by the server: the server is then never thought to be earlier than it is, and
- * nobody waits too long. */
+/* Hears of `plan`, that Redis has answered: remembers which limits denied it, and how those stood
+ * that have a say beside (`shadow`, `tag`, `warn`); and, of any plan, what it left of those that
+ * are remembered. `asked`: steady time of this machine, no later than plan->now was read by the
+ * server: the server is then never thought to be earlier than it is, and nobody waits too long. */
 void deny_cache_note(struct deny_cache *, const struct plan *, usec_t asked);
 
 /* true: `plan` is denied for what is remembered, its verdicts and plan->now filled in: of limits

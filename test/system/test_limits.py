@@ -250,6 +250,17 @@ def test_what_other_rules_say_of_a_denied_request(run):
         7 * [("watched", "slow", True)]
 
 
+@pytest.mark.parametrize("algorithm", ["token-bucket", "sliding-window", "fixed-window"])
+def test_what_is_left_after_a_denial_of_more(run, algorithm):
+    """A denial of 4 that is remembered must not hide what 1s have taken since."""
+    a = run(rules=rule(rate="4/day", algorithm=f'"{algorithm}"'))
+    said = [a.check(user="u", cost=cost) for cost in (1, 4, 1, 1, 1, 4)]
+    assert [v["deny"] for v in said] == [False, True, False, False, False, True]
+    assert [v["remaining"] for v in said] == [3, 3, 2, 1, 0, 0]
+    if algorithm == "token-bucket":
+        assert said[-1]["retry_after"] in (DAY, DAY - 1)
+
+
 def test_one_rule_with_several_rates(run):
     a = run(rules=rule(rate='[ "3/day", "4/week" ]', algorithm='"fixed-window"'), agent=EVERY)
     for left in (2, 1, 0):

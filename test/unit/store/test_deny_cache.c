@@ -193,6 +193,55 @@ static void what_others_say_is_remembered(void **state)
 	assert_true(exceeded > 500);
 }
 
+/* Where this agent alone charges, what is told of a limit that denies is what the store would tell:
+ * also after requests of lower cost were admitted since, and of one that could never pass. */
+static void it_hears_of_what_is_charged_since(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS];
+	unsigned hits = 0, oversize = 0;
+	limits(l);
+	for (uint64_t s = 1; s <= SEEDS / 4; s++) {
+		uint64_t seed = s * 104729;
+		usec_t t = 12345;
+		struct memory_store *m = rig_store(1000, server_now(0));
+		struct deny_cache *c = deny_cache_new(false);
+		for (unsigned step = 0; step < STEPS; step++) {
+			struct plan mine = { 0 }, theirs;
+			int64_t cost = (int64_t)(rig_random(&seed) % 10) + 1;
+			t += (usec_t)(rig_random(&seed) % 900000);
+			for (unsigned i = 0; i < 4; i++)
+				rig_plan_add(
+					&mine, &l[i], 100 + i, rig_random(&seed) & 3 ? 1 : cost);
+			theirs = mine;
+			bool hit = deny_cache_answer(c, &mine, t + offset);
+			(void)store_take(memory_store_base(m), &theirs, server_now(t));
+			if (!hit) {
+				theirs.now = server_now(t);
+				deny_cache_note(c, &theirs, t + offset);
+				continue;
+			}
+			hits++;
+			for (unsigned i = 0; i < 4; i++) {
+				const struct verdict *a = &mine.take[i].verdict;
+				const struct verdict *b = &theirs.take[i].verdict;
+				assert_int_equal(a->oversize, b->oversize);
+				oversize += a->oversize;
+				if (a->admits)
+					continue;
+				assert_false(b->admits);
+				assert_true(fabs(a->left - b->left) < 1e-6);
+				assert_in_range(a->retry_after - b->retry_after + 1, 0, 2);
+			}
+		}
+		deny_cache_free(c);
+		rig_close(m);
+	}
+	print_message("%u remembered, %u of them never pass\n", hits, oversize);
+	assert_true(hits > 1000);
+	assert_true(oversize > 100);
+}
+
 /* Where others may give back, it is wrong for no longer than DENIAL_DOUBTED, however long the
  * window. */
 static void it_is_doubted_where_units_may_come_back(void **state)
@@ -314,6 +363,7 @@ int main(void)
 		cmocka_unit_test(it_forgets_one_client_alone),
 		cmocka_unit_test(it_remembers_a_flood_of_many),
 		cmocka_unit_test(what_others_say_is_remembered),
+		cmocka_unit_test(it_hears_of_what_is_charged_since),
 	};
 	return cmocka_run_group_tests_name("store/deny_cache", tests, NULL, NULL);
 }
