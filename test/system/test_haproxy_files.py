@@ -4,6 +4,7 @@ does not have, and doing what their comments say."""
 import json
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -384,6 +385,38 @@ def test_a_hanging_agent_is_left_alone(tmp_path):
             assert s.ask("/api/x").status == 200
         finally:
             s.stop()
+
+
+def test_who_was_connected_to_an_agent_that_hangs_moves_to_the_second(tmp_path):
+    """With the second agent of haproxy.cfg, as its comment says; connections to agents are kept."""
+    port = agents.free_port()
+
+    def with_second(s):
+        cfg = s.haproxy_dir / "haproxy.cfg"
+        text = stack.replaced(cfg.read_text(), "#server agent2 127.0.0.1:9610",
+                              f"server agent2 127.0.0.1:{port}", cfg)
+        cfg.write_text(stack.replaced(
+            text, "on-marked-up shutdown-backup-sessions",
+            "on-marked-down shutdown-sessions on-marked-up shutdown-backup-sessions", cfg))
+
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy",
+                       edit=with_second) as s:
+        second = s.folder / "conf/second.cfg"
+        second.write_text(stack.replaced(s.cfg.read_text(), f":{s.agent_port}", f":{port}", s.cfg))
+        other = agents.Process([agents.BINARY, "-f", second], s.folder, "second")
+        s.wait_for(other, port)
+        try:
+            limited = [s.ask("/api/x").headers["X-RateLimit-Limit"] for _ in range(4)]
+            assert limited == ["5"] * 4
+            s.agent.send_signal(signal.SIGSTOP)
+            agents.until(lambda: s.agent_is("DOWN"), "HAProxy to take it for DOWN", stack.BOUND)
+            answers = [s.ask("/api/x") for _ in range(8)]
+            assert [a.headers["X-RateLimit-Limit"] for a in answers] == ["5"] * 8
+            left = 1 if agents.redis else 5     # a memory store of its own counts anew
+            assert [a.status for a in answers] == [200] * left + [429] * (8 - left)
+        finally:
+            s.agent.send_signal(signal.SIGCONT)
+            s.end(other)
 
 
 def test_a_reload_changes_limits_without_haproxy(tmp_path):
