@@ -38,6 +38,8 @@ CHANGES_COMMANDS = ("get", "hgetall", "hset", "hdel", "incr", "xadd", "xrange", 
 # With tiers from Redis, these besides.
 TIERS_COMMANDS = ("hmget", "exists", "subscribe", "client|id", "client|tracking")
 INVALIDATE = "__redis__:invalidate"
+# Of the user `default` where he is off: as him Redis reads its append-only file.
+DEFAULT_OFF = "~* -@all +@write +select"
 
 
 def tiers_acl(channel):

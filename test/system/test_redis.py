@@ -469,7 +469,9 @@ def test_the_acl_is_the_one_that_is_printed():
     assert shown[0] == f"ACL SETUSER ratelimit on >PASSWORD {redisd.acl('rl:*', None, False)}"
     assert shown[1] == f"ACL SETUSER ratelimit {redisd.allowed(redisd.CHANGES_COMMANDS)}"
     assert shown[2] == f"ACL SETUSER ratelimit {redisd.tiers_acl('rl:tiers')}"
+    assert shown[3] == f"ACL SETUSER default off resetpass {redisd.DEFAULT_OFF}"
     users = (ROOT / "conf/examples/two-nodes/users.acl").read_text()
+    assert users.startswith(f"user default off {redisd.DEFAULT_OFF}\n")
     line = re.search(r"(?m)^user ratelimit on >AGENT-PASSWORD (.*)$", users)[1]
     wanted = [c for c in redisd.COMMANDS if c not in ("cluster|slots", "asking")]
     assert line == " ".join(["~rl:*", "-@all", redisd.allowed(wanted),
