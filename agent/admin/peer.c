@@ -12,6 +12,8 @@
 
 enum { ACCEPTS_A_TURN = 8 };
 
+#define JUST_COME USEC_PER_SEC
+
 static const double PAUSE_NO_DESCRIPTORS = 0.2, TICK = 1.;
 
 static void gates_open(struct peers *all)
@@ -60,7 +62,8 @@ static void evict(struct peer *p)
 	(void)shutdown(p->fd, SHUT_RDWR);
 }
 
-/* Nobody keeps others out by being there and asking nothing. */
+/* Nobody keeps others out by being there and asking nothing. (Who has just come has had no time to;
+ * where all others are busy, it is the one.) */
 static void evict_longest_idle(struct peers *all)
 {
 	struct peer *longest = NULL;
@@ -70,7 +73,7 @@ static void evict_longest_idle(struct peers *all)
 		if (p->state == PEER_IDLE && (!longest || p->since < longest->since))
 			longest = p;
 	}
-	if (longest)
+	if (longest && (longest != all->head || clock_steady() - longest->since >= JUST_COME))
 		evict(longest);
 }
 
