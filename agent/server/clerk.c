@@ -141,6 +141,7 @@ static void finish(
 		free(o);
 	}
 	c->state.tried = number;
+	c->state.busy_since = 0;
 	if (good)
 		c->state.good = number;
 	else
@@ -164,6 +165,7 @@ static void *run(void *arg)
 		c->first = c->last = NULL;
 		while (all) {
 			bool good;
+			c->state.busy_since = clock_steady();
 			(void)pthread_mutex_unlock(&c->lock);
 			const struct order *last = write_some(c, all, &good, why, sizeof why);
 			(void)pthread_mutex_lock(&c->lock);

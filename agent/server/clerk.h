@@ -50,6 +50,7 @@ uint64_t clerk_replace(struct clerk *, struct pile *);
  * and `why` says why not: after a whole that could not be written, until one could. */
 struct clerk_state {
 	uint64_t good, tried;
+	usec_t busy_since; /* steady: so long the disk has been at what it does now; 0: nothing */
 	char why[256];
 };
 void clerk_state(struct clerk *, struct clerk_state *);

@@ -10,8 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Redis confirms a change in a fraction of a millisecond. */
-#define SHARE_WITHIN USEC_PER_SEC
+/* As long an operator waits: Redis confirms a change in a fraction of a millisecond, a disk that is
+ * busy takes a while. */
+#define REDIS_CONFIRMS_WITHIN USEC_PER_SEC
+#define DISK_WRITES_WITHIN    (10 * USEC_PER_SEC)
 
 /* ---- snapshots ---- */
 
@@ -200,6 +202,7 @@ struct backend_ears control_ears(struct control *c)
 bool control_open_desk(struct control *c, char *err, size_t err_size)
 {
 	const struct settings *s = &c->snapshot->settings;
+	bool redis = s->store.backend == BACKEND_REDIS;
 	c->keeper = keeper_start(c->args.store, s->store.state_file, s->store.state_interval);
 	c->bans = bans_new();
 	(void)snprintf(err, err_size, "%s", CONTROL_NOTHING_LEFT);
@@ -212,9 +215,9 @@ bool control_open_desk(struct control *c, char *err, size_t err_size)
 			.keeper = c->keeper,
 			.state_file = s->store.state_file,
 			.loop = c->loop,
-			.share = s->store.backend == BACKEND_REDIS ? share : NULL,
-			.shared = s->store.backend == BACKEND_REDIS ? shared : NULL,
-			.share_within = SHARE_WITHIN,
+			.share = redis ? share : NULL,
+			.shared = redis ? shared : NULL,
+			.wait_within = redis ? REDIS_CONFIRMS_WITHIN : DISK_WRITES_WITHIN,
 			.erased = erased,
 			.current = current,
 			.publish = publish_change,

@@ -25,7 +25,8 @@ struct desk_args {
 	uint64_t (*share)(void *with, const char *name, const char *text);
 	/* How far Redis is with that. NULL where `share` is. */
 	struct redis_changes_state (*shared)(void *with);
-	usec_t share_within; /* as long who has changed something waits for Redis */
+	/* As long who has changed something waits for the disk, or for Redis. */
+	usec_t wait_within;
 	/* These counters began anew: what is remembered of them here, in the place of the store's
 	 * or beside it, is forgotten. NULL: nothing is. */
 	void (*erased)(void *with, const struct key *, unsigned n);
@@ -56,7 +57,7 @@ struct desk_kept {
 };
 
 /* What was changed so far is on disk and in Redis: calls `kept` then, which may be at once; or when
- * it is known that it is not, or Redis has not said in time. The wait is the caller's until then.
+ * it is known that it is not, or nobody has said in time. The wait is the caller's until then.
  */
 struct desk_wait {
 	void (*kept)(struct desk_wait *, const struct desk_kept *);
@@ -64,7 +65,7 @@ struct desk_wait {
 	struct desk_wait *next;
 	uint64_t number, told; /* the last ones that were handed to the disk, and to Redis */
 	bool missing, untold;  /* it could not be handed there */
-	usec_t until;          /* steady; it waits for Redis */
+	usec_t until;          /* steady */
 };
 void desk_when_kept(struct desk *, struct desk_wait *);
 /* args.shared has news. */

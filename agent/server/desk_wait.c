@@ -18,14 +18,16 @@ static bool fail(char *err, size_t err_size, const char *why)
 
 /* ---- how far it is ---- */
 
-/* The disk has it, or will not. */
-static bool is_tried(
-	const struct desk_wait *w, const struct clerk_state *clerk, struct desk_kept *kept)
+/* The disk has it, or will not, or nobody waits for that any longer. */
+static bool is_tried(const struct desk_wait *w, const struct clerk_state *clerk, usec_t steady,
+	struct desk_kept *kept)
 {
 	if (w->missing)
 		kept->not_on_disk = "no memory to write it";
-	else if (clerk->tried < w->number)
+	else if (clerk->tried < w->number && steady < w->until)
 		return false;
+	else if (clerk->tried < w->number)
+		kept->not_on_disk = "the disk has not taken it yet";
 	else if (clerk->good < w->number)
 		kept->not_on_disk = clerk->why;
 	return true;
@@ -91,8 +93,7 @@ static void pop(struct desk *d, const struct desk_kept *kept)
 	w->kept(w, kept);
 }
 
-/* All numbers and instants rise along the list: the first one is ready first. (Where its instant is
- * over it waits for the disk, which calls.) */
+/* All numbers and instants rise along the list: the first one is ready first. */
 void desk_look_at_waits(struct desk *d)
 {
 	struct far f;
@@ -100,13 +101,13 @@ void desk_look_at_waits(struct desk *d)
 	find_how_far(d, &f);
 	while (d->first) {
 		struct desk_kept kept = { 0 };
-		if (!is_tried(d->first, &f.clerk, &kept) ||
+		if (!is_tried(d->first, &f.clerk, f.steady, &kept) ||
 			!is_shared(d->first, &f.redis, f.steady, &kept))
 			break;
 		pop(d, &kept);
 	}
 	ev_timer_stop(d->args.loop, &d->late);
-	if (d->first && d->first->until > f.steady) {
+	if (d->first) {
 		ev_timer_set(
 			&d->late, (double)(d->first->until - f.steady) / (double)USEC_PER_SEC, 0.);
 		ev_timer_start(d->args.loop, &d->late);
@@ -126,12 +127,13 @@ void desk_end_waits(struct desk *d)
 	ev_timer_stop(d->args.loop, &d->late);
 }
 
-/* Where Redis has been away for a while, nobody waits for it; so the instants rise. */
+/* Where Redis has been away for a while, or the disk hangs, nobody waits anew; so the instants
+ * rise. (It is one of the two.) */
 static usec_t patient_until(const struct desk *d, const struct far *f)
 {
-	usec_t away = f->redis.away_since;
+	usec_t since = d->args.shared ? f->redis.away_since : f->clerk.busy_since;
 
-	return (away && away < f->steady ? away : f->steady) + d->args.share_within;
+	return (since && since < f->steady ? since : f->steady) + d->args.wait_within;
 }
 
 void desk_when_kept(struct desk *d, struct desk_wait *w)
@@ -144,7 +146,7 @@ void desk_when_kept(struct desk *d, struct desk_wait *w)
 	w->missing = d->missing;
 	w->told = d->told;
 	w->untold = d->untold;
-	w->until = d->args.shared ? patient_until(d, &f) : 0;
+	w->until = patient_until(d, &f);
 	if (d->last)
 		d->last->next = w;
 	else

@@ -5,15 +5,39 @@
 #include "server/keeper.h"
 #include "store/state.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 #include <ev.h>
+
+/* In the place of libc's: what the clerk ends with. The disk can be stopped. */
+static pthread_mutex_t disk = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t disk_goes_on = PTHREAD_COND_INITIALIZER;
+static bool disk_hangs;
+
+int fdatasync(int fd)
+{
+	(void)pthread_mutex_lock(&disk);
+	while (disk_hangs)
+		(void)pthread_cond_wait(&disk_goes_on, &disk);
+	(void)pthread_mutex_unlock(&disk);
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+static void hang(bool hangs)
+{
+	(void)pthread_mutex_lock(&disk);
+	disk_hangs = hangs;
+	(void)pthread_cond_broadcast(&disk_goes_on);
+	(void)pthread_mutex_unlock(&disk);
+}
 
 static const struct hash_key test_key = { .bytes = { 1 } };
 static const char config[] =
@@ -88,9 +112,9 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 				   .keeper = r->keeper,
 				   .state_file = state_file,
 				   .loop = EV_DEFAULT,
-				   .share = share,
-				   .shared = shared,
-				   .share_within = within,
+				   .share = state_file[0] ? NULL : share,
+				   .shared = state_file[0] ? NULL : shared,
+				   .wait_within = within,
 				   .current = current,
 				   .publish = publish,
 				   .with = r },
@@ -440,6 +464,36 @@ static void nobody_waits_for_redis_for_ever(void **state)
 	stop(&r);
 }
 
+/* Nor for a disk that hangs: their places are for others. */
+static void nobody_waits_for_a_disk_for_ever(void **state)
+{
+	struct waiting w[2];
+	struct folder f;
+	struct rig r;
+	(void)state;
+
+	folder_make(&f);
+	within = 1000; /* us */
+	start_kept(&r, f.state);
+	within = WITHIN;
+	hang(true);
+	change_and_wait(&r, &w[0]);
+	change_and_wait(&r, &w[1]);
+	while (!w[1].kept)
+		ev_run(EV_DEFAULT, EVRUN_ONCE);
+	assert_true(w[0].kept == 1 && w[0].why && w[1].kept == 1 && w[1].why);
+	change_and_wait(&r, &w[0]); /* as long as it hangs, nobody waits anew */
+	assert_true(w[0].kept == 1 && w[0].why);
+	hang(false);
+	change_and_wait(&r, &w[0]);
+	desk_settle(r.desk);
+	change_and_wait(&r, &w[1]);
+	desk_settle(r.desk);
+	assert_true(w[1].kept == 1 && !w[1].why);
+	stop(&r);
+	folder_remove(&f);
+}
+
 static void bans_leave_room_for_the_operator(void **state)
 {
 	static const struct penalty penalty = {
@@ -736,6 +790,7 @@ int main(void)
 		cmocka_unit_test(who_waits_is_told_when_redis_has_it),
 		cmocka_unit_test(who_waits_is_told_why_redis_has_it_not),
 		cmocka_unit_test(nobody_waits_for_redis_for_ever),
+		cmocka_unit_test(nobody_waits_for_a_disk_for_ever),
 		cmocka_unit_test(bans_leave_room_for_the_operator),
 		cmocka_unit_test(notes_of_an_earlier_release_are_taken_over),
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
