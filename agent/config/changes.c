@@ -403,6 +403,18 @@ void changes_each(const struct changes *c, const char *prefix,
 		each(with, c->v[i].name, c->v[i].value);
 }
 
+size_t changes_after(const struct changes *c, const char *name, size_t n,
+	void (*each)(void *with, const char *name, json_t *value), void *with)
+{
+	bool found;
+	size_t from = place_of(c, name, &found) + found;
+	size_t to = n < c->n - from ? from + n : c->n;
+
+	for (size_t i = from; i < to; i++)
+		each(with, c->v[i].name, c->v[i].value);
+	return to - from;
+}
+
 json_t *changes_get(const struct changes *c, const char *name)
 {
 	bool found;

@@ -53,6 +53,10 @@ bool changes_remove(struct changes *, const char *name);
  * `value` is borrowed. */
 void changes_each(const struct changes *, const char *prefix,
 	void (*each)(void *with, const char *name, json_t *value), void *with);
+/* The same for the next `n` of all of them, after `name` (which need not be there any more; "":
+ * from the first on). Returns how many there were; less than `n`: there are no more. */
+size_t changes_after(const struct changes *, const char *name, size_t n,
+	void (*each)(void *with, const char *name, json_t *value), void *with);
 /* Borrowed; NULL: there is none. */
 json_t *changes_get(const struct changes *, const char *name);
 size_t changes_count(const struct changes *);

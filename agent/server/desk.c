@@ -65,6 +65,7 @@ struct desk *desk_new(const struct desk_args *args, char *err, size_t err_size)
 		return NULL;
 	d->args = *args;
 	desk_init_waits(d);
+	desk_init_keep(d);
 	d->changes = changes_new();
 	if (!d->changes || (args->state_file[0] && !desk_open(d, err, err_size))) {
 		desk_free(d);

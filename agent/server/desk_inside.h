@@ -25,6 +25,14 @@ struct desk {
 	struct journal *journal;
 	struct clerk *clerk;
 	uint64_t handed; /* the last number that the clerk gave */
+	struct whole {   /* that is being composed, a piece a turn of the loop */
+		bool is_begun;
+		bool has_alone; /* something that was handed to nobody else: it is the next number
+				 */
+		char last[CHANGE_NAME_MAX + 16]; /* name that is in it */
+		struct pile pile;
+		ev_timer next;
+	} composed;
 	uint64_t whole;  /* that of the last time the whole was written anew */
 	usec_t whole_at; /* steady */
 	bool whole_wanted;
@@ -33,6 +41,7 @@ struct desk {
 	uint64_t saves_seen; /* of the state file */
 };
 
+void desk_init_keep(struct desk *);
 /* With what an earlier run has left; then it can keep. */
 bool desk_open(struct desk *, char *err, size_t err_size);
 void desk_close(struct desk *);
@@ -55,6 +64,8 @@ bool desk_serve(struct desk *, const char *name, char *err, size_t err_size);
 /* false: so much waits for the disk or for Redis that nothing more is changed; `err` says so. */
 bool desk_may_change(struct desk *, char *err, size_t err_size);
 void desk_init_waits(struct desk *);
+/* What they wait for beyond d->handed will not come: there was no memory. */
+void desk_miss_waits(struct desk *);
 /* There is news for who waits. */
 void desk_look_at_waits(struct desk *);
 /* They wait no longer, for the agent stops. */

@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { APPENDED_MIN = 1 << 20 }; /* bytes, from which on the whole is written anew */
+enum {
+	APPENDED_MIN = 1 << 20, /* bytes, from which on the whole is written anew */
+	PIECE = 64,             /* changes that are composed in one turn of the loop */
+};
 
 #define WHOLE_EVERY (10 * USEC_PER_SEC)
 
@@ -143,17 +146,61 @@ static void put_bans(void *with, struct journal *j)
 		}
 }
 
-static void keep_whole(struct desk *d)
+static void compose(void *with, const char *name, json_t *value)
 {
-	struct pile pile = { 0 };
+	struct whole *whole = with;
 
-	changes_each(d->changes, "", pile_change, &pile);
-	uint64_t number = clerk_replace(d->clerk, &pile);
-	d->whole_wanted = number == 0;
-	d->whole_at = clock_steady();
-	d->missing = number == 0;
+	pile_change(&whole->pile, name, value);
+	(void)snprintf(whole->last, sizeof whole->last, "%s", name);
+}
+
+static void hand_over(struct desk *d)
+{
+	uint64_t number = clerk_replace(d->clerk, &d->composed.pile);
+
+	d->composed.is_begun = d->composed.has_alone = false;
+	d->whole_wanted = d->missing = number == 0;
 	if (number)
 		d->whole = d->handed = number;
+	else
+		desk_miss_waits(d);
+}
+
+static void compose_piece(struct desk *d)
+{
+	struct whole *whole = &d->composed;
+
+	ev_timer_stop(d->args.loop, &whole->next);
+	if (changes_after(d->changes, whole->last, PIECE, compose, whole) < PIECE)
+		hand_over(d);
+	else
+		ev_timer_start(d->args.loop, &whole->next);
+}
+
+static void on_next_piece(struct ev_loop *loop, ev_timer *next, int revents)
+{
+	(void)loop;
+	(void)revents;
+	compose_piece(next->data);
+}
+
+void desk_init_keep(struct desk *d)
+{
+	ev_timer_init(&d->composed.next, on_next_piece, 0., 0.);
+	d->composed.next.data = d;
+}
+
+/* Of ten thousand changes nobody else should wait for the last: a piece now, the next ones in later
+ * turns of the loop. What is changed meanwhile is added to it (desk_keep()). `alone`: it is to have
+ * something that was handed to nobody. */
+static void keep_whole(struct desk *d, bool alone)
+{
+	d->composed.is_begun = true;
+	d->composed.has_alone = alone || d->missing;
+	d->composed.last[0] = '\0';
+	d->whole_wanted = d->missing = false;
+	d->whole_at = clock_steady();
+	compose_piece(d);
 }
 
 static bool whole_is_under_way(struct desk *d)
@@ -171,9 +218,8 @@ void desk_keep_whole_soon(struct desk *d)
 
 /* ---- to the disk ---- */
 
-static void on_kept(void *with)
+static void look_at_disk(struct desk *d)
 {
-	struct desk *d = with;
 	struct clerk_state s;
 
 	clerk_state(d->clerk, &s);
@@ -185,7 +231,12 @@ static void on_kept(void *with)
 	else if (d->broken)
 		log_warning("changes_kept", KV_Z("file", journal_path(d->journal)));
 	d->broken = broken;
-	desk_look_at_waits(d);
+}
+
+static void on_kept(void *with)
+{
+	look_at_disk(with);
+	desk_look_at_waits(with);
 }
 
 bool desk_keeps_up(struct desk *d)
@@ -193,19 +244,29 @@ bool desk_keeps_up(struct desk *d)
 	return !d->clerk || (!clerk_is_behind(d->clerk) && !(d->broken && whole_is_under_way(d)));
 }
 
+/* What is in the whole that is being composed is after what that has of it already. */
 void desk_keep(struct desk *d, const char *name, json_t *value)
 {
+	struct whole *whole = &d->composed;
+
 	if (!d->clerk)
 		return;
+	look_at_disk(d);
 	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+	bool has_text = text || !value;
 	uint64_t number = 0;
-	if (!d->broken && (text || !value))
+	if (whole->is_begun && has_text)
+		pile_put(&whole->pile, str_of(name), str_of(text));
+	whole->pile.bad |= whole->is_begun && !has_text;
+	if (!d->broken && !whole->has_alone && has_text)
 		number = clerk_put(d->clerk, str_of(name), str_of(text));
 	free(text);
 	if (number)
 		d->handed = number;
+	else if (whole->is_begun)
+		whole->has_alone = true;
 	else if (!whole_is_under_way(d))
-		keep_whole(d);
+		keep_whole(d, true);
 	else
 		d->whole_wanted = d->missing = true;
 }
@@ -260,8 +321,9 @@ void desk_keep_tick(struct desk *d, usec_t steady)
 	uint64_t appended = journal_appended(d->journal), whole = journal_whole(d->journal);
 	bool due = d->whole_wanted || d->broken ||
 		   appended > (whole > APPENDED_MIN ? whole : APPENDED_MIN);
-	if (due && steady - d->whole_at >= WHOLE_EVERY && !whole_is_under_way(d))
-		keep_whole(d);
+	if (due && steady - d->whole_at >= WHOLE_EVERY && !whole_is_under_way(d) &&
+		!d->composed.is_begun)
+		keep_whole(d, false);
 }
 
 /* ---- beginning and end ---- */
@@ -321,6 +383,8 @@ void desk_settle(struct desk *d)
 {
 	if (d->clerk) {
 		forget_saved(d);
+		while (d->composed.is_begun)
+			compose_piece(d);
 		clerk_settle(d->clerk);
 		on_kept(d);
 	}

@@ -114,6 +114,13 @@ void desk_look_at_waits(struct desk *d)
 	}
 }
 
+void desk_miss_waits(struct desk *d)
+{
+	for (struct desk_wait *w = d->first; w; w = w->next)
+		w->missing |= w->number > d->handed;
+	desk_look_at_waits(d);
+}
+
 void desk_shared(struct desk *d)
 {
 	desk_look_at_waits(d);
@@ -142,7 +149,7 @@ void desk_when_kept(struct desk *d, struct desk_wait *w)
 
 	find_how_far(d, &f);
 	w->next = NULL;
-	w->number = d->handed;
+	w->number = d->handed + d->composed.has_alone;
 	w->missing = d->missing;
 	w->told = d->told;
 	w->untold = d->untold;

@@ -368,6 +368,14 @@ static void changes_end_and_are_replaced(void **state)
 	seen[0] = '\0';
 	changes_each(c, "override:", note, seen);
 	assert_string_equal(seen, "override:user:b override:user:c ");
+	seen[0] = '\0';
+	assert_int_equal(changes_after(c, "", 2, note, seen), 2);
+	assert_int_equal(changes_after(c, "override:user:c", 2, note, seen), 1);
+	assert_int_equal(changes_after(c, "switch:", 2, note, seen), 0);
+	assert_string_equal(seen, "override:user:b override:user:c switch: ");
+	seen[0] = '\0'; /* after one that is there no more */
+	assert_int_equal(changes_after(c, "override:user:bb", 1, note, seen), 1);
+	assert_string_equal(seen, "override:user:c ");
 	assert_non_null(json_object_get(changes_get(c, "override:user:b"), "bypass"));
 	assert_true(changes_remove(c, "override:user:b"));
 	assert_false(changes_remove(c, "override:user:b"));
