@@ -1,19 +1,21 @@
 """The part of the benchmark about operating: what it costs the checks that the agent is scraped,
-asked, reloaded and listened to while it is fully loaded."""
+asked, reloaded, listened to and shown in two browsers while it is fully loaded."""
 
 import contextlib
 import http.client
 import json
+import re
 import selectors
 import socket
 import threading
 import time
 
-from common import Failed, free_port
+from common import ROOT, Failed, free_port
 
 TOKEN = "of-the-benchmark"
 STREAMS = 10
-# Once a second each: a Prometheus asks every ten or fifteen, a page every one or two.
+PAGES = 2
+# Once a second each: a Prometheus asks every ten or fifteen.
 JSON = {"Content-Type": "application/json"}
 ASKS = (
 	("GET", "/metrics", None),
@@ -26,8 +28,8 @@ ASKS = (
 )
 
 
-class Operator:
-	"""One thread, that asks everything once a second and reads ten streams of events."""
+class Watcher:
+	"""One thread, that asks and listens until its `with` ends."""
 
 	def __init__(self, port):
 		self.port = port
@@ -46,46 +48,107 @@ class Operator:
 
 	def run(self):
 		try:
-			self.operate()
+			with contextlib.ExitStack() as self.stack, selectors.DefaultSelector() as self.streams:
+				self.operate()
 		except (OSError, http.client.HTTPException, Failed) as e:
 			self.failed = e
 
-	def operate(self):
-		with contextlib.ExitStack() as stack, selectors.DefaultSelector() as streams:
-			http_to = stack.enter_context(contextlib.closing(
-				http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)))
-			for _ in range(STREAMS):
-				s = stack.enter_context(socket.create_connection(("127.0.0.1", self.port), 10))
-				s.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-				streams.register(s, selectors.EVENT_READ)
-			turn = 0
-			while not self.stop.is_set():
-				self.ask(http_to, *ASKS[turn % len(ASKS)])
-				turn += 1
-				until = time.monotonic() + 1 / len(ASKS)
-				while (left := until - time.monotonic()) > 0 and not self.stop.is_set():
-					for key, _ in streams.select(left):
-						self.read += len(key.fileobj.recv(65536))
-					time.sleep(0.02)  # whatever came together is read together
+	def connect(self):
+		return self.stack.enter_context(contextlib.closing(
+			http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)))
 
-	def ask(self, to, method, path, body):
+	def listen(self):
+		s = self.stack.enter_context(socket.create_connection(("127.0.0.1", self.port), 10))
+		s.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		self.streams.register(s, selectors.EVENT_READ)
+
+	def hear(self, seconds):
+		"""What the streams bring meanwhile; whatever came together is read together."""
+		until = time.monotonic() + seconds
+		while (left := until - time.monotonic()) > 0 and not self.stop.is_set():
+			for key, _ in self.streams.select(left):
+				got = len(key.fileobj.recv(65536))
+				if not got:
+					raise Failed("a stream of events ended")
+				self.read += got
+			time.sleep(0.02)
+
+	def send(self, to, method, path, body=None):
 		headers = {"Authorization": f"Bearer {TOKEN}", **(JSON if method == "POST" else {})}
 		to.request(method, path, json.dumps(body) if body else None, headers)
+
+	def answer(self, to):
 		answer = to.getresponse()
 		said = answer.read()
 		if answer.status != 200:
-			raise Failed(f"{method} {path}: {answer.status} {said[:300]!r}")
+			raise Failed(f"{answer.status} {said[:300]!r}")
 		self.asked += 1
+		return said
+
+
+class Operator(Watcher):
+	"""Asks everything once a second and reads ten streams of events."""
+
+	def operate(self):
+		to = self.connect()
+		for _ in range(STREAMS):
+			self.listen()
+		turn = 0
+		while not self.stop.is_set():
+			self.send(to, *ASKS[turn % len(ASKS)])
+			self.answer(to)
+			turn += 1
+			self.hear(1 / len(ASKS))
+
+
+class Page(Watcher):
+	"""What the page asks in a browser, when, and how much of it at once; from what its script says."""
+
+	def __init__(self, port):
+		super().__init__(port)
+		with open(f"{ROOT}/agent/admin/page.html") as f:
+			script = f.read()
+		self.every = re.search(r"^const EVERY = (\d+);", script, re.M)
+		self.parts = re.findall(r'\{ path: "(/api/v1/\w+)"', script)
+		if not self.every or len(self.parts) < 5 or "/api/v1/history" not in self.parts:
+			raise Failed("page.html: what it asks for is not where operated.py looks for it")
+		self.rounds = 0
+
+	def operate(self):
+		to = [self.connect() for _ in self.parts]
+		for path in ("/", "/api/v1"):
+			self.send(to[0], "GET", path)
+			self.answer(to[0])
+		self.listen()
+		query = {"/api/v1/history": "?after=0", "/api/v1/top": "?by=denied&n=10"}
+		while not self.stop.is_set():
+			self.send(to[0], "GET", "/api/v1/status")
+			self.answer(to[0])
+			for c, path in zip(to, self.parts):
+				self.send(c, "GET", path + query.get(path, ""))
+			for c, path in zip(to, self.parts):
+				said = json.loads(self.answer(c))
+				if path == "/api/v1/history":
+					query[path] = f"?after={said['next']}"
+			self.rounds += 1
+			self.hear(int(self.every[1]) / 1000)
 
 
 def turn(bench, agent, operated, seconds):
 	if not operated:
 		return bench.load(agent, denials=True, seconds=seconds)["per_second"]
-	with Operator(agent.admin) as operator:
+	who = [Operator(agent.admin), *(Page(agent.admin) for _ in range(PAGES))]
+	with contextlib.ExitStack() as stack:
+		for w in who:
+			stack.enter_context(w)
 		time.sleep(0.2)  # the streams are there
 		got = bench.load(agent, denials=True, seconds=seconds)["per_second"]
-	if operator.failed or not operator.asked or not operator.read:
-		raise Failed(f"operator: {operator.failed or 'nothing asked, or no event'}")
+	for w in who:
+		if w.failed or not w.asked or not w.read:
+			raise Failed(f"{type(w).__name__}: {w.failed or 'nothing asked, or no event'}")
+	for page in who[1:]:  # each takes its time, and asks again when it has all answers
+		if not page.rounds:
+			raise Failed("Page: not one round")
 	return got
 
 
@@ -100,7 +163,8 @@ def agent(bench):
 
 def part(bench):
 	"""Every NOTIFY has its ACK, or the load generator fails."""
-	bench.section("Scraped, asked, reloaded and ten times listened to at full load, against left alone",
+	bench.section("Scraped, asked, reloaded, ten times listened to and in two open pages at full load, "
+		      "against left alone",
 		      ("three rules, TCP, depth 32", "ratio", "wanted", "met"))
 	seconds = max(3, bench.args.seconds * 3)
 	ratios = []
