@@ -242,6 +242,18 @@ static enum MHD_Result send_reply(struct request *r)
 			   : MHD_NO;
 }
 
+/* A refusal: is its body read first, and thrown away? Who is answered earlier finds the connection
+ * closed while he still sends, and may never see why (UNIX sockets: EPIPE, and what was received is
+ * lost). Not the body of one who asks before he sends it, nor one that is far too long; then the
+ * connection goes with it. */
+static bool reads_first(const struct request *r)
+{
+	uint64_t n = body_length(r);
+
+	return !request_header(r, MHD_HTTP_HEADER_EXPECT) &&
+	       (n <= HTTP_BODY_REFUSED_MAX || n == UINT64_MAX);
+}
+
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
 	const char *method, const char *version, const char *upload, size_t *upload_n, void **state)
 {
@@ -253,12 +265,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 			return MHD_NO;
 		peer_enter(r->peer, PEER_BODY);
 		judge(r, url, method);
-		/* At once only where there is a body that nobody wants: the connection goes with
-		 * it. */
-		return r->status && body_length(r) ? send_reply(r) : MHD_YES;
+		return r->status && !reads_first(r) ? send_reply(r) : MHD_YES;
 	}
 	if (*upload_n) {
-		bool kept = r->route && take_body(r, upload, *upload_n);
+		bool kept = r->status || (r->route && take_body(r, upload, *upload_n));
 		*upload_n = 0;
 		return kept ? MHD_YES : MHD_NO;
 	}

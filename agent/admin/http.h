@@ -16,6 +16,7 @@ enum {
 	HTTP_CONNECTIONS_MAX = 64,        /* then the one that has been idle longest goes */
 	HTTP_HEADERS_MAX = 32 * 1024,     /* bytes */
 	HTTP_BODY_MAX = 64 * 1024,        /* bytes */
+	HTTP_BODY_REFUSED_MAX = 1 << 20,  /* bytes that are read, not kept, before a refusal */
 	HTTP_STREAM_BYTES_MAX = 64 * 1024 /* that wait for who listens to a stream */
 };
 

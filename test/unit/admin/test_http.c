@@ -233,14 +233,58 @@ static void changes(void **state)
 	assert_int_equal(g->body_n, 7);
 }
 
+/* Whoever sends headers and body apart gets a refusal all the same, and may go on. */
+static void refusals_come_after_the_body(void **state)
+{
+	struct rig *g = *state;
+	static const struct {
+		const char *token, *headers, *wanted;
+	} row[] = {
+		{ TOKEN, "Content-Type: application/json\r\n", "HTTP/1.1 401 " },
+		{ "", "Content-Type: application/json\r\nOrigin: http://x.example\r\n",
+			"HTTP/1.1 403 " },
+		{ "", "Content-Type: text/plain\r\n", "HTTP/1.1 415 " },
+		{ "", "Content-Type: application/json\r\n", "HTTP/1.1 413 " },
+	};
+	enum { LENGTH = 3 * HTTP_BODY_MAX / 2 };
+	char *body = malloc(LENGTH + 1);
+	assert_non_null(body);
+	memset(body, ' ', LENGTH);
+	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
+		char text[4096] = "", head[512];
+		unsigned n = i == 3 ? LENGTH : HTTP_BODY_MAX;
+		int fd = dial(g);
+		g->token = row[i].token;
+		(void)snprintf(head, sizeof head, "PUT /hello" HTTP "%sContent-Length: %u\r\n\r\n",
+			row[i].headers, n);
+		say(g, fd, head);
+		for (unsigned k = 0; k < 20; k++)
+			turn(g);
+		assert_int_equal(recv(fd, text, sizeof text - 1, 0), -1);
+		assert_int_equal(errno, EAGAIN);
+		body[n] = '\0';
+		say(g, fd, body);
+		body[n] = ' ';
+		assert_true(hear(g, fd, text, sizeof text, row[i].wanted));
+		g->token = "";
+		say(g, fd, "GET /hello" HTTP "\r\n");
+		assert_true(hear(g, fd, text, sizeof text, "hello you"));
+		(void)close(fd);
+	}
+	free(body);
+	assert_int_equal(g->changed, 0);
+	/* Who asks before, or would send far too much, is told at once. */
+	ask(g, "PUT /hello" HTTP "Content-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+		"HTTP/1.1 415 ");
+	ask(g, "PUT /hello" HTTP "Content-Length: 1048577\r\n\r\n", "HTTP/1.1 413 ");
+}
+
 static void bounds(void **state)
 {
 	struct rig *g = *state;
 	enum { LONG = 2 * HTTP_BODY_MAX };
 	char *text = malloc(LONG + 512);
 	assert_non_null(text);
-	ask(g, "PUT /hello" HTTP "Content-Type: application/json\r\nContent-Length: 65537\r\n\r\n",
-		"HTTP/1.1 413 ");
 	/* As long as may be, and one more, without saying so before. */
 	for (unsigned more = 0; more < 2; more++) {
 		int n = sprintf(text,
@@ -362,6 +406,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(routing, setup, teardown),
 		cmocka_unit_test_setup_teardown(changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(refusals_come_after_the_body, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounds, setup, teardown),
 		cmocka_unit_test_setup_teardown(later, setup, teardown),
 		cmocka_unit_test_setup_teardown(stopped_before_the_reply, setup, teardown),
