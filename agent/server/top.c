@@ -8,10 +8,16 @@
 
 enum { COST_MAX = 1000 * 1000 * 1000 }; /* more is in no quota */
 
+static const enum top_stream stream_of[] = {
+	[TOP_DENIED] = TOP_OF_DENIALS,
+	[TOP_ENDPOINTS] = TOP_OF_DENIALS,
+	[TOP_CHECKED] = TOP_OF_CHECKS,
+	[TOP_COST] = TOP_OF_UNITS,
+};
+
 struct top *top_new(void)
 {
 	struct top *t = calloc(1, sizeof *t);
-	struct hash_key seed[2];
 
 	if (!t)
 		return NULL;
@@ -22,13 +28,13 @@ struct top *top_new(void)
 			return NULL;
 		}
 	}
-	for (unsigned i = 0; i < 2; i++)
-		hash_key_random(&seed[i]);
-	uint64_t word[2];
-	memcpy(&word[0], &seed[0], sizeof word[0]);
-	memcpy(&word[1], &seed[1], sizeof word[1]);
-	sampler_init(&t->checks, word[0]);
-	sampler_init(&t->denials, word[1]);
+	for (unsigned i = 0; i < TOP_STREAMS; i++) {
+		struct hash_key seed;
+		uint64_t word;
+		hash_key_random(&seed);
+		memcpy(&word, &seed, sizeof word);
+		sampler_init(&t->sampler[i], word);
+	}
 	return t;
 }
 
@@ -51,18 +57,35 @@ static uint64_t epoch_at(usec_t now)
 static void begin_half(struct top *t, uint64_t epoch)
 {
 	t->epoch = epoch;
-	for (unsigned i = 0; i < TOP_KINDS; i++) {
+	for (unsigned i = 0; i < TOP_STREAMS; i++)
 		atomic_store_explicit(&t->one_in[i][epoch % 2], 1, memory_order_relaxed);
+	for (unsigned i = 0; i < TOP_KINDS; i++)
 		sketch_begin(t->sketch[i][epoch % 2], epoch);
+}
+
+static void note_rates(struct top *t)
+{
+	for (unsigned i = 0; i < TOP_STREAMS; i++) {
+		_Atomic(uint64_t) *most = &t->one_in[i][t->epoch % 2];
+		uint64_t every = t->sampler[i].every;
+		if (every > atomic_load_explicit(most, memory_order_relaxed))
+			atomic_store_explicit(most, every, memory_order_relaxed);
+		atomic_store_explicit(&t->one_in_now[i], every, memory_order_relaxed);
 	}
 }
 
-static void note_weight(struct top *t, enum top_kind kind, uint64_t stands_for)
+static void look_at_rates(struct top *t, usec_t now)
 {
-	_Atomic(uint32_t) *most = &t->one_in[kind][t->epoch % 2];
+	const usec_t pause = SAMPLER_LOOK_MS * USEC_PER_MSEC;
+	usec_t past = now - t->looked_at;
+	double seconds = (double)(past > pause ? past : pause) / (double)USEC_PER_SEC;
+	struct sampler *s = t->sampler;
 
-	if (stands_for > atomic_load_explicit(most, memory_order_relaxed))
-		atomic_store_explicit(most, (uint32_t)stands_for, memory_order_relaxed);
+	sampler_look(&s[TOP_OF_CHECKS], seconds, false);
+	sampler_look(&s[TOP_OF_DENIALS], seconds, false);
+	sampler_look(&s[TOP_OF_UNITS], seconds, s[TOP_OF_CHECKS].every == 1);
+	t->looked_at = now;
+	atomic_store_explicit(&t->look_next, now + pause, memory_order_relaxed);
 }
 
 /* Its descriptor and its rule, whatever the limit. */
@@ -86,34 +109,48 @@ static bool count(struct top *t, enum top_kind kind, const struct take *take, ui
 	       (take && sketch_count(t->sketch[kind][t->epoch % 2], key_of(take), weight));
 }
 
-static uint64_t units(const struct take *t)
+/* What they stand for, each stream of its own. What has come is put back first: where it is time
+ * for other rates, it comes by these. */
+static void turn_samplers(struct top *t, const struct plan *plan, const struct decision *d,
+	uint64_t stands_for[TOP_STREAMS])
 {
-	return t->cost < COST_MAX ? (uint64_t)t->cost : COST_MAX;
+	usec_t now = plan->now.steady;
+	usec_t next = atomic_load_explicit(&t->look_next, memory_order_relaxed);
+	int64_t units = top_units(d);
+	int64_t n[] = { 1, d->deny, units < COST_MAX ? units : COST_MAX };
+
+	for (unsigned i = 0; i < TOP_STREAMS; i++)
+		t->sampler[i].left += i == TOP_OF_UNITS ? units : n[i];
+	/* By the rates till now some may have been passed over in this half: so they are known,
+	 * also where nothing was taken. */
+	if (next > (usec_t)(t->epoch - 1) * TOP_HALF)
+		note_rates(t);
+	if (now >= next)
+		look_at_rates(t, now);
+	for (unsigned i = 0; i < TOP_STREAMS; i++) {
+		(void)sampler_pass(&t->sampler[i], n[i]);
+		stands_for[i] = sampler_turn(&t->sampler[i]);
+	}
+	note_rates(t);
 }
 
-bool top_add(struct top *t, const struct plan *plan, const struct decision *d, uint64_t checks,
-	uint64_t denials, struct top_rest *rest)
+bool top_add(
+	struct top *t, const struct plan *plan, const struct decision *d, struct top_rest *rest)
 {
 	const struct take *take = d->reported;
 	bool asked = take && take->cost == 0; /* and nobody was refused */
-	uint64_t weight[TOP_KINDS] = {
-		[TOP_DENIED] = asked ? 0 : denials,
-		[TOP_ENDPOINTS] = asked ? 0 : denials,
-		[TOP_CHECKED] = take ? checks : 0,
-		[TOP_COST] = take && !d->deny ? checks * units(take) : 0,
-	};
-	uint64_t epoch = epoch_at(plan->now.steady);
+	uint64_t epoch = epoch_at(plan->now.steady), stands_for[TOP_STREAMS];
 	bool more = false;
 
 	if (epoch != t->epoch)
 		begin_half(t, epoch);
-	note_weight(t, TOP_DENIED, denials);
-	note_weight(t, TOP_ENDPOINTS, denials);
-	note_weight(t, TOP_CHECKED, checks);
-	note_weight(t, TOP_COST, checks);
+	turn_samplers(t, plan, d, stands_for);
 	for (unsigned i = 0; i < TOP_KINDS; i++) {
-		bool done = i != TOP_ENDPOINTS && count(t, i, take, weight[i]);
-		rest->weight[i] = done ? 0 : weight[i];
+		bool of_denials = stream_of[i] == TOP_OF_DENIALS;
+		bool counts = of_denials ? !asked : take != NULL;
+		uint64_t weight = counts ? stands_for[stream_of[i]] : 0;
+		bool done = i != TOP_ENDPOINTS && count(t, i, take, weight);
+		rest->weight[i] = done ? 0 : weight;
 		more |= rest->weight[i] > 0;
 	}
 	return more;
@@ -162,7 +199,23 @@ struct found {
 	struct sketch_item item;
 	unsigned of;
 	uint64_t least;
+	bool sampled;
 };
+
+/* Weights: what was counted for certain, and [1] what samples stand for. */
+struct sums {
+	uint64_t least[2], most[2];
+};
+
+static uint64_t at_most(const struct sums *s, uint64_t one_in)
+{
+	return s->most[0] + sampler_at_most(s->most[1], one_in);
+}
+
+static uint64_t at_least(const struct sums *s, uint64_t one_in)
+{
+	return s->least[0] + sampler_at_least(s->least[1], one_in);
+}
 
 static int by_name(const void *a, const void *b)
 {
@@ -188,26 +241,73 @@ static int by_count(const void *a, const void *b)
 }
 
 /* One item of all that have its name. The sketches that do not have it may have had up to their
- * least of it. */
-static void join(struct top_list *list, struct found *found, size_t n)
+ * least of it: all of them, `absent`. */
+static void join(struct top_list *list, struct found *found, size_t n, const struct sums *absent)
 {
 	qsort(found, n, sizeof *found, by_name_and_sketch);
 	for (size_t i = 0; i < n;) {
 		struct top_item *to = &list->item[list->n++];
-		uint64_t absent = list->error;
+		struct sums sum = *absent;
 		*to = (struct top_item){ .rule = found[i].item.group };
 		memcpy(to->name, found[i].item.name, sizeof to->name);
 		size_t first = i;
 		for (; i < n && by_name(&found[first], &found[i]) == 0; i++) {
-			to->count += found[i].item.count;
-			to->error += found[i].item.error;
-			if (i == first || found[i].of != found[i - 1].of)
-				absent -= found[i].least;
+			const struct found *f = &found[i];
+			sum.most[f->sampled] += f->item.count;
+			sum.least[f->sampled] += f->item.count - f->item.error;
+			if (i == first || f->of != found[i - 1].of)
+				sum.most[f->sampled] -= f->least;
 		}
-		to->count += absent;
-		to->error += absent;
+		to->count = at_most(&sum, list->one_in);
+		to->error = to->count - at_least(&sum, list->one_in);
 	}
 	qsort(list->item, list->n, sizeof *list->item, by_count);
+}
+
+/* The most that one sample of this worker stood for since then. Also where a half has no turn at
+ * all: then what was in effect is so still, or was at the first turn after. */
+static uint64_t one_in_of(
+	const struct top *t, enum top_stream stream, const bool half[2], usec_t since)
+{
+	uint64_t most = 1;
+
+	if (atomic_load_explicit(&t->look_next, memory_order_relaxed) > since)
+		most = atomic_load_explicit(&t->one_in_now[stream], memory_order_relaxed);
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t n = atomic_load_explicit(&t->one_in[stream][i], memory_order_relaxed);
+		if (half[i] && n > most)
+			most = n;
+	}
+	return most;
+}
+
+/* What one worker has counted goes behind found[found_n]; how many there are then. */
+static size_t find(const struct top *t, enum top_kind kind, uint64_t epoch,
+	struct sketch_item item[SKETCH_ITEMS], struct found *found, size_t found_n, unsigned of,
+	struct top_list *list, struct sums *absent)
+{
+	size_t begin = found_n;
+	bool good[2];
+	uint64_t least = 0;
+
+	for (unsigned half = 0; half < 2; half++) {
+		uint64_t of_epoch = epoch % 2 == half ? epoch : epoch - 1;
+		struct sketch_sum sum;
+		good[half] = sketch_read(t->sketch[kind][half], of_epoch, item, &sum);
+		if (!good[half])
+			continue;
+		list->total += sum.total;
+		least += sum.least;
+		for (unsigned k = 0; k < sum.n; k++)
+			found[found_n++] = (struct found){ item[k], of + half, sum.least, false };
+	}
+	uint64_t one_in = one_in_of(t, stream_of[kind], good, list->since);
+	bool sampled = one_in > 1;
+	for (size_t i = begin; i < found_n; i++)
+		found[i].sampled = sampled;
+	absent->most[sampled] += least;
+	list->one_in = one_in > list->one_in ? one_in : list->one_in;
+	return found_n;
 }
 
 bool top_list(const struct top *const of[], unsigned n, enum top_kind kind, usec_t now,
@@ -216,28 +316,17 @@ bool top_list(const struct top *const of[], unsigned n, enum top_kind kind, usec
 	uint64_t epoch = epoch_at(now);
 	struct sketch_item *item = malloc(SKETCH_ITEMS * sizeof *item);
 	struct found *found = malloc(2 * n * SKETCH_ITEMS * sizeof *found);
+	struct sums absent = { 0 };
 	size_t found_n = 0;
 
 	*list = (struct top_list){ .one_in = 1, .since = (usec_t)(epoch - 2) * TOP_HALF };
 	list->item = malloc(2 * n * SKETCH_ITEMS * sizeof *list->item);
 	bool good = item && found && list->item;
-	for (unsigned i = 0; good && i < 2 * n; i++) {
-		unsigned half = i % 2;
-		uint64_t of_epoch = epoch % 2 == half ? epoch : epoch - 1;
-		const struct top *t = of[i / 2];
-		struct sketch_sum sum;
-		if (!sketch_read(t->sketch[kind][half], of_epoch, item, &sum))
-			continue;
-		uint32_t one_in = atomic_load_explicit(
-			&t->one_in[kind][half], memory_order_relaxed);
-		list->one_in = one_in > list->one_in ? one_in : list->one_in;
-		list->total += sum.total;
-		list->error += sum.least;
-		for (unsigned k = 0; k < sum.n; k++)
-			found[found_n++] = (struct found){ item[k], i, sum.least };
-	}
+	for (unsigned i = 0; good && i < n; i++)
+		found_n = find(of[i], kind, epoch, item, found, found_n, 2 * i, list, &absent);
+	list->error = at_most(&absent, list->one_in);
 	if (good)
-		join(list, found, found_n);
+		join(list, found, found_n, &absent);
 	else
 		top_list_free(list);
 	free(item);

@@ -22,6 +22,15 @@ static struct policy *policy;
 static struct top *top[WORKERS];
 static uint64_t exact[2][USERS];
 
+/* Chance is the same in each run of this test. */
+static void renew(unsigned worker, uint64_t seed)
+{
+	top_free(top[worker]);
+	top[worker] = top_new();
+	for (unsigned i = 0; top[worker] && i < TOP_STREAMS; i++)
+		sampler_init(&top[worker]->sampler[i], TOP_STREAMS * seed + i);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -34,7 +43,7 @@ static int setup(void **state)
 				.salt = { 77 * i + k, 1234 * i + 10 * k } };
 	}
 	for (unsigned i = 0; i < WORKERS; i++)
-		top[i] = top_new();
+		renew(i, i);
 	memset(exact, 0, sizeof exact);
 	return policy && top[WORKERS - 1] ? 0 : -1;
 }
@@ -42,8 +51,10 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < WORKERS; i++)
+	for (unsigned i = 0; i < WORKERS; i++) {
 		top_free(top[i]);
+		top[i] = NULL;
+	}
 	policy_free(policy);
 	return 0;
 }
@@ -174,9 +185,114 @@ static void a_flood_is_sampled(void **state)
 		see(0, 0, i % 10 ? 1 : i % USERS, now += 5, true, 1);
 	struct top_list list = list_at(TOP_DENIED, now);
 	assert_string_equal(list.item[0].name, "user=1");
-	assert_true(list.item[0].count > 800000 && list.item[0].count < 1000000);
+	assert_true(list.item[0].count > 900000 && list.item[0].count < 1100000);
+	assert_true(list.item[0].count - list.item[0].error > 800000);
+	assert_true(list.item[0].count - list.item[0].error <= 900000);
 	assert_true(list.total > 900000 && list.total < 1100000);
 	assert_true(list.one_in > 100);
+	top_list_free(&list);
+}
+
+/* ---- what was sampled ---- */
+
+/* Two workers, many users, floods that come and go, one half and the next: whatever is told as a
+ * bound is one, for all users but a few in a thousand, those that are not listed included. */
+static void bounds_hold_where_it_is_sampled(void **state)
+{
+	(void)state;
+	enum { RUNS = 12, MANY = 400 };
+	unsigned outside = 0, listed = 0;
+	for (unsigned run = 0; run < RUNS; run++) {
+		static uint64_t truth[TOP_KINDS][MANY];
+		static bool has[MANY];
+		struct chance c = { 100 + run };
+		usec_t now = (10 + run) * TOP_HALF - 3 * USEC_PER_SEC;
+		memset(truth, 0, sizeof truth);
+		for (unsigned i = 0; i < WORKERS; i++)
+			renew(i, 1000 * run + i);
+		for (unsigned i = 0; i < 400000; i++) {
+			unsigned user = (unsigned)magnitude(&c, MANY) - 1;
+			bool deny = one_in(&c, 2);
+			int64_t cost = user % 7 ? 1 : user % 14 ? 20 : 5000;
+			now += i / 50000 % 2 ? 10 + run * 20 : 2; /* microseconds */
+			see(i % 2, 0, user, now, deny, cost);
+			truth[TOP_CHECKED][user]++;
+			truth[deny ? TOP_DENIED : TOP_COST][user] += deny ? 1 : (uint64_t)cost;
+		}
+		for (enum top_kind k = 0; k < TOP_KINDS; k++) {
+			if (k == TOP_ENDPOINTS)
+				continue;
+			struct top_list list = list_at(k, now);
+			assert_true(list.one_in > 20);
+			memset(has, 0, sizeof has);
+			for (size_t i = 0; i < list.n; i++) {
+				const struct top_item *item = &list.item[i];
+				unsigned user;
+				assert_int_equal(sscanf(item->name, "user=%u", &user), 1);
+				has[user] = true;
+				outside += truth[k][user] > item->count ||
+					   truth[k][user] < item->count - item->error;
+			}
+			for (unsigned user = 0; user < MANY; user++)
+				outside += !has[user] && truth[k][user] > list.error;
+			listed += list.n;
+			top_list_free(&list);
+		}
+	}
+	assert_true(outside <= 3 * RUNS * MANY / 200);
+	assert_true(listed > 3 * RUNS * MANY / 3);
+}
+
+/* The end of a flood reaches into a half in which nothing of it is taken, whether or not something
+ * else comes there later: what was passed over may have been somebody, and that is told while the
+ * half counts. */
+static void what_was_passed_over_is_told(void **state)
+{
+	(void)state;
+	for (unsigned later = 0; later < 2; later++) {
+		const usec_t end = (8 + 10 * later) * TOP_HALF;
+		usec_t now = end - 2950 * USEC_PER_MSEC; /* no look in the end */
+		while (now < end + 10)
+			see(0, 0, 1, now++, true, 1);
+		if (later)
+			see(0, 0, 2, end + 60 * USEC_PER_SEC, true, 1);
+		struct top_list list = list_at(TOP_DENIED, end + TOP_HALF + 1);
+		assert_int_equal(list.n, later);
+		assert_int_equal(list.total, later);
+		assert_true(list.one_in > 500);
+		assert_true(list.error >= 10);
+		top_list_free(&list);
+		list = list_at(TOP_DENIED, end + 2 * TOP_HALF);
+		assert_int_equal(list.one_in, 1);
+		assert_int_equal(list.error, 0);
+		top_list_free(&list);
+	}
+	/* Slow again: all is told as it is. */
+	for (unsigned i = 30; i < 32; i++)
+		see(0, 0, 2, i * TOP_HALF + 1, true, 1);
+	struct top_list list = list_at(TOP_DENIED, 31 * TOP_HALF + 2);
+	assert_int_equal(list.one_in, 1);
+	assert_int_equal(list.error, 0);
+	assert_int_equal(list.item[0].count, 2);
+	assert_int_equal(list.item[0].error, 0);
+	top_list_free(&list);
+}
+
+/* Beside one that is flooded, the other's counts are exact. */
+static void only_what_is_sampled_is_uncertain(void **state)
+{
+	(void)state;
+	usec_t now = 7 * TOP_HALF;
+	for (unsigned i = 0; i < 300000; i++)
+		see(0, 0, 1, now += 5, true, 1);
+	for (unsigned i = 0; i < 50000; i++)
+		see(1, 0, 2, now += 100, true, 1);
+	struct top_list list = list_at(TOP_DENIED, now);
+	uint64_t absent = sampler_at_most(0, list.one_in);
+	assert_true(list.one_in > 100 && list.error == absent);
+	assert_string_equal(list.item[1].name, "user=2");
+	assert_int_equal(list.item[1].count, 50000 + absent);
+	assert_int_equal(list.item[1].error, absent);
 	top_list_free(&list);
 }
 
@@ -187,6 +303,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(two_halves_count, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_counts_where, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_flood_is_sampled, setup, teardown),
+		cmocka_unit_test_setup_teardown(bounds_hold_where_it_is_sampled, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_was_passed_over_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(only_what_is_sampled_is_uncertain, setup, teardown),
 	};
 	return hash_init() ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
 }
