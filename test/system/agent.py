@@ -79,8 +79,12 @@ def has_ipv6():
         return False
 
 
+# As it was at the start: pytest writes into its own while threads of tests start processes.
+INHERITED = {k: v for k, v in os.environ.items() if not k.startswith(("RATELIMIT", "REDIS"))}
+
+
 def environment(more=None):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RATELIMIT", "REDIS"))}
+    env = dict(INHERITED)
     # What the caller's own options say comes last, and so counts.
     for name, ours in (("ASAN_OPTIONS", "exitcode=99"), ("TSAN_OPTIONS", "exitcode=99"),
                        ("UBSAN_OPTIONS", "exitcode=99:print_stacktrace=1")):

@@ -52,11 +52,15 @@ def said(agent, what):
     return [x for x in agent.lines() if what in x]
 
 
-def began_and_ended(agent):
-    """One line when it began, one when it ended."""
-    until(lambda: said(agent, "store_recovered"), "a line when it ends")
-    assert len(said(agent, "store_degraded")) == 1, agent.stderr
-    assert len(said(agent, "store_recovered")) == 1, agent.stderr
+def is_over(agent, before=0):
+    """It has ended as often as it has begun, and more than `before` times."""
+    return before < len(said(agent, "store_recovered")) == len(said(agent, "store_degraded"))
+
+
+def began_and_ended(agent, before=0):
+    """One line when it began, one when it ended, after so many of each."""
+    until(lambda: is_over(agent, before), "a line when it ends")
+    assert len(said(agent, "store_recovered")) == before + 1, agent.stderr
 
 
 def in_a_row(got, reason):
@@ -366,40 +370,43 @@ def away_and_back(directory, fault):
         redis.start()
         wire = redisd.Proxy(redis.address)
         ends.callback(wire.finish)
-        a = Agent(directory, rules=rule(rate=f"1000000/{LONG}"), top=group(wire))
+        # One worker: the balancer might give a second one a connection, and take it back, while it has
+        # not yet shown that it works; and nobody asked it after.
+        a = Agent(directory, rules=rule(rate=f"1000000/{LONG}"), top=group(wire), agent="threads = 1;")
         ends.callback(a.finish)
         a.start()
         with Asker(a, {"user": "u"}) as one, Asker(a, {"user": "v"}) as two:
             both = (one, two)
-            until(lambda: all(x.reasons()["ok"] >= 20 for x in both), "Redis")
-            start = time.monotonic()
+            until(lambda: all(x.reasons()["ok"] >= 20 for x in both) and is_over(a, -1), "Redis")
+            start, before = time.monotonic(), len(said(a, "store_degraded"))
             with fault(redis, wire):
                 until(lambda: all(x.reasons(start)["degraded"] for x in both), "the failure")
                 since = time.monotonic()
                 time.sleep(0.4)
+                until(lambda: all(len(x.since(since)) >= 20 for x in both), "answers")
                 during = one.since(since) + two.since(since)
             back = time.monotonic()
             until(lambda: all(x.reasons(back)["ok"] for x in both), "recovery")
-            # Each worker finds back by itself, and a busy one hands its connections to the other.
-            until(lambda: said(a, "store_recovered"), "recovery everywhere")
+            until(lambda: is_over(a, before), "its own word of it")
             after = time.monotonic()
             until(lambda: all(in_a_row(x.since(after), "ok") >= 20 for x in both), "more")
         got = one.got + two.got
         in_time(got)
         assert {x["reason"] for _, _, x in got} == {"ok", "degraded"}
         assert not any(x["deny"] for _, _, x in got)
-        # Each of them at its deadline would be 8 and 8; hundreds is what it should be.
-        assert len(during) >= 40, f"{len(during)} answers in 0.4 s"
+        # Nobody waits for a deadline after the first few.
+        took = sorted(seconds for _, seconds, _ in during)
+        assert took[len(took) // 2] < 0.6 * TIMEOUT, took
         bad = sum(x["reason"] == "degraded" for _, _, x in during)
         assert bad >= len(during) * 0.9, (
             f"{len(during) - bad} of {len(during)} were answered by a Redis that is away")
-        # 50 ms are not much for a busy machine. Who is the first to be degraded by that has waited for
-        # them, and it may then begin once more; were Redis not asked, he would not have waited.
-        late = sorted((when, took) for when, took, x in one.since(after) + two.since(after)
-                      if x["reason"] != "ok")
-        assert not late or late[0][1] >= 0.8 * TIMEOUT, late
+        # 50 ms are not much for a busy machine, and it may begin once more. Then whoever was the first to
+        # be degraded has waited for them: were Redis not asked, he would not have.
+        late = sorted((when, took) for when, took, x in got
+                      if when + took > after - 0.5 and x["reason"] != "ok")
+        assert not late or late[0][1] >= 0.8 * TIMEOUT, f"{late}\n{a.stderr}"
         if not late:
-            began_and_ended(a)
+            began_and_ended(a, before)
 
 
 @pytest.fixture(scope="module")
