@@ -47,7 +47,7 @@ void api_status(struct request *r)
 	usec_t up = clock_read().utc - control_started_at(a->control);
 	request_reply_json(r, 200,
 		json_pack("{s:s, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:o, s:{s:I, s:I, s:I}, "
-			  "s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o}",
+			  "s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:o}",
 			"version", control_args(a->control)->version, "started",
 			(json_int_t)(control_started_at(a->control) / USEC_PER_SEC), "uptime",
 			(json_int_t)((up > 0 ? up : 0) / USEC_PER_SEC), "generation",
@@ -65,7 +65,7 @@ void api_status(struct request *r)
 			(json_int_t)m[METRIC_checks_tagged], "degraded",
 			(json_int_t)m[METRIC_checks_degraded], /* */
 			"last_second", rates_json(&a->rates, 1), "last_minute",
-			rates_json(&a->rates, 60)));
+			rates_json(&a->rates, 60), "switches", switches_json(a, true)));
 }
 
 /* Columns: each a list with one number for each second, the oldest first. */

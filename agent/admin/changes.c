@@ -7,6 +7,7 @@
 #include "config/rate.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define FOR_MAX (366 * 10 * USEC_PER_DAY)
 
@@ -197,13 +198,35 @@ static void add_switch(void *with, const char *name, json_t *value)
 	(void)json_array_append_new(with, o);
 }
 
+static bool has_rule(const struct policy *p, const char *name)
+{
+	for (unsigned i = 0; i < p->rule_n; i++)
+		if (strcmp(p->rule[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+json_t *switches_json(const struct admin *a, bool in_force)
+{
+	const struct policy *p = control_snapshot(a->control)->policy;
+	json_t *list = json_array();
+
+	changes_each(desk_changes(control_desk(a->control)), "switch:", add_switch, list);
+	for (size_t i = json_array_size(list); in_force && i--;) {
+		const char *rule = json_string_value(
+			json_object_get(json_array_get(list, i), "rule"));
+		if (rule && !has_rule(p, rule))
+			(void)json_array_remove(list, i);
+	}
+	return list;
+}
+
 static json_t *enabled_json(struct request *r)
 {
 	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
-	json_t *list = json_array();
 
-	changes_each(desk_changes(desk_of(r)), "switch:", add_switch, list);
-	return json_pack("{s:b, s:o}", "enabled", p->enabled, "switches", list);
+	return json_pack(
+		"{s:b, s:o}", "enabled", p->enabled, "switches", switches_json(admin_of(r), false));
 }
 
 void enabled_show(struct request *r)

@@ -10,6 +10,8 @@
 	X(generation, "generation", GAUGE, "number of the configuration that counts") \
 	X(rules, "rules", GAUGE, "rules of the configuration") \
 	X(enabled, "enabled", GAUGE, "0: limiting is switched off") \
+	X(switched, "switch", GAUGE, \
+		"1: this switch is set; rule \"\": of all rules, shadow: nobody is denied by a limit") \
 	X(draining, "draining", GAUGE, "1 from the beginning of a drain") \
 	X(threads, "threads", GAUGE, "threads that decide") \
 	X(checks, "checks", COUNTER, \
@@ -138,6 +140,28 @@ static void put_histogram(
 	(void)fprintf(o->f, "ratelimit_%s_count %" PRIu64 "\n", fam->name, n);
 }
 
+/* Those of all rules always, of one rule where it is set. */
+static void put_switches(const struct out *o, const struct exposition *e)
+{
+	static const char *const mode[] = { "enforce", "shadow", "off" };
+	const struct family *fam = &families[FAMILY_switched];
+
+	put_head(o, fam);
+	for (unsigned m = 0; m < sizeof mode / sizeof *mode; m++) {
+		bool set = false;
+		for (size_t i = 0; i < e->switch_n; i++)
+			set |= !*e->switches[i].rule && strcmp(e->switches[i].mode, mode[m]) == 0;
+		put_sample(o, fam, (struct label[]){ { "rule", "" }, { "mode", mode[m] }, { 0 } },
+			set);
+	}
+	for (size_t i = 0; i < e->switch_n; i++)
+		if (*e->switches[i].rule)
+			put_sample(o, fam,
+				(struct label[]){ { "rule", e->switches[i].rule },
+					{ "mode", e->switches[i].mode }, { 0 } },
+				1);
+}
+
 static void put_checks(const struct out *o, const struct tally_sum *tally)
 {
 	put_head(o, &families[FAMILY_checks]);
@@ -239,6 +263,7 @@ void exposition_write(FILE *f, const struct exposition *e, enum exposition_forma
 	put_one(&o, &families[FAMILY_generation], e->generation);
 	put_one(&o, &families[FAMILY_rules], e->rules);
 	put_one(&o, &families[FAMILY_enabled], e->enabled);
+	put_switches(&o, e);
 	put_one(&o, &families[FAMILY_draining], e->draining);
 	put_one(&o, &families[FAMILY_threads], e->report->workers);
 	put_checks(&o, e->tally);

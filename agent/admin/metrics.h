@@ -5,12 +5,18 @@
 #include "server/report.h"
 #include "server/tally.h"
 
+struct exposition_switch {
+	const char *rule, *mode; /* "": all rules */
+};
+
 struct exposition {
 	const struct report *report;
 	const struct tally_sum *tally;
 	const char *version;
 	uint64_t generation, rules;
 	bool enabled, draining;
+	const struct exposition_switch *switches; /* that are in force */
+	size_t switch_n;
 	uint64_t admin_connections, admin_requests;
 	/* Of the process. */
 	double started, cpu_seconds;

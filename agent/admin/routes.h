@@ -66,6 +66,10 @@ struct admin {
 extern const struct route admin_routes[];
 extern const unsigned admin_route_n;
 
+/* The switches that are set, as in `switches` of /api/v1/enabled; `in_force`: without those of
+ * rules that the configuration does not have. */
+json_t *switches_json(const struct admin *, bool in_force);
+
 void events_free(struct events *); /* after http_free(): nobody listens then. NULL is fine */
 
 #define X(method, path, right, handler, help) void handler(struct request *);

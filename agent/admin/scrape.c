@@ -29,6 +29,21 @@ static double cpu_seconds(void)
 	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
+/* `list` lives longer than what is made of it. NULL: out of memory, or there is none. */
+static struct exposition_switch *switches_of(const json_t *list, size_t *n)
+{
+	struct exposition_switch *all = calloc(json_array_size(list) + 1, sizeof *all);
+
+	*n = all ? json_array_size(list) : 0;
+	for (size_t i = 0; i < *n; i++) {
+		const json_t *v = json_array_get(list, i);
+		const char *rule = json_string_value(json_object_get(v, "rule"));
+		const char *mode = json_string_value(json_object_get(v, "mode"));
+		all[i] = (struct exposition_switch){ rule ? rule : "", mode ? mode : "" };
+	}
+	return all;
+}
+
 void metrics_show(struct request *r)
 {
 	const struct admin *a = request_context(r);
@@ -36,6 +51,9 @@ void metrics_show(struct request *r)
 	enum exposition_format format = exposition_format_for(request_header(r, "Accept"));
 	struct report report;
 	struct tally_sum tally;
+	json_t *list = switches_json(a, true);
+	size_t switch_n;
+	struct exposition_switch *switches = switches_of(list, &switch_n);
 	char *text = NULL;
 	size_t n = 0;
 
@@ -52,6 +70,8 @@ void metrics_show(struct request *r)
 				.generation = s->generation,
 				.rules = s->policy->rule_n,
 				.enabled = s->policy->enabled,
+				.switches = switches,
+				.switch_n = switch_n,
 				.draining = control_phase(a->control) != CONTROL_RUN,
 				.admin_connections = http_connections(a->http),
 				.admin_requests = http_requests(a->http),
@@ -66,5 +86,7 @@ void metrics_show(struct request *r)
 		}
 	}
 	tally_sum_free(&tally);
+	free(switches);
+	json_decref(list);
 	request_reply(r, 200, exposition_type(format), text, n);
 }

@@ -44,6 +44,38 @@ static void line_of_store(const json_t *s)
 		(long long)ctl_int(s, "keys_evicted_at_their_limit"));
 }
 
+/* "shadow for all rules" for the switch of all, which none may miss. */
+static const char *limiting(const json_t *a)
+{
+	const json_t *list = json_object_get(a, "switches"), *s;
+	size_t i;
+
+	if (!json_is_true(json_object_get(a, "enabled")))
+		return "OFF";
+	json_array_foreach(list, i, s)
+	{
+		if (!*ctl_text(s, "rule") && strcmp(ctl_text(s, "mode"), "shadow") == 0)
+			return "SHADOW, no limit denies";
+	}
+	return "on";
+}
+
+static void lines_of_switches(const json_t *list)
+{
+	char at[TEXT_MAX];
+	const json_t *s;
+	size_t i;
+
+	json_array_foreach(list, i, s)
+	{
+		const char *rule = ctl_text(s, "rule"), *reason = ctl_text(s, "reason");
+		int64_t until = ctl_int(s, "until");
+		line("switched", "%s%s: %s%s%s%s%s", *rule ? "rule " : "all rules", rule,
+			ctl_text(s, "mode"), until ? " until " : ", without an end",
+			until ? text_instant(until, at) : "", *reason ? "; " : "", reason);
+	}
+}
+
 int ctl_status(struct ctl *c)
 {
 	json_t *a;
@@ -63,9 +95,9 @@ int ctl_status(struct ctl *c)
 		json_is_true(json_object_get(a, "draining")) ? ", draining" : "");
 	line("up", "%s, since %s", text_seconds(ctl_int(a, "uptime"), up),
 		text_instant(ctl_int(a, "started"), since));
-	line("limiting", "%s; %lld rules, generation %lld",
-		json_is_true(json_object_get(a, "enabled")) ? "on" : "OFF",
+	line("limiting", "%s; %lld rules, generation %lld", limiting(a),
 		(long long)ctl_int(a, "rules"), (long long)ctl_int(a, "generation"));
+	lines_of_switches(json_object_get(a, "switches"));
 	line_of_store(json_object_get(a, "store"));
 	line("connections", "%lld open, %lld accepted; %lld admin; %lld threads",
 		(long long)ctl_int(conns, "open"), (long long)ctl_int(conns, "accepted"),

@@ -28,6 +28,7 @@ def duration(family, *counts):
 CHECK, CALL = "ratelimit_check_duration_seconds", "ratelimit_redis_call_duration_seconds"
 RULE = 'ratelimit_checks_total{rule="api",tier="free",decision="%s",reason="%s"}'
 ALLOWED, DENIED = RULE % ("allow", "ok"), RULE % ("deny", "limited")
+SHADOW = 'ratelimit_switch{rule="",mode="shadow"}'
 ERROR = 'ratelimit_disconnects_total{by="%s",code="%d",text="x"}'
 
 # Ten checks a second, one in a hundred of them denied.
@@ -35,6 +36,7 @@ ALL_IS_WELL = {
     "up": steady(1),
     "process_start_time_seconds": steady(1000),
     "ratelimit_enabled": steady(1),
+    SHADOW: steady(0),
     "ratelimit_store_up": steady(1),
     "ratelimit_checks_allowed_total": growing(594),
     "ratelimit_checks_denied_total": growing(6),
@@ -63,6 +65,7 @@ FIRING = (
     ("RatelimitRestarting",
      {"process_start_time_seconds": "1+0x50 2+0x3 3+0x3 4+0x3 5+0x90"}, "75m"),
     ("RatelimitOff", {"ratelimit_enabled": turned(10, 1, 0)}, "75m"),
+    ("RatelimitOff", {SHADOW: turned(10, 0, 1)}, "75m"),
     ("RatelimitReloadRefused", total("reloads_refused", turned(71, 0, 1)), "75m"),
     ("RatelimitDenialsHigh", total("checks_denied", growing(300)), "75m"),
     ("RatelimitRuleDenialsHigh", {DENIED: growing(900)}, "75m"),
@@ -93,6 +96,8 @@ QUIET = (
     ("RatelimitRestarting",
      {"process_start_time_seconds": "1+0x10 2+0x3 3+0x3 4+0x3 5+0x90"}, "75m"),
     ("RatelimitOff", {"ratelimit_enabled": turned(20, 1, 0)}, "75m"),
+    ("RatelimitOff", {SHADOW: turned(20, 0, 1)}, "75m"),
+    ("RatelimitOff", {'ratelimit_switch{rule="api",mode="shadow"}': steady(1)}, "75m"),
     ("RatelimitReloadRefused", total("reloads_refused", turned(50, 0, 1)), "75m"),
     ("RatelimitDenialsHigh", total("checks_denied", growing(150)), "75m"),
     ("RatelimitDenialsHigh", {**total("checks_denied", growing(30)),

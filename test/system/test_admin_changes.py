@@ -177,6 +177,26 @@ def test_the_emergency_switch(admin):
     change(admin, "/api/v1/enabled", mode="configured", rule="ip", status=422)
 
 
+def test_status_shows_the_switches(admin):
+    def seen():
+        s = admin.ask("/api/v1/status").json
+        return s["enabled"], [(w["rule"], w["mode"]) for w in s["switches"]]
+
+    def gauge(rule, mode):
+        return admin.value("ratelimit_switch", rule=rule, mode=mode)
+
+    assert seen() == (True, []) and gauge("", "shadow") == 0
+    change(admin, "/api/v1/enabled", mode="shadow", reason="a drill", **{"for": "1h"})
+    change(admin, "/api/v1/enabled", mode="off", rule="api")
+    assert seen() == (True, [(None, "shadow"), ("api", "off")])
+    first = admin.ask("/api/v1/status").json["switches"][0]
+    assert first["reason"] == "a drill" and first["until"] > first["since"]
+    assert gauge("", "shadow") == 1 and gauge("api", "off") == 1 and gauge("", "off") == 0
+    for rule in ({}, {"rule": "api"}):
+        change(admin, "/api/v1/enabled", mode="configured", **rule)
+    assert seen() == (True, []) and gauge("", "shadow") == 0 and gauge("api", "off") is None
+
+
 def test_resets(admin):
     for user in ("f1", "f2"):
         assert passed(admin, 5, user=user, ip="10.8.8.8")[0] <= 3

@@ -251,7 +251,13 @@ def test_the_switch(ctl):
     assert "limiting     OFF" in ctl("status").stdout
     assert ctl.json("enable")["switches"] == []
     assert ctl("enable").stdout == "limiting: was not switched\n"
-    assert ctl("disable", "--shadow").stdout == "all rules: shadow\n"
+    assert ctl("disable", "--shadow", "--reason", "a drill").stdout == "all rules: shadow\n"
+    ctl("disable", "api", "--for", "1h")
+    text = ctl("status").stdout
+    assert "limiting     SHADOW, no limit denies; 3 rules" in text, text
+    assert "switched     all rules: shadow, without an end; a drill\n" in text, text
+    assert "switched     rule api: off until 2" in text, text
+    ctl("enable", "api")
     ctl("enable")
     r = ctl("enable", "idle", status=REFUSED)
     assert "--enforce" in r.stderr

@@ -54,10 +54,16 @@ static void samples(void **state)
 		.tally = &tally,
 		.version = "1.2.3",
 		.generation = UINT64_MAX,
+		.switches = (struct exposition_switch[]){ { "", "shadow" }, { "api", "off" } },
+		.switch_n = 2,
 		.started = 1.5 };
 	char *text = text_of(&e, FORMAT_PROMETHEUS);
 	has(text, "ratelimit_build_info{version=\"1.2.3\"} 1");
 	has(text, "ratelimit_generation 18446744073709551615");
+	has(text, "ratelimit_switch{rule=\"\",mode=\"enforce\"} 0");
+	has(text, "ratelimit_switch{rule=\"\",mode=\"shadow\"} 1");
+	has(text, "ratelimit_switch{rule=\"\",mode=\"off\"} 0");
+	has(text, "ratelimit_switch{rule=\"api\",mode=\"off\"} 1");
 	has(text, "# TYPE ratelimit_checks_total counter");
 	has(text,
 		"ratelimit_checks_total{rule=\"a\\\"b\\\\c\\nd\",tier=\"other\",decision=\"deny\","
