@@ -165,7 +165,7 @@ def test_the_answer_comes_when_redis_has_it(two):
         if "warnings" in told:   # this machine took longer than anyone waits
             return False
         assert two.redis("HEXISTS", "rl:{changes}", f"override:user:{user}")
-        line, = [x for x in audit(a) if f"override:user:{user}" in x]
+        line, = until(lambda: [x for x in audit(a) if f"override:user:{user}" in x])
         assert "not_shared" not in line
         return waits
 
