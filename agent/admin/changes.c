@@ -85,7 +85,8 @@ static bool take_subject(struct request *r, json_t *body, char name[CHANGE_NAME_
 		return false;
 	}
 	struct str text = { json_string_value(value), json_string_length(value) };
-	if (!change_subject(found, text, subject, err, sizeof err)) {
+	bool secret = control_snapshot(admin_of(r)->control)->policy->secret >> FIELD_USER & 1;
+	if (!change_subject(found, text, secret, subject, err, sizeof err)) {
 		request_problem(r, 422, "%s", err);
 		return false;
 	}
@@ -234,6 +235,23 @@ void enabled_show(struct request *r)
 	request_reply_json(r, 200, enabled_json(r));
 }
 
+/* Whoever enforces all may think that these are among them. */
+static void warn_of_rules_off(struct request *r, json_t *answer)
+{
+	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < p->rule_n; i++)
+		if (p->rule[i].mode == MODE_OFF)
+			(void)json_array_append_new(list,
+				json_sprintf(
+					"rule \"%s\" is off, and stays so: name it to switch it on",
+					p->rule[i].name));
+	if (json_array_size(list))
+		(void)json_object_set(answer, "warnings", list);
+	json_decref(list);
+}
+
 static void put_switch(struct request *r, json_t *body, json_t *change)
 {
 	static const char *const known[] = { "rule", "mode", "for", "until", "reason" };
@@ -261,10 +279,14 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 		(void)json_object_set_new(change, "mode", json_string(mode));
 		good = desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err);
 	}
-	if (good)
-		reply_when_kept(r, enabled_json(r));
-	else
+	if (!good) {
 		request_problem(r, 422, "%s", err);
+		return;
+	}
+	json_t *answer = enabled_json(r);
+	if (!*rule && strcmp(mode, "enforce") == 0)
+		warn_of_rules_off(r, answer);
+	reply_when_kept(r, answer);
 }
 
 void enabled_put(struct request *r)

@@ -1,6 +1,7 @@
 #include "base/hash.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <endian.h>
 #include <inttypes.h>
 #include <sodium.h>
@@ -95,4 +96,21 @@ void hash_sha256_hex(struct str s, char hex[SHA256_HEX_BYTES])
 		hex[2 * i] = digits[out[i] >> 4];
 		hex[2 * i + 1] = digits[out[i] & 15];
 	}
+}
+
+enum hash_said hash_said(struct str s, char hex[SHA256_HEX_BYTES])
+{
+	static const struct str prefix = { "sha256:", 7 };
+
+	if (s.n < prefix.n || memcmp(s.p, prefix.p, prefix.n) != 0)
+		return HASH_NOT_SAID;
+	if (s.n != prefix.n + SHA256_HEX_BYTES)
+		return HASH_SAID_BADLY;
+	for (size_t i = 0; i < SHA256_HEX_BYTES; i++) {
+		char c = s.p[prefix.n + i];
+		if (!isxdigit((unsigned char)c))
+			return HASH_SAID_BADLY;
+		hex[i] = (char)tolower((unsigned char)c);
+	}
+	return HASH_SAID;
 }

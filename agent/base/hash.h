@@ -74,4 +74,13 @@ bool key_parse(const char *hex, struct key *); /* NULL is none */
 /* Lower-case hex of SHA-256, without a terminating NUL. */
 void hash_sha256_hex(struct str s, char hex[SHA256_HEX_BYTES]);
 
+/* A secret of which only the hash is said: "sha256:" and 64 hex digits, in either case. */
+enum hash_said {
+	HASH_NOT_SAID, /* it does not begin so */
+	HASH_SAID,     /* `hex` has the digits, in lower case */
+	HASH_SAID_BADLY,
+};
+enum hash_said hash_said(struct str s, char hex[SHA256_HEX_BYTES]);
+#define HASH_SAID_WANTED "want 64 hex digits after sha256: (printf %s \"$KEY\" | sha256sum)"
+
 #endif

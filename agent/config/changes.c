@@ -168,7 +168,7 @@ static bool kind_check(const char *name, json_t *value, char *err, size_t err_si
 			return fail(err, err_size,
 				"want override:user:NAME, override:key:… or "
 				"override:ip:CIDR");
-		if (!change_subject(kind, str_of(colon + 1), canonical, err, err_size))
+		if (!change_subject(kind, str_of(colon + 1), false, canonical, err, err_size))
 			return false;
 		if (strcmp(canonical, by) != 0)
 			return fail(err, err_size, "\"%.300s\": want override:%s", name, canonical);
@@ -217,42 +217,67 @@ static bool check(const char *name, json_t *value, char *err, size_t err_size)
 	       kind_check(name, value, err, err_size);
 }
 
-bool change_subject(
-	const char *by, struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size)
+/* "sha256:HEX" of what is said, or as it is said. false: it begins so, and is none. */
+static bool put_hash(struct str value, char out[7 + SHA256_HEX_BYTES + 1])
 {
-	char text[ADDR_TEXT_MAX + 4], hex[SHA256_HEX_BYTES];
+	char hex[SHA256_HEX_BYTES];
+
+	switch (hash_said(value, hex)) {
+	case HASH_SAID_BADLY:
+		return false;
+	case HASH_NOT_SAID:
+		hash_sha256_hex(value, hex);
+		break;
+	case HASH_SAID:
+		break;
+	}
+	(void)snprintf(out, 7 + SHA256_HEX_BYTES + 1, "sha256:%.*s", SHA256_HEX_BYTES, hex);
+	return true;
+}
+
+static bool is_clean(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if ((unsigned char)s.p[i] < ' ' || s.p[i] == 127)
+			return false;
+	return true;
+}
+
+static bool ip_subject(struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size)
+{
+	char text[ADDR_TEXT_MAX + 4];
 	const char *why;
 	struct cidr c;
 
+	if (!cidr_parse(value, &c, &why))
+		return fail(err, err_size, "ip: %s", why);
+	size_t n = addr_format(&c.addr, text);
+	(void)snprintf(out, CHANGE_NAME_MAX, "ip:%.*s/%u", (int)n, text, (unsigned)c.prefix);
+	return true;
+}
+
+bool change_subject(const char *by, struct str value, bool secret, char out[CHANGE_NAME_MAX],
+	char *err, size_t err_size)
+{
+	char hash[7 + SHA256_HEX_BYTES + 1], digits[SHA256_HEX_BYTES];
+	bool key = strcmp(by, "key") == 0;
+
 	if (value.n == 0 || value.n > 255)
 		return fail(err, err_size, "%s: want 1 to 255 bytes", by);
-	for (size_t i = 0; i < value.n && strcmp(by, "key") != 0; i++)
-		if ((unsigned char)value.p[i] < ' ' || value.p[i] == 127)
-			return fail(err, err_size, "%s: control characters are not for names", by);
-	if (strcmp(by, "user") == 0) {
+	if (!key && !is_clean(value))
+		return fail(err, err_size, "%s: control characters are not for names", by);
+	if (strcmp(by, "ip") == 0)
+		return ip_subject(value, out, err, err_size);
+	if (!key && strcmp(by, "user") != 0)
+		return fail(err, err_size, "\"%.32s\": want user, key or ip", by);
+	if (!key && !secret && hash_said(value, digits) != HASH_SAID) {
 		(void)snprintf(out, CHANGE_NAME_MAX, "user:%.*s", (int)value.n, value.p);
 		return true;
 	}
-	if (strcmp(by, "key") == 0) {
-		bool hashed = value.n == 7 + SHA256_HEX_BYTES && memcmp(value.p, "sha256:", 7) == 0;
-		for (size_t i = 7; hashed && i < value.n; i++)
-			hashed = strchr("0123456789abcdef", value.p[i]) != NULL;
-		if (hashed)
-			memcpy(hex, value.p + 7, sizeof hex);
-		else
-			hash_sha256_hex(value, hex);
-		(void)snprintf(out, CHANGE_NAME_MAX, "key:sha256:%.*s", SHA256_HEX_BYTES, hex);
-		return true;
-	}
-	if (strcmp(by, "ip") == 0) {
-		if (!cidr_parse(value, &c, &why))
-			return fail(err, err_size, "ip: %s", why);
-		size_t n = addr_format(&c.addr, text);
-		(void)snprintf(
-			out, CHANGE_NAME_MAX, "ip:%.*s/%u", (int)n, text, (unsigned)c.prefix);
-		return true;
-	}
-	return fail(err, err_size, "\"%.32s\": want user, key or ip", by);
+	if (!put_hash(value, hash))
+		return fail(err, err_size, "%s: %s", by, HASH_SAID_WANTED);
+	(void)snprintf(out, CHANGE_NAME_MAX, "%s:%s", by, hash);
+	return true;
 }
 
 /* ---- resets ---- */

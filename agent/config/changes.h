@@ -4,14 +4,16 @@
  * A change is a JSON object under a name. That is what the state file, Redis and the admin
  * interface have of it:
  *
- *   switch:            {"mode":"off"}                     all rules; "enforce": those that the
- *                                                         configuration switches off, too
+ *   switch:            {"mode":"off"}                     all rules; "enforce" and "shadow" where
+ *                                                         the configuration has enabled = false,
+ *                                                         too, but not of rules that are off
  *   switch:RULE        {"mode":"shadow"}                  one of them
  *   epoch:             {"epoch":3}                        all counters begin anew with each
  *   epoch:RULE         {"epoch":1}                        those of one rule
  *   override:user:NAME {"tier":"premium"}                 what is set for one client: another
  *   override:key:sha256:HEX {"rates":{"api":"100/minute"}}  tier, other rates (a string or a list
  *   override:ip:CIDR   {"bypass":true}, {"block":true}    for each rule), no limit, or none passes
+ *   override:user:sha256:HEX                              where users are secret
  *   reset:HEX          {"keys":["HEX",…],"at":1}          counters that began anew; soon forgotten
  *
  * and in each, where it is known: "until" (Unix seconds; it ends then), "since", "who", "reason".
@@ -69,9 +71,10 @@ size_t changes_end(struct changes *, int64_t now,
 	void (*ended)(void *with, const char *name, json_t *value), void *with);
 
 /* The name of an override's subject, "user:alice", "key:sha256:HEX", "ip:192.0.2.0/24", from what a
- * person says: `by` is user, key or ip; a key is its value or sha256:HEX. false: `err` says why. */
-bool change_subject(
-	const char *by, struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size);
+ * person says: `by` is user, key or ip; a key or a user is its value or sha256:HEX. A key is hashed
+ * in any case, a user where it is `secret`. false: `err` says why. */
+bool change_subject(const char *by, struct str value, bool secret, char out[CHANGE_NAME_MAX],
+	char *err, size_t err_size);
 
 /* The name of the reset of these counters, of which there is one at least, and it as a change; at
  * most RESET_KEYS_MAX. */

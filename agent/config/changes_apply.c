@@ -55,9 +55,11 @@ static void apply_switch(void *with, const char *name, json_t *value)
 		return;
 	}
 	p->enabled = mode != MODE_OFF;
-	for (unsigned i = 0; mode == MODE_SHADOW && i < p->rule_n; i++)
-		if (p->rule[i].mode == MODE_ENFORCE)
-			p->rule[i].mode = MODE_SHADOW;
+	/* What is off counts nothing, so nobody has seen what it would do: it is switched on by its
+	 * name alone. */
+	for (unsigned i = 0; mode != MODE_OFF && i < p->rule_n; i++)
+		if (p->rule[i].mode != MODE_OFF)
+			p->rule[i].mode = mode;
 }
 
 static void apply_epoch(void *with, const char *name, json_t *value)
@@ -194,6 +196,7 @@ static void apply_override(void *with, const char *name, json_t *value)
 	struct applying *a = with;
 	struct overrides *s = a->l->policy->overrides;
 	const char *by = name + 9, *who = strchr(by, ':') + 1, *why;
+	char hex[SHA256_HEX_BYTES];
 	bool added = false;
 
 	a->name = name;
@@ -201,10 +204,11 @@ static void apply_override(void *with, const char *name, json_t *value)
 	if (*by == 'i') {
 		struct cidr c;
 		added = cidr_parse(str_of(who), &c, &why) && overrides_add_ip(s, &c, &o);
-	} else if (*by == 'u') {
-		added = overrides_add(s, OVERRIDE_USER, str_of(who), &o);
+	} else if (hash_said(str_of(who), hex) == HASH_SAID) {
+		added = overrides_add(s, *by == 'u' ? OVERRIDE_USER_HASH : OVERRIDE_KEY,
+			(struct str){ hex, sizeof hex }, &o);
 	} else {
-		added = overrides_add(s, OVERRIDE_KEY, str_of(who + 7), &o);
+		added = overrides_add(s, OVERRIDE_USER, str_of(who), &o);
 	}
 	free(o.rates); /* nobody's, where it was not added */
 	if (!added)

@@ -42,6 +42,17 @@ static bool message_of(json_t *fields, struct str *message, char *err, size_t si
 	return fail(err, size, "want \"check\", or a name that begins with \"check-\"", "message");
 }
 
+/* Taken as a key it would find nobody, and say nothing of it. */
+static bool key_is_said_well(const struct policy *p, json_t *fields, char *err, size_t size)
+{
+	json_t *v = json_object_get(fields, "key");
+	struct str key = { json_string_value(v), json_string_length(v) };
+	char hex[SHA256_HEX_BYTES];
+
+	return !(p->secret >> FIELD_KEY & 1) || hash_said(key, hex) != HASH_SAID_BADLY ||
+	       fail(err, size, HASH_SAID_WANTED, "key");
+}
+
 bool explain_init(
 	struct explain *e, const struct policy *p, json_t *fields, char *err, size_t err_size)
 {
@@ -52,7 +63,8 @@ bool explain_init(
 	*e = (struct explain){ .policy = p, .fields = json_incref(fields) };
 	if (!json_is_object(fields))
 		return fail(err, err_size, "want an object: {\"ip\": \"192.0.2.1\"}", "fields");
-	if (!message_of(fields, &message, err, err_size))
+	if (!message_of(fields, &message, err, err_size) ||
+		!key_is_said_well(p, fields, err, err_size))
 		return false;
 	size_t size = scratch_for(fields);
 	e->scratch = malloc(size);
@@ -118,6 +130,14 @@ void explain_as_fresh(struct explain *e, struct now now)
 	e->plan.now = now;
 }
 
+static struct str hash_of(const struct view *v, unsigned slot, char hex[SHA256_HEX_BYTES])
+{
+	if (v->hashed >> slot & 1)
+		return v->text[slot];
+	hash_sha256_hex(v->text[slot], hex);
+	return (struct str){ hex, SHA256_HEX_BYTES };
+}
+
 bool explain_override(const struct explain *e, char out[EXPLAIN_NAME_MAX])
 {
 	const struct override *o = e->why.override;
@@ -131,12 +151,12 @@ bool explain_override(const struct explain *e, char out[EXPLAIN_NAME_MAX])
 		s = e->view.text[FIELD_USER];
 		(void)snprintf(out, EXPLAIN_NAME_MAX, "user:%.*s", (int)s.n, s.p);
 		break;
+	case OVERRIDE_USER_HASH:
+		s = hash_of(&e->view, FIELD_USER, hex);
+		(void)snprintf(out, EXPLAIN_NAME_MAX, "user:sha256:%.*s", (int)s.n, s.p);
+		break;
 	case OVERRIDE_KEY:
-		s = e->view.text[FIELD_KEY];
-		if (!(e->view.hashed >> FIELD_KEY & 1)) {
-			hash_sha256_hex(s, hex);
-			s = (struct str){ hex, sizeof hex };
-		}
+		s = hash_of(&e->view, FIELD_KEY, hex);
 		(void)snprintf(out, EXPLAIN_NAME_MAX, "key:sha256:%.*s", (int)s.n, s.p);
 		break;
 	case OVERRIDE_IP:

@@ -23,18 +23,15 @@ static struct str trim(struct str s)
 /* "sha256:HEX" in lower case, into `out`; anything else as it is. false: no good HEX. */
 static bool name_canonical(struct str *name, char out[7 + SHA256_HEX_BYTES])
 {
-	if (name->n < 7 || memcmp(name->p, "sha256:", 7) != 0)
+	switch (hash_said(*name, out + 7)) {
+	case HASH_NOT_SAID:
 		return true;
-	if (name->n != 7 + SHA256_HEX_BYTES)
+	case HASH_SAID_BADLY:
 		return false;
-	for (size_t i = 0; i < name->n; i++) {
-		char c = name->p[i];
-		if (i >= 7 && c >= 'A' && c <= 'F')
-			c |= 0x20;
-		if (i >= 7 && !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
-			return false;
-		out[i] = c;
+	case HASH_SAID:
+		break;
 	}
+	memcpy(out, "sha256:", 7);
 	name->p = out;
 	return true;
 }

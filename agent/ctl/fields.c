@@ -34,18 +34,22 @@ static bool read_secret(const char *name, char *out, size_t size)
 	return n >= 0;
 }
 
-static bool is_hash(const char *value)
-{
-	return strncmp(value, "sha256:", 7) == 0 &&
-	       strspn(value + 7, "0123456789abcdef") == SHA256_HEX_BYTES &&
-	       strlen(value) == 7 + SHA256_HEX_BYTES;
-}
-
 /* Words can be read by every user of this machine while this runs. */
 static bool may_be_a_word(const char *name, const char *value)
 {
-	if (strcmp(name, "key") != 0 || is_hash(value))
+	char hex[SHA256_HEX_BYTES];
+
+	if (strcmp(name, "key") != 0)
 		return true;
+	switch (hash_said(str_of(value), hex)) {
+	case HASH_SAID:
+		return true;
+	case HASH_SAID_BADLY:
+		(void)ctl_fail(0, "key: %s", HASH_SAID_WANTED);
+		return false;
+	case HASH_NOT_SAID:
+		break;
+	}
 	(void)ctl_fail(0,
 		"a key among the arguments can be read in the process list: write key=- and give it "
 		"on standard input, or write key=sha256:HEX (printf %%s \"$KEY\" | sha256sum)");

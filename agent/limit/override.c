@@ -9,8 +9,9 @@ enum { PREFIXES_MAX = 33 + 129 };
 struct overrides {
 	struct override *of; /* owned */
 	unsigned n, cap;
-	struct names *by[3]; /* owned; by override_by; those of addresses by ip_name() */
-	unsigned by_n[3];
+	/* by override_by; those of addresses by ip_name() */
+	struct names *by[OVERRIDE_KINDS_OF_NAMES]; /* owned */
+	unsigned by_n[OVERRIDE_KINDS_OF_NAMES];
 	/* The lengths of prefixes that occur, longest first: each is looked for on its own. */
 	struct {
 		uint8_t family, length;
@@ -32,7 +33,7 @@ struct overrides *overrides_new(void)
 {
 	struct overrides *s = calloc(1, sizeof *s);
 
-	for (unsigned i = 0; s && i < 3; i++)
+	for (unsigned i = 0; s && i < OVERRIDE_KINDS_OF_NAMES; i++)
 		if (!(s->by[i] = names_new())) {
 			overrides_free(s);
 			return NULL;
@@ -47,7 +48,7 @@ void overrides_free(struct overrides *s)
 	for (unsigned i = 0; i < s->n; i++)
 		free(s->of[i].rates);
 	free(s->of);
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < OVERRIDE_KINDS_OF_NAMES; i++)
 		names_free(s->by[i]);
 	free(s);
 }
@@ -119,16 +120,17 @@ static const struct override *by_name(
 	return at < 0 ? NULL : &s->of[at];
 }
 
-static const struct override *by_key(const struct overrides *s, const struct view *v)
+static const struct override *by_hash(
+	const struct overrides *s, enum override_by by, const struct view *v, unsigned slot)
 {
 	char hex[SHA256_HEX_BYTES];
 
-	if (!s->by_n[OVERRIDE_KEY])
+	if (!s->by_n[by])
 		return NULL;
-	if (v->hashed >> FIELD_KEY & 1)
-		return by_name(s, OVERRIDE_KEY, v->text[FIELD_KEY]);
-	hash_sha256_hex(v->text[FIELD_KEY], hex);
-	return by_name(s, OVERRIDE_KEY, (struct str){ hex, sizeof hex });
+	if (v->hashed >> slot & 1)
+		return by_name(s, by, v->text[slot]);
+	hash_sha256_hex(v->text[slot], hex);
+	return by_name(s, by, (struct str){ hex, sizeof hex });
 }
 
 static const struct override *by_ip(const struct overrides *s, const struct addr *ip)
@@ -152,9 +154,11 @@ const struct override *overrides_find(const struct overrides *s, const struct vi
 	const struct override *o = NULL;
 
 	if (view_has(v, FIELD_KEY))
-		o = by_key(s, v);
+		o = by_hash(s, OVERRIDE_KEY, v, FIELD_KEY);
 	if (!o && view_has(v, FIELD_USER))
 		o = by_name(s, OVERRIDE_USER, v->text[FIELD_USER]);
+	if (!o && view_has(v, FIELD_USER))
+		o = by_hash(s, OVERRIDE_USER_HASH, v, FIELD_USER);
 	if (!o && view_has(v, FIELD_IP))
 		o = by_ip(s, &v->ip);
 	return o;

@@ -8,7 +8,8 @@
 enum { OVERRIDES_MAX = 10000 };
 
 /* Whom it is for; a client's are looked for in this order, and the first found holds. */
-enum override_by { OVERRIDE_KEY, OVERRIDE_USER, OVERRIDE_IP };
+enum override_by { OVERRIDE_KEY, OVERRIDE_USER, OVERRIDE_USER_HASH, OVERRIDE_IP };
+enum { OVERRIDE_KINDS_OF_NAMES = OVERRIDE_IP + 1 };
 
 enum override_kind {
 	OVERRIDE_TIER,   /* he is on another tier */
@@ -36,8 +37,9 @@ struct overrides;
 struct overrides *overrides_new(void);   /* empty; NULL: out of memory */
 void overrides_free(struct overrides *); /* NULL is fine */
 
-/* For a user by name; for a key by the hex SHA-256 of its value. Of several for one the first
- * counts. Takes over what `o` owns, also on false: out of memory, or OVERRIDES_MAX are there. */
+/* For a user by name; for a key, or a user whose name is secret, by the hex SHA-256 of that. Of
+ * several for one the first counts. Takes over what `o` owns, also on false: out of memory, or
+ * OVERRIDES_MAX are there. */
 bool overrides_add(struct overrides *, enum override_by, struct str who, struct override *o);
 /* For the addresses of a prefix; of several the longest holds. */
 bool overrides_add_ip(struct overrides *, const struct cidr *, struct override *o);

@@ -4,7 +4,6 @@
 #include "limit/path.h"
 
 #include <assert.h>
-#include <ctype.h>
 
 static const char *const builtin[FIELD_BUILTINS] = {
 	[FIELD_MESSAGE] = "message",
@@ -220,20 +219,14 @@ void view_set_boolean(struct view *v, unsigned slot, bool b)
 
 bool view_set_hash(struct view *v, unsigned slot, struct str s)
 {
-	static const struct str prefix = { "sha256:", 7 };
-	char *out;
+	char hex[SHA256_HEX_BYTES], *out;
 
-	if (s.n != prefix.n + SHA256_HEX_BYTES || memcmp(s.p, prefix.p, prefix.n) != 0)
+	if (hash_said(s, hex) != HASH_SAID)
 		return false;
-	s = (struct str){ s.p + prefix.n, SHA256_HEX_BYTES };
-	for (size_t i = 0; i < s.n; i++)
-		if (!isxdigit((unsigned char)s.p[i]))
-			return false;
-	if (!claim(v, slot) || !(out = take_scratch(v, s.n)))
+	if (!claim(v, slot) || !(out = take_scratch(v, sizeof hex)))
 		return true;
-	for (size_t i = 0; i < s.n; i++)
-		out[i] = (char)tolower((unsigned char)s.p[i]);
-	put(v, slot, (struct str){ out, s.n });
+	memcpy(out, hex, sizeof hex);
+	put(v, slot, (struct str){ out, sizeof hex });
 	v->hashed |= 1ull << slot;
 	return true;
 }

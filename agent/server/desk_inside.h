@@ -73,6 +73,9 @@ void desk_end_waits(struct desk *);
 /* To the log, as soon as what was changed is kept. */
 void desk_audit(struct desk *, const char *what, const char *name, json_t *value, struct act);
 
+/* Overrides by users go to their hashes, where users are secret. */
+void desk_hide_users(struct desk *, const struct policy *);
+
 json_t *desk_ban_json(const struct ban *);
 /* What is no ban is left out. false: it is one of which nobody need know any more. */
 bool desk_load_ban(struct desk *, const char *id, json_t *value);

@@ -1,6 +1,7 @@
 """What an operator changes through the admin interface of a real agent: overrides, switches, resets; that
 it holds at once, ends by itself, goes on through reloads and restarts, and is written down."""
 
+import hashlib
 import json
 import time
 
@@ -102,7 +103,6 @@ def test_rates_of_one_rule(admin):
 def test_a_key_is_nowhere_in_clear(admin, tmp_path):
     override(admin, key="topsecretkey", block=True, reason="leaked")
     served(admin, "blocked", key="topsecretkey")
-    import hashlib
     digest = "sha256:" + hashlib.sha256(b"topsecretkey").hexdigest()
     shown = admin.ask("/api/v1/overrides")
     assert shown.json["overrides"][0]["key"] == digest

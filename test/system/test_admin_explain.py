@@ -147,6 +147,9 @@ def test_a_key_by_its_hash(admin):
     a = admin.ask("/api/v1/overrides", "PUT", False, {**JSON, **BEARER},
                   json.dumps({"key": KEY, "tier": "gold", "reason": "ticket 7", "for": "1h"}))
     assert a.status == 200, a
+    for key in ("sha256:", "sha256:abc", f"sha256:{HASH}0"):
+        a = ask(admin, {"fields": {"key": key}})
+        assert a.status == 422 and "want 64 hex digits after sha256:" in a.json["detail"], a
     for key in (KEY, f"sha256:{HASH}"):
         told = explain(admin, key=key)
         assert told["tier"] == "gold" and told["tier_from"] == "override"
@@ -194,7 +197,7 @@ def test_any_field_may_hold_anything(admin):
     chance = random.Random(5)
     for _ in range(200):
         fields = {name: chance.choice([None, True, False, 0, -5, 2 ** 63 - 1, "", "x" * 5000, "\x01\x02", "é%ff%fe",
-                                       "/%e9/..//%", "sha256:" + "0" * 64, "sha256:" + "z" * 64])
+                                       "/%e9/..//%", "sha256:" + "0" * 64, "Sha256:" + "z" * 64])
                   for name in ("ip", "user", "key", "tier", "path", "host", "method", "cost", "org", "endpoint")
                   if chance.random() < 0.7}
         told = explain(admin, **fields)

@@ -1,6 +1,7 @@
 """What an operator changes at one agent holds at all that share its Redis."""
 
 import contextlib
+import hashlib
 import http.client
 import itertools
 import json
@@ -58,6 +59,23 @@ def test_an_override_holds_at_both(two):
     override(b, "DELETE", user="alice")
     served(a, "ok", user="alice")
     served(b, "ok", user="alice")
+
+
+def test_a_secret_user_is_hashed_for_both(two, tmp_path):
+    """Also where the other agent's configuration does not say that he is secret, yet."""
+    a, b = two.at
+    digest = "sha256:" + hashlib.sha256(b"alice.x").hexdigest()
+    a.agent.rewrite(RULES, a.top(two.redis.group() + 'identity: { secret = [ "key", "user" ]; };'))
+    assert a.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 200
+    override(a, user="bob.x", block=True)
+    override(b, user="alice.x", bypass=True)
+    for at in (a, b):
+        served(at, "bypassed", user="alice.x")
+        served(at, "blocked", user="bob.x")
+        until(lambda at=at: digest in [o["user"] for o in at.ask("/api/v1/overrides").json["overrides"]])
+        assert ".x" not in at.ask("/api/v1/overrides").text
+    until(lambda: ".x" not in str(two.redis("HGETALL", "rl:{changes}")))
+    assert "bob.x" not in a.agent.stderr + b.agent.stderr
 
 
 def test_it_ends_at_both(two):

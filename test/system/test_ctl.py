@@ -215,8 +215,26 @@ def test_overrides(ctl):
                   ["list", "user=al"], ["remove"], ["remove", "user=al", "--tier", "gold"],
                   ["add", "user=al", "--block", "--for", "1h", "--until", "18:00"],
                   ["add", "user=al", "--block", "--until", "yesterday"],
-                  ["add", "user=", "--block"], ["add", f"key={KEY}", "--block"]):
+                  ["add", "user=", "--block"], ["add", f"key={KEY}", "--block"],
+                  ["add", "key=sha256:abc", "--block"]):
         ctl("override", *wrong, status=USAGE)
+
+
+def test_a_key_by_its_hash(ctl):
+    """In either case; and what is no hash is nobody's key."""
+    upper = f"sha256:{HASH.upper()}"
+    assert f"key=sha256:{HASH}" in ctl("override", "add", f"key={upper}", "--block").stdout
+    until(lambda: ctl.agent.check({"key": KEY})["reason"] == "blocked")
+    assert ctl.json("explain", f"key={upper}")["override"]["for"] == f"key:sha256:{HASH}"
+    assert ctl("override", "remove", "key=-", typed=upper + "\n").stdout == f"removed: key:sha256:{HASH}\n"
+    for args, typed, status in (
+            (["override", "add", "key=sha256:abc", "--block"], "", USAGE),
+            (["override", "add", "key=-", "--block"], "sha256:abc\n", REFUSED),
+            (["override", "remove", "key=-"], f"sha256:{HASH}0\n", REFUSED),
+            (["explain", "key=-"], "sha256:xyz\n", REFUSED),
+            (["reset", "key=-"], "sha256:xyz\n", REFUSED),
+            (["explain", "key=sha256:xyz"], "", USAGE)):
+        assert "want 64 hex digits after sha256:" in ctl(*args, typed=typed, status=status).stderr
 
 
 def test_bans(run, tmp_path):
@@ -263,6 +281,12 @@ def test_the_switch(ctl):
     assert "--enforce" in r.stderr
     assert ctl("enable", "idle", "--enforce").stdout == "rule idle: enforce\n"
     ctl("enable", "idle")
+    r = ctl("enable", "--enforce")
+    assert r.stdout == "all rules: enforce\n"
+    assert r.stderr == 'ratelimitctl: warning: rule "idle" is off, and stays so: name it to switch it on\n'
+    assert {x["name"]: x["mode"] for x in ctl.json("rules")["rules"]} == {
+        "api": "enforce", "spy": "enforce", "idle": "off"}
+    ctl("enable")
     ctl("enable", "apo", status=REFUSED)
     ctl("disable", "apo", status=REFUSED)
     ctl("enable", "--for", "1h", status=USAGE)

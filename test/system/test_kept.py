@@ -1,6 +1,7 @@
 """What the admin interface has answered is on disk: it is there after a kill -9, whatever the state file's
 own time is; and a disk that takes nothing is told of, and takes nothing else away."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -218,3 +219,31 @@ def test_without_a_state_file_nothing_is_written(run, tmp_path):
     override(a, user="x", bypass=True)
     until(lambda: audit(a))
     assert not [p for p in tmp_path.iterdir() if "changes" in p.name]
+
+
+def test_a_secret_user_is_nowhere_in_clear(kept):
+    """Also if he was none when the override was made."""
+    digest = "sha256:" + hashlib.sha256(b"alice.x").hexdigest()
+    override(kept, user="alice.x", tier="gold", reason="ticket 7")
+    assert b"alice.x" in kept.changes.read_bytes()
+    before = len(kept.agent.lines())
+    kept.agent.rewrite(RULES, kept.top(kept.store() + 'identity: { secret = [ "key", "user" ]; };'))
+    assert kept.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 200
+    until(lambda: b"alice.x" not in kept.changes.read_bytes())
+    until(lambda: kept.agent.check(cost=0, user="alice.x")["tier"] == "gold")
+    kept.kill()
+    kept.start()
+    until(lambda: kept.agent.check(cost=0, user="alice.x")["tier"] == "gold")
+    assert kept.agent.check(user=digest)["tier"] != "gold"
+    told = override(kept, user="bob.x", block=True)
+    served(kept, "blocked", user="bob.x")
+    shown = kept.ask("/api/v1/overrides").json["overrides"]
+    assert {o["user"] for o in shown} == {digest, told["user"]}
+    why = change(kept, "/api/v1/explain", "POST", fields={"user": "alice.x"})
+    assert why["override"]["for"] == f"user:{digest}" and why["override"]["reason"] == "ticket 7"
+    events = [override(kept, "DELETE", user="alice.x"), override(kept, "DELETE", user=told["user"])]
+    served(kept, "ok", user="bob.x")
+    until(lambda: len([x for x in audit(kept) if "what=remove" in x]) == 2)
+    for text in (json.dumps([told, shown, why, events]), "\n".join(kept.agent.lines()[before:]),
+                 kept.changes.read_text("latin1")):
+        assert "alice.x" not in text and "bob.x" not in text

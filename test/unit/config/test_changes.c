@@ -5,7 +5,8 @@
 #include "config/changes.h"
 #include "limit/plan.h"
 
-#define KEY_HEX "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683" /* of "key" */
+#define KEY_HEX_UPPER "2C70E12B7A0646F92279F427C7B38E7334D8E5389CFF167A1DC30E73F826B683"
+#define KEY_HEX       "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683" /* of "key" */
 
 static const char config[] =
 	"block = ( { ip = \"192.0.2.0/24\"; } );\n"
@@ -111,6 +112,11 @@ static void an_override_holds_for_its_client(void **state)
 		{ "its hash is not the key", "override:key:sha256:" KEY_HEX " {\"block\":true}", "",
 			"sha256:" KEY_HEX, "10.0.0.1",
 			"limits: api 10/60 day 100/86400 seen(shadow) 5/3600 free" },
+		{ "by the hash of a user", "override:user:sha256:" KEY_HEX " {\"block\":true}",
+			"key", "", "10.0.0.1", "blocked: free" },
+		{ "its hash is not the user", "override:user:sha256:" KEY_HEX " {\"block\":true}",
+			"sha256:" KEY_HEX, "", "10.0.0.1",
+			"limits: api 10/60 day 100/86400 seen(shadow) 5/3600 free" },
 		{ "key before user",
 			"override:key:sha256:" KEY_HEX " {\"tier\":\"gold\"}\n"
 			"override:user:alice {\"block\":true}",
@@ -158,6 +164,43 @@ static void an_override_holds_for_its_client(void **state)
 		struct snapshot *fresh = rebuilt(s, row[i].put, "");
 		assert_non_null(fresh);
 		planned(fresh, row[i].user, row[i].key, row[i].ip, got);
+		if (strcmp(got, row[i].want) != 0)
+			fail_msg("%s: got %s, want %s", row[i].title, got, row[i].want);
+		drop(fresh);
+	}
+	drop(s);
+}
+
+/* In an emergency: what counts already, denies; what is off was never seen at work. */
+static void who_enforces_all_means_what_is_counted(void **state)
+{
+	static const char emergency[] =
+		"enabled = false;\n"
+		"identity: { default_tier = \"free\"; };\n"
+		"rules = ( { name = \"api\"; per = [ \"user\" ]; rate = \"1/hour\"; },\n"
+		"  { name = \"seen\"; per = []; rate = \"5/hour\"; mode = \"shadow\"; },\n"
+		"  { name = \"idle\"; per = []; rate = \"6/hour\"; mode = \"off\"; } );\n";
+	static const struct {
+		const char *title, *put, *want;
+	} row[] = {
+		{ "nothing changed", "", "disabled: free" },
+		{ "all enforced", "switch: {\"mode\":\"enforce\"}",
+			"limits: api 1/3600 seen 5/3600 free" },
+		{ "but for one", "switch: {\"mode\":\"enforce\"}\nswitch:api {\"mode\":\"shadow\"}",
+			"limits: api(shadow) 1/3600 seen 5/3600 free" },
+		{ "and one that is off, by its name",
+			"switch: {\"mode\":\"enforce\"}\nswitch:idle {\"mode\":\"enforce\"}",
+			"limits: api 1/3600 seen 5/3600 idle 6/3600 free" },
+		{ "all counted", "switch: {\"mode\":\"shadow\"}",
+			"limits: api(shadow) 1/3600 seen(shadow) 5/3600 free" },
+	};
+	struct snapshot *s = load_text("emergency", emergency, "");
+	char got[512];
+	(void)state;
+
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct snapshot *fresh = rebuilt(s, row[i].put, "");
+		planned(fresh, "alice", "", "10.0.0.1", got);
 		if (strcmp(got, row[i].want) != 0)
 			fail_msg("%s: got %s, want %s", row[i].title, got, row[i].want);
 		drop(fresh);
@@ -314,6 +357,7 @@ static void what_is_no_change_is_refused(void **state)
 		{ "override:user:a\nb", "{\"block\":true}", "control characters" },
 		{ "override:group:a", "{\"block\":true}", "want user, key or ip" },
 		{ "override:key:plain", "{\"block\":true}", "want override:key:sha256:" },
+		{ "override:key:sha256:2C70E12B", "{\"block\":true}", "key: want 64 hex digits" },
 		{ "override:ip:10.0.0.1", "{\"block\":true}", "want override:ip:10.0.0.1/32" },
 		{ "override:ip:10.0.0.1/8", "{\"block\":true}", "want override:ip:10.0.0.0/8" },
 		{ "override:ip:nowhere", "{\"block\":true}", "ip: " },
@@ -387,22 +431,53 @@ static void a_subject_has_one_name(void **state)
 {
 	static const struct {
 		const char *by, *value, *want;
+		bool secret;
 	} row[] = {
-		{ "user", "alice", "user:alice" },
-		{ "user", "a b:c", "user:a b:c" },
-		{ "key", "key", "key:sha256:" KEY_HEX },
-		{ "key", "sha256:" KEY_HEX, "key:sha256:" KEY_HEX },
-		{ "ip", "10.1.2.3", "ip:10.1.2.3/32" },
-		{ "ip", "10.1.2.3/8", "ip:10.0.0.0/8" },
-		{ "ip", "::ffff:10.1.2.3", "ip:10.1.2.3/32" },
-		{ "ip", "2001:DB8:0::1/64", "ip:2001:db8::/64" },
+		{ "user", "alice", "user:alice", false },
+		{ "user", "a b:c", "user:a b:c", false },
+		{ "user", "key", "user:sha256:" KEY_HEX, true },
+		{ "user", "sha256:" KEY_HEX, "user:sha256:" KEY_HEX, true },
+		{ "user", "sha256:" KEY_HEX, "user:sha256:" KEY_HEX, false },
+		{ "user", "sha256:" KEY_HEX_UPPER, "user:sha256:" KEY_HEX, true },
+		{ "user", "sha256:abc", "user:sha256:abc", false },
+		{ "key", "key", "key:sha256:" KEY_HEX, false },
+		{ "key", "sha256:" KEY_HEX, "key:sha256:" KEY_HEX, false },
+		{ "key", "sha256:" KEY_HEX_UPPER, "key:sha256:" KEY_HEX, false },
+		{ "ip", "10.1.2.3", "ip:10.1.2.3/32", false },
+		{ "ip", "10.1.2.3/8", "ip:10.0.0.0/8", false },
+		{ "ip", "::ffff:10.1.2.3", "ip:10.1.2.3/32", false },
+		{ "ip", "2001:DB8:0::1/64", "ip:2001:db8::/64", false },
 	};
 	char got[CHANGE_NAME_MAX], err[256];
 	(void)state;
 
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-		assert_true(change_subject(row[i].by, str_of(row[i].value), got, err, sizeof err));
+		assert_true(change_subject(
+			row[i].by, str_of(row[i].value), row[i].secret, got, err, sizeof err));
 		assert_string_equal(got, row[i].want);
+	}
+}
+
+static void what_is_no_subject_is_refused(void **state)
+{
+	static const struct {
+		const char *by, *value, *want;
+	} row[] = {
+		{ "key", "sha256:", "key: want 64 hex digits after sha256:" },
+		{ "key", "sha256:abc", "key: want 64 hex digits after sha256:" },
+		{ "key", "sha256:" KEY_HEX "0", "key: want 64 hex digits after sha256:" },
+		{ "key", "sha256:g" KEY_HEX_UPPER, "key: want 64 hex digits after sha256:" },
+		{ "user", "sha256:abc", "user: want 64 hex digits after sha256:" },
+		{ "group", "a", "\"group\": want user, key or ip" },
+	};
+	char got[CHANGE_NAME_MAX], err[256];
+	(void)state;
+
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		assert_false(change_subject(
+			row[i].by, str_of(row[i].value), true, got, err, sizeof err));
+		if (strncmp(err, row[i].want, strlen(row[i].want)) != 0)
+			fail_msg("%s: says %s", row[i].value, err);
 	}
 }
 
@@ -410,6 +485,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_override_holds_for_its_client),
+		cmocka_unit_test(who_enforces_all_means_what_is_counted),
 		cmocka_unit_test(an_epoch_makes_other_counters),
 		cmocka_unit_test(an_override_counts_for_how_long_a_counter_is_kept),
 		cmocka_unit_test(
@@ -419,6 +495,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_change_is_refused),
 		cmocka_unit_test(changes_end_and_are_replaced),
 		cmocka_unit_test(a_subject_has_one_name),
+		cmocka_unit_test(what_is_no_subject_is_refused),
 	};
 	return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
