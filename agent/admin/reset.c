@@ -53,8 +53,9 @@ static json_t *answer(const struct resetting *x)
 						(json_int_t)(x->banned_until / USEC_PER_SEC))
 				      : json_null();
 
-	return json_pack("{s:s, s:O, s:o, s:o}", "reset", "counters", "counters", x->counters,
-		"untouched", explain_untouched_json(&x->asking.explain, x->rule), "banned", ban);
+	return json_pack("{s:s, s:O, s:o, s:o, s:o}", "reset", "counters", "counters", x->counters,
+		"left", explain_left_json(&x->asking.explain, x->rule), "untouched",
+		explain_untouched_json(&x->asking.explain, x->rule), "banned", ban);
 }
 
 static struct act act_of(const struct resetting *x)
@@ -135,14 +136,17 @@ static void erase_counters(struct resetting *x)
 /* In words, why there is nothing to be forgotten. */
 static void refuse_nothing(struct resetting *x)
 {
-	json_t *list = explain_untouched_json(&x->asking.explain, x->rule), *first;
+	json_t *list = explain_left_json(&x->asking.explain, x->rule), *first;
+	json_t *untouched = explain_untouched_json(&x->asking.explain, x->rule);
 
+	(void)json_array_extend(list, untouched);
+	json_decref(untouched);
 	first = json_array_get(list, 0);
 	if (x->rule && !first)
 		request_problem(x->asking.request, 422, "there is no rule \"%s\"", x->rule);
 	else
 		request_problem(x->asking.request, 422,
-			"no counter is found by these fields: rule \"%s\" %s%s",
+			"no counter of this client is found by these fields: rule \"%s\" %s%s",
 			json_string_value(json_object_get(first, "rule")),
 			json_string_value(json_object_get(first, "why")),
 			json_array_size(list) > 1 ? ", and so on: ratelimitctl explain" : "");

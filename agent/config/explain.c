@@ -114,9 +114,11 @@ void explain_counters(struct explain *e, struct str tier, const char *rule, stru
 		if (!e->plan.n)
 			return;
 		plan_ask(&e->plan, &e->view, false);
-		for (unsigned i = 0; i < e->plan.n; i++)
-			if (!rule || strcmp(e->plan.take[i].limit->rule->name, rule) == 0)
+		for (unsigned i = 0; i < e->plan.n; i++) {
+			const struct rule *r = e->plan.take[i].limit->rule;
+			if (rule ? strcmp(r->name, rule) == 0 : !rule_is_shared(r, &e->view))
 				e->plan.take[kept++] = e->plan.take[i];
+		}
 		e->plan.n = kept;
 	} while (!kept);
 }
@@ -342,17 +344,40 @@ static bool has_limits(const struct policy *p, const struct rule *r)
 	return r->other.n || r->special_n;
 }
 
-json_t *explain_untouched_json(const struct explain *e, const char *rule)
+/* The rule has counters of such a client; false: `w` says why not. */
+static bool counts(const struct explain *e, const struct rule *r, struct rule_why *w)
 {
 	static const struct plan none;
+
+	*w = rule_explain(r, &e->view, &none, false);
+	return w->part == PART_NO_TIER && has_limits(e->policy, r);
+}
+
+json_t *explain_left_json(const struct explain *e, const char *rule)
+{
 	const struct policy *p = e->policy;
 	json_t *list = json_array();
+	struct rule_why w;
+
+	for (unsigned i = 0; !rule && i < p->rule_n; i++) {
+		const struct rule *r = &p->rule[i];
+		if (counts(e, r, &w) && rule_is_shared(r, &e->view))
+			(void)json_array_append_new(list,
+				json_pack("{s:o, s:s}", "rule", json_of(str_of(r->name)), "why",
+					"is shared by all: name the rule to reset it"));
+	}
+	return list;
+}
+
+json_t *explain_untouched_json(const struct explain *e, const char *rule)
+{
+	const struct policy *p = e->policy;
+	json_t *list = json_array();
+	struct rule_why w;
 
 	for (unsigned i = 0; i < p->rule_n; i++) {
 		const struct rule *r = &p->rule[i];
-		struct rule_why w = rule_explain(r, &e->view, &none, false);
-		if ((w.part == PART_NO_TIER && has_limits(p, r)) ||
-			(rule && strcmp(r->name, rule) != 0))
+		if (counts(e, r, &w) || (rule && strcmp(r->name, rule) != 0))
 			continue;
 		(void)json_array_append_new(
 			list, json_pack("{s:o, s:o}", "rule", json_of(str_of(r->name)), "why",

@@ -32,13 +32,17 @@ void explain_fini(struct explain *);
 void explain_plan(struct explain *, struct str tier);
 
 /* Instead of explain_plan(): fills e->plan with the next counters of a client with these fields
- * (policy_counters()), of any tier, whatever the lists and the switch say; where `rule` is not
- * NULL, with those of that rule alone. An empty plan: that was all. */
+ * (policy_counters()), of any tier, whatever the lists and the switch say, but for those that he
+ * shares with others; where `rule` is not NULL, with all of that rule alone. An empty plan: that
+ * was all. */
 void explain_counters(struct explain *, struct str tier, const char *rule, struct counters_at *);
 /* Adds what is in e->plan then to an array. */
 void explain_add_counters(const struct explain *, json_t *list);
 /* Which rules (or that rule) have no counters of such a client, with why. NULL: out of memory. */
 json_t *explain_untouched_json(const struct explain *, const char *rule);
+/* Which rules have such a client's requests in counters that others share: explain_counters() left
+ * them out, unless `rule` is named. NULL: out of memory. */
+json_t *explain_left_json(const struct explain *, const char *rule);
 /* The first field that says nothing to this policy; NULL: there is none. */
 const char *explain_unknown_field(const struct policy *, json_t *fields);
 

@@ -51,6 +51,11 @@ static void say_counters(const struct ctl *c, const json_t *answer)
 		say(c, "forgotten: %s, %s, by %s", ctl_text(l, "rule"), ctl_text(l, "rate"),
 			ctl_text(l, "counts_by"));
 	}
+	const json_t *left = json_object_get(answer, "left");
+	json_array_foreach(left, i, l)
+	{
+		say(c, "left: %s, which %s", ctl_text(l, "rule"), ctl_text(l, "why"));
+	}
 	const json_t *untouched = json_object_get(answer, "untouched");
 	json_array_foreach(untouched, i, l)
 	{

@@ -37,6 +37,23 @@ static int misfit(const struct rule *r, const struct view *v)
 	return slot >= 0 && v->hashed >> slot & 1 ? -1 : slot;
 }
 
+bool rule_is_shared(const struct rule *r, const struct view *v)
+{
+	const uint64_t what = 1ull << FIELD_MESSAGE | 1ull << FIELD_TIER | 1ull << FIELD_METHOD |
+			      1ull << FIELD_PATH | 1ull << FIELD_HOST | 1ull << FIELD_COST |
+			      1ull << FIELD_ENDPOINT;
+
+	for (unsigned i = 0; i < r->per_n; i++) {
+		const struct per *per = &r->per[i];
+		unsigned a = 0;
+		while (a + 1 < per->n && !view_has(v, per->slot[a]))
+			a++;
+		if (!(what >> per->slot[a] & 1))
+			return false;
+	}
+	return true;
+}
+
 static bool has_rule(const struct plan *plan, const struct rule *r)
 {
 	for (unsigned i = 0; i < plan->n; i++)

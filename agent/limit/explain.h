@@ -24,6 +24,10 @@ struct rule_why {
 struct rule_why rule_explain(
 	const struct rule *, const struct view *, const struct plan *, bool fresh);
 
+/* Does the rule count this view's requests by nothing that says who sends them? One global counter,
+ * or one for each path: a counter that its clients share. Of a rule that has all it counts by. */
+bool rule_is_shared(const struct rule *, const struct view *);
+
 /* A plan that asks: each cost is 0. Takes of rules that look at a field of which only the hash is
  * known are left out, since nobody can tell their counters; `fresh`: nobody came before, so
  * counters need not be told apart. */

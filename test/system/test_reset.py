@@ -3,11 +3,12 @@ shares the store, and nothing else is."""
 
 import hashlib
 import json
+import re
 
 import pytest
 
 import redisd
-from agent import until
+from agent import ROOT, until
 from test_admin import BEARER, Admin
 from test_admin_changes import JSON, audit, change, override, passed, served
 
@@ -82,6 +83,60 @@ def test_those_of_every_tier(run, tmp_path):
         assert passed(admin, 2, user="bob", path="/many", tier=f"t{i}")[0] == 1
     line, = [x for x in audit(admin) if "many" in x]
     assert "what=reset" in line
+
+
+SHARED = '''
+{ name = "api"; per = [ "user|path" ]; rate = "5/day"; algorithm = "fixed-window"; },
+{ name = "all"; per = []; rate = "100/day"; algorithm = "fixed-window"; },
+{ name = "spot"; per = [ "endpoint", "host" ]; rate = "90/day"; algorithm = "fixed-window"; },
+{ name = "pair"; per = [ "path", "ip" ]; rate = "80/day"; algorithm = "fixed-window"; }
+'''
+
+
+def test_what_all_clients_share_is_left(run, tmp_path):
+    admin = Admin(run, tmp_path, rules=SHARED)
+    fields = {"user": "alice", "ip": "10.0.0.1", "method": "GET", "host": "h", "path": "/v1"}
+
+    def left():
+        told = change(admin, "/api/v1/explain", "POST", fields=fields)
+        return {r["name"]: r["limits"][0]["remaining_now"] for r in told["rules"]}
+
+    assert passed(admin, 3, **fields)[0] == 3
+    assert left() == {"api": 2, "all": 97, "spot": 87, "pair": 77}
+    told = reset(admin, fields=fields)
+    assert [c["rule"] for c in told["counters"]] == ["api", "pair"]
+    assert [u["rule"] for u in told["left"]] == ["all", "spot"] and told["untouched"] == [], told
+    assert "name the rule" in told["left"][0]["why"]
+    assert left() == {"api": 5, "all": 97, "spot": 87, "pair": 80}
+    told = reset(admin, fields=fields, rule="all")
+    assert [c["rule"] for c in told["counters"]] == ["all"] and told["left"] == [], told
+    assert left()["all"] == 100
+    # of `user|path` it is the one that was found which counts
+    nobody = {k: v for k, v in fields.items() if k not in ("user", "ip")}
+    told = reset(admin, 422, fields=nobody)
+    assert "no counter of this client" in told["detail"] and "name the rule" in told["detail"], told
+    assert [c["scope"] for c in reset(admin, fields=nobody, rule="api")["counters"]] == ["path"]
+
+
+def test_the_manual_s_example_does_what_it_says(run, tmp_path):
+    """conf/admin.md's, on conf/ratelimit.cfg."""
+    text = (ROOT / "conf/admin.md").read_text()
+    bodies = [json.loads(x) for x in re.findall(r"(?m)-X POST \$a/reset -d '(\{.*fields.*\})'", text)]
+    assert [b.get("rule") for b in bodies] == [None, "api"]
+    config = (ROOT / "conf/ratelimit.cfg").read_text()
+    admin = Admin(run, tmp_path, rules=re.search(r"(?s)\nrules = \(\n(.*)\n\);", config).group(1))
+    for body in bodies:
+        for user in ("alice", "bob"):
+            for _ in range(3):
+                admin.agent.check(user=user, path=body["fields"]["path"])
+        told = reset(admin, **body)
+        assert [(c["rule"], c["counts_by"]) for c in told["counters"]][0] == ("api", "user=alice"), told
+        assert {c["counts_by"] for c in told["counters"]} == {"user=alice"}
+        assert {u["rule"] for u in told["left"]} == ({"everything"} if "rule" not in body else set())
+        for user, whole in ("alice", {"api"}), ("bob", set()):
+            now = change(admin, "/api/v1/explain", "POST", fields={**body["fields"], "user": user})
+            assert {r["name"] for r in now["rules"] for x in r["limits"]
+                    if x["remaining_now"] == x["limit"]} == whole, now
 
 
 def test_denials_that_a_penalty_counts_are_forgotten_and_a_ban_stays(admin):
