@@ -40,7 +40,7 @@ static const char usage[] =
 	"                 several are read in order\n"
 	"  -c             check the configuration and exit\n"
 	"  -d             debug: log everything, to stderr\n"
-	"  -q             quiet: log errors only\n"
+	"  -q             quiet: log errors and the audit log only\n"
 	"  -v, -vv        version; with build options and library versions\n"
 	"  -h             this help\n"
 	"  --full-config  print a configuration with every setting, its default and its meaning\n"

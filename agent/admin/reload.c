@@ -39,8 +39,7 @@ void reload_now(struct request *r)
 {
 	const struct admin *a = request_context(r);
 	struct reload reload;
-	log_info("admin_reload", KV_Z("who", request_who(r)));
-	bool done = control_reload(a->control, &reload);
+	bool done = control_reload(a->control, request_who(r), &reload);
 	json_t *warnings = problems_json(&reload.problems, true);
 	if (done)
 		request_reply_json(r, 200,

@@ -437,6 +437,13 @@ static void say(enum log_level level, const char *event, const struct log_field 
 		log_tap_put(level, event, fields, suppressed);
 }
 
+void log_put_always(enum log_level level, const char *event, const struct log_field *fields)
+{
+	put_line(level, event, fields, 0);
+	if (log_tap_is_wanted(level, event))
+		log_tap_put(level, event, fields, 0);
+}
+
 void log_put(enum log_level level, const char *event, const struct log_field *fields)
 {
 	say(level, event, fields, 0, log_tap_is_wanted(level, event));

@@ -68,6 +68,9 @@ void log_close(void);
 bool log_enabled(enum log_level);
 void log_put(enum log_level, const char *event, const struct log_field *fields);
 
+/* Whatever the level of the settings is: what has to be written down. */
+void log_put_always(enum log_level, const char *event, const struct log_field *fields);
+
 /* At most one line of a site in `every`; the next one carries suppressed=N. */
 struct log_site {
 	_Atomic(usec_t) next;

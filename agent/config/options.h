@@ -147,7 +147,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(log_format, "log.format", WORD, "text", 0, 0, RELOAD, "text|json", settings.log.format, \
 		"one line for each event") \
 	X(log_level, "log.level", WORD, "info", 0, 0, RELOAD, "debug|info|warning|error", \
-		settings.log.level, "the least important that is written") \
+		settings.log.level, \
+		"the least important that is written, beside the lines `audit`") \
 	X(admin_listen, "admin.listen", LISTEN, "127.0.0.1:9601", 1, ADMIN_LISTEN_MAX, RESTART, \
 		"", settings.admin.listen, \
 		"where the admin interface is served over HTTP: as agent.listen; what other machines " \

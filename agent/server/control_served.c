@@ -161,7 +161,15 @@ static const char *cannot_reload(struct control *c)
 	return NULL;
 }
 
-bool control_reload(struct control *c, struct reload *r)
+static void audit(const char *who, bool done, uint64_t generation)
+{
+	log_put_always(LOG_LEVEL_WARNING, "audit",
+		LOG_FIELDS(KV_Z("what", "reload"), KV_Z("change", "configuration"),
+			KV_Z("who", who), KV_Z("result", done ? "ok" : "refused"),
+			KV_INT("generation", generation)));
+}
+
+bool control_reload(struct control *c, const char *who, struct reload *r)
 {
 	*r = (struct reload){ 0 };
 	struct snapshot *fresh = NULL;
@@ -184,6 +192,7 @@ bool control_reload(struct control *c, struct reload *r)
 	if (!why)
 		service_ready(fresh ? "serving" : "serving; the last reload was refused");
 	r->generation = c->snapshot->generation;
+	audit(who, fresh, r->generation);
 	return fresh;
 }
 

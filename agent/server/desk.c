@@ -203,7 +203,7 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 
 /* ---- by the operator ---- */
 
-bool desk_put(
+bool desk_set(
 	struct desk *d, const char *name, json_t *value, struct act act, char *err, size_t err_size)
 {
 	char again[512];
@@ -228,6 +228,14 @@ bool desk_put(
 		return false;
 	desk_keep(d, name, value);
 	desk_share(d, name, value);
+	return true;
+}
+
+bool desk_put(
+	struct desk *d, const char *name, json_t *value, struct act act, char *err, size_t err_size)
+{
+	if (!desk_set(d, name, value, act, err, err_size))
+		return false;
 	desk_audit(d, "put", name, value, act);
 	return true;
 }
@@ -294,10 +302,41 @@ static void tell_end(void *with, const char *name, json_t *value)
 
 /* ---- bans ---- */
 
+/* "ban:user=alice": a ban goes by its client in the log, as in the list of them. */
+enum { BAN_CHANGE_MAX = BAN_CLIENT_MAX + 8 };
+static const char *ban_change(const struct ban *b, char out[BAN_CHANGE_MAX])
+{
+	(void)snprintf(out, BAN_CHANGE_MAX, "ban:%s", b->client);
+	return out;
+}
+
+static void log_begun(const struct ban *b)
+{
+	char who[RULE_NAME_MAX + 16], change[BAN_CHANGE_MAX], id[BAN_ID_BYTES + 1];
+
+	snprintf(who, sizeof who, "rule %s", b->rule);
+	ban_id(b, id);
+	log_put_always(LOG_LEVEL_WARNING, "audit",
+		LOG_FIELDS(KV_Z("what", "ban"), KV_Z("change", ban_change(b, change)),
+			KV_Z("who", who), KV_Z("id", id),
+			KV_INT("for_s", (b->until - b->since) / USEC_PER_SEC),
+			KV_INT("until", (b->until + USEC_PER_SEC - 1) / USEC_PER_SEC),
+			KV_INT("bans_before", b->level)));
+}
+
+static void log_ended(const struct ban *b)
+{
+	char change[BAN_CHANGE_MAX], id[BAN_ID_BYTES + 1];
+
+	ban_id(b, id);
+	log_put_always(LOG_LEVEL_WARNING, "audit",
+		LOG_FIELDS(KV_Z("what", "end"), KV_Z("change", ban_change(b, change)),
+			KV_Z("who", "its time"), KV_Z("id", id), KV_Z("rule", b->rule)));
+}
+
 static void tell_bans(struct desk *d)
 {
 	struct ban b, now;
-	char who[RULE_NAME_MAX + 16], change[BAN_CLIENT_MAX + 16];
 
 	for (unsigned n = 1; bans_next_begun(d->args.bans, &b); n++) {
 		if (n == BANS_BEGUN_MAX) /* more began than are told of */
@@ -305,12 +344,20 @@ static void tell_bans(struct desk *d)
 		/* As it is by now: it may have been lifted already, and that was told. */
 		if (bans_get(d->args.bans, &b.key, &now))
 			share_ban_if_room(d, &now);
-		snprintf(who, sizeof who, "rule %s", b.rule);
-		snprintf(change, sizeof change, "ban:%s", b.client);
-		log_warning("audit", KV_Z("what", "ban"), KV_Z("change", change), KV_Z("who", who),
-			KV_INT("for_s", (b.until - b.since) / USEC_PER_SEC),
-			KV_INT("bans_before", b.level));
+		log_begun(&b);
 	}
+}
+
+static void tell_ends_of_bans(struct desk *d, usec_t utc)
+{
+	enum { AT_ONCE = 64 };
+	struct ban ban[AT_ONCE];
+	uint64_t cursor = 0;
+	size_t n;
+
+	while ((n = bans_ended(d->args.bans, &cursor, ban, AT_ONCE, utc)))
+		for (size_t i = 0; i < n; i++)
+			log_ended(&ban[i]);
 }
 
 static bool has_shared_all(struct desk *d)
@@ -359,15 +406,16 @@ usec_t desk_banned_until(struct desk *d, const struct plan *plan, usec_t utc)
 
 bool desk_lift(struct desk *d, const char *id, struct act act)
 {
-	char change[BAN_ID_BYTES + 8];
+	char change[BAN_CHANGE_MAX];
 	struct ban b;
 
 	if (!key_parse(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
 		!bans_get(d->args.bans, &b.key, &b))
 		return false;
 	desk_share_ban(d, &b);
-	snprintf(change, sizeof change, "ban:%s", id);
-	desk_audit(d, "lift", change, NULL, act);
+	json_t *value = json_pack("{s:s, s:o}", "id", id, "rule", json_of(str_of(b.rule)));
+	desk_audit(d, "lift", ban_change(&b, change), value, act);
+	json_decref(value);
 	return true;
 }
 
@@ -376,6 +424,7 @@ void desk_tick(struct desk *d, struct now at)
 	char err[256];
 	int64_t now = at.utc / USEC_PER_SEC;
 
+	tell_ends_of_bans(d, at.utc); /* first: the next one of a client may have begun */
 	tell_bans(d);
 	forget_bans(d, at.utc);
 	desk_keep_tick(d, at.steady);

@@ -55,6 +55,10 @@ void desk_keep_whole_soon(struct desk *);
 /* The state file has counters as they are after this save, and those before it as they were. */
 uint64_t desk_save_now(const struct desk *);
 
+/* desk_put() without its line in the log. */
+bool desk_set(
+	struct desk *, const char *name, json_t *value, struct act, char *err, size_t err_size);
+
 /* Tells the other agents; `value` NULL: it is no more. */
 void desk_share(struct desk *, const char *name, json_t *value);
 void desk_share_ban(struct desk *, const struct ban *);

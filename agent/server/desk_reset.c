@@ -33,7 +33,10 @@ bool desk_reset_rule(struct desk *d, const char *rule, struct act act, char *err
 	json_t *value = json_pack("{s:I}", "epoch", (epoch + 1) & UINT32_MAX);
 	if (!value)
 		return fail(err, err_size, "out of memory");
-	bool good = desk_put(d, name, value, act, err, err_size);
+	bool good = desk_set(d, name, value, act, err, err_size);
+	(void)snprintf(name, sizeof name, "%s%s", rule ? "rule:" : "all", rule ? rule : "");
+	if (good)
+		desk_audit(d, "reset", name, value, act);
 	json_decref(value);
 	return good;
 }

@@ -202,7 +202,7 @@ static void log_audit(struct desk_wait *w, const struct desk_kept *kept)
 		field[n++] = (struct log_field)KV_Z("not_kept", kept->not_on_disk);
 	if (kept->not_shared)
 		field[n++] = (struct log_field)KV_Z("not_shared", kept->not_shared);
-	log_put(LOG_LEVEL_WARNING, "audit", field);
+	log_put_always(LOG_LEVEL_WARNING, "audit", field);
 	free_audit(a);
 }
 
@@ -222,8 +222,9 @@ void desk_audit(struct desk *d, const char *what, const char *name, json_t *valu
 		desk_when_kept(d, &a->wait);
 		return;
 	}
-	log_warning("audit", KV_Z("what", what), KV_Z("change", name), KV_Z("who", act.who),
-		KV_Z("reason", act.reason ? act.reason : ""));
+	log_put_always(LOG_LEVEL_WARNING, "audit",
+		LOG_FIELDS(KV_Z("what", what), KV_Z("change", name), KV_Z("who", act.who),
+			KV_Z("reason", act.reason ? act.reason : "")));
 	if (a)
 		free_audit(a);
 }

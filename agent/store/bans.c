@@ -12,18 +12,29 @@ enum { WAYS = 8, SETS = BANS_MAX / WAYS, LOCKS = 64, FORGET_SETS = SETS / 8 };
 /* `until` of a ban that was lifted: it ended long ago, and is known for its epoch. */
 #define LIFTED 1
 
+/* What is to be told of; the next one is of[at]. What does not fit is missing. */
+struct ring {
+	struct lock lock;
+	struct ban of[BANS_BEGUN_MAX]; /* under it */
+	unsigned at, n;
+};
+
 struct bans {
 	_Atomic(uint64_t) n, evicted;
 	struct lock lock[LOCKS];
-	struct lock begun_lock;
-	struct ban begun[BANS_BEGUN_MAX]; /* under it; the next is begun[begun_at] */
-	unsigned begun_at, begun_n;
+	struct ring begun;
+	struct ring ended;          /* that others have taken the place of before it was told */
+	_Atomic(usec_t) next_end;   /* none ends before, of which that is to be told */
 	struct ban ban[SETS][WAYS]; /* under lock[set % LOCKS]; until 0: nothing is here */
 };
 
 struct bans *bans_new(void)
 {
-	return calloc(1, sizeof(struct bans));
+	struct bans *b = calloc(1, sizeof *b);
+
+	if (b)
+		atomic_init(&b->next_end, INT64_MAX);
+	return b;
 }
 
 void bans_free(struct bans *b)
@@ -57,6 +68,40 @@ static void add(_Atomic(uint64_t) *counter, uint64_t n)
 	(void)atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
+static void ring_put(struct ring *r, const struct ban *ban)
+{
+	lock_get(&r->lock);
+	if (r->n < BANS_BEGUN_MAX)
+		r->of[(r->at + r->n++) % BANS_BEGUN_MAX] = *ban;
+	lock_put(&r->lock);
+}
+
+static bool ring_next(struct ring *r, struct ban *ban)
+{
+	lock_get(&r->lock);
+	bool any = r->n > 0;
+	if (any) {
+		*ban = r->of[r->at];
+		r->at = (r->at + 1) % BANS_BEGUN_MAX;
+		r->n--;
+	}
+	lock_put(&r->lock);
+	return any;
+}
+
+static bool end_is_news(const struct ban *ban, usec_t utc)
+{
+	return ban->until > LIFTED && ban->until <= utc && !ban->end_told;
+}
+
+static void ends_at(struct bans *b, usec_t until)
+{
+	usec_t next = atomic_load(&b->next_end);
+
+	while (until < next && !atomic_compare_exchange_weak(&b->next_end, &next, until))
+		;
+}
+
 static void drop(struct bans *b, struct ban *ban)
 {
 	ban->until = 0;
@@ -80,15 +125,22 @@ static struct ban *make_room(struct bans *b, unsigned set, usec_t utc)
 			best = ban;
 	}
 	add(&b->evicted, 1);
+	if (end_is_news(best, utc))
+		ring_put(&b->ended, best);
 	drop(b, best);
 	return best;
 }
 
-static void put(struct bans *b, struct ban *place, const struct ban *ban)
+static void put(struct bans *b, struct ban *place, const struct ban *ban, usec_t utc)
 {
 	if (!place->until)
 		add(&b->n, 1);
+	else if (end_is_news(place, utc))
+		ring_put(&b->ended, place);
 	*place = *ban;
+	place->end_told = ban->until <= utc;
+	if (!place->end_told)
+		ends_at(b, ban->until);
 }
 
 usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc)
@@ -113,26 +165,48 @@ usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc)
 	return 0;
 }
 
-/* What does not fit is missing there; it is in the table all the same. */
-static void tell(struct bans *b, const struct ban *ban)
-{
-	lock_get(&b->begun_lock);
-	if (b->begun_n < BANS_BEGUN_MAX)
-		b->begun[(b->begun_at + b->begun_n++) % BANS_BEGUN_MAX] = *ban;
-	lock_put(&b->begun_lock);
-}
-
 bool bans_next_begun(struct bans *b, struct ban *ban)
 {
-	lock_get(&b->begun_lock);
-	bool any = b->begun_n > 0;
-	if (any) {
-		*ban = b->begun[b->begun_at];
-		b->begun_at = (b->begun_at + 1) % BANS_BEGUN_MAX;
-		b->begun_n--;
+	return ring_next(&b->begun, ban);
+}
+
+static size_t ended_in_set(struct bans *b, unsigned set, struct ban *out, usec_t utc)
+{
+	size_t got = 0;
+
+	lock_get(lock_of(b, set));
+	for (unsigned i = 0; i < WAYS; i++) {
+		struct ban *ban = &b->ban[set][i];
+		if (!ban->until || ban->end_told)
+			continue;
+		if (ban->until > utc)
+			ends_at(b, ban->until);
+		if (!end_is_news(ban, utc))
+			continue;
+		ban->end_told = true;
+		out[got++] = *ban;
 	}
-	lock_put(&b->begun_lock);
-	return any;
+	lock_put(lock_of(b, set));
+	return got;
+}
+
+size_t bans_ended(struct bans *b, uint64_t *cursor, struct ban *out, size_t n, usec_t utc)
+{
+	size_t got = 0;
+
+	while (got < n && ring_next(&b->ended, &out[got]))
+		got++;
+	if (got)
+		return got;
+	if (*cursor == 0) {
+		if (atomic_load(&b->next_end) > utc)
+			return 0;
+		/* Whoever puts one from here on lowers it again. */
+		atomic_store(&b->next_end, INT64_MAX);
+	}
+	for (; *cursor < SETS && n - got >= WAYS; ++*cursor)
+		got += ended_in_set(b, (unsigned)*cursor, out + got, utc);
+	return got;
 }
 
 bool bans_begin(struct bans *b, const struct penalty *p, struct ban *ban, usec_t utc)
@@ -149,11 +223,11 @@ bool bans_begin(struct bans *b, const struct penalty *p, struct ban *ban, usec_t
 		ban->since = utc;
 		ban->until = utc + penalty_length(p, ban->level);
 		ban->forget_at = ban->until + p->max;
-		put(b, place ? place : make_room(b, set, utc), ban);
+		put(b, place ? place : make_room(b, set, utc), ban, utc);
 	}
 	lock_put(lock_of(b, set));
 	if (!banned)
-		tell(b, ban);
+		ring_put(&b->begun, ban);
 	return !banned;
 }
 
@@ -168,7 +242,7 @@ bool bans_put(struct bans *b, const struct ban *ban, usec_t utc)
 	bool taken = !place || place->epoch < ban->epoch ||
 		     (place->epoch == ban->epoch && place->until < ban->until);
 	if (taken)
-		put(b, place ? place : make_room(b, set, utc), ban);
+		put(b, place ? place : make_room(b, set, utc), ban, utc);
 	lock_put(lock_of(b, set));
 	return taken;
 }

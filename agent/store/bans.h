@@ -23,6 +23,7 @@ struct ban {
 	uint32_t epoch; /* rises with each ban and lift: denials before it do not count again */
 	char rule[RULE_NAME_MAX + 1];
 	char client[BAN_CLIENT_MAX + 1]; /* "ip=10.0.0.1", secrets hashed */
+	bool end_told;                   /* the table's own: bans_ended() */
 };
 
 struct bans *bans_new(void); /* NULL: out of memory */
@@ -39,6 +40,10 @@ bool bans_begin(struct bans *, const struct penalty *, struct ban *, usec_t utc)
 /* The next of those that bans_begin() began and that this has not told of yet; where it is asked
  * too seldom, those that are too many are missing (bans_copy() has them). false: there is none. */
 bool bans_next_begun(struct bans *, struct ban *);
+
+/* Those that ended by themselves by `utc`, each once: up to `n` (8 at least) of them. Asked until
+ * it returns 0, with `*cursor` 0 at first. What had ended when it was put is not among them. */
+size_t bans_ended(struct bans *, uint64_t *cursor, struct ban *, size_t n, usec_t utc);
 
 /* As another agent or an earlier run tells: in the place of what is there of that key, unless that
  * is of a later epoch, or of this one and ends later. false: it was not taken. */

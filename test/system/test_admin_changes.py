@@ -3,6 +3,7 @@ it holds at once, ends by itself, goes on through reloads and restarts, and is w
 
 import hashlib
 import json
+import signal
 import time
 
 import pytest
@@ -237,6 +238,54 @@ def test_the_socket_tells_its_user(run, tmp_path):
     line, = until(lambda: audit(admin))
     assert 'who="uid=0"' in line or "who=uid=0" in line, line
     assert "drill" in line and "switch:" in line, line
+
+
+@pytest.mark.parametrize("level, args", [("info", ()), ("warning", ()), ("error", ()), ("info", ("-q",))])
+def test_the_audit_log_is_always_written(run, tmp_path, level, args):
+    """Who, what, why, until when; of every kind of change, whatever else is logged."""
+    rules = RULES + """, { name = "login"; match = { path = "/login"; }; per = [ "ip" ]; rate = "1/day";
+                          penalty = { after = "1/1m"; ban = "2s"; }; }"""
+    admin = Admin(run, tmp_path, rules=rules, top=f'log: {{ level = "{level}"; }};', args=args)
+
+    def ban(ip):
+        return until(lambda: [b["id"] for b in admin.ask("/api/v1/bans").json["bans"]
+                              if b["client"] == f"ip={ip}"] or admin.agent.check(ip=ip, path="/login") and None)[0]
+
+    override(admin, user="alice", block=True, reason="why not", **{"for": "1h"})
+    change(admin, "/api/v1/enabled", mode="shadow", rule="api")
+    override(admin, "DELETE", user="alice", reason="it was wrong")
+    change(admin, "/api/v1/reset", "POST", rule="api", reason="a drill")
+    change(admin, "/api/v1/reset", "POST", all=True)
+    change(admin, "/api/v1/reset", "POST", fields={"ip": "10.8.8.8"}, rule="ip")
+    assert admin.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 200
+    first = ban("10.1.1.1")
+    change(admin, "/api/v1/bans", "DELETE", id=first, reason="he called")
+    second = ban("10.2.2.2")
+    admin.agent.write("rules = (")
+    assert admin.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 422
+    admin.agent.send_signal(signal.SIGHUP)
+    want = [
+        ["what=put", "change=override:user:alice", "who=token", 'reason="why not"', "until"],
+        ["what=put", "change=switch:api", "shadow"],
+        ["what=remove", "change=override:user:alice", 'reason="it was wrong"'],
+        ["what=reset", "change=rule:api", "who=token", 'reason="a drill"'],
+        ["what=reset", "change=all "],
+        ["what=reset", "change=counters", "ip=10.8.8.8"],
+        ["what=reload", "change=configuration", "who=token", "result=ok", "generation="],
+        ["what=ban", "ban:ip=10.1.1.1", 'who="rule login"', f"id={first}", "for_s=2", "until="],
+        ["what=lift", "ban:ip=10.1.1.1", "who=token", first, "he called"],
+        ["what=ban", "ban:ip=10.2.2.2", f"id={second}"],
+        ["what=reload", "who=token", "result=refused"],
+        ["what=reload", "who=SIGHUP", "result=refused"],
+        ["what=end", "ban:ip=10.2.2.2", 'who="its time"', f"id={second}"],
+    ]
+    lines = until(lambda: len(audit(admin)) >= len(want) and audit(admin), "an audit line for each")
+    for words in want:
+        found = [x for x in lines if all(w in x for w in words)]
+        assert len(found) == 1, (words, lines)
+    assert len(lines) == len(want), lines
+    others = [x for x in admin.agent.lines() if " audit " not in x and " info " in x]
+    assert bool(others) == (level == "info" and not args)
 
 
 def test_changes_go_on_through_reloads_and_restarts(run, tmp_path):

@@ -140,6 +140,52 @@ static void what_others_tell_counts_where_it_ends_later(void **state)
 	bans_free(b);
 }
 
+/* Those that bans_ended() tells at this minute, by their clients. */
+static const char *ended(struct bans *b, usec_t minute)
+{
+	static char text[256];
+	struct ban ban[8];
+	uint64_t cursor = 0;
+	size_t n;
+
+	text[0] = '\0';
+	while ((n = bans_ended(b, &cursor, ban, 8, minute * MIN)))
+		for (size_t i = 0; i < n; i++)
+			strcat(strcat(text, ban[i].client), " ");
+	return text;
+}
+
+static void an_end_is_told_once(void **state)
+{
+	struct bans *b = bans_new();
+	struct ban first = ban_of(1), second = ban_of(2), third = ban_of(3);
+	(void)state;
+
+	assert_string_equal(ended(b, 1), "");
+	assert_true(bans_begin(b, &penalty, &first, 0));
+	assert_true(bans_begin(b, &penalty, &second, 2 * MIN));
+	assert_string_equal(ended(b, 9), "");
+	assert_string_equal(ended(b, 10), "ip=1 ");
+	assert_string_equal(ended(b, 11), "");
+	/* the next one has begun before anybody asked */
+	assert_true(bans_begin(b, &penalty, &second, 13 * MIN));
+	assert_string_equal(ended(b, 13), "ip=2 ");
+	assert_string_equal(ended(b, 14), "");
+	/* one that was lifted has ended by somebody's hand */
+	assert_true(bans_lift(b, &second.key, 20 * MIN));
+	assert_string_equal(ended(b, 60), "");
+	/* what others tell ends here as well, unless it had ended before */
+	third.until = 70 * MIN;
+	third.forget_at = 200 * MIN;
+	assert_true(bans_put(b, &third, 61 * MIN));
+	assert_string_equal(ended(b, 69), "");
+	assert_string_equal(ended(b, 70), "ip=3 ");
+	third.epoch++;
+	assert_true(bans_put(b, &third, 71 * MIN));
+	assert_string_equal(ended(b, 72), "");
+	bans_free(b);
+}
+
 static size_t copy_all(struct bans *b, usec_t utc)
 {
 	static struct ban out[64];
@@ -223,6 +269,7 @@ int main(void)
 		cmocka_unit_test(rules_without_effect_ban_nobody),
 		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
 		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
+		cmocka_unit_test(an_end_is_told_once),
 		cmocka_unit_test(the_table_is_bounded),
 		cmocka_unit_test(who_is_forgotten_is_told_once),
 	};
