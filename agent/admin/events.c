@@ -88,6 +88,8 @@ static enum type type_of_line(const char *line)
 	/* A quote in a value is escaped, so this is a member. */
 	if (strcmp(event, "audit") == 0 && strstr(line, "\"change\":\"ban:"))
 		return TYPE_ban;
+	if (strcmp(event, "audit") == 0 && strstr(line, "\"what\":\"reload\""))
+		return TYPE_reload;
 	bool grave = strcmp(level, "warning") == 0 || strcmp(level, "error") == 0;
 	return type_of(grave ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, event);
 }

@@ -101,6 +101,8 @@ def test_types(admin):
         assert kind == "change" and data["who"] == "token" and data["reason"] == "look", data
         kind, data = e.next()
         assert kind == "reload" and data["event"] == "reloaded", data
+        kind, data = e.next()
+        assert kind == "reload" and data["event"] == "audit" and data["who"] == "SIGHUP", data
     admin.agent.rewrite(rules=RULES + "x", top=admin.top())
     admin.agent.send_signal(signal.SIGHUP)
     assert some.next()[1]["event"] == "reload_refused"

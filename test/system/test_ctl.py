@@ -318,6 +318,16 @@ def test_reset(ctl):
     ctl("reset", "--all", "--rule", "api", status=USAGE)
 
 
+def test_reset_leaves_what_all_share(run, tmp_path):
+    ctl = Ctl(run, tmp_path, rules='''{ name = "api"; per = [ "user" ]; rate = "3/day"; },
+              { name = "all"; per = []; rate = "9/day"; }''')
+    ctl.agent.check({"user": "r"})
+    said = ctl("reset", "user=r").stdout.splitlines()
+    assert said[0].startswith("forgotten: api, ") and len(said) == 2
+    assert said[1] == "left: all, which is shared by all: name the rule to reset it"
+    assert ctl("reset", "user=r", "-r", "all").stdout.startswith("forgotten: all, ")
+
+
 # --- who may, and where --------------------------------------------------------------------------
 
 def test_the_token(run, tmp_path):

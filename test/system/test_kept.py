@@ -226,6 +226,7 @@ def test_a_secret_user_is_nowhere_in_clear(kept):
     digest = "sha256:" + hashlib.sha256(b"alice.x").hexdigest()
     override(kept, user="alice.x", tier="gold", reason="ticket 7")
     assert b"alice.x" in kept.changes.read_bytes()
+    until(lambda: audit(kept))
     before = len(kept.agent.lines())
     kept.agent.rewrite(RULES, kept.top(kept.store() + 'identity: { secret = [ "key", "user" ]; };'))
     assert kept.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 200

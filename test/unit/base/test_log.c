@@ -458,6 +458,7 @@ static void levels_are_kept(void **state)
 		log_info("e", KV_INT("n", 1));
 		log_warning("e", KV_INT("n", 1));
 		log_error("e", KV_INT("n", 1));
+		log_put_always(LOG_LEVEL_DEBUG, "always", LOG_FIELDS(KV_INT("n", 1)));
 		for (int l = LOG_LEVEL_DEBUG; l <= LOG_LEVEL_ERROR; l++)
 			assert_int_equal(log_enabled((enum log_level)l), l >= level);
 		/* What is not enabled is not counted as suppressed. */
@@ -468,6 +469,7 @@ static void levels_are_kept(void **state)
 		log_close();
 		char *all = read_file("levels");
 		assert_int_equal(count_of(all, " e n=1\n"), 4 - level);
+		assert_int_equal(count_of(all, " debug always n=1\n"), 1);
 		free(all);
 		unlink_file("levels");
 	}
