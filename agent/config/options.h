@@ -223,8 +223,8 @@ static inline bool option_is_list(const struct option_row *o)
 	X(cost, "cost", "field that holds what a request costs") \
 	X(penalty, "", \
 		"{ after = \"10/1m\"; ban = \"10m\"; factor = 2; max = \"1d\"; }: who was denied by " \
-		"this rule so often in so long a time is banned by it for ban, each next time factor " \
-		"times as long, at most max") \
+		"this rule so often in so long a time, from the first denial on, is banned by it for " \
+		"ban, each next time factor times as long, at most max") \
 	X(on_failure, "redis.on_failure", \
 		"while Redis is away: local (limit / redis.instances from memory), open or closed") \
 	X(lease, "0", \

@@ -57,8 +57,8 @@ static void after_load(struct reading *r, struct penalty *p)
 			"%s = %s: want a number of denials and a time, like \"10/1m\"", r->what,
 			given_show(g.v, shown));
 	else
-		p->after = (struct quota){ .algorithm = ALGORITHM_TOKEN_BUCKET,
-			.window = { WINDOW_LENGTH, rate.window.length },
+		p->after = (struct quota){ .algorithm = ALGORITHM_FIXED_WINDOW,
+			.window = { WINDOW_FROM_FIRST, rate.window.length },
 			.units = rate.units,
 			.capacity = rate.units };
 	givens_free(&g);

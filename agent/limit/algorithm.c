@@ -61,6 +61,10 @@ void window_bounds(const struct window *w, usec_t utc, usec_t *start, usec_t *en
 		*end = days_of_month(month + 1) * USEC_PER_DAY;
 		return;
 	}
+	case WINDOW_FROM_FIRST:
+		*start = utc;
+		*end = utc + w->length;
+		return;
 	}
 }
 
@@ -98,8 +102,14 @@ static uint32_t at_most(uint32_t count, int64_t units)
 
 static inline bool is_in_window(const struct quota *q, const struct bucket *b, usec_t utc)
 {
-	return q->window.kind != WINDOW_MONTH &&
-	       (uint64_t)utc - (uint64_t)b->at < (uint64_t)q->window.length;
+	return (uint64_t)utc - (uint64_t)b->at < (uint64_t)q->window.length;
+}
+
+/* Is `at` for certain where its window begins? A month has no one length, and of what was counted
+ * nothing is the first. */
+static inline bool is_still_in_window(const struct quota *q, const struct bucket *b, usec_t utc)
+{
+	return q->window.kind <= WINDOW_WEEK && is_in_window(q, b, utc);
 }
 
 static __attribute__((noinline)) struct bucket read_other_window(
@@ -110,7 +120,8 @@ static __attribute__((noinline)) struct bucket read_other_window(
 
 	if (b->at > utc && b->at - utc <= BUCKET_AHEAD_MAX)
 		utc = b->at;
-	if (!is_in_window(q, b, utc))
+	if (q->window.kind == WINDOW_MONTH || !is_in_window(q, b, utc) ||
+		(q->window.kind == WINDOW_FROM_FIRST && at_most(b->current, q->units) == 0))
 		window_bounds(&q->window, utc, &start, &end);
 	if (b->at < start) {
 		bool adjoins = b->at + q->window.length == start;
@@ -128,7 +139,7 @@ static inline struct bucket read_window(const struct quota *q, const struct buck
 {
 	struct bucket now = *b;
 
-	if (!is_in_window(q, b, utc))
+	if (!is_still_in_window(q, b, utc))
 		now = read_other_window(q, b, utc);
 	now.current = at_most(now.current, q->units);
 	now.previous = at_most(now.previous, q->units);

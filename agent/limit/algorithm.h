@@ -6,7 +6,8 @@
  * Token bucket: kept as the units *used* and when that was so; it drains by quota/window. That is
  * GCRA's state in units, so that a changed rate changes nothing that was consumed.
  * Sliding window: two counters, `current + previous * (1 - elapsed/window)`.
- * Fixed window: one counter, aligned to the calendar. */
+ * Fixed window: one counter, aligned to the calendar, or (WINDOW_FROM_FIRST) to what it counted
+ * first. */
 #ifndef LIMIT_ALGORITHM_H
 #define LIMIT_ALGORITHM_H
 
@@ -17,10 +18,13 @@
 
 enum algorithm { ALGORITHM_TOKEN_BUCKET, ALGORITHM_SLIDING_WINDOW, ALGORITHM_FIXED_WINDOW };
 
-enum window_kind { WINDOW_LENGTH, WINDOW_WEEK, WINDOW_MONTH };
+enum window_kind { WINDOW_LENGTH, WINDOW_WEEK, WINDOW_MONTH, WINDOW_FROM_FIRST };
 
 /* A week starts on Monday and is always WINDOW_WEEK (also when written "7d"); a month is a
- * calendar month, its `length` nominal (30 days). All in UTC. */
+ * calendar month, its `length` nominal (30 days). All in UTC. WINDOW_FROM_FIRST, of fixed windows
+ * alone and in no configuration, begins with the first unit that it counts, and the one after it
+ * with the first that comes when it is over: so in any `length` it admits 2N - 1 at most, and at an
+ * even pace of no more than N none too few (limit/penalty.h). */
 struct window {
 	enum window_kind kind;
 	usec_t length;
@@ -52,7 +56,7 @@ struct bucket {
 /* Rounding may admit this much of a unit early, never more (ARCHITECTURE: a millionth). */
 #define UNIT_SLACK 5e-7
 
-/* The window that `utc` lies in: [start, end). */
+/* The window that `utc` lies in: [start, end). Of WINDOW_FROM_FIRST: that which begins then. */
 void window_bounds(const struct window *, usec_t utc, usec_t *start, usec_t *end);
 
 /* `b` as it stands now: drained, rotated, clamped to the capacity, read by CONTRACT.md's rules for

@@ -82,6 +82,8 @@ bool plan_mirror(const struct plan *from, struct plan *to)
 		for (unsigned i = first; i < end; i++) {
 			struct take *t = &to->take[to->n++];
 			*t = from->take[i];
+			if (t->limit->quota.window.kind == WINDOW_FROM_FIRST)
+				t->verdict.state.at -= from->now.utc;
 			t->limit = t->limit->local;
 			if (!charged)
 				t->cost = 0;
@@ -96,9 +98,24 @@ static uint32_t more(uint32_t count, double share)
 	return count > whole ? count : whole;
 }
 
+/* The count that is further on, with the time that it began: by the whole's clock, of which is
+ * known how long ago that is. */
+static bool raise_from_first(
+	struct bucket *b, const struct bucket *of_whole, double part, struct now now)
+{
+	uint32_t was = b->current;
+
+	b->current = more(was, of_whole->current * part);
+	if (b->current == was)
+		return false;
+	b->at = now.utc + now.held + of_whole->at;
+	return true;
+}
+
 /* At least as much of the share is used as of the whole. A fresh share here would be a second one
  * for who has had his through another agent. */
-static bool raise(const struct limit *l, struct bucket *b, const struct bucket *of_whole)
+static bool raise(
+	const struct limit *l, struct bucket *b, const struct bucket *of_whole, struct now now)
 {
 	const struct quota *q = &l->quota, *whole = l->whole ? &l->whole->quota : q;
 	struct bucket was = *b;
@@ -112,6 +129,8 @@ static bool raise(const struct limit *l, struct bucket *b, const struct bucket *
 		b->used = of_whole->used * part;
 		return true;
 	}
+	if (q->window.kind == WINDOW_FROM_FIRST)
+		return raise_from_first(b, of_whole, part, now);
 	if (of_whole->at != b->at) /* by another clock it is another window: nothing is known */
 		return false;
 	b->current = more(b->current, of_whole->current * part);
@@ -131,7 +150,7 @@ void plan_warm(struct plan *plan, const struct bucket *const stored[], struct no
 
 		/* cost 0 charges nothing */
 		v->charged = t->cost > 0 && bucket_charge_denied(q, &b, t->cost);
-		v->charged |= raise(t->limit, &b, &v->state);
+		v->charged |= raise(t->limit, &b, &v->state, now);
 		v->state = b;
 		v->left = bucket_left(q, &b, now);
 	}

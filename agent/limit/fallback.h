@@ -19,7 +19,8 @@ void plan_fall_back(struct plan *plan);
 
 /* What memory has to hear of `from`, a plan with the store's verdicts: its `local` takes, of the
  * limits' shares, with cost 0 where nothing was charged and the store's bucket as the verdict's
- * state. `from` stays as it is. false: there is nothing to tell; `to` is empty then. */
+ * state (of a WINDOW_FROM_FIRST its `at` counts from the store's now: clocks differ). `from` stays
+ * as it is. false: there is nothing to tell; `to` is empty then. */
 bool plan_mirror(const struct plan *from, struct plan *to);
 
 /* Instead of plan_charge() for a plan of plan_mirror(): each bucket is charged min(cost, what is

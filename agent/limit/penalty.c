@@ -13,7 +13,7 @@ void penalty_seal(const struct policy *p, struct rule *r)
 	struct penalty *n = r->penalty;
 
 	n->strikes = (struct rule){
-		.name_length = r->name_length, .algorithm = ALGORITHM_TOKEN_BUCKET, .warn_at = 1.0
+		.name_length = r->name_length, .algorithm = n->after.algorithm, .warn_at = 1.0
 	};
 	memcpy(n->strikes.name, r->name, sizeof r->name);
 	n->limit = (struct limit){ .rule = &n->strikes, .quota = n->after };

@@ -1,8 +1,13 @@
 /* Penalties: whom a rule has denied too often, it bans for a while, longer each time. Pure: what
  * counts as a denial, how many are too many, how long a ban is. Who is banned: store/bans.h.
  *
- * Denials are counted by a limit of their own, a token bucket of the penalty's `after`, in the
- * store as any other: so agents that share a store count together. */
+ * Denials are counted by a limit of their own, a window of the penalty's `after` that begins with
+ * the first of them, in the store as any other: so agents that share a store count together. Of
+ * `after = "N/T"` the N-th denial bans if it comes less than T after the first of its count; one
+ * that comes at T or later begins a new count. So nobody is banned for fewer than N in T, and
+ * whoever keeps on at any pace of N in T or more is; of a burst that falls into two counts up to
+ * 2N - 3 in T may not be enough. (A bucket that refills at N/T would never be empty at that pace.)
+ */
 #ifndef LIMIT_PENALTY_H
 #define LIMIT_PENALTY_H
 

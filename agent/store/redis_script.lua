@@ -26,7 +26,7 @@
 -- quotients are, too: a quotient of integers below 2^53 never rounds up to a whole number.)
 
 local TOKEN_BUCKET, SLIDING_WINDOW = 0, 1
-local WINDOW_WEEK, WINDOW_MONTH = 1, 2
+local WINDOW_WEEK, WINDOW_MONTH, WINDOW_FROM_FIRST = 1, 2, 3
 -- Places in a limit and in a reading: arrays are made and read faster than tables with names.
 local ALGORITHM, WINDOW, ENFORCES, COUNT_DENIED, UNITS, CAPACITY = 1, 2, 3, 4, 5, 6
 local LENGTH, SLOWEST_INTERVAL, SLOWEST_REFILL, ROOM = 7, 8, 9, 10
@@ -344,16 +344,20 @@ while takes[at] do
 			anew = at - now > BUCKET_AHEAD_MAX
 			at = now
 		else
-			local length, units, utc, start = limit[LENGTH], limit[UNITS], now, at
+			local length, units, kind, utc, start = limit[LENGTH], limit[UNITS], limit[WINDOW], now, at
 			if at > utc and at - utc <= BUCKET_AHEAD_MAX then
 				utc = at
 			end
-			if limit[WINDOW] == WINDOW_MONTH then
+			if kind == WINDOW_MONTH then
 				start = month_bounds(utc)
-			elseif utc < at or utc - at >= length then
-				-- 1970-01-01 was a Thursday: the first Monday came four days later.
-				local zero = limit[WINDOW] == WINDOW_WEEK and 4 * DAY or 0
-				start = floor((utc - zero) / length) * length + zero
+			elseif utc < at or utc - at >= length or kind == WINDOW_FROM_FIRST and (used == 0 or units == 0) then
+				if kind == WINDOW_FROM_FIRST then
+					start = utc
+				else
+					-- 1970-01-01 was a Thursday: the first Monday came four days later.
+					local zero = kind == WINDOW_WEEK and 4 * DAY or 0
+					start = floor((utc - zero) / length) * length + zero
+				end
 			end
 			if at < start then
 				if limit[ALGORITHM] == SLIDING_WINDOW and at + length == start then

@@ -7,7 +7,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-enum { LIMITS = 5 };
+enum { LIMITS = 6 };
 
 static const struct quota quotas[LIMITS] = {
 	{ ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 60 * USEC_PER_SEC }, 10, 20 },
@@ -15,6 +15,7 @@ static const struct quota quotas[LIMITS] = {
 	{ ALGORITHM_FIXED_WINDOW, { WINDOW_MONTH, 30 * USEC_PER_DAY }, 3, 3 },
 	{ ALGORITHM_SLIDING_WINDOW, { WINDOW_WEEK, 7 * USEC_PER_DAY }, 5, 5 },
 	{ ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 366 * USEC_PER_DAY }, 1, 1000000000 },
+	{ ALGORITHM_FIXED_WINDOW, { WINDOW_FROM_FIRST, 60 * USEC_PER_SEC }, 3, 3 },
 };
 
 static struct rule rule[LIMITS];

@@ -79,12 +79,19 @@ struct world {
 };
 
 static const struct window windows[] = {
-	{ WINDOW_LENGTH, USEC_PER_SEC }, { WINDOW_LENGTH, 1500 * USEC_PER_MSEC },
-	{ WINDOW_LENGTH, 7 * USEC_PER_SEC + 1 }, { WINDOW_LENGTH, 60 * USEC_PER_SEC },
-	{ WINDOW_LENGTH, 90 * USEC_PER_SEC }, { WINDOW_LENGTH, 3600 * USEC_PER_SEC },
-	{ WINDOW_LENGTH, USEC_PER_DAY }, { WINDOW_LENGTH, 366 * USEC_PER_DAY },
+	{ WINDOW_LENGTH, USEC_PER_SEC },
+	{ WINDOW_LENGTH, 1500 * USEC_PER_MSEC },
+	{ WINDOW_LENGTH, 7 * USEC_PER_SEC + 1 },
+	{ WINDOW_LENGTH, 60 * USEC_PER_SEC },
+	{ WINDOW_LENGTH, 90 * USEC_PER_SEC },
+	{ WINDOW_LENGTH, 3600 * USEC_PER_SEC },
+	{ WINDOW_LENGTH, USEC_PER_DAY },
+	{ WINDOW_LENGTH, 366 * USEC_PER_DAY },
 	{ WINDOW_WEEK, 7 * USEC_PER_DAY },
-	{ WINDOW_MONTH, 30 * USEC_PER_DAY }, /* fixed windows only */
+	/* fixed windows only */
+	{ WINDOW_MONTH, 30 * USEC_PER_DAY },
+	{ WINDOW_FROM_FIRST, 6 * USEC_PER_SEC },
+	{ WINDOW_FROM_FIRST, 3600 * USEC_PER_SEC },
 };
 enum { WINDOWS = sizeof windows / sizeof *windows };
 
@@ -128,7 +135,7 @@ static void random_rule(struct world *w, unsigned r)
 		struct window as = windows[(window + i) % WINDOWS];
 		if (twin)
 			as = w->limit[r - 1][0][i].quota.window;
-		else if (as.kind == WINDOW_MONTH && rule->algorithm != ALGORITHM_FIXED_WINDOW)
+		else if (as.kind >= WINDOW_MONTH && rule->algorithm != ALGORITHM_FIXED_WINDOW)
 			as = windows[0];
 		for (unsigned t = 0; t < TIERS; t++) {
 			struct limit *l = &w->limit[r][t][i];
@@ -464,7 +471,8 @@ static void check_life(struct entry *e, usec_t now, int64_t ms, uint32_t until)
 		most = 2 * q->window.length + USEC_PER_SEC;
 		break;
 	case ALGORITHM_FIXED_WINDOW:
-		window_bounds(&q->window, now, &start, &end);
+		window_bounds(&q->window, q->window.kind == WINDOW_FROM_FIRST ? b->at : now, &start,
+			&end);
 		least = b->current && b->at == start ? end - now : 0;
 		most = 2 * q->window.length + USEC_PER_SEC;
 		break;

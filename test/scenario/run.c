@@ -69,6 +69,7 @@ struct runner {
 	char prefix[16];             /* there, of this world */
 	unsigned worlds;
 	struct metrics metrics;
+	struct bans *bans; /* of this world; a restart keeps them, as the journal does */
 	struct event_ring *events;
 	struct event last_event;
 	bool has_event;
@@ -410,6 +411,7 @@ static void world_open(struct runner *r, struct memory_store *store)
 	struct store *counts = r->redis ? &r->redis->base : memory_store_base(store);
 	if (!checker_init(&r->checker, NOTIFY_MAX, counts, &r->metrics, r->events))
 		must(NULL);
+	r->checker.penalties.bans = r->bans;
 	r->checker_ready = true;
 }
 
@@ -574,6 +576,8 @@ static void on_config(struct runner *r)
 	if (!good)
 		return;
 	world_close(r);
+	bans_free(r->bans);
+	r->bans = must(bans_new());
 	r->utc_zero = r->utc_next;
 	r->elapsed = r->stepped = 0;
 	clock_start(r);
@@ -1026,6 +1030,7 @@ static void check_sense(struct runner *r, const struct talk_ack *ack)
 		{ "limited", true, true },
 		{ "oversize", true, true },
 		{ "blocked", true, false },
+		{ "banned", true, false },
 		{ "bypassed", false, false },
 		{ "disabled", false, false },
 	};
@@ -1041,7 +1046,9 @@ static void check_sense(struct runner *r, const struct talk_ack *ack)
 			const char *name = ack->variable[k].name;
 			if (strcmp(name, "deny") && strcmp(name, "reason") &&
 				strcmp(name, "tier") && strcmp(name, "shadow") &&
-				strcmp(name, "tag") && strcmp(name, "warn"))
+				strcmp(name, "tag") && strcmp(name, "warn") &&
+				(strcmp(name, "retry_after") || retry < 1 ||
+					!str_eq(reason->text, STR("banned"))))
 				fail(r, "%s is set for the reason %s", name, reasons[i].name);
 		}
 	if (retry >= 0 && str_eq(reason->text, STR("limited")) && retry < 1)
@@ -1426,6 +1433,7 @@ static unsigned run_file(const char *path, struct waiting_store *redis)
 	unsigned failures = r->failures;
 	printf("%s: %u checks, %u failures\n", path, r->checks, failures);
 	world_close(r);
+	bans_free(r->bans);
 	snapshot_drop(r->snapshot);
 	free(r->config);
 	free(text);

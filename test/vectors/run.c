@@ -88,6 +88,10 @@ static void set(struct table *t, const char *name, const char *value)
 			q->window = (struct window){ WINDOW_MONTH, 30 * USEC_PER_DAY };
 		else
 			q->window = (struct window){ WINDOW_LENGTH, number(value) };
+	} else if (strcmp(name, "begins") == 0) {
+		if (strcmp(value, "first") != 0)
+			refuse(value);
+		q->window.kind = WINDOW_FROM_FIRST;
 	} else if (strcmp(name, "origin") == 0) {
 		t->origin = number(value);
 	} else if (strcmp(name, "count_denied") == 0) {

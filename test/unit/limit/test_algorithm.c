@@ -34,7 +34,8 @@ static void test_windows(void **state)
 				   day = { WINDOW_LENGTH, USEC_PER_DAY },
 				   ten = { WINDOW_LENGTH, 10 * S },
 				   week = { WINDOW_WEEK, 7 * USEC_PER_DAY },
-				   month = { WINDOW_MONTH, 30 * USEC_PER_DAY };
+				   month = { WINDOW_MONTH, 30 * USEC_PER_DAY },
+				   from_first = { WINDOW_FROM_FIRST, USEC_PER_DAY };
 	static const struct {
 		const char *what;
 		const struct window *w;
@@ -61,6 +62,7 @@ static void test_windows(void **state)
 		{ "2000 was a leap year", &month, "2000-02-29", "2000-02-01", "2000-03-01" },
 		{ "2100 is none", &month, "2100-02-28", "2100-02-01", "2100-03-01" },
 		{ "before the epoch", &month, "1969-07-20", "1969-07-01", "1969-08-01" },
+		{ "one that begins now", &from_first, "2026-11-21", "2026-11-21", "2026-11-22" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -125,6 +127,50 @@ static void test_a_held_clock_keeps_the_window_shut(void **state)
 	assert_int_equal(bucket_retry_after(&minute_10, &was, 1, now), 95 * S);
 }
 
+static void test_a_window_from_its_first(void **state)
+{
+	static const struct quota q = { ALGORITHM_FIXED_WINDOW, { WINDOW_FROM_FIRST, 60 * S }, 10,
+		10 };
+	static const struct {
+		const char *what;
+		struct bucket stored;
+		usec_t now, held;
+		uint32_t current;
+		usec_t at, full_after;
+	} rows[] = {
+		{ "never seen", { .at = 0 }, 630 * S, 0, 0, 630 * S, 0 },
+		{ "never seen, in 1970", { .at = 0 }, 30 * S, 0, 0, 30 * S, 0 },
+		{ "the moment it began", { .current = 1, .at = 605 * S }, 605 * S, 0, 1, 605 * S,
+			60 * S },
+		{ "until it is over", { .current = 9, .at = 605 * S }, 665 * S - 1, 0, 9, 605 * S,
+			1 },
+		{ "over", { .current = 9, .at = 605 * S }, 665 * S, 0, 0, 665 * S, 0 },
+		{ "long over", { .current = 9, .at = 605 * S }, 9000 * S + 1, 0, 0, 9000 * S + 1,
+			0 },
+		{ "nothing of it is left: another is the first", { .at = 605 * S }, 630 * S, 0, 0,
+			630 * S, 0 },
+		{ "more than there may be now", { .current = 90, .at = 605 * S }, 630 * S, 0, 10,
+			605 * S, 35 * S },
+		{ "a moment ahead", { .current = 3, .at = 605 * S }, 605 * S - 1000, 0, 3, 605 * S,
+			60 * S + 1000 },
+		{ "of the future: as long again", { .current = 3, .at = 605 * S }, 300 * S, 0, 3,
+			300 * S, 60 * S },
+		{ "held", { .current = 3, .at = 605 * S }, 565 * S, 45 * S, 3, 605 * S, 100 * S },
+		{ "held, and over", { .current = 3, .at = 605 * S }, 620 * S, 45 * S, 0, 665 * S,
+			0 },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct now now = { .utc = rows[i].now, .held = rows[i].held };
+		struct bucket b = bucket_read(&q, &rows[i].stored, now);
+		usec_t full_after = bucket_full_after(&q, &b, now);
+		if (b.current != rows[i].current || b.at != rows[i].at || b.previous ||
+			full_after != rows[i].full_after)
+			fail_msg("%s: %u at %lld, full after %lld", rows[i].what, b.current,
+				(long long)b.at, (long long)full_after);
+	}
+}
+
 static void test_tokens_of_the_future_are_now(void **state)
 {
 	struct bucket b = { .used = 4, .at = 600 * S };
@@ -187,6 +233,8 @@ static void test_waiting_is_enough_and_needed(void **state)
 		q.capacity = q.algorithm == ALGORITHM_TOKEN_BUCKET
 				     ? 1 + (int64_t)(seed >> 20) % (seed & 128 ? 20 : 1000000000)
 				     : q.units;
+		if (q.algorithm == ALGORITHM_FIXED_WINDOW && seed & 256)
+			q.window.kind = WINDOW_FROM_FIRST;
 		int64_t cost = 1 + (int64_t)(seed >> 30) % q.capacity;
 		struct now at = { .steady = 1000 * USEC_PER_DAY + (usec_t)(seed % 1000000007) };
 		at.utc = at.steady;
@@ -238,6 +286,8 @@ static void test_a_take_is_its_parts(void **state)
 		q.capacity = q.units;
 		if (q.algorithm == ALGORITHM_TOKEN_BUCKET)
 			q.capacity += rand() % 20;
+		if (q.algorithm == ALGORITHM_FIXED_WINDOW && rand() % 2)
+			q.window.kind = WINDOW_FROM_FIRST;
 		struct now now = { .steady = date("2026-11-21") + rand(),
 			.utc = date("2026-11-21") + rand(),
 			.held = rand() % 2 * (rand() % S) };
@@ -270,6 +320,7 @@ int main(void)
 		cmocka_unit_test(test_every_day_is_in_its_month),
 		cmocka_unit_test(test_a_window_of_the_future_is_now),
 		cmocka_unit_test(test_a_held_clock_keeps_the_window_shut),
+		cmocka_unit_test(test_a_window_from_its_first),
 		cmocka_unit_test(test_tokens_of_the_future_are_now),
 		cmocka_unit_test(test_a_lower_capacity_is_the_most_that_is_owed),
 		cmocka_unit_test(test_counting_denied_ends_at_exactly_nothing),

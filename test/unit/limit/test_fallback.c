@@ -459,6 +459,59 @@ static void test_warming(void **state)
 	assert_false(p.take[0].verdict.charged);
 }
 
+/* A window that begins with its first: the count that is further on, and since when. */
+static void test_warming_from_the_first(void **state)
+{
+	static const struct {
+		const char *what;
+		int64_t cost;
+		uint32_t here;
+		int here_since; /* minutes ago */
+		uint32_t there;
+		int there_since;
+		uint32_t used;
+		int since;
+		bool charged;
+	} row[] = {
+		{ "the first", 1, 0, 0, 1, 0, 1, 0, true },
+		{ "all came through this agent", 1, 2, 40, 3, 40, 3, 40, true },
+		{ "most came through others", 1, 0, 0, 4, 40, 4, 40, true },
+		{ "some did, and it began later here", 1, 1, 10, 4, 40, 4, 40, true },
+		{ "what was counted here while the store was away", 1, 3, 40, 1, 0, 4, 40, true },
+		{ "over there, and not here", 1, 1, 40, 1, 0, 2, 40, true },
+		{ "over here, and not there", 1, 9, 60, 4, 59, 4, 59, true },
+		{ "one that was not counted", 0, 0, 0, 5, 40, 5, 40, true },
+		{ "nothing is new", 0, 4, 40, 4, 41, 4, 40, false },
+	};
+	/* The store's clock is not this agent's. */
+	static const struct now theirs = { .steady = 7 * HOUR, .utc = 7 * HOUR };
+	static const usec_t minute = HOUR / 60;
+
+	(void)state;
+	one_rule(0, ON_FAILURE_LOCAL, ENFORCES, false, F, 5, 5);
+	whole[0].quota.window.kind = WINDOW_FROM_FIRST;
+	whole[0].local = &whole[0];
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct plan p = { .now = theirs }, to;
+		struct bucket here = { .current = row[i].here,
+			.at = noon.utc - row[i].here_since * minute };
+		const struct bucket *stored[] = { &here };
+		add(&p, 0, row[i].cost ? row[i].cost : 1);
+		p.take[0].verdict = (struct verdict){ .admits = row[i].cost > 0,
+			.state = { .current = row[i].there,
+				.at = theirs.utc - row[i].there_since * minute } };
+		p.denied = row[i].cost == 0;
+		assert_true(plan_mirror(&p, &to));
+		plan_warm(&to, stored, noon);
+		const struct verdict *v = &to.take[0].verdict;
+		if (v->state.current != row[i].used ||
+			v->state.at != noon.utc - row[i].since * minute ||
+			v->charged != row[i].charged)
+			fail_msg("%s: %u since %lld us, charged %d", row[i].what, v->state.current,
+				(long long)(noon.utc - v->state.at), v->charged);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -470,6 +523,7 @@ int main(void)
 		cmocka_unit_test(test_cost_0_asks),
 		cmocka_unit_test(test_what_is_mirrored),
 		cmocka_unit_test(test_warming),
+		cmocka_unit_test(test_warming_from_the_first),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
