@@ -209,12 +209,20 @@ static bool open_log(struct agent *a)
 	return true;
 }
 
+/* The process before this one has the admin address until it gives up the state file. */
+static struct listen_plan admin_plan(struct agent *a)
+{
+	struct listen_plan plan = listen_plan_admin(&a->snapshot->settings);
+	plan.inherited = &a->inherited;
+	plan.may_wait = a->snapshot->settings.store.state_file[0] != '\0';
+	return plan;
+}
+
 static bool open_listeners(struct agent *a)
 {
 	char err[512];
-	const struct settings *s = &a->snapshot->settings;
-	struct listen_plan agent = listen_plan_agent(s), admin = listen_plan_admin(s);
-	agent.inherited = admin.inherited = &a->inherited;
+	struct listen_plan agent = listen_plan_agent(&a->snapshot->settings), admin = admin_plan(a);
+	agent.inherited = &a->inherited;
 	return (inherited_init(&a->inherited, err, sizeof err) &&
 		       listeners_open(&a->listeners, &agent, err, sizeof err) &&
 		       listeners_open(&a->admin_listeners, &admin, err, sizeof err) &&
@@ -238,6 +246,13 @@ static bool await_turn(struct agent *a)
 		break;
 	}
 	return fail(err);
+}
+
+static bool open_awaited(struct agent *a)
+{
+	char err[512];
+	struct listen_plan admin = admin_plan(a);
+	return listeners_open_rest(&a->admin_listeners, &admin, err, sizeof err) || fail(err);
 }
 
 /* So that the key of its counters is there: who is banned from now on is known by that. */
@@ -278,7 +293,7 @@ static bool open_store(struct agent *a)
 	const struct settings *s = &a->snapshot->settings;
 	memcpy(a->state_file, s->store.state_file, sizeof a->state_file);
 	if (a->state_file[0]) {
-		if (!await_turn(a) || !load_state(a))
+		if (!await_turn(a) || !open_awaited(a) || !load_state(a))
 			return false;
 	} else {
 		a->store = memory_store_new((uint64_t)s->store.max_keys,

@@ -24,6 +24,7 @@ struct error {
 	char *text;
 	size_t size;
 	const char *group; /* of the settings that it is about */
+	bool is_in_use;    /* another process listens there */
 };
 
 static bool fail(const struct error *e, const char *format, ...)
@@ -63,9 +64,10 @@ static const char *advice(int error, bool is_unix)
 	}
 }
 
-static bool fail_listen(const struct error *e, const char *text, int error, bool is_unix)
+static bool fail_listen(struct error *e, const char *text, int error, bool is_unix)
 {
 	char what[160];
+	e->is_in_use = error == EADDRINUSE;
 	const char *text_of = advice(error, is_unix), *mark = strstr(text_of, "%s");
 	if (mark)
 		(void)snprintf(what, sizeof what, "%.*s%s%s", (int)(mark - text_of), text_of,
@@ -165,7 +167,7 @@ static void write_bound_text(struct listener *l, const struct listen_address *a)
 
 /* As if it were ours; mode and owner of a UNIX socket are of who has opened it. */
 static bool use_inherited(
-	struct listener *l, int fd, const struct listen_address *a, const struct error *e)
+	struct listener *l, int fd, const struct listen_address *a, struct error *e)
 {
 	l->fd = fd;
 	l->is_inherited = true;
@@ -176,7 +178,7 @@ static bool use_inherited(
 }
 
 static bool open_tcp(struct listener *l, const struct listen_plan *s,
-	const struct listen_address *a, const struct error *e)
+	const struct listen_address *a, struct error *e)
 {
 	struct addrinfo *list;
 	struct addrinfo *use = resolve(a, &list, e);
@@ -248,7 +250,7 @@ static bool find_owner(const struct listen_plan *s, uid_t *uid, gid_t *gid, cons
 }
 
 /* Takes the place of the file that a process left behind, of nothing else. */
-static bool bind_unix(int fd, const struct sockaddr_un *address, const struct error *e)
+static bool bind_unix(int fd, const struct sockaddr_un *address, struct error *e)
 {
 	const char *path = address->sun_path;
 	struct stat st;
@@ -269,7 +271,7 @@ static bool bind_unix(int fd, const struct sockaddr_un *address, const struct er
 }
 
 static bool open_unix(struct listener *l, const struct listen_plan *s,
-	const struct listen_address *a, const struct error *e)
+	const struct listen_address *a, struct error *e)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	size_t n = strlen(a->text);
@@ -318,29 +320,63 @@ static bool open_unix(struct listener *l, const struct listen_plan *s,
 struct listen_plan listen_plan_agent(const struct settings *s)
 {
 	return (struct listen_plan){ "agent", s->agent.listen, s->agent.listen_n,
-		s->agent.socket_mode, s->agent.socket_owner, s->agent.socket_group, NULL };
+		s->agent.socket_mode, s->agent.socket_owner, s->agent.socket_group, NULL, false };
 }
 
 struct listen_plan listen_plan_admin(const struct settings *s)
 {
 	return (struct listen_plan){ "admin", s->admin.listen, s->admin.listen_n,
-		s->admin.socket_mode, s->admin.socket_owner, s->admin.socket_group, NULL };
+		s->admin.socket_mode, s->admin.socket_owner, s->admin.socket_group, NULL, false };
+}
+
+static void listener_close(struct listener *l)
+{
+	struct stat st;
+	if (l->path[0] && !l->is_inherited && lstat(l->path, &st) == 0 && st.st_dev == l->dev &&
+		st.st_ino == l->ino)
+		(void)unlink(l->path);
+	if (l->fd >= 0)
+		(void)close(l->fd);
+	*l = (struct listener){ .fd = -1 };
+}
+
+static bool open_one(struct listener *l, const struct listen_plan *plan,
+	const struct listen_address *a, struct error *e)
+{
+	*l = (struct listener){ .fd = -1 };
+	return a->is_unix ? open_unix(l, plan, a, e) : open_tcp(l, plan, a, e);
 }
 
 bool listeners_open(
 	struct listeners *ls, const struct listen_plan *plan, char *err, size_t err_size)
 {
-	const struct error e = { err, err_size, plan->group };
+	struct error e = { err, err_size, plan->group, false };
 	*ls = (struct listeners){ 0 };
 	for (unsigned i = 0; i < plan->n; i++) {
-		const struct listen_address *a = &plan->address[i];
 		struct listener *l = &ls->at[ls->n++];
-		l->fd = -1;
-		bool ok = a->is_unix ? open_unix(l, plan, a, &e) : open_tcp(l, plan, a, &e);
-		if (!ok) {
+		e.is_in_use = false;
+		if (open_one(l, plan, &plan->address[i], &e))
+			continue;
+		if (!plan->may_wait || !e.is_in_use) {
 			listeners_close(ls);
 			return false;
 		}
+		listener_close(l);
+		l->is_awaited = true;
+	}
+	return true;
+}
+
+bool listeners_open_rest(
+	struct listeners *ls, const struct listen_plan *plan, char *err, size_t err_size)
+{
+	struct error e = { err, err_size, plan->group, false };
+	for (unsigned i = 0; i < ls->n; i++) {
+		struct listener *l = &ls->at[i];
+		if (!l->is_awaited || open_one(l, plan, &plan->address[i], &e))
+			continue;
+		listeners_close(ls);
+		return false;
 	}
 	return true;
 }
@@ -355,14 +391,7 @@ bool listeners_are_inherited(const struct listeners *ls)
 
 void listeners_close(struct listeners *ls)
 {
-	for (unsigned i = 0; i < ls->n; i++) {
-		struct listener *l = &ls->at[i];
-		struct stat st;
-		if (l->path[0] && !l->is_inherited && lstat(l->path, &st) == 0 &&
-			st.st_dev == l->dev && st.st_ino == l->ino)
-			(void)unlink(l->path);
-		if (l->fd >= 0)
-			(void)close(l->fd);
-	}
+	for (unsigned i = 0; i < ls->n; i++)
+		listener_close(&ls->at[i]);
 	ls->n = 0;
 }

@@ -181,6 +181,95 @@ def test_a_lock_of_someone_else_is_refused(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+# --- and one admin address ---------------------------------------------------------------------
+
+def admin_address(kind, tmp_path):
+    if kind == "unix":
+        return str(tmp_path / "admin.sock")
+    host = "[::1]" if kind == "ipv6" else "127.0.0.1"
+    if kind == "ipv6" and not agents.has_ipv6():
+        pytest.skip("no IPv6")
+    return f"{host}:{agents.free_port(host.strip('[]'))}"
+
+
+def with_admin(*addresses):
+    return 'admin: { listen = [ %s ]; };' % ", ".join(f'"{a}"' for a in addresses)
+
+
+def is_healthy(a, address):
+    try:
+        with spop.dial(a.place(address)) as c:
+            c.settimeout(agents.BOUND)
+            c.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return b" 200 " in c.recv(100)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+@pytest.mark.parametrize("kind", ["tcp", "ipv6", "unix"])
+def test_the_next_one_waits_for_the_admin_address(make, tmp_path, kind, end):
+    s, address = listening("tcp", tmp_path)
+    admin = admin_address(kind, tmp_path)
+    with s:
+        # Of two addresses the first one is nobody's yet: only the other is waited for.
+        a = make(s, listen=address, rules=RULES, top=top(tmp_path) + with_admin(admin)).start()
+        until(lambda: is_healthy(a, admin), "the first one")
+        own = str(tmp_path / "own.sock")
+        b = make(s, listen=address, rules=RULES, top=top(tmp_path) + with_admin(own, admin))
+        b.start(ready=False)
+        until(lambda: "state_awaited" in b.stderr, "a word that it waits")
+        assert is_healthy(a, admin), "it is still the first one's"
+        if end == "killed":
+            a.kill()
+        else:
+            assert a.stop() == 0, a.stderr
+        until(lambda: is_healthy(b, admin), "the second one's admin interface")
+        assert is_healthy(b, own)
+        assert not b.check(user="u").denied
+        assert b.stop() == 0, b.stderr
+    assert kind != "unix" or not (tmp_path / "admin.sock").exists()
+    assert not (tmp_path / "own.sock").exists()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_an_admin_address_of_someone_else_is_an_error(run, tmp_path, kind):
+    """Nobody has the state file; or, as without one, nothing is waited for."""
+    admin = admin_address(kind, tmp_path)
+    a = run(rules=RULES, top=top(tmp_path) + with_admin(admin))
+    for more in (top(tmp_path / "other"), ""):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        b = run(rules=RULES, top=more + with_admin(admin), ready=False)
+        assert b.wait() == 2, b.stderr
+        said = b.stderr
+        assert "Address already in use" in said and "admin.listen" in said, said
+        assert "state_awaited" not in said
+    assert is_healthy(a, admin), "and it is still the first one's"
+
+
+def test_an_admin_address_that_will_never_do_is_not_waited_for(run, tmp_path):
+    a = run(rules=RULES, top=top(tmp_path))
+    b = run(rules=RULES, top=top(tmp_path) + with_admin(str(tmp_path / "none" / "x.sock")),
+            ready=False)
+    assert b.wait() == 2, b.stderr
+    said = b.stderr
+    assert "No such file" in said and "state_awaited" not in said, said
+    assert a.running
+
+
+def test_who_took_the_admin_address_meanwhile_keeps_it(run, tmp_path):
+    admin = admin_address("unix", tmp_path)
+    a = run(rules=RULES, top=top(tmp_path))
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(admin)
+        other.listen(8)
+        b = run(rules=RULES, top=top(tmp_path) + with_admin(admin), ready=False)
+        until(lambda: "state_awaited" in b.stderr)
+        assert a.stop() == 0
+        assert b.wait() == 2
+        assert "Address already in use" in b.stderr
+
+
 # --- behind HAProxy ----------------------------------------------------------------------------
 
 LIMIT = 300

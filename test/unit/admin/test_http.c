@@ -99,7 +99,7 @@ static int setup(void **state)
 	g->loop = ev_loop_new(EVFLAG_AUTO);
 	g->address = (struct listen_address){ .is_unix = true };
 	(void)snprintf(g->address.text, sizeof g->address.text, "/tmp/test-http-%d.sock", getpid());
-	struct listen_plan plan = { "admin", &g->address, 1, 0600, "", "", NULL };
+	struct listen_plan plan = { "admin", &g->address, 1, 0600, "", "", NULL, false };
 	if (!listeners_open(&g->listeners, &plan, err, sizeof err))
 		fail_msg("%s", err);
 	g->http = http_new(&(struct http_settings){ .loop = g->loop,
