@@ -198,12 +198,25 @@ static bool is_utf8(const char *name)
 	return as_json != NULL;
 }
 
+bool change_format_is_known(json_t *value, char *err, size_t err_size)
+{
+	json_t *format = json_object_get(value, "format");
+
+	if (!format || (json_is_integer(format) && json_integer_value(format) == CHANGE_FORMAT))
+		return true;
+	return fail(err, err_size,
+		"its format is not %d, which is what this release knows: it is left as it is",
+		CHANGE_FORMAT);
+}
+
 static bool check(const char *name, json_t *value, char *err, size_t err_size)
 {
 	json_t *until = json_object_get(value, "until");
 
 	if (!json_is_object(value))
 		return fail(err, err_size, "want a JSON object");
+	if (!change_format_is_known(value, err, err_size))
+		return false;
 	if (strlen(name) >= CHANGE_NAME_MAX)
 		return fail(err, err_size, "its name is too long");
 	if (!is_utf8(name))

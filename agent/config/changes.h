@@ -17,6 +17,8 @@
  *   reset:HEX          {"keys":["HEX",…],"at":1}          counters that began anew; soon forgotten
  *
  * and in each, where it is known: "until" (Unix seconds; it ends then), "since", "who", "reason".
+ * That is format 1. One with another "format" is a newer release's, who writes it where this one
+ * would misread what it says: it is refused, and left alone where it stands.
  *
  * One thread: control. */
 #ifndef CONFIG_CHANGES_H
@@ -36,6 +38,7 @@ enum {
 	CHANGE_NAME_MAX = 320,
 	CHANGE_TEXT_MAX = 4096, /* of one, as JSON */
 	RESET_KEYS_MAX = 2 * PLAN_MAX,
+	CHANGE_FORMAT = 1,
 };
 
 struct changes;
@@ -82,6 +85,10 @@ void change_reset_name(const struct key *, unsigned n, char out[CHANGE_NAME_MAX]
 json_t *change_reset(const struct key *, unsigned n, usec_t at); /* NULL: out of memory */
 /* The other way; returns how many. `value` is one that was put. */
 unsigned change_reset_keys(json_t *value, struct key out[RESET_KEYS_MAX]);
+
+/* Of what is kept under a name, a ban's too: whether this release can read it. false: `err` says
+ * why. */
+bool change_format_is_known(json_t *value, char *err, size_t err_size);
 
 /* enum rule_mode by its name; -1: there is none so called. NULL is none. */
 int change_mode(const char *text);

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,21 +55,44 @@ static bool remove_gone(struct desk *d, const struct str *name, size_t n, bool *
 	return good;
 }
 
-static bool take_value(struct desk *d, const char *name, json_t *value)
+/* What was told and is left alone. */
+struct unread {
+	unsigned n;
+	char name[CHANGE_NAME_MAX], why[512]; /* of the first */
+};
+
+static void not_understood(struct unread *u, const char *name, const char *why)
+{
+	if (u->n++)
+		return;
+	snprintf(u->name, sizeof u->name, "%s", name);
+	snprintf(u->why, sizeof u->why, "%s", why);
+}
+
+static void tell_unread(const struct unread *u)
+{
+	if (u->n)
+		log_warning_every(USEC_PER_SEC, "change_not_understood", KV_Z("change", u->name),
+			KV_Z("why", u->why), KV_INT("others", u->n - 1));
+}
+
+static bool take_value(struct desk *d, const char *name, json_t *value, struct unread *unread)
 {
 	char err[512];
 
 	if (strncmp(name, "ban:", 4) == 0) {
-		if (!desk_load_ban(d, name + 4, value))
+		if (!change_format_is_known(value, err, sizeof err))
+			not_understood(unread, name, err);
+		else if (!desk_load_ban(d, name + 4, value))
 			desk_share(d, name, NULL);
 		return false;
 	}
 	if (json_equal(changes_get(d->changes, name), value))
 		return false;
 	if (!changes_put(d->changes, name, value, err, sizeof err)) {
-		log_warning_every(USEC_PER_SEC, "change_not_understood", KV_Z("change", name),
-			KV_Z("why", err));
-		return false;
+		not_understood(unread, name, err);
+		/* What was known of that name is no more, and must not come back in its place. */
+		return changes_remove(d->changes, name) && !desk_is_reset(name);
 	}
 	if (!desk_is_reset(name))
 		return true;
@@ -90,7 +114,7 @@ static void forget_ban(struct desk *d, const char *id)
 }
 
 /* One that was told: true: what is served is another one by it. */
-static bool take_told(struct desk *d, struct str name, struct str text)
+static bool take_told(struct desk *d, struct str name, struct str text, struct unread *unread)
 {
 	char z[CHANGE_NAME_MAX];
 
@@ -103,7 +127,10 @@ static bool take_told(struct desk *d, struct str name, struct str text)
 	if (!text.p)
 		return changes_remove(d->changes, z) && !desk_is_reset(z);
 	json_t *value = json_loadb(text.p, text.n, 0, NULL);
-	bool changed = value && take_value(d, z, value);
+	bool changed = value && take_value(d, z, value, unread);
+
+	if (!value)
+		not_understood(unread, z, "it is no JSON");
 	json_decref(value);
 	return changed;
 }
@@ -119,23 +146,27 @@ static void serve_told(struct desk *d)
 
 void desk_news(struct desk *d, const struct str *name, const struct str *text, size_t n)
 {
+	struct unread unread = { 0 };
 	bool changed = false;
 
 	for (size_t i = 0; i < n; i++)
-		changed |= take_told(d, name[i], text[i]);
+		changed |= take_told(d, name[i], text[i], &unread);
+	tell_unread(&unread);
 	if (changed)
 		serve_told(d);
 }
 
 void desk_told(struct desk *d, const struct str *name, const struct str *text, size_t n)
 {
+	struct unread unread = { 0 };
 	bool changed = false;
 
 	if (!remove_gone(d, name, n, &changed))
 		log_error("changes_not_taken_out", KV_Z("why", "out of memory"));
 	for (size_t i = 0; i < n; i++)
 		if (name[i].p && text[i].p)
-			changed |= take_told(d, name[i], text[i]);
+			changed |= take_told(d, name[i], text[i], &unread);
+	tell_unread(&unread);
 	if (changed)
 		serve_told(d);
 }

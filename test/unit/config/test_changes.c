@@ -367,6 +367,10 @@ static void what_is_no_change_is_refused(void **state)
 		{ "reset:x", "{\"keys\":[],\"at\":1}", "want \"keys\"" },
 		{ "reset:x", "{\"keys\":[\"0f\"],\"at\":1}", "want \"keys\"" },
 		{ "", "{}", "no change is called so" },
+		{ "override:user:a", "{\"block\":true,\"format\":2}", "its format is not 1" },
+		{ "override:user:a", "{\"block\":true,\"format\":\"1\"}", "its format is not 1" },
+		{ "switch:", "{\"mode\":[\"off\"],\"format\":2}", "its format is not 1" },
+		{ "spell:a", "{\"format\":2}", "its format is not 1" },
 	};
 	struct changes *c = changes_new();
 	char err[512];
