@@ -1,9 +1,9 @@
 #include "store/redis_changes.h"
 
-#include "base/hash.h"
 #include "base/log.h"
 #include "store/redis_follow.h"
-#include "store/redis_map.h"
+#include "store/redis_changes_read.h"
+#include "store/redis_hints.h"
 #include "store/redis_script.h"
 #include "store/redis_slot.h"
 
@@ -14,7 +14,9 @@
 
 #define TICK           0.5 /* seconds */
 #define ANSWER_WITHIN  (2 * USEC_PER_SEC)
-#define REFUSED_ASK    (10 * USEC_PER_SEC)
+#define RETRY_SOONEST  0.2 /* seconds */
+#define RETRY_LATEST   1.
+#define MOVES_WITHIN   (10 * USEC_PER_SEC)
 #define COMPLAIN_EVERY (60 * USEC_PER_SEC)
 
 enum { REPLY_MAX = 96 << 20 }; /* of as many as there may be (config/changes.h), and bans */
@@ -29,12 +31,7 @@ enum asked { ASKED_NOTHING, ASKED_VERSION, ASKED_NEWS, ASKED_ALL, ASKED_PUT };
 
 #define NEWS_AT_ONCE "1000"
 
-/* By which a change is known again: a number that another one has means that Redis lost its data,
- * and has heard of so many since. */
-struct mark {
-	bool known;
-	struct key name, text;
-};
+#define OTHER_FORMAT "what is there is of a format that this release does not know"
 
 struct redis_changes {
 	struct redis_changes_settings settings;
@@ -51,12 +48,12 @@ struct redis_changes {
 	enum asked asked; /* one thing at a time */
 	bool ready;
 	long long version,
-		seen;     /* as it was asked for; up to which all was told; -1: nothing was */
-	struct mark mark; /* of the one that is numbered so */
-	long long latest; /* that was ever seen */
-	usec_t asked_at, refused_at;
-	char refused[200]; /* in whose words, if refused_at */
-	usec_t away_since; /* 0: ready */
+		seen; /* as it was asked for; up to which all was told; -1: nothing was */
+	struct redis_changes_mark mark;               /* of the one that is numbered so */
+	long long latest;                             /* that was ever seen */
+	usec_t asked_at, refused_since, moving_since; /* 0: it is not */
+	char refused[200];                            /* in whose words, if refused_since */
+	usec_t away_since;                            /* 0: ready */
 };
 
 /* ---- sending ---- */
@@ -131,18 +128,59 @@ static void drop_first(struct redis_changes *c)
 
 /* ---- replies ---- */
 
-static void refused(struct redis_changes *c, const char *error)
+/* When it is asked the next time, and how often from then on. */
+static void pace(struct redis_changes *c, double seconds)
 {
-	char hint[400];
+	c->tick.repeat = seconds;
+	ev_timer_again(c->loop, &c->tick);
+}
 
-	c->refused_at = clock_steady();
-	snprintf(c->refused, sizeof c->refused, "%s", error);
-	snprintf(hint, sizeof hint,
+static void is_refused_no_more(struct redis_changes *c)
+{
+	if (!c->refused_since)
+		return;
+	c->refused_since = 0;
+	pace(c, TICK);
+}
+
+static void is_well(struct redis_changes *c)
+{
+	c->moving_since = 0;
+	is_refused_no_more(c);
+}
+
+static const char *hint_of(const struct redis_changes *c, const char *error, char *out, size_t room)
+{
+	const char *hint = redis_error_hint(error);
+
+	if (strcmp(error, OTHER_FORMAT) == 0)
+		return "another release keeps them there: give this one's agents a redis.prefix of "
+		       "their own, or that release";
+	if (strncmp(error, "NOPERM", 6) != 0)
+		return hint ? hint : "see the log of Redis";
+	snprintf(out, room,
 		"overrides, switches and bans are this agent's alone: ACL SETUSER %s ~%s* +evalsha "
 		"+script|load +get +hgetall +hset +hdel +incr +xadd +xrange +del",
 		c->settings.username[0] ? c->settings.username : "default", c->settings.prefix);
-	log_warning_every(COMPLAIN_EVERY, "changes_not_shared", KV_Z("error", error),
-		KV_Z("hint", strncmp(error, "NOPERM", 6) == 0 ? hint : "see the log of Redis"));
+	return out;
+}
+
+/* What passes in a moment is not waited for longer than it takes; what lasts is asked once a
+ * second. */
+static void refused(struct redis_changes *c, const char *error)
+{
+	usec_t now = clock_steady();
+	char hint[400];
+
+	if (!c->refused_since)
+		c->refused_since = now;
+	double wait = (double)(now - c->refused_since) / (double)USEC_PER_SEC / 4;
+	pace(c, wait < RETRY_SOONEST ? RETRY_SOONEST : wait > RETRY_LATEST ? RETRY_LATEST : wait);
+	/* (As INCR has it, in whatever release's words.) */
+	snprintf(c->refused, sizeof c->refused, "%s",
+		strstr(error, "value is not an integer") ? OTHER_FORMAT : error);
+	log_warning_every(COMPLAIN_EVERY, "changes_not_shared", KV_Z("error", c->refused),
+		KV_Z("hint", hint_of(c, c->refused, hint, sizeof hint)));
 	c->settings.moved(c->settings.owner);
 }
 
@@ -158,8 +196,12 @@ static void look_for_loss(struct redis_changes *c, long long version)
 
 static void on_version(struct redis_changes *c, const redisReply *r)
 {
-	c->refused_at = 0;
-	c->version = r->type == REDIS_REPLY_STRING ? strtoll(r->str, NULL, 10) : 0;
+	if (!redis_changes_read_version(r, &c->version)) {
+		c->seen = -1;
+		refused(c, OTHER_FORMAT);
+		return;
+	}
+	is_well(c);
 	look_for_loss(c, c->version);
 	if (c->first)
 		go_on(c);
@@ -190,66 +232,6 @@ static void on_all(struct redis_changes *c, const redisReply *r)
 	free(s);
 }
 
-static bool is_text(const redisReply *r)
-{
-	return r->type == REDIS_REPLY_STRING;
-}
-
-/* One entry of the log: [ "NUMBER-0", [ "name", NAME, "text", TEXT ] ]; without a text, two less.
- * false: it is none, or not of that number. */
-static bool read_entry(const redisReply *r, long long number, struct str *name, struct str *text)
-{
-	char id[32];
-	const redisReply *fields = r->type == REDIS_REPLY_ARRAY && r->elements == 2 ? r->element[1]
-										    : NULL;
-	snprintf(id, sizeof id, "%lld-0", number);
-	if (!fields || !is_text(r->element[0]) || strcmp(r->element[0]->str, id) != 0 ||
-		fields->type != REDIS_REPLY_ARRAY ||
-		(fields->elements != 2 && fields->elements != 4))
-		return false;
-	for (size_t i = 0; i < fields->elements; i++)
-		if (!is_text(fields->element[i]))
-			return false;
-	*name = (struct str){ fields->element[1]->str, (size_t)fields->element[1]->len };
-	*text = (struct str){ 0 };
-	if (fields->elements == 4)
-		*text = (struct str){ fields->element[3]->str, (size_t)fields->element[3]->len };
-	return true;
-}
-
-static struct mark mark_of(struct str name, struct str text)
-{
-	static const struct hash_key key;
-
-	return (struct mark){ true, hash_keyed(&key, name.p, name.n),
-		hash_keyed(&key, text.p ? text.p : "", text.n) };
-}
-
-static bool is_same(const struct mark *a, const struct mark *b)
-{
-	return memcmp(&a->name, &b->name, sizeof a->name) == 0 &&
-	       memcmp(&a->text, &b->text, sizeof a->text) == 0;
-}
-
-/* All of it in order, without a gap, into `s` (names, then texts). How many; 0: it is nothing to go
- * by. `*lost`: the one that was known is another one now. */
-static size_t read_news(
-	const struct redis_changes *c, const redisReply *r, struct str *s, bool *lost)
-{
-	long long from = c->seen + !c->mark.known;
-	size_t n = r->elements, i = 0;
-
-	while (i < n && read_entry(r->element[i], from + (long long)i, &s[i], &s[n + i]))
-		i++;
-	if (i < n || n <= c->mark.known)
-		return 0;
-	if (c->mark.known) {
-		struct mark mark = mark_of(s[0], s[n]);
-		*lost = !is_same(&mark, &c->mark);
-	}
-	return n;
-}
-
 /* What was put here meanwhile is newer than what is read: it is asked for again when that is there.
  */
 static void on_news(struct redis_changes *c, const redisReply *r)
@@ -262,7 +244,7 @@ static void on_news(struct redis_changes *c, const redisReply *r)
 		go_on(c);
 		return;
 	}
-	if (!s || !read_news(c, r, s, &lost) || lost) {
+	if (!s || !redis_changes_read_log(r, c->seen + !known, &c->mark, s, &lost) || lost) {
 		c->seen = -1;
 		if (lost)
 			c->settings.missing(c->settings.owner);
@@ -270,7 +252,7 @@ static void on_news(struct redis_changes *c, const redisReply *r)
 			ask_all(c);
 	} else {
 		c->seen += (long long)(n - known);
-		c->mark = mark_of(s[n - 1], s[2 * n - 1]);
+		c->mark = redis_changes_mark_of(s[n - 1], s[2 * n - 1]);
 		c->settings.news(c->settings.owner, s + known, s + n + known, n - known);
 		if (c->seen < c->version && !c->asked)
 			ask_news(c);
@@ -288,14 +270,48 @@ static void on_put(struct redis_changes *c, const redisReply *r)
 	if (c->first && c->seen >= 0 && r->integer == c->seen + 1) {
 		const struct put *p = c->first;
 		c->seen = r->integer;
-		c->mark = mark_of(str_of(p->name), str_of(p->text));
+		c->mark = redis_changes_mark_of(str_of(p->name), str_of(p->text));
 	}
 	if (c->first)
 		drop_first(c);
 	look_for_loss(c, r->integer - 1);
 	c->latest = r->integer;
+	is_well(c);
 	go_on(c);
 	c->settings.moved(c->settings.owner);
+}
+
+/* Its slot is at another node, to which the connection goes, or on its way there. */
+static bool is_moving(struct redis_changes *c, const char *error)
+{
+	usec_t now = clock_steady();
+
+	if (redis_follow_redirect(&c->follow, error) == REDIRECT_NONE)
+		return false;
+	if (!c->moving_since)
+		c->moving_since = now;
+	return now - c->moving_since < MOVES_WITHIN;
+}
+
+/* It has no such log, or does not let us read it; other errors pass. */
+static bool lacks_log(const char *error)
+{
+	return strncmp(error, "NOPERM", 6) == 0 || strncmp(error, "ERR", 3) == 0 ||
+	       strncmp(error, "WRONGTYPE", 9) == 0;
+}
+
+/* The next tick tries again. */
+static void on_error(struct redis_changes *c, enum asked what, const char *error)
+{
+	if (strncmp(error, "NOSCRIPT", 8) == 0) {
+		redis_conn_give_up(c->conn, "it has lost its scripts"); /* and is given it again */
+	} else if (what == ASKED_NEWS && lacks_log(error)) {
+		log_warning_every(COMPLAIN_EVERY, "changes_read_whole", KV_Z("error", error),
+			KV_Z("hint", "all are read for each that changes: +xadd +xrange +del"));
+		ask_all(c);
+	} else if (!is_moving(c, error)) {
+		refused(c, error);
+	}
 }
 
 static void on_reply(void *owner, const redisReply *r)
@@ -304,19 +320,9 @@ static void on_reply(void *owner, const redisReply *r)
 
 	enum asked what = c->asked;
 	c->asked = ASKED_NOTHING;
-	if (r->type == REDIS_REPLY_ERROR && strncmp(r->str, "NOSCRIPT", 8) == 0) {
-		redis_conn_give_up(c->conn, "it has lost its scripts"); /* and is given it again */
-		return;
-	}
-	if (r->type == REDIS_REPLY_ERROR && what == ASKED_NEWS) {
-		log_warning_every(COMPLAIN_EVERY, "changes_read_whole", KV_Z("error", r->str),
-			KV_Z("hint", "all are read for each that changes: +xadd +xrange +del"));
-		ask_all(c);
-		return;
-	}
 	if (r->type == REDIS_REPLY_ERROR) {
-		refused(c, r->str);
-		return; /* the next tick tries again */
+		on_error(c, what, r->str);
+		return;
 	}
 	redis_conn_is_good(c->conn);
 	switch (what) {
@@ -355,7 +361,7 @@ static void on_ready(void *owner)
 	forget_asked(c);
 	c->ready = true;
 	c->away_since = 0;
-	c->refused_at = 0;
+	is_refused_no_more(c);
 	go_on(c);
 }
 
@@ -385,7 +391,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 	struct redis_changes *c = tick->data;
 	usec_t now = clock_steady();
 
-	if (!c->ready || (c->refused_at && now - c->refused_at < REFUSED_ASK))
+	if (!c->ready)
 		return;
 	if (c->asked && now - c->asked_at > ANSWER_WITHIN)
 		redis_conn_give_up(c->conn, "it hangs");
@@ -465,7 +471,7 @@ uint64_t redis_changes_put(struct redis_changes *c, const char *name, const char
 		c->first = p;
 	c->last = p;
 	c->puts++;
-	if (!c->refused_at)
+	if (!c->refused_since)
 		go_on(c);
 	return ++c->handed;
 }
@@ -476,6 +482,6 @@ struct redis_changes_state redis_changes_state(const struct redis_changes *c)
 		.had = c->handed - c->puts,
 		.waiting = c->puts,
 		.away_since = c->away_since,
-		.refused = c->refused_at ? c->refused : NULL,
+		.refused = c->refused_since ? c->refused : NULL,
 	};
 }

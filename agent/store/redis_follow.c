@@ -1,5 +1,7 @@
 #include "store/redis_follow.h"
 
+enum { REDIRECTS_MAX = 4 }; /* in a second: two nodes may each say that the other has it */
+
 static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 {
 	(void)loop;
@@ -11,6 +13,7 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 		return;
 	f->addresses = a;
 	f->address_at = 0;
+	f->sent_to.host[0] = '\0';
 	if (redis_conn_use(f->conn, a.n ? &a.address[0] : NULL, a.master_only))
 		f->moved(f->owner);
 }
@@ -18,10 +21,56 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 void redis_follow_failed(struct redis_follow *f)
 {
 	redis_hub_ask_again(f->hub);
+	f->sent_to.host[0] = '\0';
 	if (!f->addresses.n)
 		return;
 	f->address_at = (f->address_at + 1) % f->addresses.n;
 	redis_conn_aim(f->conn, &f->addresses.address[f->address_at], f->addresses.master_only);
+}
+
+static const struct redis_address *place(const struct redis_follow *f)
+{
+	return f->sent_to.host[0] ? &f->sent_to : &f->addresses.address[f->address_at];
+}
+
+void redis_follow_anew(struct redis_follow *f)
+{
+	struct redis_address to = *place(f);
+
+	(void)redis_conn_use(f->conn, NULL, false);
+	f->moved(f->owner);
+	if (to.host[0])
+		(void)redis_conn_use(f->conn, &to, f->addresses.master_only);
+}
+
+static bool may_follow(struct redis_follow *f, usec_t now)
+{
+	if (now - f->sent_at > USEC_PER_SEC) {
+		f->sent_at = now;
+		f->sent_n = 0;
+	}
+	return ++f->sent_n <= REDIRECTS_MAX;
+}
+
+enum redis_redirect redis_follow_redirect(struct redis_follow *f, const char *error)
+{
+	const struct redis_address *asked = place(f);
+	struct redis_address to;
+	uint16_t slot = f->slot;
+
+	if (!redis_hub_is_cluster(f->hub))
+		return REDIRECT_NONE;
+	enum redis_redirect how = redis_redirect_read(error, asked, &slot, &to);
+	if (slot != f->slot)
+		return REDIRECT_NONE;
+	if (how != REDIRECT_MOVED)
+		return how;
+	redis_hub_ask_again(f->hub);
+	if (to.host[0] && may_follow(f, clock_steady()) && redis_conn_use(f->conn, &to, false)) {
+		f->sent_to = to;
+		f->moved(f->owner);
+	}
+	return how;
 }
 
 void redis_follow_start(struct redis_follow *f, struct redis_hub *hub, struct redis_conn *conn,

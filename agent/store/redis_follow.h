@@ -4,6 +4,7 @@
 #define STORE_REDIS_FOLLOW_H
 
 #include "store/redis_conn.h"
+#include "store/redis_map.h"
 
 #include <ev.h>
 
@@ -17,6 +18,9 @@ struct redis_follow {
 	ev_async bell;
 	struct redis_addresses addresses;
 	unsigned address_at;
+	struct redis_address sent_to; /* by MOVED, and not by the hub; "" */
+	usec_t sent_at;
+	unsigned sent_n; /* since then */
 	/* Another place, or none: what was open is closed, and nothing that was asked is answered.
 	 */
 	void (*moved)(void *owner);
@@ -27,6 +31,15 @@ struct redis_follow {
 void redis_follow_start(struct redis_follow *, struct redis_hub *, struct redis_conn *,
 	uint16_t slot, struct ev_loop *, void (*moved)(void *owner), void *owner);
 void redis_follow_stop(struct redis_follow *);
+
+/* What a node of the cluster says instead of an answer, if `error` is that, of this slot. MOVED:
+ * the connection goes to whom it names, and `moved` is called; else, and where it may not (more
+ * than a few in a second), the same is to be asked again in a while. REDIRECT_NONE: it is a
+ * refusal. */
+enum redis_redirect redis_follow_redirect(struct redis_follow *, const char *error);
+
+/* Another connection to where it is; `moved` is called. */
+void redis_follow_anew(struct redis_follow *);
 
 /* For the connection's `failed`: the next address in the list, when it tries again. */
 void redis_follow_failed(struct redis_follow *);

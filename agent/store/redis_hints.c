@@ -6,7 +6,9 @@
 #define HINTS(X) \
 	X("LOADING", "it reads its data back from disk; wait") \
 	X("BUSY", "some script runs for too long there; SCRIPT KILL ends it") \
-	X("OOM", "raise its maxmemory, or set maxmemory-policy to volatile-ttl") \
+	X("OOM", \
+		"raise its maxmemory; maxmemory-policy stays noeviction, as what it evicts is a limit " \
+		"granted anew") \
 	X("READONLY", \
 		"redis.servers names a replica; name the master, or use mode = \"sentinel\"") \
 	X("MASTERDOWN", "redis.servers names a replica that has lost its master") \
@@ -22,6 +24,8 @@
 	X("MISCONF", "it cannot save to disk and takes no writes; see its log") \
 	X("NOREPLICAS", "it takes no writes with fewer than min-replicas-to-write") \
 	X("CLUSTERDOWN", "the cluster does not cover all slots") \
+	X("WRONGTYPE", \
+		"something else stands under a name of ours: redis.prefix has to be ours alone") \
 	X("MOVED", "it is a node of a cluster: set redis.mode = \"cluster\"") \
 	X("ERR This instance has cluster support disabled", \
 		"it is no node of a cluster: set redis.mode = \"single\"") \

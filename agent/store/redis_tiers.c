@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "store/redis_follow.h"
+#include "store/redis_hints.h"
 #include "store/redis_map.h"
 
 #include <hiredis/hiredis.h>
@@ -14,7 +15,8 @@
 #define PING_EVERY     (500 * USEC_PER_MSEC)
 #define POLL_EVERY     (500 * USEC_PER_MSEC)
 #define ANSWER_WITHIN  USEC_PER_SEC
-#define REFUSED_ASK    (10 * USEC_PER_SEC)
+#define REFUSED_ASK    USEC_PER_SEC
+#define RENEW_EVERY    (30 * USEC_PER_SEC)
 #define COMPLAIN_EVERY (10 * USEC_PER_SEC)
 
 enum { REPLY_MAX = 64 * 1024 };
@@ -43,10 +45,11 @@ struct redis_tiers {
 	ev_timer tick;
 
 	enum watching watching;
-	bool tracking;
+	bool tracking;     /* on this connection */
+	bool denied;       /* it is not, as the ACL has it */
 	unsigned channels; /* that were confirmed */
 	bool changed;      /* and not told yet */
-	usec_t forgot_at, asked_at, heard_at, polled_at;
+	usec_t forgot_at, asked_at, heard_at, polled_at, watched_at;
 
 	_Atomic(bool) there_wanted, was_refused /* and warned of */;
 };
@@ -86,6 +89,12 @@ static bool is_refusal(const redisReply *r)
 	return r->type == REDIS_REPLY_ERROR && strncmp(r->str, "NOPERM", 6) == 0;
 }
 
+/* Neither a refusal nor a server that cannot: it is busy, or loads its data. */
+static bool passes(const redisReply *r)
+{
+	return r->type == REDIS_REPLY_ERROR && !is_refusal(r) && strncmp(r->str, "ERR", 3) != 0;
+}
+
 static void send(struct redis_tiers *t, enum watching watching, unsigned argc, const char *argv[])
 {
 	size_t bytes[8];
@@ -102,7 +111,7 @@ static void ask_for_id(struct redis_tiers *t)
 {
 	const char *argv[] = { "CLIENT", "ID" };
 
-	t->tracking = false;
+	t->denied = false;
 	send(t, WATCHING_ID, 2, argv);
 }
 
@@ -128,6 +137,15 @@ static void subscribe(struct redis_tiers *t)
 		redis_conn_flush(t->conn);
 }
 
+/* Redis takes the same CLIENT TRACKING only once. */
+static void ask_again(struct redis_tiers *t)
+{
+	if (t->tracking)
+		subscribe(t);
+	else
+		ask_for_id(t);
+}
+
 static void refuse(struct redis_tiers *t, const char *error)
 {
 	t->watching = WATCHING_REFUSED;
@@ -141,6 +159,7 @@ static void on_subscribed(struct redis_tiers *t, usec_t now)
 	if (++t->channels < (t->tracking ? 2u : 1u))
 		return;
 	t->watching = WATCHING_ALL;
+	t->watched_at = now;
 	t->forgot_at = 0; /* what was missed */
 	tier_cache_set_watched(t->cache, true);
 	forget(t, now);
@@ -151,8 +170,13 @@ static void on_subscribed(struct redis_tiers *t, usec_t now)
 
 static void on_message(struct redis_tiers *t, const redisReply *r, usec_t now)
 {
+	/* (One that is subscribed takes no other command: it is asked anew on another connection.)
+	 */
 	if (r->type == REDIS_REPLY_ERROR) {
-		refuse(t, r->str);
+		if (t->watching == WATCHING_ALL)
+			redis_conn_give_up(t->conn, r->str);
+		else
+			refuse(t, r->str);
 		return;
 	}
 	if (r->type != REDIS_REPLY_ARRAY || r->elements < 2)
@@ -163,26 +187,36 @@ static void on_message(struct redis_tiers *t, const redisReply *r, usec_t now)
 		forget(t, now);
 }
 
+static void deny(struct redis_tiers *t, const redisReply *r)
+{
+	if (!is_refusal(r))
+		return;
+	t->denied = true;
+	redis_tiers_refused(t, r->str);
+}
+
 static void on_reply(void *owner, const redisReply *r)
 {
 	struct redis_tiers *t = owner;
 
 	t->heard_at = clock_steady();
+	if (passes(r)) {
+		redis_conn_give_up(t->conn, r->str); /* and tried again, from the beginning */
+		return;
+	}
 	switch (t->watching) {
 	case WATCHING_NOTHING:
 	case WATCHING_REFUSED:
 		return;
 	case WATCHING_ID:
-		if (is_refusal(r))
-			redis_tiers_refused(t, r->str);
+		deny(t, r);
 		if (r->type == REDIS_REPLY_INTEGER)
 			track(t, r->integer);
 		else
 			subscribe(t);
 		return;
 	case WATCHING_TRACKING: /* servers before Redis 6 cannot */
-		if (is_refusal(r))
-			redis_tiers_refused(t, r->str);
+		deny(t, r);
 		t->tracking = is_text(r, "OK");
 		subscribe(t);
 		return;
@@ -206,6 +240,7 @@ static void on_ready(void *owner)
 	struct redis_tiers *t = owner;
 
 	t->heard_at = clock_steady();
+	t->tracking = false;
 	ask_for_id(t);
 }
 
@@ -264,7 +299,10 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 	if (redis_tiers_is_there_wanted(t))
 		redis_hub_ring(t->hub); /* those whom it was rung for before could not */
 	if (t->watching == WATCHING_REFUSED && now - t->asked_at >= REFUSED_ASK)
-		ask_for_id(t);
+		ask_again(t);
+	/* It may be allowed by now, and is asked for on a connection without subscriptions only. */
+	if (t->watching == WATCHING_ALL && t->denied && now - t->watched_at >= RENEW_EVERY)
+		redis_follow_anew(&t->follow);
 	ask_whether_alive(t, now);
 }
 
@@ -287,14 +325,24 @@ void redis_tiers_want_there(struct redis_tiers *t)
 
 void redis_tiers_refused(struct redis_tiers *t, const char *error)
 {
+	const char *known = redis_error_hint(error);
 	char hint[512];
 
 	if (atomic_exchange(&t->was_refused, true))
 		return;
-	snprintf(hint, sizeof hint,
-		"tiers in Redis are seen late, or not at all; where they are wanted: ACL SETUSER "
-		"%s ~%s &%s &" INVALIDATE " +hmget +exists +subscribe +client|id +client|tracking",
-		t->settings.username[0] ? t->settings.username : "default", t->key, t->key);
+	if (strncmp(error, "WRONGTYPE", 9) == 0)
+		snprintf(hint, sizeof hint,
+			"tiers stand in a hash, and %s is none: DEL %s, or another redis.prefix",
+			t->key, t->key);
+	else if (strncmp(error, "NOPERM", 6) != 0)
+		snprintf(hint, sizeof hint, "%s",
+			known ? known : "this server cannot tell of changes: see its log");
+	else
+		snprintf(hint, sizeof hint,
+			"tiers in Redis are seen late, or not at all; where they are wanted: ACL SETUSER "
+			"%s ~%s &%s &" INVALIDATE
+			" +hmget +exists +subscribe +client|id +client|tracking",
+			t->settings.username[0] ? t->settings.username : "default", t->key, t->key);
 	log_warning("tiers_refused", KV_Z("key", t->key), KV_Z("error", error), KV_Z("hint", hint));
 }
 

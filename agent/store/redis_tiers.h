@@ -7,10 +7,13 @@
  *              four times a second. (Which name has changed, the server does not say.)
  *   lost       while there is no subscription, nothing is believed for longer than half a second;
  *              and with a new one, all is stale once.
- *   no hash    whether there is one at all is asked for at the start, after every change, and twice
- * a second where the server does not tell. Where there is none, no request waits. refused    by an
- * ACL of before: one warning for each connection of the subscription, and it is as if there were
- * none; asked again every ten seconds.
+ *   no hash    whether there is one at all is asked for at the start, after every change, and
+ *              twice a second where the server does not tell. Where there is none, no request
+ *              waits.
+ *   refused    by an ACL of before: one warning for each connection of the subscription, and it is
+ *              as if there were none; asked again every second. Where only the server's own word
+ *              is refused, another connection asks for it every half minute.
+ *   error      another one (it is busy, or loads its data): the connection ends, and begins anew.
  *
  * redis_tiers_new() and _free() are the control thread's, on its loop; the rest is any thread's. It
  * outlives the stores, and not the hub. */

@@ -10,6 +10,7 @@ import pathlib
 import select
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -412,3 +413,141 @@ def test_without_the_acl_each_is_alone_and_says_so(run, tmp_path, ends):
     until(lambda: "changes_not_shared" in two.at[0].agent.stderr)
     assert "+hgetall" in two.at[0].agent.stderr
     assert two.at[1].agent.check(user="frank")["reason"] == "ok"
+
+
+# --- while Redis refuses, and soon after ---------------------------------------------------------
+
+SOON = 5    # the contract's second, on a machine as busy as it may be; ten of them were too many
+
+
+def override_is_soon_at(a, b, user):
+    override(a, user=user, bypass=True)
+    until(lambda: user in {x["user"] for x in b.ask("/api/v1/overrides").json["overrides"]},
+          "the other one to have it", SOON)
+
+
+@contextlib.contextmanager
+def busy(redis):
+    """Some script that does not end, until it is killed."""
+    def run():
+        with contextlib.suppress(redisd.ReplyError, OSError):
+            redis("EVAL", "while true do end", "0")
+
+    def is_busy():
+        try:
+            return redis("PING") != "PONG"
+        except redisd.ReplyError as e:
+            return "BUSY" in str(e)
+
+    redis("CONFIG", "SET", "lua-time-limit", "50")
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until(is_busy, "a busy Redis")
+    try:
+        yield
+    finally:
+        with redisd.Client(redis.address, redisd.ADMIN) as c:
+            c("SCRIPT", "KILL")
+        thread.join()
+
+
+def test_soon_after_it_was_busy(two):
+    a, b = two.at
+    for at in (a, b):
+        until(lambda at=at: at.agent.stderr.count('told_by="the server"') == 1, "a subscription")
+    with busy(two.redis):
+        for at in (a, b):
+            until(lambda at=at: "changes_not_shared" in at.agent.stderr, "a warning")
+            until(lambda at=at: "tiers_not_watched" in at.agent.stderr, "another warning")
+    override_is_soon_at(a, b, "x")
+    override_is_soon_at(b, a, "y")
+    for at in (a, b):
+        assert "SCRIPT KILL ends it" in at.agent.stderr and "ACL SETUSER" not in at.agent.stderr
+        until(lambda at=at: at.agent.stderr.count('told_by="the server"') == 2, "a subscription", SOON)
+
+
+def test_soon_after_the_acl_allows_it(run, tmp_path, ends):
+    redis = ends(redisd.Server(tmp_path))
+    two = Two(run, tmp_path, redis)
+    a, b = two.at
+    override_is_soon_at(a, b, "x")
+    redis("ACL", "SETUSER", redisd.USER, "-get", "-evalsha", "-ping")
+    for at in (a, b):
+        until(lambda at=at: "changes_not_shared" in at.agent.stderr, "a warning")
+    redis("ACL", "SETUSER", redisd.USER, "+get", "+evalsha", "+ping")
+    override_is_soon_at(a, b, "y")
+    for at in (a, b):
+        until(lambda at=at: 'told_by="the server"' in at.agent.lines()[-1] or
+              at.agent.stderr.rfind("tiers_not_watched") < at.agent.stderr.rfind("the server"),
+              "a subscription", SOON)
+        assert "PUBLISH alone" not in at.agent.stderr
+
+
+# --- another release's ---------------------------------------------------------------------------
+
+def test_what_is_of_another_format_is_left_alone(two):
+    """A record says its format; who knows another one says so, and touches nothing."""
+    a, b = two.at
+    override(a, user="x", bypass=True)
+    override(a, user="y", bypass=True)
+    both_have(two, {"x", "y"})
+    ban = "ban:" + 32 * "0"
+    two.redis("HSET", "rl:{changes}", ban, '{"format":2,"forget_at":1}',
+              "override:user:y", '{"format":2,"bypass":["from",9]}',
+              "override:user:new", '{"format":2,"bypass":true}')
+    raw_put(two.redis, "same", format=1, bypass=True)
+    both_have(two, {"x", "same"})
+    for at in (a, b):
+        until(lambda at=at: any("change_not_understood" in x and "format" in x and "others=2" in x
+                                for x in at.agent.lines()), "a warning")
+    override(b, user="z", bypass=True)
+    both_have(two, {"x", "same", "z"})
+    kept = two.redis("HGETALL", "rl:{changes}")
+    kept = dict(zip(kept[::2], kept[1::2]))
+    assert json.loads(kept[b"override:user:y"]) == {"format": 2, "bypass": ["from", 9]}
+    assert json.loads(kept[b"override:user:new"]) == {"format": 2, "bypass": True}
+    assert kept[ban.encode()] == b'{"format":2,"forget_at":1}'
+
+
+def test_a_number_of_another_format_means_all_of_it(two):
+    a, b = two.at
+    override(a, user="x", bypass=True)
+    both_have(two, {"x"})
+    number = int(two.redis("GET", "rl:{changes}:version"))
+    two.redis("SET", "rl:{changes}:version", f"2:{number + 1}")
+    two.redis("HSET", "rl:{changes}", "override:user:new", '{"bypass":true}')
+    had = two.redis("HGETALL", "rl:{changes}")
+    for at in (a, b):
+        until(lambda at=at: "a format that this release does not know" in at.agent.stderr, "a warning")
+    assert "format" in override(a, user="mine", bypass=True)["warnings"][0]
+    served(a, "bypassed", user="mine")
+    assert two.redis("HGETALL", "rl:{changes}") == had
+    assert two.redis("GET", "rl:{changes}:version") == f"2:{number + 1}".encode()
+    assert b.agent.check(user="mine")["reason"] == "ok"
+    # Taken back to this format, it goes on.
+    two.redis("SET", "rl:{changes}:version", number + 1)
+    both_have(two, {"x", "new", "mine"})
+
+
+# --- a cluster -----------------------------------------------------------------------------------
+
+def test_the_slot_of_changes_moves(run, tmp_path, ends):
+    cluster = ends(redisd.Cluster(tmp_path))
+
+    class Both:
+        at = []
+
+    for i in range(2):
+        folder = tmp_path / f"at{i}"
+        folder.mkdir()
+        Both.at.append(Admin(run, folder, rules=RULES, top=cluster.group()))
+    a, b = Both.at
+    override_is_soon_at(a, b, "u0")
+    slot = cluster.slot("rl:{changes}")
+    for i in range(1, 5):
+        to = next(n for n in cluster.nodes if n is not cluster.owner(slot))
+        cluster.migrate(slot, to)
+        override_is_soon_at(a if i % 2 else b, b if i % 2 else a, f"u{i}")
+    both_have(Both, {f"u{i}" for i in range(5)})
+    for at in Both.at:
+        assert "changes_not_shared" not in at.agent.stderr, at.agent.stderr

@@ -378,6 +378,7 @@ def test_one_that_is_no_hash(run, redis):
     until(lambda: (a.check(user="alice"), said(a, "WRONGTYPE"))[1], "a warning")
     assert a.check(user="bob")["reason"] in ("ok", "limited")
     assert len(said(a, "WRONGTYPE")) == 1
+    assert f"DEL {HASH}" in said(a, "WRONGTYPE")[0] and "ACL" not in said(a, "WRONGTYPE")[0]
     redis("DEL", HASH)
     redis("HSET", HASH, "alice", "gold")
     becomes(a, "gold", user="alice")
