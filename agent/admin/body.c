@@ -47,3 +47,18 @@ bool body_knows(struct request *r, json_t *body, const char *const *known, size_
 	}
 	return true;
 }
+
+json_t *body_fields(json_t *body, const char *const *known, size_t n)
+{
+	json_t *fields = json_object_get(body, "fields");
+
+	if (fields)
+		return json_incref(fields);
+	fields = json_copy(body);
+	for (size_t i = 0; i < n; i++)
+		(void)json_object_del(fields, known[i]);
+	if (json_object_size(fields))
+		return fields;
+	json_decref(fields);
+	return NULL;
+}

@@ -15,4 +15,8 @@ const char *body_text(struct request *, json_t *body, const char *name);
  * request has its answer. */
 bool body_knows(struct request *, json_t *body, const char *const *known, size_t n);
 
+/* The fields of a request: the member `fields`, or where there is none, all members but the `known`
+ * ones. To be given back with json_decref(); NULL: there are none. */
+json_t *body_fields(json_t *body, const char *const *known, size_t n);
+
 #endif

@@ -21,8 +21,19 @@ static struct desk *desk_of(struct request *r)
 	return control_desk(admin_of(r)->control);
 }
 
-/* "for": "10m", or "until": SECONDS, as `until` of the change. false: the request has its answer.
- */
+/* A duration as a text, or whole seconds. */
+static bool length_of(const json_t *v, usec_t *out)
+{
+	if (json_is_integer(v)) {
+		json_int_t s = json_integer_value(v);
+		*out = s < FOR_MAX / USEC_PER_SEC ? s * USEC_PER_SEC : FOR_MAX + 1;
+		return s > 0;
+	}
+	return json_is_string(v) && duration_parse(str_of(json_string_value(v)), out);
+}
+
+/* "for": "10m" or 600, or "until": SECONDS, as `until` of the change. false: the request has its
+ * answer. */
 static bool take_end(struct request *r, json_t *body, json_t *change)
 {
 	json_t *length = json_object_get(body, "for"), *until = json_object_get(body, "until");
@@ -34,11 +45,9 @@ static bool take_end(struct request *r, json_t *body, json_t *change)
 		return false;
 	}
 	if (length) {
-		if (!json_is_string(length) ||
-			!duration_parse(str_of(json_string_value(length)), &v) ||
-			v < USEC_PER_SEC || v > FOR_MAX) {
-			request_problem(
-				r, 422, "for: want a duration of 1s at least, like \"10m\"");
+		if (!length_of(length, &v) || v < USEC_PER_SEC || v > FOR_MAX) {
+			request_problem(r, 422,
+				"for: want a duration of 1s at least, like \"10m\", or a number of seconds");
 			return false;
 		}
 		until = json_integer(now + (v + USEC_PER_SEC - 1) / USEC_PER_SEC);
@@ -252,12 +261,46 @@ static void warn_of_rules_off(struct request *r, json_t *answer)
 	json_decref(list);
 }
 
+/* "mode", or what "enabled": true, false or "shadow" means. NULL: the request has its answer. */
+static const char *mode_of(struct request *r, json_t *body)
+{
+	json_t *enabled = json_object_get(body, "enabled");
+	const char *text = json_string_value(enabled);
+
+	if (!enabled)
+		return body_text(r, body, "mode");
+	if (json_object_get(body, "mode"))
+		request_problem(r, 422, "\"mode\" and \"enabled\": want one of them");
+	else if (json_is_boolean(enabled))
+		return json_is_true(enabled) ? "configured" : "off";
+	else if (text && strcmp(text, "shadow") == 0)
+		return "shadow";
+	else
+		request_problem(r, 422,
+			"enabled: want true, false or \"shadow\"; or \"mode\" in its place");
+	return NULL;
+}
+
+/* Is there no such switch to be taken away, and limiting on? */
+static bool is_on(struct request *r, const char *name)
+{
+	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
+	const char *rule = name + strlen("switch:");
+
+	if (changes_get(desk_changes(desk_of(r)), name) || !p->enabled)
+		return false;
+	for (unsigned i = 0; *rule && i < p->rule_n; i++)
+		if (strcmp(p->rule[i].name, rule) == 0)
+			return p->rule[i].mode != MODE_OFF;
+	return !*rule;
+}
+
 static void put_switch(struct request *r, json_t *body, json_t *change)
 {
-	static const char *const known[] = { "rule", "mode", "for", "until", "reason" };
+	static const char *const known[] = { "rule", "mode", "enabled", "for", "until", "reason" };
 	char name[CHANGE_NAME_MAX], err[512];
 	const char *rule = body_text(r, body, "rule");
-	const char *mode = rule ? body_text(r, body, "mode") : NULL;
+	const char *mode = rule ? mode_of(r, body) : NULL;
 	const char *reason = mode ? body_text(r, body, "reason") : NULL;
 	bool good;
 
@@ -269,6 +312,10 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 		return;
 	}
 	snprintf(name, sizeof name, "switch:%s", rule);
+	if (json_is_true(json_object_get(body, "enabled")) && is_on(r, name)) {
+		request_reply_json(r, 200, enabled_json(r));
+		return;
+	}
 	if (strcmp(mode, "configured") == 0) {
 		good = desk_remove(desk_of(r), name, act_of(r, reason), err, sizeof err);
 	} else if (change_mode(mode) < 0) {

@@ -69,12 +69,14 @@ static void take(struct asking *x, struct str tier, struct now now)
 void explain_now(struct request *r)
 {
 	static const char *const known[] = { "fields" };
-	json_t *body = body_of(r);
+	json_t *body = body_of(r), *fields = NULL;
 	struct asking *x;
 
-	if (body && body_knows(r, body, known, sizeof known / sizeof *known) &&
-		(x = asking_new(r, sizeof *x)) &&
-		!asking_begin(x, json_object_get(body, "fields"), take))
+	if (body)
+		fields = body_fields(body, NULL, 0);
+	if (body && (!json_object_get(body, "fields") || body_knows(r, body, known, 1)) &&
+		(x = asking_new(r, sizeof *x)) && !asking_begin(x, fields, take))
 		asking_end(x);
+	json_decref(fields);
 	json_decref(body);
 }

@@ -204,14 +204,17 @@ static void reset_client(struct request *r, json_t *fields, const char *rule, st
 
 static void reset(struct request *r, json_t *body)
 {
-	static const char *const known[] = { "rule", "all", "fields", "reason" };
+	static const char *const known[] = { "rule", "all", "reason", "fields" };
 	const char *rule = body_text(r, body, "rule");
 	const char *reason = rule ? body_text(r, body, "reason") : NULL;
 	bool all = json_is_true(json_object_get(body, "all"));
-	json_t *fields = json_object_get(body, "fields");
+	json_t *fields;
 
-	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known))
+	if (!reason)
 		return;
+	if (json_object_get(body, "fields") && !body_knows(r, body, known, 4))
+		return;
+	fields = body_fields(body, known, 3);
 	struct act act = { .who = request_who(r), .reason = *reason ? reason : NULL };
 	if (fields && !all)
 		reset_client(r, fields, rule, act);
@@ -221,6 +224,7 @@ static void reset(struct request *r, json_t *body)
 		request_problem(r, 422,
 			"want \"fields\": {…} for the counters of one client, \"rule\": NAME for "
 			"those of one rule, or \"all\": true for those of all");
+	json_decref(fields);
 }
 
 void reset_now(struct request *r)

@@ -198,6 +198,27 @@ def test_status_shows_the_switches(admin):
     assert seen() == (True, []) and gauge("", "shadow") == 0 and gauge("api", "off") is None
 
 
+def test_the_switch_in_other_words(admin):
+    def put(status=200, **body):
+        return change(admin, "/api/v1/enabled", status=status, **body)
+
+    assert put(enabled=True) == {"enabled": True, "switches": []}
+    told = put(enabled=False, **{"for": 60})
+    assert told["enabled"] is False and told["switches"][0]["mode"] == "off"
+    assert 55 < told["switches"][0]["until"] - time.time() <= 61
+    assert put(enabled="shadow")["switches"][0]["mode"] == "shadow"
+    assert put(enabled=True) == {"enabled": True, "switches": []}
+    assert put(enabled=False, rule="api")["switches"][0]["rule"] == "api"
+    assert put(enabled=True, rule="api")["switches"] == []
+    for body in ({"enabled": True, "mode": "off"}, {"enabled": "off"}, {"enabled": 1},
+                 {"enabled": None}, {"enabled": True, "rule": "nope"},
+                 {"enabled": False, "for": 0}, {"enabled": False, "for": -1},
+                 {"enabled": False, "for": 1.5}, {"enabled": False, "for": True},
+                 {"enabled": False, "for": 2 ** 62}):
+        put(422, **body)
+    assert put(enabled=True) == {"enabled": True, "switches": []}
+
+
 def test_resets(admin):
     for user in ("f1", "f2"):
         assert passed(admin, 5, user=user, ip="10.8.8.8")[0] <= 3

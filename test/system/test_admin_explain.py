@@ -45,6 +45,16 @@ def explain(admin, **fields):
     return a.json
 
 
+def test_fields_without_a_wrapping(admin):
+    body = {"ip": "10.1.1.1", "path": "/v1/x", "method": "POST"}
+    told = explain(admin, **body)
+    assert ask(admin, body).json == told
+    assert ask(admin, {}).status == 422
+    refused = ask(admin, {"fields": body, "ip": "10.1.1.2"})
+    assert refused.status == 422 and refused.json["detail"] == '"ip": no such member'
+    assert ask(admin, {"field": body}).status == 422
+
+
 def rule(told, name):
     return {r["name"]: r for r in told["rules"]}[name]
 

@@ -161,6 +161,22 @@ def test_only_the_rule_that_is_named(admin):
     assert "path" in reset(admin, 422, fields={"ip": "10.0.0.1"}, rule="login")["detail"]
 
 
+def test_fields_without_a_wrapping(admin):
+    def bare(body, status=200):
+        a = admin.ask("/api/v1/reset", "POST", headers={**JSON, **BEARER}, body=json.dumps(body))
+        assert a.status == status, (body, a)
+        return a.json
+
+    erin = {"user": "erin", "key": "k", "path": "/v1"}
+    told = reset(admin, fields=erin)
+    assert len(rules_of(told)) > 1
+    assert rules_of(bare({**erin, "reason": "ticket 9"})) == rules_of(told)
+    assert rules_of(bare({**erin, "rule": "key"})) == rules_of(reset(admin, fields=erin, rule="key"))
+    for body in ({"resaon": "x"}, {"user": "erin", "all": True}, {"user": "erin", "fields": {}},
+                 {"rule": "key", "usr": "erin"}, {"reason": "x"}):
+        bare(body, 422)
+
+
 def test_what_finds_no_counter_is_told(admin):
     assert "fields" in reset(admin, 422)["detail"]
     assert "usr" in reset(admin, 422, fields={"usr": "alice"})["detail"]
