@@ -172,6 +172,18 @@ static bool check_body(struct request *r, bool safe)
 	return false;
 }
 
+/* Of a target in absolute form (RFC 9112, 3.2.2), which a proxy may send; `Host` is judged all the
+ * same. */
+static const char *path_of(const char *target)
+{
+	static const char scheme[] = "http://";
+
+	if (strncasecmp(target, scheme, sizeof scheme - 1) != 0)
+		return target;
+	target = strchr(target + sizeof scheme - 1, '/');
+	return target ? target : "/";
+}
+
 /* The headers are there. It may have a reply after this. */
 static void judge(struct request *r, const char *path, const char *method_name)
 {
@@ -264,7 +276,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		if (!r)
 			return MHD_NO;
 		peer_enter(r->peer, PEER_BODY);
-		judge(r, url, method);
+		judge(r, path_of(url), method);
 		return r->status && !reads_first(r) ? send_reply(r) : MHD_YES;
 	}
 	if (*upload_n) {

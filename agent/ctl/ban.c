@@ -26,7 +26,9 @@ static int show(const json_t *answer)
 		table_put(t, ctl_text(b, "id"));
 		table_put(t, ctl_text(b, "rule"));
 		table_put(t, ctl_text(b, "client"));
-		table_put(t, text_seconds(ctl_int(b, "until") - now, text));
+		/* `until` is rounded up, and `now` down: one second less, and never none. */
+		int64_t left = ctl_int(b, "until") - now - 1;
+		table_put(t, text_seconds(left > 1 ? left : 1, text));
 		table_int(t, ctl_int(b, "bans_before"));
 		table_put(t, text_instant(ctl_int(b, "since"), text));
 	}

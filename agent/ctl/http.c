@@ -5,11 +5,13 @@
 #include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { REPLY_MAX = 64 * 1024 * 1024, EVENT_MAX = 64 * 1024 };
 
 #define CONNECT_SECONDS 5L
-#define ANSWER_SECONDS  60L
+#define ANSWER_SECONDS  10L
+#define CHANGED_SECONDS 15L /* the agent may wait for its disk, or for Redis, for ten */
 
 bool place_set(struct place *p, const char *text)
 {
@@ -184,7 +186,10 @@ bool http_call(const struct place *p, const char *method, const char *path, cons
 		(void)snprintf(err, err_size, "this is no address, or memory is out");
 		goto end;
 	}
-	curl_easy_setopt(x.curl, CURLOPT_TIMEOUT, ANSWER_SECONDS);
+	curl_easy_setopt(x.curl, CURLOPT_TIMEOUT,
+		strcmp(method, "GET") == 0 || strcmp(path, "/api/v1/explain") == 0
+			? ANSWER_SECONDS
+			: CHANGED_SECONDS);
 	curl_easy_setopt(x.curl, CURLOPT_WRITEFUNCTION, on_bytes);
 	curl_easy_setopt(x.curl, CURLOPT_WRITEDATA, &room);
 	done = exchange_run(&x, reply, err, err_size);

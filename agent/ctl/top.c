@@ -50,7 +50,8 @@ static bool show_list(const json_t *list, const char *what, const char *title, s
 		(void)snprintf(sample, sizeof sample, "; sampled: one in %lld", (long long)one_in);
 	(void)printf("%s%lld in %s%s; who is not here has at most %lld\n",
 		one_in > 1 ? "about " : "", (long long)ctl_int(list, "total"),
-		text_seconds(ctl_int(list, "seconds"), over), sample, (long long)ctl_int(list, "error"));
+		text_seconds(ctl_int(list, "seconds"), over), sample,
+		(long long)ctl_int(list, "error"));
 	struct table *t = table_new(column, sizeof column / sizeof *column);
 	json_array_foreach(items, i, item)
 	{

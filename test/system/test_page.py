@@ -312,6 +312,10 @@ def test_why_somebody_is_denied(page):
     fields.clear()
     fields.send_keys("user=eve ip=10.0.0.3\n")
     until(lambda: page.text("e-said").startswith("Allowed"), "another")
+    decide(admin, 9, user='a "b" c', ip="10.0.0.4")
+    fields.clear()
+    fields.send_keys('ip=10.0.0.4  user="a \\"b\\" c"\n')
+    until(lambda: 'user=a "b" c' in page.text("e-rules"), "one with blanks")
     fields.clear()
     fields.send_keys("nonsense=1\n")
     until(lambda: "no use to this configuration: nonsense" in page.text("e-said"), "the hint")
@@ -373,8 +377,9 @@ def test_a_switch(page):
     until(lambda: "shadow" in (page.text("rules-body") or ""), "the mode")
     decide(admin, 5, user="carol", ip="10.0.0.3")
     assert not admin.agent.check(user="carol", ip="10.0.0.3")["deny"]
+    until(lambda: "shadow, without an end; to see" in (page.text("notices") or ""), "the notice")
     # Off, all of it; and as it was.
-    for mode, state in (("off", "limiting is off"), ("configured", "serving")):
+    for mode, state in (("shadow", "all in shadow"), ("off", "limiting is off"), ("configured", "serving")):
         page.element("switch-all").click()
         Select(page.element("ask-mode")).select_by_value(mode)
         page.element("ask-do").click()

@@ -192,6 +192,9 @@ static void routing(void **state)
 	ask(g, "GET /hello" HTTP "\r\n", "\r\n\r\nhello you");
 	ask(g, "GET /hello?name=ann%20b" HTTP "\r\n", "\r\n\r\nhello ann b");
 	ask(g, "HEAD /hello" HTTP "Connection: close\r\n\r\n", "Content-Length: 9\r\n");
+	ask(g, "GET http://x:9601/hello?name=ann" HTTP "\r\n", "\r\n\r\nhello ann");
+	ask(g, "GET HTTP://x/hell" HTTP "\r\n", "there is no /hell here");
+	ask(g, "GET http://x" HTTP "\r\n", "there is no / here");
 	ask(g, "GET /hell" HTTP "\r\n", "there is no /hell here");
 	ask(g, "GET /hello/" HTTP "\r\n", "HTTP/1.1 404 ");
 	ask(g, "GET /%ff%00" HTTP "\r\n", "HTTP/1.1 404 ");
