@@ -53,6 +53,11 @@ struct redis_hub {
 	struct redis_listener *listeners;
 	unsigned away_n;
 	usec_t away_since, back_since; /* 0: not told / not all are back */
+	struct {
+		struct redis_address address;
+		usec_t at;
+	} worked[REDIS_NODES_MAX];
+	unsigned worked_n;
 };
 
 static usec_t hub_now(void)
@@ -366,6 +371,42 @@ void redis_hub_back(struct redis_hub *h, struct redis_listener *l)
 		h->back_since = hub_now();
 	l->away = false;
 	pthread_mutex_unlock(&h->lock);
+}
+
+/* With the lock held; worked_n: it is not there. */
+static unsigned find_worked(const struct redis_hub *h, const struct redis_address *a)
+{
+	unsigned i = 0;
+
+	while (i < h->worked_n && !redis_address_eq(&h->worked[i].address, a))
+		i++;
+	return i;
+}
+
+void redis_hub_works(struct redis_hub *h, const struct redis_address *a)
+{
+	pthread_mutex_lock(&h->lock);
+	unsigned at = find_worked(h, a);
+	if (at == h->worked_n && h->worked_n < REDIS_NODES_MAX) {
+		h->worked_n++;
+	} else if (at == h->worked_n) {
+		at = 0; /* the one that was heard of longest ago */
+		for (unsigned i = 1; i < h->worked_n; i++)
+			if (h->worked[i].at < h->worked[at].at)
+				at = i;
+	}
+	h->worked[at].address = *a;
+	h->worked[at].at = hub_now();
+	pthread_mutex_unlock(&h->lock);
+}
+
+bool redis_hub_has_worked(struct redis_hub *h, const struct redis_address *a, usec_t since)
+{
+	pthread_mutex_lock(&h->lock);
+	unsigned at = find_worked(h, a);
+	bool has = at < h->worked_n && h->worked[at].at > since;
+	pthread_mutex_unlock(&h->lock);
+	return has;
 }
 
 static bool servers_init(struct redis_hub *h, const struct redis_hub_settings *settings)

@@ -75,4 +75,9 @@ void redis_hub_away(struct redis_hub *, struct redis_listener *, const char *why
 	const struct redis_address *);
 void redis_hub_back(struct redis_hub *, struct redis_listener *);
 
+/* What one store knows of a server, for the others: calls with checks go well there now / have they
+ * since that steady time? */
+void redis_hub_works(struct redis_hub *, const struct redis_address *);
+bool redis_hub_has_worked(struct redis_hub *, const struct redis_address *, usec_t since);
+
 #endif

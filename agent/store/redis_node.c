@@ -17,6 +17,7 @@ static_assert((int)REDIS_REPLY_MAX < (int)NODE_ASK_REPLY_MAX, "the largest reply
 #define HANG_LEAST      (100 * USEC_PER_MSEC)
 #define HANG_TIMEOUTS   5
 #define OPEN_LEAST      (1 * USEC_PER_SEC)
+#define TELL_EVERY      (100 * USEC_PER_MSEC)
 #define TOO_LARGE_PAUSE (10 * USEC_PER_SEC)
 #define TOO_LARGE_HINT  "a value in the tiers hash may be no tier's name; HSTRLEN tells its length"
 
@@ -87,8 +88,10 @@ static void open_breaker(struct redis_node *n, const char *why, const char *hint
 void node_failed(struct redis_node *n, bool is_error, const char *why, const char *hint, usec_t now)
 {
 	n->failures++;
-	if (is_error)
+	if (is_error) {
 		n->must_prove = true;
+		n->refused_at = now;
+	}
 	if (n->health == HEALTH_WELL && n->failures < FAILURES_MAX)
 		return;
 	if (n->health >= HEALTH_TRYING)
@@ -103,6 +106,10 @@ void node_went_well(struct redis_node *n)
 	n->failures = 0;
 	n->must_prove = false;
 	n->probe_delay = 0;
+	if (n->heard_at - n->told_at >= TELL_EVERY) {
+		n->told_at = n->heard_at;
+		n->events.works(n->owner, n);
+	}
 	if (n->health == HEALTH_TRYING)
 		node_set_health(n, HEALTH_WELL);
 }

@@ -8,7 +8,8 @@
  *             when it began. One that met an error, a lost connection or its deadline is never
  *             sent again: it may have been charged. (NOSCRIPT alone says that it was not.)
  *   breaker   after some failures in a row nobody is to be sent any more (redis_node_takes()),
- *             until a call of the node's own comes back in time.
+ *             until a call of the node's own comes back in time; where an error had opened it, also
+ *             a call with checks has to go well, here or for another worker.
  *
  * Besides the script it carries any other command (redis_node_ask()), on the same connection.
  *
@@ -86,6 +87,10 @@ struct redis_node_events {
 	void (*away)(void *owner, struct redis_node *, const char *why, const char *hint,
 		const struct redis_address *);
 	void (*back)(void *owner, struct redis_node *);
+	/* Calls with checks go well: told now and then. And have those of others, to the same
+	 * server, since that steady time? */
+	void (*works)(void *owner, struct redis_node *);
+	bool (*has_worked)(void *owner, struct redis_node *, usec_t since);
 };
 
 /* Away until it is told where to go and has been there. `one_of_many`: of a cluster. Its calls are

@@ -46,7 +46,9 @@ struct redis_node {
 
 	bool one_of_many, fresh; /* fresh: its first connection is still being opened */
 	enum health health;
-	bool must_prove; /* it opened for an error in a reply, which probes do not meet */
+	bool must_prove;   /* it opened for an error in a reply, which probes do not meet */
+	usec_t refused_at; /* the last such error */
+	usec_t told_at;    /* that it works */
 	unsigned failures;
 	unsigned probes;     /* in the ring */
 	bool script_is_sent; /* in the ring */

@@ -147,6 +147,12 @@ static void on_probe_reply(struct redis_node *n, const struct sent *sent, bool g
 	if (good && in_time) {
 		if (n->health == HEALTH_BROKEN)
 			node_set_health(n, n->must_prove ? HEALTH_TRYING : HEALTH_WELL);
+		/* Perhaps nobody asks here any more. */
+		if (n->health == HEALTH_TRYING && !n->window_n &&
+			n->events.has_worked(n->owner, n, n->refused_at)) {
+			n->must_prove = false;
+			node_set_health(n, HEALTH_WELL);
+		}
 		n->probe_at = now.steady + IDLE_ASK_EVERY;
 		return;
 	}

@@ -97,6 +97,20 @@ static void on_back(void *owner, struct redis_node *node)
 	redis_hub_back(s->hub, &m->listener);
 }
 
+static void on_works(void *owner, struct redis_node *node)
+{
+	struct redis_nodes *s = owner;
+
+	redis_hub_works(s->hub, redis_node_address(node));
+}
+
+static bool on_has_worked(void *owner, struct redis_node *node, usec_t since)
+{
+	struct redis_nodes *s = owner;
+
+	return redis_hub_has_worked(s->hub, redis_node_address(node), since);
+}
+
 /* ---- members ---- */
 
 static bool on_redirected(
@@ -113,8 +127,10 @@ static void on_ended(void *owner, struct node_call *c, bool answered, struct now
 
 static struct member *member_new(struct redis_nodes *s)
 {
-	static const struct redis_node_events single = { on_ended, NULL, on_away, on_back };
-	static const struct redis_node_events many = { on_ended, on_redirected, on_away, on_back };
+	static const struct redis_node_events single = { on_ended, NULL, on_away, on_back, on_works,
+		on_has_worked };
+	static const struct redis_node_events many = { on_ended, on_redirected, on_away, on_back,
+		on_works, on_has_worked };
 	unsigned i = 0;
 
 	while (i < s->member_n && s->member[i].node)

@@ -370,9 +370,7 @@ def away_and_back(directory, fault):
         redis.start()
         wire = redisd.Proxy(redis.address)
         ends.callback(wire.finish)
-        # One worker: the balancer might give a second one a connection, and take it back, while it has
-        # not yet shown that it works; and nobody asked it after.
-        a = Agent(directory, rules=rule(rate=f"1000000/{LONG}"), top=group(wire), agent="threads = 1;")
+        a = Agent(directory, rules=rule(rate=f"1000000/{LONG}"), top=group(wire))
         ends.callback(a.finish)
         a.start()
         with Asker(a, {"user": "u"}) as one, Asker(a, {"user": "v"}) as two:

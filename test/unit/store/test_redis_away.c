@@ -243,6 +243,37 @@ static void test_errors(void **state)
 	close_store();
 }
 
+/* Who was refused and is not asked any more hears from another store that it is over. */
+static void test_whom_nobody_asks(void **state)
+{
+	(void)state;
+	server_start();
+	open_store();
+	struct redis_store *first = store;
+	struct redis_store *second = redis_store_new(&settings, hub, memory, loop);
+	assert_non_null(second);
+	wait_well();
+	tell("CONFIG SET maxmemory 1");
+	ask_until(false);
+	store = second;
+	wait_well();
+	ask_until(false);
+	tell("CONFIG SET maxmemory 0");
+	/* Its own calls come back, and it does not know what that is worth. */
+	run_for(3 * USEC_PER_SEC);
+	assert_false(is_well());
+	store = first;
+	ask_until(true);
+	store = second;
+	wait_well();
+	(void)ask(1, 1);
+	settle();
+	assert_int_equal(all_answered(), 1);
+	store_close(redis_store_base(second));
+	store = first;
+	close_store();
+}
+
 static void run_slow_script(void)
 {
 	redisContext *c = admin();
@@ -312,6 +343,7 @@ int main(int argc, char **argv)
 		REDIS_TEST(test_kept_warm),
 		REDIS_TEST(test_closed_in_flight),
 		REDIS_TEST(test_errors),
+		REDIS_TEST(test_whom_nobody_asks),
 		REDIS_TEST(test_busy),
 		REDIS_TEST(test_wrong_type),
 	};
