@@ -14,6 +14,9 @@ static usec_t steady_zero; /* written once, before anyone reads it */
  * that, and the next read mends it. The mark is moved in steps, so that the line is mostly only
  * read. */
 static _Atomic(usec_t) shared_offset, shared_high;
+/* Written before the mark that goes back with it, and read after it: who sees that mark must not
+ * take an older anchor for its own. */
+static _Atomic(usec_t) shared_anchor;
 
 static usec_t read_usec(clockid_t id)
 {
@@ -38,20 +41,22 @@ static void anchor(void)
 static void store_if_new(_Atomic(usec_t) *shared, usec_t old, usec_t fresh)
 {
 	if (fresh - old > MARK_STEP || old - fresh > MARK_STEP)
-		atomic_store_explicit(shared, fresh, memory_order_relaxed);
+		atomic_store_explicit(shared, fresh, memory_order_release);
 }
 
 struct now clock_read(void)
 {
 	(void)pthread_once(&once, anchor);
-	const struct timeline before = {
+	struct timeline before = {
 		.offset = atomic_load_explicit(&shared_offset, memory_order_relaxed),
-		.high = atomic_load_explicit(&shared_high, memory_order_relaxed),
+		.high = atomic_load_explicit(&shared_high, memory_order_acquire),
 	};
+	before.anchor = atomic_load_explicit(&shared_anchor, memory_order_relaxed);
 	struct timeline t = before;
 	usec_t steady = read_usec(CLOCK_MONOTONIC) + steady_zero;
 	struct now now = timeline_follow(&t, steady, read_usec(CLOCK_REALTIME));
 	store_if_new(&shared_offset, before.offset, t.offset);
+	store_if_new(&shared_anchor, before.anchor, t.anchor);
 	store_if_new(&shared_high, before.high, t.high);
 	return now;
 }

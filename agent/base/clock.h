@@ -22,6 +22,10 @@ struct now {
 	/* Windows are read at utc + held: after a small step back their clock stands still until
 	 * UTC has caught up (base/timeline.h). Else 0. */
 	usec_t held;
+	/* How long ago that clock went back with UTC, by more than a small step, by itself: what
+	 * was charged before then and lies in the future is read as of then. Since 1970: it never
+	 * did. 0: just now, or it is another machine's, of whose steps nothing is known. */
+	usec_t anchor_age;
 };
 
 /* Both clocks, by vDSO: no system call. Any thread. */

@@ -17,7 +17,12 @@ struct now timeline_follow(struct timeline *t, usec_t steady, usec_t utc)
 	t->offset = utc - steady;
 	if (expected - utc > STEP_MIN && expected > t->high)
 		t->high = expected;
-	if (utc > t->high || t->high - utc > TIMELINE_STEP_MAX)
+	if (t->high - utc > TIMELINE_STEP_MAX)
+		t->high = t->anchor = utc;
+	if (utc > t->high)
 		t->high = utc;
-	return (struct now){ .steady = steady, .utc = utc, .held = t->high - utc };
+	return (struct now){ .steady = steady,
+		.utc = utc,
+		.held = t->high - utc,
+		.anchor_age = t->high - t->anchor };
 }

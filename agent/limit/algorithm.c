@@ -112,45 +112,68 @@ static inline bool is_still_in_window(const struct quota *q, const struct bucket
 	return q->window.kind <= WINDOW_WEEK && is_in_window(q, b, utc);
 }
 
-static __attribute__((noinline)) struct bucket read_other_window(
-	const struct quota *q, const struct bucket *b, usec_t utc)
+/* The window that `b` was charged in, which is not of the future: one that is was charged before
+ * the clock was set back, and is anchored in the window that this showed then. What was consumed
+ * is kept. */
+static struct bucket find_window(
+	const struct quota *q, const struct bucket *b, usec_t utc, usec_t anchor)
 {
-	struct bucket now = { .at = b->at, .current = b->current, .previous = b->previous };
-	usec_t start = b->at, end;
+	struct bucket found = {
+		.at = bucket_instant(b), .current = b->current, .previous = b->previous
+	};
+	bool is_start = found.at == b->at;
+	usec_t end;
 
-	if (b->at > utc && b->at - utc <= BUCKET_AHEAD_MAX)
-		utc = b->at;
-	if (q->window.kind == WINDOW_MONTH || !is_in_window(q, b, utc) ||
-		(q->window.kind == WINDOW_FROM_FIRST && at_most(b->current, q->units) == 0))
-		window_bounds(&q->window, utc, &start, &end);
-	if (b->at < start) {
-		bool adjoins = b->at + q->window.length == start;
-		now.previous = q->algorithm == ALGORITHM_SLIDING_WINDOW && adjoins ? b->current : 0;
-		now.current = 0;
+	if (found.at > utc) {
+		found.at = anchor;
+		is_start = false;
 	}
-	/* A window of the future is one whose clock was set back: re-anchored, what was consumed is
-	 * kept. */
-	now.at = start;
-	return now;
+	if (!is_start)
+		window_bounds(&q->window, found.at, &found.at, &end);
+	return found;
+}
+
+static __attribute__((noinline)) struct bucket read_other_window(
+	const struct quota *q, const struct bucket *b, struct now now)
+{
+	usec_t utc = now.utc + now.held, at = bucket_instant(b), start, end;
+	usec_t anchor = now.anchor_age <= BUCKET_ANCHOR_MAX ? utc - now.anchor_age : utc;
+
+	if (at > utc && at - utc <= BUCKET_AHEAD_MAX)
+		utc = at;
+	struct bucket state = find_window(q, b, utc, anchor);
+	start = state.at;
+	if (q->window.kind == WINDOW_MONTH || !is_in_window(q, &state, utc) ||
+		(q->window.kind == WINDOW_FROM_FIRST && at_most(state.current, q->units) == 0))
+		window_bounds(&q->window, utc, &start, &end);
+	if (state.at < start) {
+		bool adjoins = state.at + q->window.length == start;
+		state.previous = q->algorithm == ALGORITHM_SLIDING_WINDOW && adjoins ? state.current
+										     : 0;
+		state.current = 0;
+	}
+	state.at = start;
+	return state;
 }
 
 /* Most of the time it is still the same, and no division. */
-static inline struct bucket read_window(const struct quota *q, const struct bucket *b, usec_t utc)
+static inline struct bucket read_window(
+	const struct quota *q, const struct bucket *b, struct now now)
 {
-	struct bucket now = *b;
+	struct bucket state = *b;
 
-	if (!is_still_in_window(q, b, utc))
-		now = read_other_window(q, b, utc);
-	now.current = at_most(now.current, q->units);
-	now.previous = at_most(now.previous, q->units);
-	return now;
+	if (!is_still_in_window(q, b, now.utc + now.held))
+		state = read_other_window(q, b, now);
+	state.current = at_most(state.current, q->units);
+	state.previous = at_most(state.previous, q->units);
+	return state;
 }
 
 struct bucket bucket_read(const struct quota *q, const struct bucket *b, struct now now)
 {
 	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
 		return read_tokens(q, b, now.steady);
-	return read_window(q, b, now.utc + now.held);
+	return read_window(q, b, now);
 }
 
 static usec_t elapsed_in(const struct bucket *b, struct now now)
@@ -277,7 +300,7 @@ static inline bool take_window(const struct quota *q, const struct bucket *store
 	struct now now, struct bucket *state, double *left)
 {
 	const double capacity = (double)q->capacity;
-	struct bucket b = read_window(q, stored, now.utc + now.held);
+	struct bucket b = read_window(q, stored, now);
 	double weight = weight_of_previous(q, &b, now);
 	int64_t asked = cost ? cost : 1;
 

@@ -47,11 +47,27 @@ struct bucket {
 			uint32_t current, previous; /* windows: of the window that starts at `at` */
 		};
 	};
-	usec_t at; /* token bucket: steady time; windows: start of the window, UTC */
+	/* token bucket: steady time; windows: start of the window, UTC, or an instant within it and
+	 * BUCKET_WITHIN, where only who knows the quota can tell where it starts */
+	usec_t at;
 };
+
+/* Further ahead than any instant: reading a bucket finds out with no look at it. */
+#define BUCKET_WITHIN ((usec_t)1 << 62)
+
+/* `at` of a bucket of windows, without the mark. */
+static inline usec_t bucket_instant(const struct bucket *b)
+{
+	return b->at > BUCKET_WITHIN / 2 ? b->at - BUCKET_WITHIN : b->at;
+}
 
 /* Clocks are read a moment apart: what began this little "ahead" of now is of now. */
 #define BUCKET_AHEAD_MAX USEC_PER_SEC
+
+/* What lies in the future is read as of when the clock went back, where that is no longer ago; else
+ * as of now. By then whoever keeps buckets has them anchored for good (store/memory.h), and what is
+ * ahead of who reads it is so because he was held up for long after he had read the clock. */
+#define BUCKET_ANCHOR_MAX (600 * USEC_PER_SEC)
 
 /* Rounding may admit this much of a unit early, never more (ARCHITECTURE: a millionth). */
 #define UNIT_SLACK 5e-7
@@ -61,8 +77,9 @@ void window_bounds(const struct window *, usec_t utc, usec_t *start, usec_t *end
 
 /* `b` as it stands now: drained, rotated, clamped to the capacity, read by CONTRACT.md's rules for
  * clocks that stepped back and for instants in the future. `at` becomes now / this window. Where
- * that is earlier than it was, a window of the future has been anchored anew: whoever keeps `b` has
- * to store that even for a request that is denied, or every later window would inherit it. */
+ * that is earlier than it was, a window of the future has been anchored anew (now.anchor_age; by
+ * Redis' clock, of whose steps nobody knows, in the window of now): whoever keeps `b` has to store
+ * that even for a request that is denied, or it would be of the future until UTC comes to it. */
 struct bucket bucket_read(const struct quota *, const struct bucket *b, struct now now);
 
 /* The rest take a bucket as bucket_read() returned it, for the same `now`. */

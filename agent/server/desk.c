@@ -32,7 +32,19 @@ json_t *desk_ban_json(const struct ban *b)
 #define INSTANT_MAX (INT64_C(1) << 53)
 
 /* What is no ban is left out. false: it is one of which nobody need know any more. */
-bool desk_load_ban(struct desk *d, const char *id, json_t *value)
+static void begin_by_now(struct ban *b, usec_t utc)
+{
+	usec_t ahead = b->since - utc;
+
+	if (ahead <= 0)
+		return;
+	if (b->until > b->since) /* it was not lifted */
+		b->until -= ahead;
+	b->since -= ahead;
+	b->forget_at -= ahead;
+}
+
+bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
 {
 	struct ban b = { 0 };
 	const char *rule, *client;
@@ -42,7 +54,8 @@ bool desk_load_ban(struct desk *d, const char *id, json_t *value)
 		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
 			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
 			"forget_at", &forget_at) != 0 ||
-		since < 0 || until < 1 || until > INSTANT_MAX || forget_at > INSTANT_MAX)
+		since < 0 || since > INSTANT_MAX || until < 1 || until > INSTANT_MAX ||
+		forget_at > INSTANT_MAX)
 		return true;
 	snprintf(b.rule, sizeof b.rule, "%s", rule);
 	snprintf(b.client, sizeof b.client, "%s", client);
@@ -52,6 +65,8 @@ bool desk_load_ban(struct desk *d, const char *id, json_t *value)
 	b.until = until;
 	b.forget_at = forget_at;
 	usec_t utc = clock_read().utc;
+	if (was_kept)
+		begin_by_now(&b, utc);
 	(void)bans_put(d->args.bans, &b, utc);
 	return b.forget_at > utc;
 }

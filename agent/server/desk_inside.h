@@ -81,8 +81,10 @@ void desk_audit(struct desk *, const char *what, const char *name, json_t *value
 void desk_hide_users(struct desk *, const struct policy *);
 
 json_t *desk_ban_json(const struct ban *);
-/* What is no ban is left out. false: it is one of which nobody need know any more. */
-bool desk_load_ban(struct desk *, const char *id, json_t *value);
+/* What is no ban is left out. `was_kept`: by an earlier run, where one that began in the future by
+ * the clock of now begins now instead; another agent's clock may differ. false: it is one of which
+ * nobody need know any more. */
+bool desk_load_ban(struct desk *, const char *id, json_t *value, bool was_kept);
 
 /* "reset:…": it is told to the other agents, and has no part in what is served. */
 bool desk_is_reset(const char *name);

@@ -33,7 +33,7 @@ static void load_ban(struct desk *d, struct str name, struct str text)
 	json_t *value = json_loadb(text.p, text.n, 0, NULL);
 
 	if (value)
-		(void)desk_load_ban(d, name.p + 4, value);
+		(void)desk_load_ban(d, name.p + 4, value, true);
 	json_decref(value);
 }
 
@@ -89,7 +89,7 @@ static void load_notes(struct desk *d, const char *notes, size_t n)
 	json_object_foreach(all, name, value)
 	{
 		if (strncmp(name, "ban:", 4) == 0)
-			(void)desk_load_ban(d, name + 4, value);
+			(void)desk_load_ban(d, name + 4, value, true);
 		else if (!changes_put(d->changes, name, value, err, sizeof err))
 			log_error("changes_lost", KV_Z("change", name), KV_Z("why", err));
 	}

@@ -35,9 +35,10 @@ void memory_store_mirror(struct memory_store *, struct plan *, struct now);
  */
 void memory_store_erase(struct memory_store *, const struct key *);
 
-/* Frees what is full again: at most `budget` entries (and never more than some dozens) of one shard
- * for each time its lock is held. Returns how many it freed. Any thread; the keeper thread calls it
- * every second or so: it is also what keeps up with steps of the clock. */
+/* Frees what is full again, and anchors windows of the future when their clock went back: at most
+ * `budget` entries (and never more than some dozens) of one shard for each time its lock is held.
+ * Returns how many it freed. Any thread; the keeper thread calls it every second or so: it is also
+ * what keeps up with steps of the clock. */
 size_t memory_store_sweep(struct memory_store *, struct now, size_t budget);
 
 /* A reload made some refill slower by up to `factor` (> 1; else nothing happens): token buckets are
@@ -49,10 +50,18 @@ struct memory_stats memory_store_stats(const struct memory_store *);
 
 struct memory_entry {
 	struct key key; /* the lowest bit of .b tells the time line: 1 UTC (windows), 0 steady */
-	struct bucket bucket;
-	usec_t full_at; /* on its own time line */
+	struct bucket bucket; /* windows: `at` is any instant within, with no mark */
+	usec_t full_at;       /* on its own time line */
 	usec_t open_at; /* when one unit passes again; not after full_at; not after now: it does */
 };
+
+/* How long an entry of windows is kept from its `at` on, where that becomes another: it may have
+ * been February's. */
+static inline usec_t window_life(usec_t life)
+{
+	bool is_month = life >= 28 * USEC_PER_DAY && life < 31 * USEC_PER_DAY;
+	return is_month ? 31 * USEC_PER_DAY : life < 0 ? 0 : life;
+}
 
 /* Entry by entry, for the state file: copies up to `n` entries from `*cursor` on (0 at first),
  * holding a shard's lock for some hundred of them at most. Returns how many; 0: the end. What

@@ -34,6 +34,8 @@ struct memory_store {
 	 * cannot bear. `seen`: the latest instant on it that a sweep has seen. */
 	_Alignas(64) _Atomic(usec_t) shift;
 	_Atomic(usec_t) seen;
+	/* Of the clock that windows are read by, and the shift, as the last sweep saw them. */
+	_Atomic(usec_t) anchor, swept_shift;
 	struct lock line_lock;
 
 	struct lock notes_lock;

@@ -5,9 +5,9 @@
 #include <sys/mman.h>
 
 enum {
-	SWEEP_LOOKS = 32,    /* for each time a lock is held */
-	COPY_LOOKS = 512,    /* ditto: entries passed over, free ones included */
-	STRETCH_LOOKS = 256, /* ditto */
+	SWEEP_LOOKS = 32, /* for each time a lock is held */
+	COPY_LOOKS = 512, /* ditto: entries passed over, free ones included */
+	WALK_LOOKS = 256, /* ditto: of a walk over all entries */
 };
 
 /* ---- the keeper's work ---- */
@@ -30,11 +30,65 @@ static void use_large_pages(struct memory_store *m, int64_t left)
 	(void)madvise(m->map, end, MADV_HUGEPAGE);
 }
 
+/* What an entry is kept for begins elsewhere on its line. That is never sooner than the heaps know
+ * where the line went back by so much: it had begun by then. */
+static void move_times(struct entry *e, uint32_t from, uint32_t to)
+{
+	usec_t life = (usec_t)(int32_t)(e->full_at - from) * TICK_USEC;
+	uint32_t by = to + tick_floor(window_life(life)) - e->full_at;
+
+	e->full_at += by;
+	e->open_at += by;
+}
+
+/* When the clock of windows went back, those of the future became windows of its anchor. They are
+ * read so for a while (BUCKET_ANCHOR_MAX), and now stored so: else they would be there again when
+ * UTC comes to them, and keep others out until then. (One to whose beginning UTC has come since,
+ * within the second or so, cannot be told from one that began now, and stays.) */
+static void anchor_windows(struct memory_store *m, struct now now, struct now lines)
+{
+	const usec_t latest = now.utc + now.held, anchor = latest - now.anchor_age;
+	const uint32_t to = tick_ceil(anchor + lines.utc - now.utc);
+	const usec_t shift = atomic_load_explicit(&m->swept_shift, memory_order_relaxed);
+
+	for (unsigned i = 0; i < m->shards; i++) {
+		struct shard *s = &m->shard[i];
+		uint32_t next = 0, end;
+		do {
+			lock_get(&s->lock);
+			end = s->fresh;
+			for (unsigned looks = WALK_LOOKS; looks && next < end; looks--, next++) {
+				struct entry *e = &s->entry[next];
+				usec_t at = bucket_instant(&e->bucket);
+				if (entry_is_free(e) || key_line(&e->key) != LINE_WINDOWS ||
+					at <= latest + BUCKET_AHEAD_MAX)
+					continue;
+				e->bucket.at = anchor + BUCKET_WITHIN;
+				move_times(e, tick_floor(at + shift), to);
+			}
+			lock_put(&s->lock);
+		} while (next < end);
+	}
+}
+
+/* Also of the first sweep after a step: what it frees goes by the new times. */
+static void follow_anchor(struct memory_store *m, struct now now, struct now lines)
+{
+	usec_t anchor = now.utc + now.held - now.anchor_age;
+
+	if (now.anchor_age == 0)
+		return;
+	if (atomic_exchange_explicit(&m->anchor, anchor, memory_order_relaxed) != anchor)
+		anchor_windows(m, now, lines);
+	atomic_store_explicit(&m->swept_shift, lines.utc - now.utc, memory_order_relaxed);
+}
+
 size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
 {
 	struct now lines = lines_at(m, now);
 	if (lines.utc > atomic_load_explicit(&m->seen, memory_order_relaxed))
 		lines.utc = memory_mend_line(m, now.utc);
+	follow_anchor(m, now, lines);
 	struct ticks t = ticks_at(lines);
 
 	/* Nearly full: also mend what the next newcomers would have to. */
@@ -89,7 +143,7 @@ void memory_store_stretch(struct memory_store *m, double factor, struct now now)
 		do {
 			lock_get(&s->lock);
 			end = s->fresh;
-			for (unsigned looks = STRETCH_LOOKS; looks && next < end; looks--, next++) {
+			for (unsigned looks = WALK_LOOKS; looks && next < end; looks--, next++) {
 				struct entry *e = &s->entry[next];
 				/* A window ends when it ends, whatever its quota. */
 				if (entry_is_free(e) || key_line(&e->key) == LINE_WINDOWS)
@@ -108,6 +162,14 @@ static usec_t tick_usec(uint32_t tick, usec_t now)
 {
 	int64_t at = (now >> TICK_BITS) + (int32_t)(tick - tick_floor(now));
 	return at * TICK_USEC;
+}
+
+static struct bucket unmarked(const struct entry *e)
+{
+	struct bucket b = e->bucket;
+	if (key_line(&e->key) == LINE_WINDOWS)
+		b.at = bucket_instant(&b);
+	return b;
 }
 
 size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory_entry *out,
@@ -130,7 +192,7 @@ size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory
 			usec_t back = key_line(&e->key) == LINE_WINDOWS ? shift : 0;
 			out[got++] = (struct memory_entry){
 				.key = e->key,
-				.bucket = e->bucket,
+				.bucket = unmarked(e),
 				.full_at = tick_usec(e->full_at, line) - back,
 				.open_at = tick_usec(e->open_at, line) - back,
 			};
@@ -156,6 +218,8 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 	struct times times = times_after(
 		line_of(&from->key, lines), from->full_at - begin, from->open_at - begin);
 	struct entry e = { from->key, from->bucket, times.full_at, times.open_at };
+	if (key_line(&e.key) == LINE_WINDOWS)
+		e.bucket.at += BUCKET_WITHIN;
 
 	struct shard *s = shard_of(m, &e.key);
 	lock_get(&s->lock);

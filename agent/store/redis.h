@@ -17,6 +17,9 @@
  *             failure policy inside store_take(), until a call of the store's own comes back in
  *             time.
  *
+ *   clock     the server's, of whose steps nobody can know: a window that lies in the future is
+ *             read as of now each time, until somebody is charged.
+ *
  * Lifetimes: redis_store_new() before the worker's thread runs its loop, store_close() after the
  * loop has ended and before it is destroyed; in between all functions on that loop's thread, but
  * for redis_store_stats(). The hub, the memory store and the loop are borrowed, and outlive it. */

@@ -57,9 +57,6 @@ enum {
 #define UNITS_MAX   2e9
 #define INSTANT_MAX ((usec_t)1 << 53)
 
-/* Windows that begin further ahead than this are of a clock that was far off. */
-#define AHEAD_MAX (30 * USEC_PER_DAY)
-
 static bool fail(char *err, size_t err_size, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -296,7 +293,7 @@ static usec_t at_least(usec_t t, usec_t least)
 
 /* Token buckets: the steady clock has a new zero, so what UTC says has passed since the saving
  * refills them; instants in the future are read as the saving's now. Windows follow UTC anyway;
- * one that lies far ahead was not of this time, and ends as if it began now. */
+ * those of the future become the ones of now, for good. */
 static void reseat(struct memory_entry *e, const struct header *h, struct now now)
 {
 	usec_t passed = at_least(now.utc - h->utc, 0);
@@ -307,9 +304,11 @@ static void reseat(struct memory_entry *e, const struct header *h, struct now no
 		e->bucket.at += moved;
 		e->full_at += moved;
 		e->open_at += moved;
-	} else if (e->bucket.at > now.utc + AHEAD_MAX) {
-		e->full_at = now.utc + at_least(e->full_at - e->bucket.at, 0);
-		e->open_at = now.utc + at_least(e->open_at - e->bucket.at, 0);
+	} else if (e->bucket.at > now.utc + now.held + BUCKET_AHEAD_MAX) {
+		usec_t life = window_life(e->full_at - e->bucket.at);
+		e->open_at += now.utc + now.held - e->bucket.at;
+		e->bucket.at = now.utc + now.held;
+		e->full_at = e->bucket.at + life;
 	}
 	/* Also what a store's entry has to hold to. */
 	if (e->open_at > e->full_at)

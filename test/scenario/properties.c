@@ -952,6 +952,81 @@ static void prop_keep(struct chance *c)
 	world_free(&b);
 }
 
+/* Asks for nothing: what it is told stays true, as nothing is consumed. */
+static void ask_in_silence(
+	struct world *w, struct clocks *clocks, unsigned user, unsigned org, usec_t *free_at)
+{
+	struct request r = { user, org, 0, 0 };
+	struct plan plan;
+	struct now now = clocks_read(clocks);
+	struct decision d = ask(w, &r, now, &plan);
+	usec_t told = now.steady + d.retry_after * USEC_PER_SEC;
+
+	hold(!d.deny || now.steady < *free_at,
+		"denied for %" PRId64 " s more, %" PRId64 " us after what was told", d.retry_after,
+		now.steady - *free_at);
+	hold(d.deny || *free_at == INT64_MAX || now.steady > *free_at - USEC_PER_SEC,
+		"let in %" PRId64 " us before what was told", *free_at - now.steady);
+	if (told < *free_at)
+		*free_at = told;
+}
+
+/* The clock went back by more than a minute, and nobody is charged after that: who waits as told is
+ * let in all the same, not sooner, and nobody is denied anew when UTC comes to where it was. */
+static void prop_silence(struct chance *c)
+{
+	struct text rules = { .n = 0 }, config;
+	random_rules(c, &rules);
+	whole(&config, &rules, NULL);
+	struct clocks clocks = clocks_start(c);
+	struct world w = world_new(config.bytes, clocks_read(&clocks));
+	struct plan plan;
+	usec_t free_at[USERS][ORGS];
+	for (unsigned i = 0; i < 40; i++) {
+		clocks_pass(
+			&clocks, between(c, 0, one_in(c, 8) ? 60 * USEC_PER_SEC : USEC_PER_SEC));
+		struct request r = random_request(c);
+		struct now now = clocks_read(&clocks);
+		(void)ask(&w, &r, now, &plan);
+		if (one_in(c, 8))
+			memory_store_sweep(w.store, now, 64);
+	}
+	for (unsigned steps = one_in(c, 4) ? 2 : 1; steps && !failures; steps--) {
+		static const usec_t upto[] = { 120 * USEC_PER_SEC, 7200 * USEC_PER_SEC,
+			40 * USEC_PER_DAY };
+		usec_t was = clocks.utc;
+		clocks.utc -= between(c, TIMELINE_STEP_MAX + 1, upto[between(c, 0, 2)]);
+		for (unsigned u = 0; u < USERS; u++)
+			for (unsigned o = 0; o < ORGS; o++) {
+				free_at[u][o] = INT64_MAX;
+				ask_in_silence(&w, &clocks, u, o, &free_at[u][o]);
+			}
+		/* At once: what began by the clock before between the step and the sweep is taken
+		 * for what began by the clock of now. */
+		clocks_pass(&clocks, USEC_PER_MSEC);
+		memory_store_sweep(w.store, clocks_read(&clocks), 64);
+		if (one_in(c, 4)) {
+			struct now now = clocks_read(&clocks);
+			world_restart(&w, now);
+		}
+		for (unsigned i = 0; i < 60 && !failures; i++) {
+			unsigned u = (unsigned)between(c, 0, USERS - 1);
+			unsigned o = (unsigned)between(c, 0, ORGS - 1);
+			usec_t wait = free_at[u][o] - clocks.steady;
+			if (wait > 0 && one_in(c, 3))
+				clocks_pass(&clocks, wait);
+			else if (clocks.utc < was && one_in(c, 20))
+				clocks_pass(&clocks, was - clocks.utc);
+			else
+				clocks_pass(&clocks, random_gap(c));
+			ask_in_silence(&w, &clocks, u, o, &free_at[u][o]);
+			if (one_in(c, 4))
+				memory_store_sweep(w.store, clocks_read(&clocks), 64);
+		}
+	}
+	world_free(&w);
+}
+
 /* The order of rules in the file decides which limit is reported, and nothing else; a reload that
  * changes only the order changes no counter. */
 static void prop_order(struct chance *c)
@@ -1083,6 +1158,7 @@ static const struct {
 	{ "shadow", prop_shadow, 400 },
 	{ "tag", prop_tag, 400 },
 	{ "keep", prop_keep, 400 },
+	{ "silence", prop_silence, 1000 },
 	{ "order", prop_order, 400 },
 	{ "threads", prop_threads, 20 },
 };

@@ -17,6 +17,7 @@ struct step {
 static void follow(const struct step *step, size_t n)
 {
 	struct timeline t = timeline_start(step[0].steady * S, step[0].utc * S);
+	usec_t anchor = 0;
 	for (size_t i = 0; i < n; i++) {
 		struct now now = timeline_follow(&t, step[i].steady * S, step[i].utc * S);
 		assert_int_equal(now.steady, step[i].steady * S);
@@ -25,6 +26,11 @@ static void follow(const struct step *step, size_t n)
 		if ((now.utc + now.held) / S != step[i].windows)
 			fail_msg("step %zu: windows are read at %lld", i,
 				(long long)((now.utc + now.held) / S));
+		/* It is anchored where it goes back. */
+		if (i && step[i].windows < step[i - 1].windows)
+			anchor = step[i].windows;
+		if ((now.utc + now.held - now.anchor_age) / S != anchor)
+			fail_msg("step %zu: anchored %lld us ago", i, (long long)now.anchor_age);
 	}
 }
 
@@ -62,7 +68,8 @@ static void test_a_small_step_back_after_long_silence(void **state)
 static void test_a_long_step_back_anchors_anew(void **state)
 {
 	(void)state;
-	FOLLOW({ 0, 1000, 1000 }, { 1, 939, 939 }, { 2, 940, 940 });
+	FOLLOW({ 0, 1000, 1000 }, { 1, 939, 939 }, { 2, 940, 940 }, { 4000, 4938, 4938 },
+		{ 4001, 1000, 1000 });
 }
 
 static void test_small_steps_add_up(void **state)

@@ -113,6 +113,64 @@ static void test_a_window_of_the_future_is_now(void **state)
 	assert_int_equal(bucket_retry_after(&minute_10, &was, 1, now), 60 * S - 1);
 }
 
+/* At its limit in the minute from 6000; then UTC went back, to 310. */
+static void test_a_window_of_the_future_is_of_the_anchor(void **state)
+{
+	static const struct {
+		const char *what;
+		usec_t now, age;
+		uint32_t left;
+	} rows[] = {
+		{ "at once", 310, 0, 0 },
+		{ "in the anchor's window", 359, 49, 0 },
+		{ "that is over", 360, 50, 10 },
+		{ "ten minutes later, still", 910, 600, 10 },
+		{ "who keeps it has stored it by then", 911, 601, 0 },
+	};
+	const struct bucket fixed = { .current = 10, .at = 6000 * S };
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct now now = { .utc = rows[i].now * S, .anchor_age = rows[i].age * S };
+		struct bucket was = bucket_read(&minute_10, &fixed, now);
+		if (bucket_left(&minute_10, &was, now) != rows[i].left ||
+			was.at != rows[i].now / 60 * 60 * S)
+			fail_msg("%s: %u used from %lld", rows[i].what, was.current,
+				(long long)was.at);
+	}
+	/* A clock that was read a moment apart is no other clock. */
+	struct now apart = { .utc = 6000 * S - BUCKET_AHEAD_MAX, .anchor_age = 50 * S };
+	assert_int_equal(bucket_read(&minute_10, &fixed, apart).at, 6000 * S);
+}
+
+static void test_an_instant_within_is_of_its_window(void **state)
+{
+	struct quota sliding = minute_10;
+	struct bucket b = { .current = 10, .previous = 4, .at = 615 * S + BUCKET_WITHIN };
+	struct bucket was = bucket_read(&minute_10, &b, (struct now){ .utc = 659 * S });
+
+	(void)state;
+	assert_int_equal(bucket_instant(&b), 615 * S);
+	assert_int_equal(was.current, 10);
+	assert_int_equal(was.at, 600 * S);
+	was = bucket_read(&minute_10, &b, (struct now){ .utc = 660 * S });
+	assert_int_equal(was.current, 0);
+	sliding.algorithm = ALGORITHM_SLIDING_WINDOW;
+	was = bucket_read(&sliding, &b, (struct now){ .utc = 615 * S });
+	assert_int_equal(was.previous, 4);
+	was = bucket_read(&sliding, &b, (struct now){ .utc = 719 * S });
+	assert_int_equal(was.previous, 10);
+	assert_int_equal(was.at, 660 * S);
+	/* The clock went back once more. */
+	was = bucket_read(&sliding, &b, (struct now){ .utc = 130 * S, .anchor_age = 20 * S });
+	assert_int_equal(was.previous, 10);
+	assert_int_equal(was.at, 120 * S);
+	b.at = -1 + BUCKET_WITHIN; /* a clock not yet set */
+	was = bucket_read(&minute_10, &b, (struct now){ .utc = -1 });
+	assert_int_equal(was.at, -60 * S);
+	assert_int_equal(was.current, 10);
+}
+
 static void test_a_held_clock_keeps_the_window_shut(void **state)
 {
 	/* Used up in the minute from 600; then UTC went back by 45 s, from 610 to 565. */
@@ -319,6 +377,8 @@ int main(void)
 		cmocka_unit_test(test_windows),
 		cmocka_unit_test(test_every_day_is_in_its_month),
 		cmocka_unit_test(test_a_window_of_the_future_is_now),
+		cmocka_unit_test(test_a_window_of_the_future_is_of_the_anchor),
+		cmocka_unit_test(test_an_instant_within_is_of_its_window),
 		cmocka_unit_test(test_a_held_clock_keeps_the_window_shut),
 		cmocka_unit_test(test_a_window_from_its_first),
 		cmocka_unit_test(test_tokens_of_the_future_are_now),

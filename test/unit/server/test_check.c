@@ -20,7 +20,7 @@
 enum { NOTIFY_MAX = 65536, SEND_MAX = 16380, OUT_MAX = 32768, KEYS_MAX = 100000 };
 
 static const struct hash_key test_key = { .bytes = "0123456789abcde" };
-static const struct now noon = { 1700000000 * USEC_PER_SEC, 1700000000 * USEC_PER_SEC, 0 };
+static const struct now noon = { 1700000000 * USEC_PER_SEC, 1700000000 * USEC_PER_SEC, 0, 0 };
 
 #define ALL_VARIABLES \
 	"agent: { variables = [ \"deny\", \"reason\", \"retry_after\", \"limit\", \"remaining\", " \

@@ -802,6 +802,47 @@ static void bans_survive_a_restart_and_are_lifted(void **state)
 	a_ban_survives("user=J\xc3\xb6rg");
 }
 
+static void get_ban(void *with, const struct ban *b)
+{
+	*(struct ban *)with = *b;
+}
+
+/* The clock was far off when it began, and is right now. */
+static void a_ban_of_the_future_begins_at_the_start(void **state)
+{
+	static const struct penalty penalty = {
+		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+	};
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	usec_t utc = clock_read().utc, off = 1000 * 86400 * USEC_PER_SEC;
+	struct folder f;
+	struct rig r;
+	(void)state;
+
+	folder_make(&f);
+	start_kept(&r, f.state);
+	assert_true(bans_begin(r.bans, &penalty, &b, utc + off));
+	usec_t remembered = b.forget_at - b.since;
+	desk_tick(r.desk, (struct now){ .utc = utc + off });
+	stop(&r);
+
+	/* Twice: the second time finds it as the first has kept it. */
+	usec_t since[2];
+	for (unsigned i = 0; i < 2; i++) {
+		usec_t before = clock_read().utc;
+		start_kept(&r, f.state);
+		desk_bans(r.desk, clock_read().utc, get_ban, &b);
+		since[i] = b.since;
+		assert_true(b.since >= utc && (i || b.since >= before));
+		assert_true(b.since <= clock_read().utc);
+		assert_int_equal(b.until - b.since, penalty.ban);
+		assert_int_equal(b.forget_at - b.since, remembered);
+		stop(&r);
+	}
+	assert_int_equal(since[0], since[1]);
+	folder_remove(&f);
+}
+
 /* Within the second in which a ban that begins is told. */
 static void a_lift_is_the_last_word(void **state)
 {
@@ -957,6 +998,7 @@ int main(void)
 		cmocka_unit_test(notes_of_an_earlier_release_are_taken_over),
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
+		cmocka_unit_test(a_ban_of_the_future_begins_at_the_start),
 		cmocka_unit_test(a_ban_of_no_time_is_none),
 		cmocka_unit_test(a_lift_is_the_last_word),
 		cmocka_unit_test(a_ban_that_is_forgotten_is_told),

@@ -522,6 +522,57 @@ static void leaps_of_utc(void **state)
 	}
 }
 
+/* When UTC went back by more than a minute, the first sweep moves windows of the future to where
+ * their clock was anchored: then they end like any other, and are not there again when UTC comes
+ * to them. */
+static void a_sweep_anchors_windows_of_the_future(void **state)
+{
+	(void)state;
+	static const int64_t hours[] = { 1, 24 * 20, 24 * 40 };
+	for (unsigned i = 0; i < sizeof hours / sizeof *hours; i++) {
+		struct memory_store *m = rig_store(10, now_at(0));
+		struct memory_entry e[4];
+		rig_take(m, &fixed, 1, 2, now_at(0));
+		rig_take(m, &fixed, 2, 2, now_at(0));
+		rig_take(m, &sliding, 3, 5, now_at(0));
+		rig_take(m, &once, 4, 1, now_at(0));
+		usec_t step = hours[i] * HOUR, at = 0;
+		struct now now = now_at(0), anchor;
+		now.utc -= step;
+		anchor = now;
+		assert_false(rig_take(m, &fixed, 1, 0, now).admits);
+		for (; at <= 60 * USEC_PER_SEC; at += 20 * USEC_PER_SEC) {
+			now.steady = anchor.steady + at;
+			now.utc = anchor.utc + at;
+			now.anchor_age = at;
+			memory_store_sweep(m, now, 64);
+			struct verdict v = rig_take(m, &fixed, 1, 0, now);
+			usec_t start, end;
+			window_bounds(&fixed.limit.quota.window, anchor.utc, &start, &end);
+			assert_true(v.admits == (now.utc >= end));
+			if (now.utc < end) {
+				assert_int_equal(rig_dump(m, e, 4, now), 4);
+				const struct key k = rig_key(2, &fixed);
+				assert_int_equal(rig_find(e, 4, &k)->bucket.at,
+					at ? anchor.utc
+					   : now_at(0).utc / (60 * USEC_PER_SEC) * 60 *
+							USEC_PER_SEC);
+				assert_true(rig_find(e, 4, &k)->full_at >= end);
+				assert_true(!at ||
+					    rig_find(e, 4, &k)->full_at <= end + 60 * USEC_PER_SEC);
+			}
+		}
+		assert_true(rig_take(m, &sliding, 3, 0, now).admits);
+		now.steady += USEC_PER_SEC * 60;
+		now.utc += USEC_PER_SEC * 60;
+		now.anchor_age = at;
+		memory_store_sweep(m, now, 64);
+		assert_int_equal(memory_store_stats(m).keys, 1); /* tokens are not of UTC */
+		assert_false(rig_take(m, &once, 4, 0, now).admits);
+		rig_close(m);
+	}
+}
+
 /* A step forward ends windows at once, also where a newcomer looks for room. */
 static void a_step_forward_is_followed_by_the_order(void **state)
 {
@@ -602,6 +653,7 @@ int main(void)
 		cmocka_unit_test(a_stretch_has_its_bounds),
 		cmocka_unit_test(the_longest_window_is_kept),
 		cmocka_unit_test(leaps_of_utc),
+		cmocka_unit_test(a_sweep_anchors_windows_of_the_future),
 		cmocka_unit_test(a_step_forward_is_followed_by_the_order),
 		cmocka_unit_test(what_is_put_back_is_there),
 	};

@@ -329,6 +329,61 @@ static void windows_stay_where_they_are(void **state)
 	rig_close(back);
 }
 
+/* They are the windows of when they were loaded from then on, in the next file as well. */
+static void windows_of_the_future_become_those_of_now(void **state)
+{
+	(void)state;
+	static const usec_t back[] = { 30 * SEC, 3600 * SEC, USEC_PER_DAY, 40 * USEC_PER_DAY };
+	static struct rig_limit minute, sliding_minute;
+	rig_limit(&minute, ALGORITHM_FIXED_WINDOW, 3, 60 * SEC, 3);
+	rig_limit(&sliding_minute, ALGORITHM_SLIDING_WINDOW, 3, 60 * SEC, 3);
+	struct now was = now_at(0);
+	was.utc = was.utc / (60 * SEC) * 60 * SEC + 10 * SEC;
+	for (unsigned i = 0; i < sizeof back / sizeof *back; i++) {
+		struct memory_store *m = rig_store(10, was);
+		rig_take(m, &minute, 1, 3, was);
+		rig_take(m, &minute, 2, 3, was);
+		rig_take(m, &sliding_minute, 3, 3, was);
+		save(m, was);
+		rig_close(m);
+		struct now now = { .steady = 77, .utc = was.utc - back[i] }, then = now;
+		m = load(10, now, STATE_LOADED);
+		for (unsigned again = 0; again < 2; again++) {
+			usec_t left = 60 * SEC - now.utc % (60 * SEC);
+			struct verdict v = rig_take(m, &minute, 1, 0, then);
+			assert_false(v.admits);
+			assert_int_equal(then.utc + bucket_retry_after(
+							    &minute.limit.quota, &v.state, 1, then),
+				now.utc + left);
+			assert_false(rig_take(m, &sliding_minute, 3, 0, then).admits);
+			/* Who is silent meanwhile is let in after it. */
+			struct now over = now;
+			over.steady += left;
+			over.utc += left;
+			memory_store_sweep(m, over, 64);
+			assert_true(rig_take(m, &minute, 1, 0, over).left == 3);
+			over.steady += 20 * SEC;
+			over.utc += 20 * SEC;
+			assert_true(rig_take(m, &sliding_minute, 3, 0, over).left == 1);
+			then.steady += SEC;
+			then.utc += SEC;
+			if (again)
+				break;
+			save(m, then);
+			rig_close(m);
+			m = load(10, then, STATE_LOADED);
+		}
+		/* Where it was charged is a window like any other. */
+		now.steady += back[i];
+		now.utc += back[i];
+		if (back[i] > 120 * SEC) {
+			assert_true(rig_take(m, &minute, 2, 0, now).left == 3);
+			assert_true(rig_take(m, &sliding_minute, 3, 0, now).left == 3);
+		}
+		rig_close(m);
+	}
+}
+
 static void more_keys_than_there_is_room_for(void **state)
 {
 	(void)state;
@@ -625,6 +680,7 @@ int main(void)
 		in_folder(a_restart_refills_by_the_time_that_has_passed),
 		in_folder(charges_after_the_moment_of_saving_are_read_as_of_it),
 		in_folder(windows_stay_where_they_are),
+		in_folder(windows_of_the_future_become_those_of_now),
 		in_folder(more_keys_than_there_is_room_for),
 		in_folder(every_cut_and_every_byte),
 		in_folder(what_no_counter_can_hold),
