@@ -55,8 +55,7 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 	if (text[0] == '/') {
 		size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
 		if (n > max || n >= sizeof out->text) {
-			snprintf(
-				why, why_size, "the path is too long: want at most %zu bytes", max);
+			snprintf(why, why_size, "want a path of at most %zu bytes", max);
 			return false;
 		}
 		out->is_unix = true;
@@ -76,7 +75,7 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 		port > 65535)
 		return refuse(why, why_size, "want a port from 0 to 65535 after the colon");
 	if (host.n >= sizeof out->host || n >= sizeof out->text)
-		return refuse(why, why_size, "the host's name is too long");
+		return refuse(why, why_size, "want a shorter name of the host");
 	if (!host_parse(host, bracketed, why, why_size))
 		return false;
 	if (!str_eq(host, STR("*")))

@@ -5,7 +5,7 @@
 #include "config/snapshot.h"
 
 /* "host:port", "[v6]:port", ":port" and "*:port" (all of IPv4), or an absolute path. Port 0 is
- * any that is free. On false `why` says what is wrong and what is wanted. */
+ * any that is free. On false `why` says "want" and what. */
 bool listen_parse(const char *text, struct listen_address *out, char *why, size_t why_size);
 
 #endif

@@ -254,7 +254,7 @@ static bool set_addresses(const struct set *s)
 		if (g->type != GIVEN_STRING) {
 			good = refuse(s, g, "a string: \"host:port\" or an absolute path");
 		} else if (!listen_parse(g->text, &address, why, sizeof why)) {
-			good = refuse(s, g, why + (strncmp(why, "want ", 5) == 0 ? 5 : 0));
+			good = refuse(s, g, why + strlen("want "));
 		} else if (servers && !address.is_unix && !address.host[0]) {
 			good = refuse(s, g, "a host before the port");
 		} else if (servers && strcmp(address.port, "0") == 0) {

@@ -202,6 +202,53 @@ static void tag_load(struct reading *r)
 		givens_free(&g);
 }
 
+/* What other programs put between fields. In no name here: what HAProxy calls an argument may hold
+ * anything but '=', but `scope` joins names by '+', and "ip+user" would be a field that no request
+ * has. */
+#define BETWEEN_FIELDS " \t,;+&="
+
+/* "ip + key | user" -> "ip", "key|user". "": it does not fit. */
+static void per_apart(const char *text, char *out, size_t size)
+{
+	size_t n = 0;
+	bool ended = false;
+
+	while (*text) {
+		size_t gap = strspn(text, BETWEEN_FIELDS);
+		bool beside_bar = (n && out[n - 1] == '|') || text[gap] == '|';
+		/* Blanks around | are just that. */
+		ended |= gap && n && !(beside_bar && strspn(text, " \t") == gap);
+		text += gap;
+		if (!*text)
+			break;
+		if (n + 6 > size) {
+			out[0] = '\0';
+			return;
+		}
+		if (ended)
+			n += (size_t)sprintf(out + n, "\", \"");
+		out[n++] = *text++;
+		ended = false;
+	}
+	out[n] = '\0';
+}
+
+static bool per_is_one(struct reading *r, const struct given *g, const char *name, size_t n)
+{
+	char shown[SHOWN_MAX], apart[256];
+
+	for (size_t i = 0; i < n; i++) {
+		if (!strchr(BETWEEN_FIELDS, name[i]))
+			continue;
+		per_apart(g->text, apart, sizeof apart);
+		problem_add(r->l->problems, g->at,
+			"%s = %s: want each field by itself: per = [ \"%s\" ]", r->what,
+			given_show(g, shown), apart[0] ? apart : "ip\", \"user");
+		return false;
+	}
+	return true;
+}
+
 /* "key|user|ip" */
 static bool per_parse(struct reading *r, const struct given *g, struct per *out)
 {
@@ -228,6 +275,8 @@ static bool per_parse(struct reading *r, const struct given *g, struct per *out)
 				given_show(g, shown), PER_ALT_MAX);
 			return false;
 		}
+		if (!per_is_one(r, g, p + skip, end - skip))
+			return false;
 		int slot = field_slot(r->l, g->at, r->what, name);
 		if (slot < 0)
 			return false;

@@ -200,6 +200,31 @@ static void mistakes_elsewhere(void **state)
 		{ "per with too many alternatives",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"a|b|c|d|e|f|g|h|i\" ]; } );\n",
 			"t.cfg:1: rule \"a\": per = \"a|b|c|d|e|f|g|h|i\": more than 8 alternatives\n" },
+		{ "per with two fields in one string",
+			"rules = ( { name = \"a\"; rate = \"1/hour\";\n per = [ \"ip+user\" ]; } );\n",
+			"t.cfg:2: rule \"a\": per = \"ip+user\": want each field by itself: per = [ "
+			"\"ip\", \"user\" ]\n" },
+		{ "per with a list in a string",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = \" ip, user ,\"; } );\n",
+			"t.cfg:1: rule \"a\": per = \" ip, user ,\": want each field by itself: per = [ "
+			"\"ip\", \"user\" ]\n" },
+		{ "per with a blank between",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = \"key | user ip\"; } );\n",
+			"t.cfg:1: rule \"a\": per = \"key | user ip\": want each field by itself: per = [ "
+			"\"key|user\", \"ip\" ]\n" },
+		{ "each is told",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"a;b\", \"c&d\", "
+			"\"e=f\" ]; } );\n",
+			"t.cfg:1: rule \"a\": per = \"a;b\": want each field by itself: per = [ \"a\", "
+			"\"b\" ]\n"
+			"t.cfg:1: rule \"a\": per = \"c&d\": want each field by itself: per = [ \"c\", "
+			"\"d\" ]\n"
+			"t.cfg:1: rule \"a\": per = \"e=f\": want each field by itself: per = [ \"e\", "
+			"\"f\" ]\n" },
+		{ "per as it is meant, and names as HAProxy may have them",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"key|user|ip\", \" a | b\", "
+			"\"x-y_z.0:1\", \"Ip\", \"t/u@v\", \"\xc3\xa4\" ]; } );\n",
+			"" },
 		{ "per with a long name",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ "
 			"\"aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffff1234\" ]; } );\n",

@@ -223,7 +223,7 @@ static void addresses(void **state)
 		{ "127.0.0.1:+1", NULL, "want a port" },
 		{ "127.0.0.1:80x", NULL, "want a port" },
 		{ "127.0.0.1:http", NULL, "want a port" },
-		{ path, NULL, "the path is too long" },
+		{ path, NULL, "want a path of at most 107 bytes" },
 	};
 	(void)state;
 	memset(path + 1, 'x', 107); /* one more than sun_path holds with its NUL */
