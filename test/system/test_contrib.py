@@ -52,6 +52,34 @@ def test_the_socket_unit_is_of_the_configuration():
     assert re.findall(r'(?m)^\tlisten = \[ "(\S+)" \];', text) == listen
 
 
+BOUNDS = {
+    "agent/limit/policy.h": ("PLAN_MAX", "RULES_MAX", "RULE_WINDOWS_MAX", "TIERS_MAX", "PER_MAX", "PER_ALT_MAX",
+                             "TIER_NAME_MAX", "RULE_NAME_MAX"),
+    "agent/limit/view.h": ("FIELDS_MAX", "FIELD_NAME_MAX"),
+    "agent/config/snapshot.h": ("LISTEN_MAX", "ADMIN_LISTEN_MAX", "SERVERS_MAX", "CONFIG_FILES_MAX"),
+    "agent/config/prescan.h": ("SOURCE_FILE_MAX", "SOURCE_TOTAL_MAX", "SOURCE_FILES_MAX", "INCLUDE_DEPTH_MAX",
+                               "SETTINGS_MAX"),
+    "agent/config/grammar.h": ("NESTING_MAX", "GROUP_SETTINGS_MAX"),
+    "agent/config/env.h": ("ENV_TEXT_MAX",),
+    "agent/config/rules.c": ("TAG_MAX",),
+    "agent/config/rates.c": ("LIMITS_MAX",),
+    "agent/config/rate.c": ("UNITS_MAX", "WINDOW_MAX_DAYS"),
+    "agent/config/patterns.c": ("LISTED_MAX",),
+    "agent/config/tiers_file.c": ("TIERS_FILE_MAX",),
+}
+
+
+def test_the_manual_has_the_bounds_of_the_code():
+    page = (ROOT / "contrib/man/spoa-ratelimit.cfg.5").read_text()
+    bounds = page[page.index(".Sh BOUNDS"):page.index(".Sh EXAMPLES")]
+    for path, names in BOUNDS.items():
+        for name in names:
+            value, shift = re.search(rf"\b{name} = (\d+)(?: << (\d+))?", (ROOT / path).read_text()).groups()
+            number = int(value) << int(shift or 0)
+            told = f"{number >> 20} MiB" if shift == "20" and number > 1 << 20 else str(number)
+            assert re.search(rf"\b{told}\b", bounds), f"{name} of {path} is {told}"
+
+
 @needs("mandoc")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_the_manual_pages_are_well_formed(page):
