@@ -161,9 +161,11 @@ static const char *cannot_reload(struct control *c)
 	return NULL;
 }
 
+/* Through the interface: always. A signal is of who has the machine and its log's level: for -q,
+ * only what fails is said. */
 static void audit(const char *who, bool done, uint64_t generation)
 {
-	log_put_always(LOG_LEVEL_WARNING, "audit",
+	(strcmp(who, "SIGHUP") == 0 ? log_put : log_put_always)(LOG_LEVEL_WARNING, "audit",
 		LOG_FIELDS(KV_Z("what", "reload"), KV_Z("change", "configuration"),
 			KV_Z("who", who), KV_Z("result", done ? "ok" : "refused"),
 			KV_INT("generation", generation)));

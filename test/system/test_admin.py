@@ -159,7 +159,8 @@ def test_rights_without_one(run, tmp_path):
     assert a.status == 403 and "admin.token" in a.json["detail"], a
     assert admin.ask("/api/v1/reload", "POST", headers=BEARER).status == 403
     assert admin.ask("/api/v1/reload", "POST", unix=True).status == 200
-    until(lambda: f'admin_reload who="uid={os.getuid()}"' in admin.agent.stderr)
+    who = f'who="uid={os.getuid()}"'
+    until(lambda: f"audit what=reload change=configuration {who} result=ok" in admin.agent.stderr)
 
 
 def test_from_outside_everything_needs_the_token(run):

@@ -297,9 +297,10 @@ def test_the_audit_log_is_always_written(run, tmp_path, level, args):
         ["what=lift", "ban:ip=10.1.1.1", "who=token", first, "he called"],
         ["what=ban", "ban:ip=10.2.2.2", f"id={second}"],
         ["what=reload", "who=token", "result=refused"],
-        ["what=reload", "who=SIGHUP", "result=refused"],
         ["what=end", "ban:ip=10.2.2.2", 'who="its time"', f"id={second}"],
     ]
+    if level != "error" and not args:   # a signal is of who has the machine, and the log's level
+        want.append(["what=reload", "who=SIGHUP", "result=refused"])
     lines = until(lambda: len(audit(admin)) >= len(want) and audit(admin), "an audit line for each")
     for words in want:
         found = [x for x in lines if all(w in x for w in words)]
