@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import socket
+import subprocess
 
 import agent as agents
 
@@ -33,6 +34,11 @@ def accepts(port):
         return True
     except OSError:
         return False
+
+
+def haproxy_version():
+    said = subprocess.run([HAPROXY, "-v"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, re.search(r"version (\d+)\.(\d+)", said).groups()))
 
 
 def replaced(text, old, new, path):

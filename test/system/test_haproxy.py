@@ -5,20 +5,18 @@ import http.client
 import os
 import random
 import re
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 
 import pytest
 
 import spop
+import stack
 from agent import Process, free_port, has_ipv6, until
 
-HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
-pytestmark = pytest.mark.skipif(not os.access(HAPROXY, os.X_OK), reason="no haproxy here")
+pytestmark = pytest.mark.skipif(not os.access(stack.HAPROXY, os.X_OK), reason="no haproxy here")
 
 BIG = '{ name = "r"; per = [ "user|ip" ]; rate = "100000000/day"; }'
 FIVE = '{ name = "r"; per = [ "user|ip" ]; rate = "5/day"; }'
@@ -81,7 +79,7 @@ backend agents
     timeout server 1h
 {lines}
 """)
-        super().__init__([HAPROXY, "-db", "-f", self.cfg], directory, name)
+        super().__init__([stack.HAPROXY, "-db", "-f", self.cfg], directory, name)
         self.count = len(servers)
 
     def start(self):
@@ -118,7 +116,7 @@ backend agents
     def replace(self):
         """A reload: a new process takes the listeners, the old one ends what it has."""
         old = self.child
-        self.argv = [HAPROXY, "-db", "-f", str(self.cfg), "-x", self.control, "-sf", str(old.pid)]
+        self.argv = [stack.HAPROXY, "-db", "-f", str(self.cfg), "-x", self.control, "-sf", str(old.pid)]
         super().start()
         old.wait(40)
         until(lambda: self.ready() and self.status(0) == "UP", "the new HAProxy")
@@ -267,13 +265,8 @@ def test_odd_requests(tcp, proxy):
             assert s.recv(65536).startswith(b"HTTP/1.1 200"), (method, path)
 
 
-def haproxy_version():
-    said = subprocess.run([HAPROXY, "-v"], capture_output=True, text=True, check=True).stdout
-    return tuple(map(int, re.search(r"version (\d+)\.(\d+)", said).groups()))
-
-
 def test_fragments_of_a_real_haproxy(tcp, proxy):
-    if haproxy_version() >= (3, 1):
+    if stack.haproxy_version() >= (3, 1):
         pytest.skip("HAProxy 3.1 and newer send no fragments")
     a = tcp(FIVE, agent="max_frame_size = 512;")
     h = proxy(a, frag=True)

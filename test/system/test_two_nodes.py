@@ -120,9 +120,11 @@ def test_an_agent_is_killed_under_load(nodes):
         load.more(50)
     assert {x[2] for x in load.got} == {200} and {x[2] for x in limited.got} == {200, 429}
     # Of each connection what was under way at the kill, and what met a closed port before HAProxy knew
-    # it; of those that saw the agent come back, one more then.
+    # it; of those that saw the agent come back, one more then, with HAProxy 3.0 now and then two.
     few = unchecked(limited.got), unchecked(load.got)
-    assert len(few[0]) <= 2 and len(few[1]) <= 2 * 3 and {x[1] for x in sum(few, [])} <= {0}, few
+    back = 2 if stack.haproxy_version() >= (3, 0) else 1
+    assert len(few[0]) <= 2 and len(few[1]) <= 2 * (2 + back), few
+    assert {x[1] for x in sum(few, [])} <= {0}, few
     # Charged, and the agent died before it could say so.
     assert 100 - len(few[0]) <= passed(limited.got) <= 100
 
