@@ -10,7 +10,7 @@ enum {
 	WALK_LOOKS = 256, /* ditto: of a walk over all entries */
 };
 
-/* ---- the keeper's work ---- */
+/* ---- the keeper: pages ---- */
 
 /* Large pages are found faster, but each of them is 2 MB: what is nearly all in use may lie in
  * them, the slots when keys have come to all of their pages, the rest when the table is nearly
@@ -30,6 +30,37 @@ static void use_large_pages(struct memory_store *m, int64_t left)
 	(void)madvise(m->map, end, MADV_HUGEPAGE);
 }
 
+/* ---- a walk over all ---- */
+
+typedef void visit_fn(struct entry *, const void *with);
+
+/* All entries of one time line, some hundred for each time a lock is held. */
+static void walk(struct memory_store *m, unsigned line, visit_fn *visit, const void *with)
+{
+	for (unsigned i = 0; i < m->shards; i++) {
+		struct shard *s = &m->shard[i];
+		uint32_t next = 0, end;
+		do {
+			lock_get(&s->lock);
+			end = s->fresh;
+			for (unsigned looks = WALK_LOOKS; looks && next < end; looks--, next++) {
+				struct entry *e = &s->entry[next];
+				if (!entry_is_free(e) && key_line(&e->key) == line)
+					visit(e, with);
+			}
+			lock_put(&s->lock);
+		} while (next < end);
+	}
+}
+
+/* ---- the keeper: a clock that went back ---- */
+
+struct step_back {
+	usec_t latest, anchor; /* of the windows' clock: now, and where it went back to */
+	usec_t shift;          /* of the line of windows, before */
+	uint32_t to;           /* the anchor, on that line */
+};
+
 /* What an entry is kept for begins elsewhere on its line. That is never sooner than the heaps know
  * where the line went back by so much: it had begun by then. */
 static void move_times(struct entry *e, uint32_t from, uint32_t to)
@@ -41,34 +72,32 @@ static void move_times(struct entry *e, uint32_t from, uint32_t to)
 	e->open_at += by;
 }
 
+static void anchor_entry(struct entry *e, const void *with)
+{
+	const struct step_back *b = with;
+	usec_t at = bucket_instant(&e->bucket);
+
+	if (at <= b->latest + BUCKET_AHEAD_MAX)
+		return;
+	e->bucket.at = b->anchor + BUCKET_WITHIN;
+	move_times(e, tick_floor(at + b->shift), b->to);
+}
+
 /* When the clock of windows went back, those of the future became windows of its anchor. They are
  * read so for a while (BUCKET_ANCHOR_MAX), and now stored so: else they would be there again when
  * UTC comes to them, and keep others out until then. (One to whose beginning UTC has come since,
  * within the second or so, cannot be told from one that began now, and stays.) */
 static void anchor_windows(struct memory_store *m, struct now now, struct now lines)
 {
-	const usec_t latest = now.utc + now.held, anchor = latest - now.anchor_age;
-	const uint32_t to = tick_ceil(anchor + lines.utc - now.utc);
-	const usec_t shift = atomic_load_explicit(&m->swept_shift, memory_order_relaxed);
+	usec_t latest = now.utc + now.held, anchor = latest - now.anchor_age;
+	struct step_back b = {
+		.latest = latest,
+		.anchor = anchor,
+		.shift = atomic_load_explicit(&m->swept_shift, memory_order_relaxed),
+		.to = tick_ceil(anchor + lines.utc - now.utc),
+	};
 
-	for (unsigned i = 0; i < m->shards; i++) {
-		struct shard *s = &m->shard[i];
-		uint32_t next = 0, end;
-		do {
-			lock_get(&s->lock);
-			end = s->fresh;
-			for (unsigned looks = WALK_LOOKS; looks && next < end; looks--, next++) {
-				struct entry *e = &s->entry[next];
-				usec_t at = bucket_instant(&e->bucket);
-				if (entry_is_free(e) || key_line(&e->key) != LINE_WINDOWS ||
-					at <= latest + BUCKET_AHEAD_MAX)
-					continue;
-				e->bucket.at = anchor + BUCKET_WITHIN;
-				move_times(e, tick_floor(at + shift), to);
-			}
-			lock_put(&s->lock);
-		} while (next < end);
-	}
+	walk(m, LINE_WINDOWS, anchor_entry, &b);
 }
 
 /* Also of the first sweep after a step: what it frees goes by the new times. */
@@ -82,6 +111,8 @@ static void follow_anchor(struct memory_store *m, struct now now, struct now lin
 		anchor_windows(m, now, lines);
 	atomic_store_explicit(&m->swept_shift, lines.utc - now.utc, memory_order_relaxed);
 }
+
+/* ---- the keeper: what is full again ---- */
 
 size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
 {
@@ -119,41 +150,39 @@ size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
 	return freed;
 }
 
-/* `ticks` from now on, made longer by `factor`, never shorter and never beyond what ticks bear. */
-static uint32_t stretched(uint32_t at, uint32_t now, double factor)
+/* ---- a refill became slower ---- */
+
+struct stretch {
+	double factor;
+	uint32_t now; /* steady */
+};
+
+/* A tick of before, made longer, never shorter and never beyond what ticks bear. */
+static uint32_t stretched(uint32_t at, const struct stretch *s)
 {
-	int32_t left = (int32_t)(at - now);
+	int32_t left = (int32_t)(at - s->now);
 	if (left <= 0)
 		return at;
 	const double most = (double)(LIFE_MAX >> TICK_BITS);
-	double longer = (double)left * factor + 1;
+	double longer = (double)left * s->factor + 1;
 	if (longer > most)
 		longer = most;
-	return later(now + (uint32_t)longer, at);
+	return later(s->now + (uint32_t)longer, at);
+}
+
+static void stretch_entry(struct entry *e, const void *with)
+{
+	e->full_at = stretched(e->full_at, with);
+	e->open_at = stretched(e->open_at, with);
 }
 
 void memory_store_stretch(struct memory_store *m, double factor, struct now now)
 {
-	if (!(factor > 1))
-		return;
-	uint32_t steady = tick_floor(now.steady);
-	for (unsigned i = 0; i < m->shards; i++) {
-		struct shard *s = &m->shard[i];
-		uint32_t next = 0, end;
-		do {
-			lock_get(&s->lock);
-			end = s->fresh;
-			for (unsigned looks = WALK_LOOKS; looks && next < end; looks--, next++) {
-				struct entry *e = &s->entry[next];
-				/* A window ends when it ends, whatever its quota. */
-				if (entry_is_free(e) || key_line(&e->key) == LINE_WINDOWS)
-					continue;
-				e->full_at = stretched(e->full_at, steady, factor);
-				e->open_at = stretched(e->open_at, steady, factor);
-			}
-			lock_put(&s->lock);
-		} while (next < end);
-	}
+	struct stretch s = { factor, tick_floor(now.steady) };
+
+	/* A window ends when it ends, whatever its quota. */
+	if (factor > 1)
+		walk(m, LINE_STEADY, stretch_entry, &s);
 }
 
 /* ---- out to the state file, and back ---- */
