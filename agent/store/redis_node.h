@@ -8,8 +8,9 @@
  *             when it began. One that met an error, a lost connection or its deadline is never
  *             sent again: it may have been charged. (NOSCRIPT alone says that it was not.)
  *   breaker   after some failures in a row nobody is to be sent any more (redis_node_takes()),
- *             until a call of the node's own comes back in time; where an error had opened it, also
- *             a call with checks has to go well, here or for another worker.
+ *             until a call of the node's own comes back in time; where errors were among them, also
+ *             a call with checks has to go well, here or for another worker. (What
+ *             shuts it ends a row of failures, too.)
  *
  * Besides the script it carries any other command (redis_node_ask()), on the same connection.
  *

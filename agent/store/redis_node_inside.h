@@ -1,5 +1,5 @@
 /* A node from inside: redis_node.c is whether it is any use, redis_node_calls.c who waits for it,
- * redis_node_wire.c what is sent and what comes back. Only for these. */
+ * redis_node_wire.c what is sent and what comes back. Only for these, and their test. */
 #ifndef STORE_REDIS_NODE_INSIDE_H
 #define STORE_REDIS_NODE_INSIDE_H
 
@@ -46,7 +46,7 @@ struct redis_node {
 
 	bool one_of_many, fresh; /* fresh: its first connection is still being opened */
 	enum health health;
-	bool must_prove;   /* it opened for an error in a reply, which probes do not meet */
+	bool must_prove;   /* some call met an error, as probes do not, and none went well since */
 	usec_t refused_at; /* the last such error */
 	usec_t told_at;    /* that it works */
 	unsigned failures;

@@ -145,6 +145,9 @@ static void on_probe_reply(struct redis_node *n, const struct sent *sent, bool g
 	bool in_time = now.steady - sent->at <= n->timeout;
 
 	if (good && in_time) {
+		/* Where nobody asks, two late ones with good ones between are not in a row. */
+		if (n->health == HEALTH_WELL && !n->must_prove)
+			n->failures = 0;
 		if (n->health == HEALTH_BROKEN)
 			node_set_health(n, n->must_prove ? HEALTH_TRYING : HEALTH_WELL);
 		/* Perhaps nobody asks here any more. */

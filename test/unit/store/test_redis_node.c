@@ -1,0 +1,152 @@
+/* When a node of Redis is any use, by the replies that it gets: no server, and no time passes. */
+#include "rig.h"
+#include "store/redis_node_inside.h"
+
+#include <ev.h>
+#include <hiredis/hiredis.h>
+
+#define TIMEOUT (60 * USEC_PER_SEC) /* nothing is late by chance */
+
+static unsigned went_away, came_back;
+
+static void on_ended(void *owner, struct node_call *c, bool answered, struct now now)
+{
+	(void)owner;
+	(void)c;
+	(void)answered;
+	(void)now;
+}
+
+static void on_away(void *owner, struct redis_node *n, const char *why, const char *hint,
+	const struct redis_address *address)
+{
+	(void)owner;
+	(void)n;
+	(void)why;
+	(void)hint;
+	(void)address;
+	went_away++;
+}
+
+static void on_back(void *owner, struct redis_node *n)
+{
+	(void)owner;
+	(void)n;
+	came_back++;
+}
+
+static void on_works(void *owner, struct redis_node *n)
+{
+	(void)owner;
+	(void)n;
+}
+
+static bool on_has_worked(void *owner, struct redis_node *n, usec_t since)
+{
+	(void)owner;
+	(void)n;
+	(void)since;
+	return false;
+}
+
+static const struct redis_node_events events = {
+	.ended = on_ended,
+	.away = on_away,
+	.back = on_back,
+	.works = on_works,
+	.has_worked = on_has_worked,
+};
+
+/* ---- what is sent, and what comes ---- */
+
+static struct node_calls pool = { .most = 4 };
+
+static void reply(struct redis_node *n, char kind)
+{
+	static char good[] = "\0\0\0\0\0\0\6", error[] = "OOM command not allowed";
+	struct redisReply r = { .type = REDIS_REPLY_STRING, .str = good, .len = 8 };
+
+	if (kind == 'e')
+		r = (struct redisReply){
+			.type = REDIS_REPLY_ERROR, .str = error, .len = sizeof error - 1
+		};
+	node_on_reply(n, &r);
+}
+
+static void probe(struct redis_node *n, char kind)
+{
+	usec_t sent_at = clock_steady() - (kind == 'l' ? 2 * TIMEOUT : 0);
+
+	node_ring_add(n, (struct sent){ .kind = KIND_PROBE, .call = &n->probe, .at = sent_at });
+	reply(n, kind);
+}
+
+static void check(struct redis_node *n, char kind)
+{
+	struct node_call *c = node_calls_get(&pool);
+
+	assert_non_null(c);
+	c->taken_at = clock_steady();
+	node_list_add(n, c);
+	node_ring_add(n, (struct sent){ .kind = KIND_CHECKS, .call = c, .at = c->taken_at });
+	redis_call_args(&c->asked, &pool.args, "rl:", "", NULL);
+	reply(n, kind);
+}
+
+static void it_is_given_up_for_failures_in_a_row(void **state)
+{
+	/* Of a probe: p it is good, l late, e an error; of a call with checks: c, E. */
+	static const struct {
+		const char *title, *comes;
+		bool well;
+	} row[] = {
+		{ "nothing comes", "", true },
+		{ "two probes are late", "ll", true },
+		{ "three are", "lll", false },
+		{ "three are, with a good call between", "llcl", true },
+		{ "three are, with a good probe between: nobody asks, and each counts alone",
+			"lplpl", true },
+		{ "so for weeks", "lplplplplpllpl", true },
+		{ "three in a row after it", "llplll", false },
+		{ "three checks meet an error", "EEE", false },
+		{ "and a good probe does not make up for it: it does not meet it", "EpEpE", false },
+		{ "a good call does", "EpEpcEpE", true },
+		{ "a call that went well, then late probes far from each other", "Ecplplpl", true },
+		{ "the breaker is open, and a good probe shuts it", "lllp", true },
+		{ "not where it opened for an error", "EEEp", false },
+		{ "but then a call does", "EEEpc", true },
+	};
+	struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+	struct redis_settings settings = { .prefix = "rl:", .timeout = TIMEOUT };
+	static struct redis_stats stats;
+	(void)state;
+
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct redis_node *n = redis_node_new(
+			&settings, false, &stats, &pool, &events, NULL, loop);
+		assert_non_null(n);
+		went_away = came_back = 0;
+		node_set_health(n, HEALTH_WELL);
+		for (const char *p = row[i].comes; *p; p++) {
+			if (*p == 'c' || *p == 'E')
+				check(n, *p == 'c' ? 'p' : 'e');
+			else
+				probe(n, *p);
+		}
+		if (redis_node_is_well(n) != row[i].well)
+			fail_msg("%s (%s): it is %s", row[i].title, row[i].comes,
+				row[i].well ? "given up" : "well");
+		assert_int_equal(came_back, went_away + row[i].well);
+		redis_node_free(n);
+	}
+	node_calls_fini(&pool);
+	ev_loop_destroy(loop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(it_is_given_up_for_failures_in_a_row),
+	};
+	return cmocka_run_group_tests_name("store/redis_node", tests, NULL, NULL);
+}
