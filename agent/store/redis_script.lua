@@ -36,6 +36,7 @@ local BUCKET_AHEAD_MAX = 1000000
 local DAY = 86400000000
 local KEEP_MAX = 2 * 365 * DAY
 local INSTANT_MAX = 4503599627370496
+local UNTIL_STEP = 1001000 -- a key is there for less than this longer than it says
 local LAST, ASKS, REFUND, DENIED, COSTS = 2, 4, 8, 16, 32 -- flags
 local LEASE_LIFE, LEASE_LEAST, LEASE_PART, LEASE_OUT = 2000000, 2, 4, 2
 local VALUE_BYTES = 28
@@ -142,7 +143,7 @@ if sums[1] then
 			if keep > refill then
 				keep = refill
 			end
-			if keep > left or left + 1000000 > 2 * keep
+			if keep > left or left + UNTIL_STEP > 2 * keep
 				or try('SETRANGE', keys[key], '0', pack_bytes('<di8I4I4I4', used, now, 0, 0, there_until)) ~= VALUE_BYTES then
 				local ms = ceil((keep + keep / 4) / 1000)
 				there_until = floor((now + ms * 1000) / 1000000) % 4294967296
@@ -458,8 +459,9 @@ while takes[at] do
 end
 
 -- Each key once, as it was charged last; there for at least as long as limit_keep_for() says, and at
--- most twice that. Of what is used up bit by bit that goes up each time, so of a token bucket it is a
--- quarter more: then most times nothing is to be done but to write the value, in a third of the time.
+-- most twice that (a life that is given anew is rounded up by two milliseconds at most). Of what is used
+-- up bit by bit that goes up each time, so of a token bucket it is a quarter more: then most times nothing
+-- is to be done but to write the value, in a third of the time.
 for key = 1, #keys do
 	local r = kept[key]
 	if r then
@@ -492,7 +494,7 @@ for key = 1, #keys do
 		end
 
 		local left = r[UNTIL] * 1000000 - now
-		local stays = keep + out <= left and left + 1000000 <= 2 * keep + out
+		local stays = keep + out <= left and left + UNTIL_STEP <= 2 * keep + out
 		local ms
 		if not stays then
 			-- (The server counts from when the script began, a little before `now`.)

@@ -420,9 +420,9 @@ static uint32_t seconds_of(usec_t t)
 	return (uint32_t)(t / USEC_PER_SEC - (t % USEC_PER_SEC < 0));
 }
 
-/* It was given a new life of `ms`, or has the one that it had; which one of them, it says itself.
- */
-static void follow_life(struct entry *e, usec_t now, usec_t keep, int64_t ms, uint32_t until)
+/* It was given a new life of `ms` (true), or has the one that it had; which one of them, it says
+ * itself. */
+static bool follow_life(struct entry *e, usec_t now, usec_t keep, int64_t ms, uint32_t until)
 {
 	bool tokens = e->charged->quota.algorithm == ALGORITHM_TOKEN_BUCKET;
 	usec_t out = e->state.fresh | e->state.stale ? 2 * LEASE_LIFE : 0;
@@ -434,7 +434,7 @@ static void follow_life(struct entry *e, usec_t now, usec_t keep, int64_t ms, ui
 		e->life_ms = ms;
 		e->gone_at = now + ms * 1000;
 		lives++;
-		return;
+		return true;
 	}
 	stays++;
 	hold(until == until_of(e->bytes) && ms == e->life_ms,
@@ -443,6 +443,7 @@ static void follow_life(struct entry *e, usec_t now, usec_t keep, int64_t ms, ui
 	usec_t left = e->gone_at - now;
 	hold(left >= keep && left <= 2 * keep - out,
 		"has %" PRId64 " us left of its life, wanted %" PRId64, left, keep);
+	return false;
 }
 
 /* How long a bucket has to be there, at least and at most: from what it is, not from
@@ -460,7 +461,7 @@ static void check_life(struct entry *e, usec_t now, int64_t ms, uint32_t until)
 		double full = used > 0 ? used * (double)q->window.length / (double)q->units : 0;
 		least = full > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)full;
 		double slow = e->charged->slowest_refill;
-		most = slow > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)slow + 1;
+		most = 2 * (slow > (double)(2 * YEAR) ? 2 * YEAR : (usec_t)slow + 1);
 		/* What is out may be so for two turns, and drains then. */
 		if (e->state.fresh | e->state.stale)
 			out = 2 * LEASE_LIFE;
@@ -478,13 +479,15 @@ static void check_life(struct entry *e, usec_t now, int64_t ms, uint32_t until)
 		break;
 	}
 	least += out;
-	most = 2 * most + out;
 	usec_t keep = out +
 		      limit_keep_for(e->charged, b, (struct now){ .steady = now, .utc = now });
-	follow_life(e, now, keep, ms, until);
+	bool is_new = follow_life(e, now, keep, ms, until);
 	usec_t left = e->gone_at - now;
 	hold(left >= least - 1, "lives %" PRId64 " us, and is full after %" PRId64, left, least);
-	hold(left <= most + 2000, "lives %" PRId64 " us, at most wanted %" PRId64, left, most);
+	/* Twice the window or the time to refill, in milliseconds that are rounded up twice. (The
+	 * clock may have gone back since one was given.) */
+	hold(!is_new || left <= most + out + 2000, "lives %" PRId64 " us, at most wanted %" PRId64,
+		left, most + out);
 }
 
 /* Every key of the call: written as the model says, or as it was. */
