@@ -404,9 +404,10 @@ def test_a_restart_with_persistence_under_load(run, tmp_path, ends, how):
 
     def ask():
         got.extend(hammer(some, lambda n: [message("check", {"user": "u"})] * 1000, 2, 16))
+    before = redis.calls().get("evalsha", 0)
     t = threading.Thread(target=ask)
     t.start()
-    time.sleep(0.1)
+    until(lambda: redis.calls().get("evalsha", 0) >= before + 20, "the load")
     if how == "kill":
         redis.kill()
     else:

@@ -71,6 +71,16 @@ static const char *planned(
 	return out;
 }
 
+static void is_planned(const char *title, const struct snapshot *s, const char *user,
+	const char *key, const char *ip, const char *want)
+{
+	char got[512];
+
+	assert_non_null(s);
+	if (strcmp(planned(s, user, key, ip, got), want) != 0)
+		fail_msg("%s: got %s, want %s", title, got, want);
+}
+
 static void an_override_holds_for_its_client(void **state)
 {
 	static const struct {
@@ -157,15 +167,11 @@ static void an_override_holds_for_its_client(void **state)
 			"limits: api 10/60 day(shadow) 100/86400 seen(shadow) 5/3600 free" },
 	};
 	struct snapshot *s = load_text("base", config, "");
-	char got[512];
 	(void)state;
 
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
 		struct snapshot *fresh = rebuilt(s, row[i].put, "");
-		assert_non_null(fresh);
-		planned(fresh, row[i].user, row[i].key, row[i].ip, got);
-		if (strcmp(got, row[i].want) != 0)
-			fail_msg("%s: got %s, want %s", row[i].title, got, row[i].want);
+		is_planned(row[i].title, fresh, row[i].user, row[i].key, row[i].ip, row[i].want);
 		drop(fresh);
 	}
 	drop(s);
@@ -195,14 +201,11 @@ static void who_enforces_all_means_what_is_counted(void **state)
 			"limits: api(shadow) 1/3600 seen(shadow) 5/3600 free" },
 	};
 	struct snapshot *s = load_text("emergency", emergency, "");
-	char got[512];
 	(void)state;
 
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
 		struct snapshot *fresh = rebuilt(s, row[i].put, "");
-		planned(fresh, "alice", "", "10.0.0.1", got);
-		if (strcmp(got, row[i].want) != 0)
-			fail_msg("%s: got %s, want %s", row[i].title, got, row[i].want);
+		is_planned(row[i].title, fresh, "alice", "", "10.0.0.1", row[i].want);
 		drop(fresh);
 	}
 	drop(s);

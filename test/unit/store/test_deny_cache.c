@@ -148,6 +148,21 @@ static void it_lasts_until_retry_after(void **state)
 	}
 }
 
+/* Does the cache answer `mine`? `theirs` is what the store says of the same request, and the cache
+ * hears of that where it has to ask. */
+static bool is_remembered(struct deny_cache *c, struct memory_store *m, usec_t t, struct plan *mine,
+	struct plan *theirs)
+{
+	*theirs = *mine;
+	bool hit = deny_cache_answer(c, mine, t + offset);
+	(void)store_take(memory_store_base(m), theirs, server_now(t));
+	if (!hit) {
+		theirs->now = server_now(t);
+		deny_cache_note(c, theirs, t + offset);
+	}
+	return hit;
+}
+
 /* Of one client that hammers, what the store says beside the denial is said from memory, too:
  * limits in shadow, with a tag, or above their `warn_at`. */
 static void what_others_say_is_remembered(void **state)
@@ -165,14 +180,8 @@ static void what_others_say_is_remembered(void **state)
 			struct plan mine = { 0 }, theirs;
 			for (unsigned i = 0; i < 5; i++)
 				rig_plan_add(&mine, &l[i], 100 + i, cost);
-			theirs = mine;
-			bool hit = deny_cache_answer(c, &mine, t + offset);
-			(void)store_take(memory_store_base(m), &theirs, server_now(t));
-			if (!hit) {
-				theirs.now = server_now(t);
-				deny_cache_note(c, &theirs, t + offset);
+			if (!is_remembered(c, m, t, &mine, &theirs))
 				continue;
-			}
 			hits++;
 			for (unsigned i = 0; i < 5; i++) {
 				const struct verdict *a = &mine.take[i].verdict;
@@ -213,14 +222,8 @@ static void it_hears_of_what_is_charged_since(void **state)
 			for (unsigned i = 0; i < 4; i++)
 				rig_plan_add(
 					&mine, &l[i], 100 + i, rig_random(&seed) & 3 ? 1 : cost);
-			theirs = mine;
-			bool hit = deny_cache_answer(c, &mine, t + offset);
-			(void)store_take(memory_store_base(m), &theirs, server_now(t));
-			if (!hit) {
-				theirs.now = server_now(t);
-				deny_cache_note(c, &theirs, t + offset);
+			if (!is_remembered(c, m, t, &mine, &theirs))
 				continue;
-			}
 			hits++;
 			for (unsigned i = 0; i < 4; i++) {
 				const struct verdict *a = &mine.take[i].verdict;
