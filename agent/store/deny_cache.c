@@ -152,11 +152,20 @@ void deny_cache_note(struct deny_cache *c, const struct plan *plan, usec_t asked
 		note(c, &plan->take[i], denied, plan->now.utc, asked);
 }
 
-/* Units may have come back before time has drained it. */
-static bool is_doubtful(
-	const struct deny_cache *c, const struct denial *d, const struct take *t, usec_t steady)
+/* What is remembered of it, unless units may have come back before time has drained them; or NULL.
+ */
+static struct denial *recall(struct deny_cache *c, const struct take *t, usec_t steady)
 {
-	return (c->refunds || t->limit->rule->lease > 0) && steady - d->asked > DENIAL_DOUBTED;
+	size_t set = t->key.a % SETS;
+	unsigned way = find(c, set, t);
+
+	if (way == WAYS)
+		return NULL;
+	struct denial *d = &c->denial[set][way];
+	bool may_be_less = c->refunds || t->limit->rule->lease > 0;
+	if (steady < d->asked || (may_be_less && steady - d->asked > DENIAL_DOUBTED))
+		return NULL;
+	return d;
 }
 
 static struct now now_of(const struct denial *d, usec_t steady)
@@ -182,15 +191,13 @@ static void fill_in(struct take *t, const struct bucket *state, struct now now)
 }
 
 /* Is what is remembered of one limit a denial, and does it still deny this cost? */
-static bool still_denies(
-	const struct deny_cache *c, const struct take *t, struct denial *d, usec_t steady)
+static bool still_denies(const struct take *t, struct denial *d, usec_t steady)
 {
 	if (!d->cost || !enforces(t) || cost_asked(t) < d->cost)
 		return false;
 	struct now now = now_of(d, steady);
 	struct bucket state = bucket_read(&t->limit->quota, &d->state, now);
-	if (is_doubtful(c, d, t, steady) || steady < d->asked ||
-		bucket_admits(&t->limit->quota, &state, d->cost, now)) {
+	if (bucket_admits(&t->limit->quota, &state, d->cost, now)) {
 		d->cost = 0; /* over */
 		return false;
 	}
@@ -198,12 +205,10 @@ static bool still_denies(
 }
 
 /* As it is remembered, or as if it were full. */
-static void answer(const struct deny_cache *c, struct take *t, const struct denial *d,
-	struct now now, usec_t steady)
+static void answer(struct take *t, const struct denial *d, struct now now)
 {
 	static const struct bucket never_seen;
-	bool known = d && steady >= d->asked && !is_doubtful(c, d, t, steady);
-	struct bucket state = bucket_read(&t->limit->quota, known ? &d->state : &never_seen, now);
+	struct bucket state = bucket_read(&t->limit->quota, d ? &d->state : &never_seen, now);
 
 	fill_in(t, &state, now);
 }
@@ -218,13 +223,11 @@ bool deny_cache_answer(struct deny_cache *c, struct plan *plan, usec_t steady)
 		return false;
 	for (unsigned i = 0; i < plan->n; i++) {
 		struct take *t = &plan->take[i];
-		size_t set = t->key.a % SETS;
-		unsigned way = find(c, set, t);
-		known[i] = way < WAYS ? &c->denial[set][way] : NULL;
+		known[i] = recall(c, t, steady);
 		/* What could never pass is what is reported: it has to be known. */
 		if (!known[i] && enforces(t) && cost_asked(t) > t->limit->quota.capacity)
 			return false;
-		if (known[i] && still_denies(c, t, known[i], steady)) {
+		if (known[i] && still_denies(t, known[i], steady)) {
 			denied = true;
 			now = now_of(known[i], steady);
 		}
@@ -232,7 +235,7 @@ bool deny_cache_answer(struct deny_cache *c, struct plan *plan, usec_t steady)
 	if (!denied)
 		return false;
 	for (unsigned i = 0; i < plan->n; i++)
-		answer(c, &plan->take[i], known[i], now, steady);
+		answer(&plan->take[i], known[i], now);
 	plan->denied = true;
 	plan->now = now;
 	return true;

@@ -279,6 +279,40 @@ static void it_is_doubted_where_units_may_come_back(void **state)
 		}
 }
 
+/* What could never pass is what is reported: where it is in doubt how much is left of that, Redis
+ * is asked, as where nothing is known. */
+static void what_could_never_pass_is_not_told_from_what_is_doubted(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS];
+	limits(l);
+	struct memory_store *m = rig_store(1000, server_now(0));
+	struct deny_cache *c = deny_cache_new(true);
+	const usec_t half = DENIAL_DOUBTED / 2;
+	for (usec_t t = 0; t <= 3 * half; t += half) {
+		struct plan over = { 0 };
+		(void)denied_plan(m, &l[1], 1, t, c); /* always fresh: other requests ask */
+		rig_plan_add(&over, &l[1], 1, 1);
+		rig_plan_add(&over, &l[3], 2, 6);
+		struct plan theirs = over;
+		bool hit = deny_cache_answer(c, &over, t + offset);
+		assert_int_equal(hit, t > 0 && t <= 2 * half);
+		if (t == 0) {
+			struct plan used = { 0 };
+			rig_plan_add(&used, &l[3], 2, 2);
+			(void)store_take(memory_store_base(m), &used, server_now(t));
+			(void)store_take(memory_store_base(m), &theirs, server_now(t));
+			theirs.now = server_now(t);
+			deny_cache_note(c, &theirs, t + offset);
+		} else if (hit) {
+			assert_true(over.take[1].verdict.oversize);
+			assert_true(over.take[1].verdict.left == 3);
+		}
+	}
+	deny_cache_free(c);
+	rig_close(m);
+}
+
 static void it_is_of_one_tier_and_forgets_when_told(void **state)
 {
 	(void)state;
@@ -362,6 +396,7 @@ int main(void)
 		cmocka_unit_test(it_denies_only_what_the_store_denies),
 		cmocka_unit_test(it_lasts_until_retry_after),
 		cmocka_unit_test(it_is_doubted_where_units_may_come_back),
+		cmocka_unit_test(what_could_never_pass_is_not_told_from_what_is_doubted),
 		cmocka_unit_test(it_is_of_one_tier_and_forgets_when_told),
 		cmocka_unit_test(it_forgets_one_client_alone),
 		cmocka_unit_test(it_remembers_a_flood_of_many),
