@@ -7,10 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	SPARE = 16,       /* of SENT_MAX, for what is not asked from outside */
-	FAILURES_MAX = 3, /* in a row, and the breaker opens */
-};
+enum { FAILURES_MAX = 3 }; /* in a row, and the breaker opens */
 static_assert((int)REDIS_REPLY_MAX < (int)NODE_ASK_REPLY_MAX, "the largest reply is within bounds");
 
 /* A server that says nothing for so long (or some timeouts) hangs. */
@@ -268,7 +265,7 @@ void redis_node_give(struct redis_node *n, struct node_call *c)
 
 void redis_node_send(struct redis_node *n)
 {
-	if (n->unsent && n->window_n < node_window(n)) {
+	if (n->unsent && node_may_send(n)) {
 		usec_t now = clock_steady();
 		node_send_gathered(n, now);
 		node_set_timer(n, now);
@@ -281,7 +278,7 @@ bool redis_node_ask(struct redis_node *n, struct node_ask *a, unsigned argc, con
 {
 	usec_t now = clock_steady();
 
-	if (node_window(n) == 0 || n->sent_n > SENT_MAX - SPARE || now < n->asks_from)
+	if (node_window(n) == 0 || n->sent_n > SENT_MAX - SPARE_FOR_CHECKS || now < n->asks_from)
 		return false;
 	if ((a->asking && !node_send_asking(n, now)) ||
 		!redis_conn_send(n->conn, argc, argv, argv_bytes))

@@ -7,7 +7,13 @@
 
 struct redis_conn;
 
-enum { SENT_MAX = 256 }; /* replies that are still to come */
+enum {
+	SENT_MAX = 256, /* replies that are still to come */
+	/* Of these, room that others' commands leave to checks; and that both leave to what the
+	 * node sends by itself: a probe, the script, and a call once more. */
+	SPARE_FOR_CHECKS = 16,
+	SPARE_FOR_NODE = 4,
+};
 
 #define IDLE_ASK_EVERY (1 * USEC_PER_SEC)
 
@@ -102,6 +108,7 @@ struct sent node_ring_take(struct redis_node *);
 
 /* How many calls of checks may be under way. */
 unsigned node_window(const struct redis_node *);
+bool node_may_send(const struct redis_node *); /* one more */
 void node_send_gathered(struct redis_node *, usec_t now);
 /* The call without checks: Redis tells the time. */
 void node_send_probe(struct redis_node *, usec_t now);

@@ -101,9 +101,15 @@ unsigned node_window(const struct redis_node *n)
 	return n->health == HEALTH_TRYING ? 1 : 0;
 }
 
+/* (Two commands, where ASKING comes first.) */
+bool node_may_send(const struct redis_node *n)
+{
+	return n->window_n < node_window(n) && n->sent_n + 2 <= SENT_MAX - SPARE_FOR_NODE;
+}
+
 void node_send_gathered(struct redis_node *n, usec_t now)
 {
-	while (n->unsent && n->window_n < node_window(n)) {
+	while (n->unsent && node_may_send(n)) {
 		struct node_call *c = n->unsent;
 		if ((c->asking && !node_send_asking(n, now)) || !send_call(n, KIND_CHECKS, c, now))
 			return; /* `lost` follows */

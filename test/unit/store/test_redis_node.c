@@ -1,20 +1,16 @@
-/* When a node of Redis is any use, by the replies that it gets: no server, and no time passes. */
-#include "rig.h"
+/* When a node of Redis is any use, by the replies that it gets, with no server, and no time that
+ * passes; and how much is under way at once. */
+#include "redis_rig.h"
 #include "store/redis_node_inside.h"
 
-#include <ev.h>
-#include <hiredis/hiredis.h>
-
-#define TIMEOUT (60 * USEC_PER_SEC) /* nothing is late by chance */
-
-static unsigned went_away, came_back;
+static unsigned went_away, came_back, answered_n;
 
 static void on_ended(void *owner, struct node_call *c, bool answered, struct now now)
 {
 	(void)owner;
 	(void)c;
-	(void)answered;
 	(void)now;
+	answered_n += answered;
 }
 
 static void on_away(void *owner, struct redis_node *n, const char *why, const char *hint,
@@ -57,9 +53,11 @@ static const struct redis_node_events events = {
 	.has_worked = on_has_worked,
 };
 
+static struct redis_stats stats;
+
 /* ---- what is sent, and what comes ---- */
 
-static struct node_calls pool = { .most = 4 };
+static struct node_calls pool = { .most = 512 };
 
 static void reply(struct redis_node *n, char kind)
 {
@@ -75,7 +73,7 @@ static void reply(struct redis_node *n, char kind)
 
 static void probe(struct redis_node *n, char kind)
 {
-	usec_t sent_at = clock_steady() - (kind == 'l' ? 2 * TIMEOUT : 0);
+	usec_t sent_at = clock_steady() - (kind == 'l' ? 2 * PATIENT : 0);
 
 	node_ring_add(n, (struct sent){ .kind = KIND_PROBE, .call = &n->probe, .at = sent_at });
 	reply(n, kind);
@@ -116,11 +114,9 @@ static void it_is_given_up_for_failures_in_a_row(void **state)
 		{ "not where it opened for an error", "EEEp", false },
 		{ "but then a call does", "EEEpc", true },
 	};
-	struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
-	struct redis_settings settings = { .prefix = "rl:", .timeout = TIMEOUT };
-	static struct redis_stats stats;
 	(void)state;
 
+	loop = ev_loop_new(EVFLAG_AUTO);
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
 		struct redis_node *n = redis_node_new(
 			&settings, false, &stats, &pool, &events, NULL, loop);
@@ -143,10 +139,85 @@ static void it_is_given_up_for_failures_in_a_row(void **state)
 	ev_loop_destroy(loop);
 }
 
-int main(void)
+/* ---- under way at once ---- */
+
+static unsigned pongs;
+
+static void on_pong(struct node_ask *a, const struct redisReply *r)
+{
+	(void)a;
+	pongs += r && r->type == REDIS_REPLY_STATUS;
+}
+
+static void turn_of(struct redis_node *n)
+{
+	redis_node_send(n);
+	ev_run(loop, EVRUN_ONCE);
+}
+
+#define NODE_UNTIL(n, it_is_so) \
+	for (usec_t give_up = clock_steady() + BOUND; !(it_is_so); turn_of(n)) \
+		if (clock_steady() > give_up) \
+			fail_msg("never: %s", #it_is_so);
+
+/* Of what others ask and of checks no more is under way than the node can tell apart, whatever came
+ * first; the rest waits. */
+static void no_more_is_sent_than_it_keeps_account_of(void **state)
+{
+	enum { CALLS = 2 * SENT_MAX };
+	static struct node_ask asks[2 * SENT_MAX];
+	const char *argv[] = { "PING" };
+	size_t bytes[] = { 4 };
+	struct redis_addresses at = { .n = 1 };
+	unsigned asks_n = 0;
+	(void)state;
+
+	server_start();
+	loop = ev_loop_new(EVFLAG_AUTO);
+	ev_timer_init(&tick, on_nothing, 0.0005, 0.0005);
+	ev_timer_start(loop, &tick);
+	memcpy(at.address[0].host, path, sizeof path);
+	struct redis_node *n = redis_node_new(&settings, true, &stats, &pool, &events, NULL, loop);
+	assert_non_null(n);
+	redis_node_use(n, &at);
+	NODE_UNTIL(n, redis_node_is_well(n));
+
+	kill(server, SIGSTOP);
+	answered_n = pongs = 0;
+	do
+		asks[asks_n] = (struct node_ask){ .done = on_pong };
+	while (redis_node_ask(n, &asks[asks_n], 1, argv, bytes) && ++asks_n < 2 * SENT_MAX);
+	assert_in_range(asks_n, SENT_MAX / 2, SENT_MAX);
+	for (unsigned i = 0; i < CALLS; i++) {
+		struct node_call *c = node_calls_get(&pool);
+		assert_non_null(c);
+		c->taken_at = clock_steady();
+		c->asking = true;
+		redis_node_give(n, c);
+	}
+	redis_node_send(n);
+	node_send_probe(n, clock_steady());
+	assert_true(n->sent_n <= SENT_MAX);
+	assert_true(n->window_n > 0);
+	kill(server, SIGCONT);
+	NODE_UNTIL(n, pongs == asks_n && answered_n == CALLS);
+
+	redis_node_end_all(n);
+	redis_node_free(n);
+	node_calls_fini(&pool);
+	ev_timer_stop(loop, &tick);
+	ev_loop_destroy(loop);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(it_is_given_up_for_failures_in_a_row),
+		REDIS_TEST(it_is_given_up_for_failures_in_a_row),
+		REDIS_TEST(no_more_is_sent_than_it_keeps_account_of),
 	};
-	return cmocka_run_group_tests_name("store/redis_node", tests, NULL, NULL);
+	if (!tests_begin(argc, argv))
+		return 2;
+	int rc = cmocka_run_group_tests_name("store/redis_node", tests, NULL, NULL);
+	tests_end();
+	return rc;
 }
