@@ -94,7 +94,9 @@ void ledger_note(struct ledger *l, const struct plan *plan)
 	for (unsigned i = 0; i < plan->n; i++) {
 		const struct take *t = &plan->take[i];
 		struct entry *e = t->limit->rule->lease > 0 ? ledger_find(l, &t->key) : NULL;
-		if (e)
+		/* Another tier reads no more than its own capacity, and that is kept if it is
+		 * charged. */
+		if (e && (t->verdict.charged || quota_eq(&e->quota, &t->limit->quota)))
 			e->known = t->verdict.state;
 	}
 }

@@ -184,6 +184,27 @@ static double left_after(int64_t cost)
 	return p.take[0].verdict.left;
 }
 
+/* A smaller tier that shares the counter reads no more of it than its own capacity; that is what is
+ * there only once it was charged. */
+static void test_a_smaller_tier_does_not_tell_what_is_there(void **state)
+{
+	(void)state;
+	struct plan small = plan_of(1);
+
+	counter.bucket.used = 500;
+	counter.bucket.at = t + AHEAD;
+	get_block();
+	assert_float_equal(left_after(0), 500, 0.1);
+	second.quota.units = second.quota.capacity = 100;
+	small.take[0].limit = &second;
+	small.take[0].verdict.state = (struct bucket){ .used = 100, .at = t + AHEAD };
+	ledger_note(ledger, &small);
+	assert_float_equal(left_after(0), 500, 0.1);
+	small.take[0].verdict.charged = true;
+	ledger_note(ledger, &small);
+	assert_true(left_after(0) > 900);
+}
+
 /* Whatever was taken there, be it after a block was asked for and before it came, or while there
  * was not enough in hand for it. */
 static void test_what_went_elsewhere_is_told(void **state)
@@ -504,6 +525,7 @@ int main(void)
 		T(test_never_more_than_the_lease),
 		T(test_the_next_is_asked_for_before_this_is_empty),
 		T(test_what_is_left_is_told),
+		T(test_a_smaller_tier_does_not_tell_what_is_there),
 		T(test_what_went_elsewhere_is_told),
 		T(test_what_is_left_where_blocks_are_not_known),
 		T(test_what_costs_more_than_is_in_hand_goes_elsewhere),
