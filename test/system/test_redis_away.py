@@ -60,9 +60,11 @@ def is_over(agent, before=0):
 
 
 def began_and_ended(agent, before=0):
-    """One line when it began, one when it ended, after so many of each."""
+    """One line when it began, one when it ended, after so many of each. (50 ms are not much for a busy
+    machine: it may begin once more, at any time after, and says that this was for an answer that came late.)"""
     until(lambda: is_over(agent, before), "a line when it ends")
-    assert len(said(agent, "store_recovered")) == before + 1, agent.stderr
+    again = said(agent, "store_degraded")[before + 1:]
+    assert all(any(why in x for why in TOO_LATE) for x in again), agent.stderr
 
 
 def in_a_row(got, reason):
@@ -400,15 +402,12 @@ def away_and_back(directory, fault):
         bad = sum(x["reason"] == "degraded" for _, _, x in during)
         assert bad >= len(during) * 0.9, (
             f"{len(during) - bad} of {len(during)} were answered by a Redis that is away")
-        # 50 ms are not much for a busy machine, and it may begin once more, at any time after. Then whoever
-        # was the first to be degraded has waited for them: were Redis not asked, he would not have. And it
-        # says so itself.
+        # Who is degraded once more has waited for it, if he was the first: were Redis not asked, he would
+        # not have.
         late = sorted((when, took) for when, took, x in got
                       if when + took > after - 0.5 and x["reason"] != "ok")
         assert not late or late[0][1] >= 0.8 * TIMEOUT, f"{late}\n{a.stderr}"
-        began, ended = said(a, "store_degraded")[before:], said(a, "store_recovered")[before:]
-        assert 1 <= len(ended) <= len(began) <= len(ended) + 1, a.stderr
-        assert all(any(why in x for why in TOO_LATE) for x in began[1:]), a.stderr
+        began_and_ended(a, before)
 
 
 @pytest.fixture(scope="module")
