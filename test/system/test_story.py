@@ -9,11 +9,12 @@ import subprocess
 import pytest
 
 import redisd
+import stack
 from agent import BINARY, until
 from test_admin import TOKEN, Admin
-from test_haproxy import HAPROXY, Client, HAProxy
+from test_haproxy import Client, HAProxy
 
-pytestmark = pytest.mark.skipif(not os.access(HAPROXY, os.X_OK), reason="no haproxy here")
+pytestmark = pytest.mark.skipif(not os.access(stack.HAPROXY, os.X_OK), reason="no haproxy here")
 
 RULES = '{ name = "api"; per = [ "user" ]; rate = "5/day"; }'
 CTL = str(BINARY).replace("spoa-ratelimit", "ratelimitctl")
