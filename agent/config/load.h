@@ -113,6 +113,12 @@ void penalty_load(struct loader *, const config_setting_t *, struct rule *, cons
 
 /* The slot of a field; -1: a problem was added. */
 int field_slot(struct loader *, struct place, const char *what, const char *name);
+/* The same of a text that is to name one field and nothing else. */
+int field_load(struct loader *, const struct given *, const char *what);
+/* What other programs put between fields. In no name here: what HAProxy calls an argument may hold
+ * anything but '=', but `scope` joins names by '+', and "ip+user" would be a field that no request
+ * has. */
+#define BETWEEN_FIELDS " \t,;+&="
 
 /* identity.tiers_file, after the rules: it may bring tiers of its own. */
 void tiers_file_load(struct loader *);

@@ -344,18 +344,11 @@ static bool set_fields(const struct set *s)
 	/* A key is never shown or stored in clear, whatever the list says. */
 	s->l->values.secret = 1ull << FIELD_KEY;
 	for (size_t i = 0; i < s->g->n; i++) {
-		const struct given *g = &s->g->v[i];
-		if (!text_check(g, s->o->name, 1, FIELD_NAME_MAX, s->l->problems)) {
+		int slot = field_load(s->l, &s->g->v[i], s->o->name);
+		if (slot < 0)
 			good = false;
-			continue;
-		}
-		int slot = layout_add(&s->l->policy->layout, str_of(g->text));
-		if (slot < 0) {
-			problem_add(s->l->problems, g->at, "%s: more than %d fields in all",
-				s->o->name, FIELDS_MAX);
-			return false;
-		}
-		s->l->values.secret |= 1ull << slot;
+		else
+			s->l->values.secret |= 1ull << slot;
 	}
 	return good;
 }

@@ -2,12 +2,33 @@
 #include "config/load.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <strings.h>
 
 enum { LISTED_MAX = 100000 };
 
+/* A field that no request has is a rule that never applies, or a secret in clear. NULL: no field so
+ * far is called so but for upper and lower case. */
+static const char *all_but_case(const struct layout *layout, const char *name)
+{
+	for (unsigned i = 0; i < layout->n; i++)
+		if (strcasecmp(layout->field[i].name, name) == 0)
+			return layout->field[i].name;
+	return NULL;
+}
+
 int field_slot(struct loader *l, struct place at, const char *what, const char *name)
 {
+	const struct layout *layout = &l->policy->layout;
+	const char *like = all_but_case(layout, name);
+	unsigned before = layout->n;
 	int slot = layout_add(&l->policy->layout, str_of(name));
+
+	if (like && layout->n > before)
+		problem_warn(l->problems, at,
+			"%s: field \"%s\" is another one than \"%s\": upper and lower case are told "
+			"apart; did you mean \"%s\"?",
+			what, name, like, like);
 
 	if (slot < 0 && strlen(name) > FIELD_NAME_MAX)
 		problem_add(l->problems, at, "%s: the field's name is longer than %d bytes", what,
@@ -17,6 +38,19 @@ int field_slot(struct loader *l, struct place at, const char *what, const char *
 			"%s: field \"%s\" is one too many: want at most %d in all", what, name,
 			FIELDS_MAX);
 	return slot;
+}
+
+int field_load(struct loader *l, const struct given *g, const char *what)
+{
+	char shown[SHOWN_MAX];
+
+	if (!text_check(g, what, 1, FIELD_NAME_MAX, l->problems))
+		return -1;
+	if (!g->text[strcspn(g->text, BETWEEN_FIELDS "|")])
+		return field_slot(l, g->at, what, g->text);
+	problem_add(l->problems, g->at, "%s = %s: want the name of one field", what,
+		given_show(g, shown));
+	return -1;
 }
 
 static void patterns_load(struct loader *l, struct match *m, const config_setting_t *setting,

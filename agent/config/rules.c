@@ -172,10 +172,8 @@ static void cost_load(struct reading *r)
 
 	r->rule->cost_slot = FIELD_COST;
 	if (scalar(r, "cost", &g)) {
-		if (text_check(g.v, r->what, 1, FIELD_NAME_MAX, r->l->problems)) {
-			int slot = field_slot(r->l, g.v->at, r->what, g.v->text);
-			r->rule->cost_slot = (uint8_t)(slot < 0 ? FIELD_COST : slot);
-		}
+		int slot = field_load(r->l, g.v, r->what);
+		r->rule->cost_slot = (uint8_t)(slot < 0 ? FIELD_COST : slot);
 		givens_free(&g);
 	}
 	line(r, "cost", r->l->policy->layout.field[r->rule->cost_slot].name);
@@ -201,11 +199,6 @@ static void tag_load(struct reading *r)
 	if (given)
 		givens_free(&g);
 }
-
-/* What other programs put between fields. In no name here: what HAProxy calls an argument may hold
- * anything but '=', but `scope` joins names by '+', and "ip+user" would be a field that no request
- * has. */
-#define BETWEEN_FIELDS " \t,;+&="
 
 /* "ip + key | user" -> "ip", "key|user". "": it does not fit. */
 static void per_apart(const char *text, char *out, size_t size)

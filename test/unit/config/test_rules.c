@@ -223,8 +223,30 @@ static void mistakes_elsewhere(void **state)
 			"\"f\" ]\n" },
 		{ "per as it is meant, and names as HAProxy may have them",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"key|user|ip\", \" a | b\", "
-			"\"x-y_z.0:1\", \"Ip\", \"t/u@v\", \"\xc3\xa4\" ]; } );\n",
+			"\"x-y_z.0:1\", \"t/u@v\", \"\xc3\xa4\" ]; } );\n",
 			"" },
+		{ "a field that is another one but for upper and lower case, told once",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"Ip\", \"user\" ]; },\n"
+			"{ name = \"b\"; rate = \"1/hour\"; per = [ \"Ip\" ];\n"
+			"match = { Path = \"/a\"; path = \"/b\"; };\n cost = \"Tokens\"; },\n"
+			"{ name = \"c\"; rate = \"1/hour\"; per = [ \"tokens\" ]; } );\n",
+			"t.cfg:1: warning: rule \"a\": per: field \"Ip\" is another one than \"ip\": upper "
+			"and lower case are told apart; did you mean \"ip\"?\n"
+			"t.cfg:3: warning: rule \"b\": match: field \"Path\" is another one than \"path\": "
+			"upper and lower case are told apart; did you mean \"path\"?\n"
+			"t.cfg:5: warning: rule \"c\": per: field \"tokens\" is another one than "
+			"\"Tokens\": upper and lower case are told apart; did you mean \"Tokens\"?\n" },
+		{ "a cost of more than one field",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [];\n cost = \"a b\"; },\n"
+			"{ name = \"b\"; rate = \"1/hour\"; per = []; cost = \"a|b\"; } );\n",
+			"t.cfg:2: rule \"a\": cost = \"a b\": want the name of one field\n"
+			"t.cfg:3: rule \"b\": cost = \"a|b\": want the name of one field\n" },
+		{ "secrets that are not, each told",
+			"identity: { secret = [ \"key,user\", \"User\",\n \"ip user\" ]; };\n",
+			"t.cfg:1: identity.secret = \"key,user\": want the name of one field\n"
+			"t.cfg:1: warning: identity.secret: field \"User\" is another one than \"user\": "
+			"upper and lower case are told apart; did you mean \"user\"?\n"
+			"t.cfg:2: identity.secret = \"ip user\": want the name of one field\n" },
 		{ "per with a long name",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ "
 			"\"aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffff1234\" ]; } );\n",
