@@ -11,7 +11,7 @@
 	X(rules, "rules", GAUGE, "rules of the configuration") \
 	X(enabled, "enabled", GAUGE, "0: limiting is switched off") \
 	X(switched, "switch", GAUGE, \
-		"1: this switch is set; rule \"\": of all rules, shadow: nobody is denied by a limit") \
+		"1: this switch is set; rule \"\": of all rules that have none of their own") \
 	X(draining, "draining", GAUGE, "1 from the beginning of a drain") \
 	X(threads, "threads", GAUGE, "threads that decide") \
 	X(checks, "checks", COUNTER, \

@@ -44,20 +44,25 @@ static void line_of_store(const json_t *s)
 		(long long)ctl_int(s, "keys_evicted_at_their_limit"));
 }
 
-/* "shadow for all rules" for the switch of all, which none may miss. */
+/* The switch of all rules, which none may miss; a rule's own goes before it. */
 static const char *limiting(const json_t *a)
 {
 	const json_t *list = json_object_get(a, "switches"), *s;
+	bool shadow = false, enforced = false;
 	size_t i;
 
 	if (!json_is_true(json_object_get(a, "enabled")))
 		return "OFF";
 	json_array_foreach(list, i, s)
 	{
-		if (!*ctl_text(s, "rule") && strcmp(ctl_text(s, "mode"), "shadow") == 0)
-			return "SHADOW, no limit denies";
+		bool all = !*ctl_text(s, "rule");
+		shadow |= all && strcmp(ctl_text(s, "mode"), "shadow") == 0;
+		enforced |= !all && strcmp(ctl_text(s, "mode"), "enforce") == 0;
 	}
-	return "on";
+	if (!shadow)
+		return "on";
+	return enforced ? "SHADOW, but for rules with a switch of their own"
+			: "SHADOW, no limit denies";
 }
 
 static void lines_of_switches(const json_t *list)

@@ -29,6 +29,7 @@ CHECK, CALL = "ratelimit_check_duration_seconds", "ratelimit_redis_call_duration
 RULE = 'ratelimit_checks_total{rule="api",tier="free",decision="%s",reason="%s"}'
 ALLOWED, DENIED = RULE % ("allow", "ok"), RULE % ("deny", "limited")
 SHADOW = 'ratelimit_switch{rule="",mode="shadow"}'
+ENFORCED = 'ratelimit_switch{rule="login",mode="enforce"}'  # by its own switch
 ERROR = 'ratelimit_disconnects_total{by="%s",code="%d",text="x"}'
 
 # Ten checks a second, one in a hundred of them denied.
@@ -98,6 +99,7 @@ QUIET = (
     ("RatelimitOff", {"ratelimit_enabled": turned(20, 1, 0)}, "75m"),
     ("RatelimitOff", {SHADOW: turned(20, 0, 1)}, "75m"),
     ("RatelimitOff", {'ratelimit_switch{rule="api",mode="shadow"}': steady(1)}, "75m"),
+    ("RatelimitOff", {SHADOW: steady(1), ENFORCED: steady(1)}, "75m"),
     ("RatelimitReloadRefused", total("reloads_refused", turned(50, 0, 1)), "75m"),
     ("RatelimitDenialsHigh", total("checks_denied", growing(150)), "75m"),
     ("RatelimitDenialsHigh", {**total("checks_denied", growing(30)),

@@ -275,6 +275,9 @@ def test_the_switch(ctl):
     assert "limiting     SHADOW, no limit denies; 3 rules" in text, text
     assert "switched     all rules: shadow, without an end; a drill\n" in text, text
     assert "switched     rule api: off until 2" in text, text
+    ctl("enable", "api", "--enforce")
+    assert "limiting     SHADOW, but for rules with a switch of their own; 3" in ctl("status").stdout
+    until(limited)
     ctl("enable", "api")
     ctl("enable")
     r = ctl("enable", "idle", status=REFUSED)

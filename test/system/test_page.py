@@ -12,7 +12,7 @@ import pytest
 import browser as browsers
 from agent import ROOT, until
 from spop import Connection
-from test_admin import TOKEN, Admin
+from test_admin import BEARER, TOKEN, Admin
 
 HOSTILE = '"><img src=x onerror=hit()><script>hit()</script>\'&lt;'
 RULES = '''
@@ -384,6 +384,10 @@ def test_a_switch(page):
         Select(page.element("ask-mode")).select_by_value(mode)
         page.element("ask-do").click()
         until(lambda state=state: page.text("state") == state, state)
+        if mode == "shadow":  # the rule's own switch goes before that of all
+            admin.ask("/api/v1/enabled", "PUT", False, {"Content-Type": "application/json", **BEARER},
+                      '{"rule": "api", "mode": "enforce"}')
+            until(lambda: page.text("state") == "mostly in shadow")
 
 
 def test_a_reset_and_a_reload(page):
