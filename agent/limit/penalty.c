@@ -21,7 +21,12 @@ void penalty_seal(const struct policy *p, struct rule *r)
 	n->limit.local = &n->limit;
 	n->limit.slowest_interval = (double)n->after.window.length / (double)n->after.units;
 	n->limit.slowest_refill = (double)n->after.window.length;
-	n->salt = policy_salt(p, "ban", &n->limit);
+	/* A ban is known by how denials were counted at first, in a bucket: those of earlier
+	 * releases hold, and agents of both share them. */
+	n->salt = policy_salt(p, "ban",
+		&(struct limit){ .rule = &n->strikes,
+			.quota = { .algorithm = ALGORITHM_TOKEN_BUCKET,
+				.window = { WINDOW_LENGTH, n->after.window.length } } });
 	n->strikes.epoch = r->epoch; /* a reset forgets denials, and lifts no ban */
 	n->limit.salt = policy_salt(p, "strikes", &n->limit);
 }

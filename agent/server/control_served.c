@@ -187,7 +187,9 @@ bool control_reload(struct control *c, const char *who, struct reload *r)
 	if (fresh) {
 		size_t n = snapshot_describe_changes(
 			c->snapshot, fresh, r->changed, sizeof r->changed);
-		publish(c, fresh);
+		const struct policy *before = c->snapshot->policy;
+		publish(c, fresh); /* which keeps the one before until later */
+		desk_end_unknown_bans(c->desk, fresh->policy, before, who);
 		log_info("reloaded", KV_INT("generation", fresh->generation),
 			KV_STR("changed", ((struct str){ r->changed, n })));
 	}
@@ -235,9 +237,11 @@ bool control_open_desk(struct control *c, char *err, size_t err_size)
 			.with = c,
 		},
 		err, err_size);
-	if (c->desk)
-		c->snapshot = desk_apply(c->desk, c->snapshot);
-	return c->desk != NULL;
+	if (!c->desk)
+		return false;
+	c->snapshot = desk_apply(c->desk, c->snapshot);
+	desk_end_unknown_bans(c->desk, c->snapshot->policy, NULL, "configuration");
+	return true;
 }
 
 void control_drop_served(struct control *c)

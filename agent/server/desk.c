@@ -1,7 +1,6 @@
 #include "server/desk_inside.h"
 
 #include "base/log.h"
-#include "config/json.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,65 +9,6 @@ static bool fail(char *err, size_t err_size, const char *why)
 {
 	(void)snprintf(err, err_size, "%s", why);
 	return false;
-}
-
-/* ---- bans, as they are kept and told: "ban:ID" { … } ---- */
-
-void ban_id(const struct ban *b, char out[BAN_ID_BYTES + 1])
-{
-	key_format(&b->key, out);
-}
-
-json_t *desk_ban_json(const struct ban *b)
-{
-	/* (The client says what he is called: it need not be UTF-8.) */
-	return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "rule", json_of(str_of(b->rule)),
-		"client", json_of(str_of(b->client)), "level", (json_int_t)b->level, "epoch",
-		(json_int_t)b->epoch, "since", (json_int_t)b->since, "until", (json_int_t)b->until,
-		"forget_at", (json_int_t)b->forget_at);
-}
-
-/* Sums of instants stay far from their end, whoever wrote them. */
-#define INSTANT_MAX (INT64_C(1) << 53)
-
-/* What is no ban is left out. false: it is one of which nobody need know any more. */
-static void begin_by_now(struct ban *b, usec_t utc)
-{
-	usec_t ahead = b->since - utc;
-
-	if (ahead <= 0)
-		return;
-	if (b->until > b->since) /* it was not lifted */
-		b->until -= ahead;
-	b->since -= ahead;
-	b->forget_at -= ahead;
-}
-
-bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
-{
-	struct ban b = { 0 };
-	const char *rule, *client;
-	json_int_t level, epoch, since, until, forget_at;
-
-	if (!key_parse(id, &b.key) ||
-		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
-			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
-			"forget_at", &forget_at) != 0 ||
-		since < 0 || since > INSTANT_MAX || until < 1 || until > INSTANT_MAX ||
-		forget_at > INSTANT_MAX)
-		return true;
-	snprintf(b.rule, sizeof b.rule, "%s", rule);
-	snprintf(b.client, sizeof b.client, "%s", client);
-	b.level = level >= 0 && level <= UINT16_MAX ? (uint32_t)level : 0;
-	b.epoch = (uint32_t)(epoch & UINT32_MAX);
-	b.since = since;
-	b.until = until;
-	b.forget_at = forget_at;
-	usec_t utc = clock_read().utc;
-	if (was_kept)
-		begin_by_now(&b, utc);
-	(void)bans_put(d->args.bans, &b, utc);
-	return b.forget_at > utc;
 }
 
 struct desk *desk_new(const struct desk_args *args, char *err, size_t err_size)
@@ -114,33 +54,6 @@ void desk_share(struct desk *d, const char *name, json_t *value)
 	if (number)
 		d->told = number;
 	free(text);
-}
-
-void desk_share_ban(struct desk *d, const struct ban *b)
-{
-	char name[4 + BAN_ID_BYTES + 1] = "ban:";
-	json_t *value = desk_ban_json(b);
-
-	ban_id(b, name + 4);
-	if (value) {
-		desk_keep(d, name, value);
-		desk_share(d, name, value);
-	}
-	json_decref(value);
-}
-
-/* What penalties tell leaves room for what the operator does: in a flood, with Redis away, there
- * are as many of them as anything has room for. */
-static void share_ban_if_room(struct desk *d, const struct ban *b)
-{
-	enum { OPERATORS = 1000 };
-
-	if (d->args.shared &&
-		d->args.shared(d->args.with).waiting >= REDIS_CHANGES_WAITING_MAX - OPERATORS)
-		log_warning_every(10 * USEC_PER_SEC, "ban_not_shared", KV_Z("client", b->client),
-			KV_Z("why", "too many wait for Redis"));
-	else
-		desk_share_ban(d, b);
 }
 
 /* ---- applied ---- */
@@ -284,18 +197,10 @@ static void tell_again(void *with, const char *name, json_t *value)
 
 void desk_tell_again(struct desk *d)
 {
-	enum { AT_ONCE = 64 };
-	struct ban ban[AT_ONCE];
-	usec_t utc = clock_read().utc;
-	uint64_t cursor = 0;
-	size_t n;
-
 	log_warning("changes_told_again", KV_INT("changes", changes_count(d->changes)),
 		KV_INT("bans", bans_count(d->args.bans)), KV_Z("why", "Redis has lost them"));
 	changes_each(d->changes, "", tell_again, d);
-	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
-		for (size_t i = 0; i < n; i++)
-			share_ban_if_room(d, &ban[i]);
+	desk_tell_bans_again(d);
 }
 
 struct ending {
@@ -315,133 +220,12 @@ static void tell_end(void *with, const char *name, json_t *value)
 	desk_audit(e->desk, "end", name, value, (struct act){ .who = "its time" });
 }
 
-/* ---- bans ---- */
-
-/* "ban:user=alice": a ban goes by its client in the log, as in the list of them. */
-enum { BAN_CHANGE_MAX = BAN_CLIENT_MAX + 8 };
-static const char *ban_change(const struct ban *b, char out[BAN_CHANGE_MAX])
-{
-	(void)snprintf(out, BAN_CHANGE_MAX, "ban:%s", b->client);
-	return out;
-}
-
-static void log_begun(const struct ban *b)
-{
-	char who[RULE_NAME_MAX + 16], change[BAN_CHANGE_MAX], id[BAN_ID_BYTES + 1];
-
-	snprintf(who, sizeof who, "rule %s", b->rule);
-	ban_id(b, id);
-	log_put_always(LOG_LEVEL_WARNING, "audit",
-		LOG_FIELDS(KV_Z("what", "ban"), KV_Z("change", ban_change(b, change)),
-			KV_Z("who", who), KV_Z("id", id),
-			KV_INT("for_s", (b->until - b->since) / USEC_PER_SEC),
-			KV_INT("until", (b->until + USEC_PER_SEC - 1) / USEC_PER_SEC),
-			KV_INT("bans_before", b->level)));
-}
-
-static void log_ended(const struct ban *b)
-{
-	char change[BAN_CHANGE_MAX], id[BAN_ID_BYTES + 1];
-
-	ban_id(b, id);
-	log_put_always(LOG_LEVEL_WARNING, "audit",
-		LOG_FIELDS(KV_Z("what", "end"), KV_Z("change", ban_change(b, change)),
-			KV_Z("who", "its time"), KV_Z("id", id), KV_Z("rule", b->rule)));
-}
-
-static void tell_bans(struct desk *d)
-{
-	struct ban b, now;
-
-	for (unsigned n = 1; bans_next_begun(d->args.bans, &b); n++) {
-		if (n == BANS_BEGUN_MAX) /* more began than are told of */
-			desk_keep_whole_soon(d);
-		/* As it is by now: it may have been lifted already, and that was told. */
-		if (bans_get(d->args.bans, &b.key, &now))
-			share_ban_if_room(d, &now);
-		log_begun(&b);
-	}
-}
-
-static void tell_ends_of_bans(struct desk *d, usec_t utc)
-{
-	enum { AT_ONCE = 64 };
-	struct ban ban[AT_ONCE];
-	uint64_t cursor = 0;
-	size_t n;
-
-	while ((n = bans_ended(d->args.bans, &cursor, ban, AT_ONCE, utc)))
-		for (size_t i = 0; i < n; i++)
-			log_ended(&ban[i]);
-}
-
-static bool has_shared_all(struct desk *d)
-{
-	if (!d->args.shared)
-		return false;
-	struct redis_changes_state s = d->args.shared(d->args.with);
-	return !s.away_since && !s.refused && !s.waiting;
-}
-
-/* Those that are kept for all agents go when they are forgotten: else there they would be for good,
- * and all read by each that starts. (While others hear nothing they wait: who is back reads all,
- * and takes them out.) */
-static void forget_bans(struct desk *d, usec_t utc)
-{
-	enum { AT_ONCE = 256 };
-	struct key key[AT_ONCE];
-	char name[4 + BAN_ID_BYTES + 1] = "ban:";
-
-	if (!has_shared_all(d))
-		return;
-	size_t n = bans_forget(d->args.bans, &d->forget_at, key, AT_ONCE, utc);
-	for (size_t i = 0; i < n; i++) {
-		key_format(&key[i], name + 4);
-		desk_share(d, name, NULL);
-	}
-}
-
-void desk_bans(struct desk *d, usec_t utc, void (*each)(void *with, const struct ban *), void *with)
-{
-	enum { AT_ONCE = 64 };
-	struct ban ban[AT_ONCE];
-	uint64_t cursor = 0;
-	size_t n;
-
-	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
-		for (size_t i = 0; i < n; i++)
-			if (ban[i].until > utc)
-				each(with, &ban[i]);
-}
-
-usec_t desk_banned_until(struct desk *d, const struct plan *plan, usec_t utc)
-{
-	return bans_find(d->args.bans, plan, utc);
-}
-
-bool desk_lift(struct desk *d, const char *id, struct act act)
-{
-	char change[BAN_CHANGE_MAX];
-	struct ban b;
-
-	if (!key_parse(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
-		!bans_get(d->args.bans, &b.key, &b))
-		return false;
-	desk_share_ban(d, &b);
-	json_t *value = json_pack("{s:s, s:o}", "id", id, "rule", json_of(str_of(b.rule)));
-	desk_audit(d, "lift", ban_change(&b, change), value, act);
-	json_decref(value);
-	return true;
-}
-
 void desk_tick(struct desk *d, struct now at)
 {
 	char err[256];
 	int64_t now = at.utc / USEC_PER_SEC;
 
-	tell_ends_of_bans(d, at.utc); /* first: the next one of a client may have begun */
-	tell_bans(d);
-	forget_bans(d, at.utc);
+	desk_tick_bans(d, at.utc);
 	desk_keep_tick(d, at.steady);
 	if (!d->behind && changes_next_end(d->changes) > now)
 		return;

@@ -124,6 +124,10 @@ usec_t desk_banned_until(struct desk *, const struct plan *, usec_t utc);
 /* Lifts it, and forgets how often this client was banned. false: there is none of that name. (A
  * lift that the disk cannot take holds all the same.) */
 bool desk_lift(struct desk *, const char *id, struct act);
+/* A configuration was read, in the place of `before` (NULL: at a start): bans that none of its
+ * penalties knows end, and are forgotten as after a lift. `who`: for the log. */
+void desk_end_unknown_bans(
+	struct desk *, const struct policy *now, const struct policy *before, const char *who);
 
 /* What ends by itself, ends; bans that began are written down. Every second or so. */
 void desk_tick(struct desk *, struct now);

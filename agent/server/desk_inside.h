@@ -61,7 +61,6 @@ bool desk_set(
 
 /* Tells the other agents; `value` NULL: it is no more. */
 void desk_share(struct desk *, const char *name, json_t *value);
-void desk_share_ban(struct desk *, const struct ban *);
 /* Serves by the changes as they are now. `name`: refused where that one is without effect; NULL: in
  * any case. */
 bool desk_serve(struct desk *, const char *name, char *err, size_t err_size);
@@ -80,7 +79,17 @@ void desk_audit(struct desk *, const char *what, const char *name, json_t *value
 /* Overrides by users go to their hashes, where users are secret. */
 void desk_hide_users(struct desk *, const struct policy *);
 
+/* ---- desk_bans.c ---- */
+
 json_t *desk_ban_json(const struct ban *);
+void desk_share_ban(struct desk *, const struct ban *);
+/* Calls `each` for all that are not forgotten yet. Any thread. */
+void desk_each_ban(
+	struct desk *, usec_t utc, void (*each)(void *with, const struct ban *), void *with);
+/* All of them, to Redis, which has lost them. */
+void desk_tell_bans_again(struct desk *);
+/* Those that began or ended are written down, and told. */
+void desk_tick_bans(struct desk *, usec_t utc);
 /* What is no ban is left out. `was_kept`: by an earlier run, where one that began in the future by
  * the clock of now begins now instead; another agent's clock may differ. false: it is one of which
  * nobody need know any more. */

@@ -123,27 +123,23 @@ static void pile_change(void *with, const char *name, json_t *value)
 	free(text);
 }
 
+static void put_ban(void *with, const struct ban *b)
+{
+	char name[4 + BAN_ID_BYTES + 1] = "ban:";
+	json_t *value = desk_ban_json(b);
+	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+
+	ban_id(b, name + 4);
+	if (text)
+		journal_put(with, str_of(name), str_of(text));
+	free(text);
+	json_decref(value);
+}
+
 /* On the clerk's thread: of bans there may be many. */
 static void put_bans(void *with, struct journal *j)
 {
-	enum { AT_ONCE = 64 };
-	struct desk *d = with;
-	struct ban ban[AT_ONCE];
-	char name[4 + BAN_ID_BYTES + 1] = "ban:";
-	usec_t utc = clock_read().utc;
-	uint64_t cursor = 0;
-	size_t n;
-
-	while ((n = bans_copy(d->args.bans, &cursor, ban, AT_ONCE, utc)))
-		for (size_t i = 0; i < n; i++) {
-			json_t *value = desk_ban_json(&ban[i]);
-			char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
-			ban_id(&ban[i], name + 4);
-			if (text)
-				journal_put(j, str_of(name), str_of(text));
-			free(text);
-			json_decref(value);
-		}
+	desk_each_ban(with, clock_read().utc, put_ban, j);
 }
 
 static void compose(void *with, const char *name, json_t *value)

@@ -1,6 +1,7 @@
 """Penalties of a real agent: who is denied too often is banned for a while, longer each time."""
 
 import json
+import re
 
 import pytest
 
@@ -86,6 +87,53 @@ def test_a_ban_is_shown_lifted_and_written_down(run, tmp_path):
     assert admin.value("ratelimit_checks_banned_total") >= 1
 
 
+@pytest.mark.parametrize("change, why", [
+    (('penalty = { after = "3/1m"; ban = "10m"; factor = 10; max = "1h"; };', ""), "no penalty any more"),
+    (('name = "login"', 'name = "logins"'), "no penalty any more"),
+    (('"3/1m"', '"3/2m"'), "counts in another time now"),
+])
+def test_a_reload_ends_bans_that_no_penalty_knows(run, tmp_path, change, why):
+    rules = RULES.replace('"2s"', '"10m"')
+    admin = Admin(run, tmp_path, rules=rules)
+    a = admin.agent
+    use_up(a, "10.0.0.8", 3)
+    until(lambda: login(a, "10.0.0.8")["reason"] == "banned")
+    # One that knows it leaves it: the rest of the penalty is no part of it.
+    a.rewrite(rules.replace('"3/1m"', '"4/1m"').replace('"1h"', '"2h"'), top=admin.top())
+
+    def reload():
+        return admin.ask("/api/v1/reload", "POST", headers=BEARER)
+    assert reload().status == 200
+    ban, = admin.ask("/api/v1/bans").json["bans"]
+    assert login(a, "10.0.0.8")["reason"] == "banned"
+    a.rewrite(rules.replace(*change), top=admin.top())
+    assert reload().status == 200
+    assert admin.ask("/api/v1/bans").json == {"count": 0, "bans": []}
+    line, = until(lambda: [x for x in a.lines() if "what=end" in x])
+    assert "change=ban:ip=10.0.0.8" in line.replace('"', "") and why in line, line
+    assert "who=token" in line and f"id={ban['id']}" in line and "rule=login" in line, line
+    # And is not back with the penalty.
+    a.rewrite(rules, top=admin.top())
+    assert reload().status == 200
+    until(lambda: login(a, "10.0.0.8")["reason"] == "limited")
+
+
+def test_a_restart_without_the_penalty_ends_its_bans(run, tmp_path, store):
+    if store == "redis":
+        pytest.skip("with Redis there is no state file")
+    kept = f'store: {{ state_file = "{tmp_path}/state"; }};'
+    admin = Admin(run, tmp_path, rules=RULES.replace('"2s"', '"10m"'), top=kept)
+    a = admin.agent
+    use_up(a, "10.0.0.9", 3)
+    until(lambda: admin.ask("/api/v1/bans").json["count"] == 1)
+    a.rewrite(re.sub(r"penalty = {.*?};", "", RULES), top=admin.top(kept))
+    a.restart()
+    assert login(a, "10.0.0.9")["reason"] == "limited"
+    assert admin.ask("/api/v1/bans").json["count"] == 0
+    line, = until(lambda: [x for x in a.lines() if "what=end" in x])
+    assert "who=configuration" in line, line
+
+
 def test_a_secret_is_not_shown(run, tmp_path):
     admin = Admin(run, tmp_path, rules='{ name = "k"; per = [ "key" ]; rate = "1/day"; '
                                        'penalty = { after = "1/1m"; }; }')
@@ -97,7 +145,7 @@ def test_a_secret_is_not_shown(run, tmp_path):
 
 
 def test_bans_survive_a_restart(run, tmp_path, store):
-    if store:
+    if store == "redis":
         pytest.skip("with Redis there is no state file")
     a = run(rules=RULES.replace('"2s"', '"10m"'), top=f'store: {{ state_file = "{tmp_path}/state"; }};')
     use_up(a, "10.0.0.6", 3)

@@ -1,3 +1,4 @@
+#include "limit/penalty.h"
 /* What a request is charged by: tiers, descriptors, keys. Policies are built by hand. */
 #include "limit/plan.h"
 
@@ -345,6 +346,30 @@ static void test_the_slowest_refill_of_all_tiers(void **state)
 	policy_free(p);
 }
 
+/* In state files and in Redis there are bans of earlier releases, and of others beside this one. */
+static void test_what_a_ban_is_known_by_stays_the_same(void **state)
+{
+	static const char text[] = "ban 0 0 60000000 api";
+	static const char *const per[] = { "ip" };
+	struct policy *p = policy_of("api", per, 1);
+	char why[256];
+
+	(void)state;
+	p->rule->penalty = calloc(1, sizeof *p->rule->penalty);
+	p->rule->penalty->after = (struct quota){ .algorithm = ALGORITHM_FIXED_WINDOW,
+		.window = { WINDOW_FROM_FIRST, 60 * USEC_PER_SEC },
+		.units = 3,
+		.capacity = 3 };
+	assert_true(policy_seal(p, &test_key, why, sizeof why));
+	uint8_t bytes[KEY_BYTES];
+	struct key salt = hasher_of(&p->hasher, text, sizeof text - 1);
+	key_put(&salt, bytes);
+	salt = hasher_of(&p->hasher, bytes, sizeof bytes);
+	assert_int_equal(p->rule->penalty->salt.a, salt.a);
+	assert_int_equal(p->rule->penalty->salt.b, salt.b & ~1ull);
+	policy_free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -358,6 +383,7 @@ int main(void)
 		cmocka_unit_test(test_rules_see_the_tier_that_was_found),
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_the_slowest_refill_of_all_tiers),
+		cmocka_unit_test(test_what_a_ban_is_known_by_stays_the_same),
 	};
 	if (!hash_init())
 		return 1;
