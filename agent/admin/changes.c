@@ -66,6 +66,12 @@ static struct act act_of(struct request *r, const char *reason)
 	return (struct act){ .who = request_who(r), .reason = *reason ? reason : NULL };
 }
 
+/* What the desk has refused. */
+static void refuse(struct request *r, int status, const char *why)
+{
+	request_problem(r, desk_asks_to_wait(desk_of(r)) ? 503 : status, "%s", why);
+}
+
 /* ---- overrides ---- */
 
 static const char *const subject_by[] = { "user", "key", "ip" };
@@ -158,7 +164,7 @@ static void put_override(struct request *r, json_t *body, json_t *change)
 			(void)json_object_set(change, known[i], v);
 	}
 	if (!desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err)) {
-		request_problem(r, 422, "%s", err);
+		refuse(r, 422, err);
 		return;
 	}
 	json_t *answer = override_json(name, change);
@@ -192,7 +198,7 @@ void overrides_remove(struct request *r)
 			reply_when_kept(
 				r, json_pack("{s:s}", "removed", name + strlen("override:")));
 		else
-			request_problem(r, 404, "%s", err);
+			refuse(r, 404, err);
 	}
 	json_decref(body);
 }
@@ -327,7 +333,7 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 		good = desk_put(desk_of(r), name, change, act_of(r, reason), err, sizeof err);
 	}
 	if (!good) {
-		request_problem(r, 422, "%s", err);
+		refuse(r, 422, err);
 		return;
 	}
 	json_t *answer = enabled_json(r);

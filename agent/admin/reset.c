@@ -15,12 +15,13 @@ static struct desk *desk_of(const struct admin *a)
 
 static void reset_rules(struct request *r, const char *rule, struct act act)
 {
+	struct desk *desk = desk_of(request_context(r));
 	char err[512];
 
-	if (desk_reset_rule(desk_of(request_context(r)), rule, act, err, sizeof err))
+	if (desk_reset_rule(desk, rule, act, err, sizeof err))
 		reply_when_kept(r, json_pack("{s:s}", "reset", rule ? rule : "all rules"));
 	else
-		request_problem(r, 422, "%s", err);
+		request_problem(r, desk_asks_to_wait(desk) ? 503 : 422, "%s", err);
 }
 
 /* ---- of one client ---- */
@@ -171,8 +172,9 @@ static void erase(struct asking *a, struct str tier, struct now now)
 	}
 	x->counters = json_array();
 	if (!x->counters || !desk_may_reset_client(desk, err, sizeof err)) {
+		bool many = x->counters && !desk_asks_to_wait(desk);
 		request_problem(
-			a->request, x->counters ? 429 : 503, "%s", x->counters ? err : "no memory");
+			a->request, many ? 429 : 503, "%s", x->counters ? err : "no memory");
 		end(x);
 		return;
 	}

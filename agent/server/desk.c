@@ -38,6 +38,11 @@ void desk_free(struct desk *d)
 	free(d);
 }
 
+bool desk_asks_to_wait(const struct desk *d)
+{
+	return d->asks_to_wait;
+}
+
 const struct changes *desk_changes(const struct desk *d)
 {
 	return d->changes;
@@ -114,15 +119,16 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 	const struct snapshot *now = d->args.current(d->args.with);
 	struct problems problems = { 0 };
 	struct snapshot *s = config_rebuild(now, d->changes, now->generation + 1, &problems);
-	bool good = s != NULL;
+	bool fits = !name || !says(&problems, name, err, err_size), good = false;
 
 	if (!s)
 		(void)fail(err, err_size, "out of memory");
-	else if (name && says(&problems, name, err, err_size))
-		good = false;
-	else if (!d->args.publish(d->args.with, s))
-		good = fail(err, err_size,
+	else if (fits && d->args.publish(d->args.with, s))
+		good = true;
+	else if (fits)
+		(void)fail(err, err_size,
 			"workers have not taken over the last changes yet: try again");
+	d->asks_to_wait = !good && (!s || fits);
 	problems_free(&problems);
 	if (!good)
 		drop(s);

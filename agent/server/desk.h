@@ -93,6 +93,9 @@ struct act {
 	const char *reason; /* NULL: none was given */
 };
 
+/* What was refused last was so for now: the same may pass in a moment. */
+bool desk_asks_to_wait(const struct desk *);
+
 /* A change, in the place of one of that name. `value` gets since, who and reason. false: `err` says
  * why not (also where it does not go with the configuration, or the disk or Redis do not keep up),
  * and nothing has changed. true: it holds; desk_when_kept() tells when it is kept. So for the

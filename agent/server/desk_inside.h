@@ -11,6 +11,7 @@ struct desk {
 	struct desk_args args;
 	struct changes *changes;
 	bool behind;        /* what is served does not have all changes yet */
+	bool asks_to_wait;
 	uint64_t forget_at; /* bans_forget()'s cursor */
 
 	uint64_t told; /* the last number that args.share gave */

@@ -64,6 +64,7 @@ bool desk_may_reset_client(struct desk *d, char *err, size_t err_size)
 		keeper_save_soon(d->args.keeper);
 	if (n < RESETS_MAX)
 		return desk_may_change(d, err, err_size);
+	d->asks_to_wait = false;
 	return fail(err, err_size,
 		"a thousand clients were reset just now: reset their rule, or wait a minute");
 }

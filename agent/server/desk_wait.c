@@ -163,7 +163,7 @@ void desk_when_kept(struct desk *d, struct desk_wait *w)
 	desk_look_at_waits(d);
 }
 
-bool desk_may_change(struct desk *d, char *err, size_t err_size)
+static bool has_room(struct desk *d, char *err, size_t err_size)
 {
 	if (!desk_keeps_up(d))
 		return fail(
@@ -172,6 +172,14 @@ bool desk_may_change(struct desk *d, char *err, size_t err_size)
 		return fail(err, err_size, "Redis has not taken the last changes yet: try again");
 	return d->waits < WAITS_MAX ||
 	       fail(err, err_size, "too many changes wait for the disk, or for Redis: try again");
+}
+
+bool desk_may_change(struct desk *d, char *err, size_t err_size)
+{
+	bool may = has_room(d, err, err_size);
+
+	d->asks_to_wait = !may;
+	return may;
 }
 
 /* ---- the log ---- */

@@ -187,19 +187,26 @@ static int dial(struct agent *a, bool by_tcp)
 	return fd;
 }
 
-/* Asks for override:user:uNUMBER, and waits for no answer. */
-static int ask_for(struct agent *a, unsigned number)
+/* Asks something of /api/v1/overrides, and waits for no answer. */
+static int ask(struct agent *a, const char *method, const char *body, bool by_tcp)
 {
-	char request[400], body[64];
-	int n = snprintf(body, sizeof body, "{\"user\":\"u%02u\",\"bypass\":true}", number);
-	int fd = dial(a, number % 2);
-
-	n = snprintf(request, sizeof request,
-		"PUT /api/v1/overrides HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " TOKEN
-		"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		n, body);
+	char request[400];
+	int fd = dial(a, by_tcp);
+	int n = snprintf(request, sizeof request,
+		"%s /api/v1/overrides HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " TOKEN
+		"\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+		method, strlen(body), body);
 	assert_int_equal(send(fd, request, (size_t)n, MSG_NOSIGNAL), n);
 	return fd;
+}
+
+/* For override:user:uNUMBER. */
+static int ask_for(struct agent *a, unsigned number)
+{
+	char body[64];
+
+	(void)snprintf(body, sizeof body, "{\"user\":\"u%02u\",\"bypass\":true}", number);
+	return ask(a, "PUT", body, number % 2);
 }
 
 /* What has come of an answer; "": none yet. */
@@ -337,12 +344,52 @@ static void a_stop_answers_them(void **state)
 		assert_true(is_on_disk(a, i));
 }
 
+static void expect(struct agent *a, const char *method, const char *body, const char *status)
+{
+	int fd = ask(a, method, body, false);
+
+	UNTIL(has_answer(fd));
+	if (strncmp(heard(fd) + 9, status, 3) != 0)
+		fail_msg("%s %s: not %s: %s", method, body, status, heard(fd));
+	(void)close(fd);
+}
+
+static void nothing(struct desk_wait *w, const struct desk_kept *kept)
+{
+	(void)w;
+	(void)kept;
+}
+
+/* As many wait as may: to ask once more is no error of who asks. */
+static void what_is_refused_for_now_is_503(void **state)
+{
+	enum { WAITS = 1000 };
+	static struct desk_wait wait[WAITS];
+	struct agent *a = *state;
+
+	hang(true);
+	(void)close(put(a, 0));
+	for (unsigned i = 0; i < WAITS; i++) {
+		wait[i].kept = nothing;
+		desk_when_kept(control_desk(a->control), &wait[i]);
+	}
+	expect(a, "DELETE", "{\"user\":\"u00\"}", "503");
+	expect(a, "PUT", "{\"user\":\"u00\",\"block\":true}", "503");
+	expect(a, "PUT", "{\"user\":\"u00\",\"tier\":5}", "503");
+	hang(false);
+	desk_settle(control_desk(a->control));
+	expect(a, "PUT", "{\"user\":\"u00\",\"tier\":5}", "422");
+	expect(a, "DELETE", "{\"user\":\"u01\"}", "404");
+	expect(a, "DELETE", "{\"user\":\"u00\"}", "200");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(who_leaves_leaves_nothing_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_next_one_is_answered, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stop_answers_them, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_refused_for_now_is_503, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
