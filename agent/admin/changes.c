@@ -100,7 +100,8 @@ static bool take_subject(struct request *r, json_t *body, char name[CHANGE_NAME_
 		return false;
 	}
 	struct str text = { json_string_value(value), json_string_length(value) };
-	bool secret = control_snapshot(admin_of(r)->control)->policy->secret >> FIELD_USER & 1;
+	unsigned slot = strcmp(found, "ip") == 0 ? FIELD_IP : FIELD_USER;
+	bool secret = control_snapshot(admin_of(r)->control)->policy->secret >> slot & 1;
 	if (!change_subject(found, text, secret, subject, err, sizeof err)) {
 		request_problem(r, 422, "%s", err);
 		return false;

@@ -256,14 +256,45 @@ static bool is_clean(struct str s)
 	return true;
 }
 
-static bool ip_subject(struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size)
+/* "sha256:HEX/24" */
+static bool ip_hash_subject(struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size)
 {
-	char text[ADDR_TEXT_MAX + 4];
+	const char *slash = memchr(value.p, '/', value.n);
+	char hex[SHA256_HEX_BYTES], length[4] = "";
+	size_t n = slash ? (size_t)(slash - value.p) : value.n, left = slash ? value.n - n - 1 : 0;
+	unsigned v = 0;
+
+	bool good = left && left < sizeof length &&
+		    hash_said((struct str){ value.p, n }, hex) == HASH_SAID;
+	for (size_t i = 0; good && i < left; i++) {
+		good = slash[1 + i] >= '0' && slash[1 + i] <= '9' && !(i && slash[1] == '0');
+		v = 10 * v + (unsigned)(slash[1 + i] - '0');
+	}
+	if (!good || v > 128)
+		return fail(err, err_size,
+			"ip: want 64 hex digits after sha256:, and the length of the prefix, as in "
+			"sha256:HEX/32");
+	(void)snprintf(out, CHANGE_NAME_MAX, "ip:sha256:%.*s/%u", SHA256_HEX_BYTES, hex, v);
+	return true;
+}
+
+static bool ip_subject(
+	struct str value, bool secret, char out[CHANGE_NAME_MAX], char *err, size_t err_size)
+{
+	char text[ADDR_TEXT_MAX + 4], hex[SHA256_HEX_BYTES];
 	const char *why;
 	struct cidr c;
 
+	if (hash_said(value, hex) != HASH_NOT_SAID)
+		return ip_hash_subject(value, out, err, err_size);
 	if (!cidr_parse(value, &c, &why))
 		return fail(err, err_size, "ip: %s", why);
+	if (secret) {
+		override_ip_hash(&c, hex);
+		(void)snprintf(out, CHANGE_NAME_MAX, "ip:sha256:%.*s/%u", SHA256_HEX_BYTES, hex,
+			(unsigned)c.prefix);
+		return true;
+	}
 	size_t n = addr_format(&c.addr, text);
 	(void)snprintf(out, CHANGE_NAME_MAX, "ip:%.*s/%u", (int)n, text, (unsigned)c.prefix);
 	return true;
@@ -280,7 +311,7 @@ bool change_subject(const char *by, struct str value, bool secret, char out[CHAN
 	if (!key && !is_clean(value))
 		return fail(err, err_size, "%s: control characters are not for names", by);
 	if (strcmp(by, "ip") == 0)
-		return ip_subject(value, out, err, err_size);
+		return ip_subject(value, secret, out, err, err_size);
 	if (!key && strcmp(by, "user") != 0)
 		return fail(err, err_size, "\"%.32s\": want user, key or ip", by);
 	if (!key && !secret && hash_said(value, digits) != HASH_SAID) {

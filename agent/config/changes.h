@@ -14,6 +14,7 @@
  *   override:key:sha256:HEX {"rates":{"api":"100/minute"}}  tier, other rates (a string or a list
  *   override:ip:CIDR   {"bypass":true}, {"block":true}    for each rule), no limit, or none passes
  *   override:user:sha256:HEX                              where users are secret
+ *   override:ip:sha256:HEX/24                             where addresses are: override_ip_hash()
  *   reset:HEX          {"keys":["HEX",…],"at":1}          counters that began anew; soon forgotten
  *
  * and in each, where it is known: "until" (Unix seconds; it ends then), "since", "who", "reason".
@@ -74,8 +75,10 @@ size_t changes_end(struct changes *, int64_t now,
 	void (*ended)(void *with, const char *name, json_t *value), void *with);
 
 /* The name of an override's subject, "user:alice", "key:sha256:HEX", "ip:192.0.2.0/24", from what a
- * person says: `by` is user, key or ip; a key or a user is its value or sha256:HEX. A key is hashed
- * in any case, a user where it is `secret`. false: `err` says why. */
+ * person says: `by` is user, key or ip; each is its value or sha256:HEX (of a prefix with its
+ * length after it). A key is hashed in any case, the others where they are `secret`. false: `err`
+ * says why.
+ */
 bool change_subject(const char *by, struct str value, bool secret, char out[CHANGE_NAME_MAX],
 	char *err, size_t err_size);
 

@@ -144,6 +144,7 @@ bool explain_override(const struct explain *e, char out[EXPLAIN_NAME_MAX])
 {
 	const struct override *o = e->why.override;
 	char hex[SHA256_HEX_BYTES], ip[ADDR_TEXT_MAX];
+	uint8_t length;
 	struct str s;
 
 	if (!o)
@@ -164,6 +165,14 @@ bool explain_override(const struct explain *e, char out[EXPLAIN_NAME_MAX])
 	case OVERRIDE_IP:
 		(void)snprintf(out, EXPLAIN_NAME_MAX, "ip:%.*s/%u",
 			(int)addr_format(&o->cidr.addr, ip), ip, (unsigned)o->cidr.prefix);
+		break;
+	case OVERRIDE_IP_HASH:
+		length = o->cidr.prefix;
+		override_ip_hash(&(struct cidr){ .addr = addr_mask(&e->view.ip, length, length),
+					 .prefix = length },
+			hex);
+		(void)snprintf(out, EXPLAIN_NAME_MAX, "ip:sha256:%.*s/%u", SHA256_HEX_BYTES, hex,
+			(unsigned)length);
 		break;
 	}
 	return true;

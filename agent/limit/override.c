@@ -2,19 +2,21 @@
 
 #include "limit/names.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-enum { PREFIXES_MAX = 33 + 129 };
+enum { PREFIXES_MAX = 33 + 129 + 129 };
 
 struct overrides {
 	struct override *of; /* owned */
 	unsigned n, cap;
-	/* by override_by; those of addresses by ip_name() */
+	/* by override_by; those of addresses by ip_name() and ip_hash_name() */
 	struct names *by[OVERRIDE_KINDS_OF_NAMES]; /* owned */
 	unsigned by_n[OVERRIDE_KINDS_OF_NAMES];
 	/* The lengths of prefixes that occur, longest first: each is looked for on its own. */
 	struct {
-		uint8_t family, length;
+		uint8_t family; /* 0: of hashes, of either */
+		uint8_t length;
 	} prefix[PREFIXES_MAX];
 	unsigned prefix_n;
 };
@@ -27,6 +29,26 @@ static struct str ip_name(const struct addr *a, uint8_t length, char out[IP_NAME
 	out[0] = (char)length;
 	memcpy(out + 1, a->bytes, a->len);
 	return (struct str){ out, 1u + a->len };
+}
+
+void override_ip_hash(const struct cidr *c, char hex[SHA256_HEX_BYTES])
+{
+	char text[ADDR_TEXT_MAX + 4];
+	size_t n = addr_format(&c->addr, text);
+
+	if (c->prefix < 8u * c->addr.len)
+		n += (size_t)sprintf(text + n, "/%u", (unsigned)c->prefix);
+	hash_sha256_hex((struct str){ text, n }, hex);
+}
+
+enum { IP_HASH_NAME_MAX = 1 + SHA256_HEX_BYTES };
+
+static struct str ip_hash_name(
+	const char hex[SHA256_HEX_BYTES], uint8_t length, char out[IP_HASH_NAME_MAX])
+{
+	out[0] = (char)length;
+	memcpy(out + 1, hex, SHA256_HEX_BYTES);
+	return (struct str){ out, IP_HASH_NAME_MAX };
 }
 
 struct overrides *overrides_new(void)
@@ -107,6 +129,18 @@ bool overrides_add_ip(struct overrides *s, const struct cidr *c, struct override
 	return added;
 }
 
+bool overrides_add_ip_hash(
+	struct overrides *s, uint8_t length, const char hex[SHA256_HEX_BYTES], struct override *o)
+{
+	char name[IP_HASH_NAME_MAX];
+	o->cidr = (struct cidr){ .prefix = length };
+	bool added = overrides_add(s, OVERRIDE_IP_HASH, ip_hash_name(hex, length, name), o);
+
+	if (added)
+		add_prefix(s, 0, length);
+	return added;
+}
+
 unsigned overrides_count(const struct overrides *s)
 {
 	return s->n;
@@ -133,16 +167,25 @@ static const struct override *by_hash(
 	return by_name(s, by, (struct str){ hex, sizeof hex });
 }
 
+static const struct override *by_prefix(
+	const struct overrides *s, const struct addr *ip, uint8_t family, uint8_t length)
+{
+	char name[IP_NAME_MAX], hash_name[IP_HASH_NAME_MAX], hex[SHA256_HEX_BYTES];
+	struct cidr c = { .addr = addr_mask(ip, length, length), .prefix = length };
+
+	if (family)
+		return by_name(s, OVERRIDE_IP, ip_name(&c.addr, length, name));
+	override_ip_hash(&c, hex);
+	return by_name(s, OVERRIDE_IP_HASH, ip_hash_name(hex, length, hash_name));
+}
+
 static const struct override *by_ip(const struct overrides *s, const struct addr *ip)
 {
-	char name[IP_NAME_MAX];
-
 	for (unsigned i = 0; i < s->prefix_n; i++) {
-		uint8_t length = s->prefix[i].length;
-		if (s->prefix[i].family != ip->len)
+		uint8_t family = s->prefix[i].family, length = s->prefix[i].length;
+		if (family ? family != ip->len : length > 8u * ip->len)
 			continue;
-		struct addr masked = addr_mask(ip, length, length);
-		const struct override *o = by_name(s, OVERRIDE_IP, ip_name(&masked, length, name));
+		const struct override *o = by_prefix(s, ip, family, length);
 		if (o)
 			return o;
 	}

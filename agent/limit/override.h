@@ -8,8 +8,14 @@
 enum { OVERRIDES_MAX = 10000 };
 
 /* Whom it is for; a client's are looked for in this order, and the first found holds. */
-enum override_by { OVERRIDE_KEY, OVERRIDE_USER, OVERRIDE_USER_HASH, OVERRIDE_IP };
-enum { OVERRIDE_KINDS_OF_NAMES = OVERRIDE_IP + 1 };
+enum override_by {
+	OVERRIDE_KEY,
+	OVERRIDE_USER,
+	OVERRIDE_USER_HASH,
+	OVERRIDE_IP,
+	OVERRIDE_IP_HASH,
+};
+enum { OVERRIDE_KINDS_OF_NAMES = OVERRIDE_IP_HASH + 1 };
 
 enum override_kind {
 	OVERRIDE_TIER,   /* he is on another tier */
@@ -25,7 +31,7 @@ struct override_rates {
 
 struct override {
 	enum override_by by; /* with the next: by overrides_add() */
-	struct cidr cidr;    /* OVERRIDE_IP: whom it is for */
+	struct cidr cidr;    /* OVERRIDE_IP: whom it is for; OVERRIDE_IP_HASH: its length alone */
 	enum override_kind kind;
 	char tier[TIER_NAME_MAX + 1];
 	struct override_rates *rates; /* owned */
@@ -43,6 +49,12 @@ void overrides_free(struct overrides *); /* NULL is fine */
 bool overrides_add(struct overrides *, enum override_by, struct str who, struct override *o);
 /* For the addresses of a prefix; of several the longest holds. */
 bool overrides_add_ip(struct overrides *, const struct cidr *, struct override *o);
+/* The same, where addresses are secret: by override_ip_hash() and the prefix's length. A client's
+ * is then hashed once for each length that occurs. */
+bool overrides_add_ip_hash(
+	struct overrides *, uint8_t length, const char hex[SHA256_HEX_BYTES], struct override *o);
+/* The hex SHA-256 of a prefix as it is written: of a single address without its length. */
+void override_ip_hash(const struct cidr *, char hex[SHA256_HEX_BYTES]);
 
 unsigned overrides_count(const struct overrides *);
 

@@ -1,5 +1,5 @@
-/* Users that are secret: what was set for one while he was not, or by an agent whose configuration
- * does not say so, is kept by his hash from then on. */
+/* Users and addresses that are secret: what was set for one while he was not, or by an agent whose
+ * configuration does not say so, is kept by his hash from then on. */
 #include "server/desk_inside.h"
 
 #include "base/log.h"
@@ -7,19 +7,23 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char override_user[] = "override:user:";
-
-/* false: it is no override by a user, or hashed already. */
+/* false: it is no override by a user or an address, or hashed already. */
 static bool hidden_name(const char *name, char out[CHANGE_NAME_MAX])
 {
-	const size_t n = strlen(override_user);
+	static const char *const by[] = { "user", "ip" };
 	char subject[CHANGE_NAME_MAX], err[256];
+	const char *who = name + strlen("override:");
 
-	if (strncmp(name, override_user, n) != 0 ||
-		!change_subject("user", str_of(name + n), true, subject, err, sizeof err))
-		return false;
-	(void)snprintf(out, CHANGE_NAME_MAX, "override:%.*s", CHANGE_NAME_MAX - 10, subject);
-	return strcmp(out, name) != 0;
+	for (unsigned i = 0; i < 2; i++) {
+		size_t n = strlen(by[i]);
+		if (strncmp(who, by[i], n) != 0 || who[n] != ':' ||
+			!change_subject(by[i], str_of(who + n + 1), true, subject, err, sizeof err))
+			continue;
+		(void)snprintf(
+			out, CHANGE_NAME_MAX, "override:%.*s", CHANGE_NAME_MAX - 10, subject);
+		return strcmp(out, name) != 0;
+	}
+	return false;
 }
 
 static void find_plain(void *with, const char *name, json_t *value)
@@ -31,7 +35,12 @@ static void find_plain(void *with, const char *name, json_t *value)
 		(void)json_array_append_new(with, json_string(name));
 }
 
-/* Where there is one by the hash, that is the newer: since then none was made in clear. */
+static json_int_t since(const json_t *value)
+{
+	return json_integer_value(json_object_get(value, "since"));
+}
+
+/* There may be one by the hash: of two agents, one may know already that this is secret. */
 static void hide(struct desk *d, const char *name)
 {
 	char hidden[CHANGE_NAME_MAX], err[256];
@@ -39,7 +48,8 @@ static void hide(struct desk *d, const char *name)
 
 	(void)hidden_name(name, hidden);
 	(void)changes_remove(d->changes, name);
-	if (!changes_get(d->changes, hidden)) {
+	json_t *there = changes_get(d->changes, hidden);
+	if (!there || since(there) < since(value)) {
 		if (!changes_put(d->changes, hidden, value, err, sizeof err))
 			log_error("changes_lost", KV_Z("change", hidden), KV_Z("why", err));
 		desk_keep(d, hidden, value);
@@ -50,17 +60,27 @@ static void hide(struct desk *d, const char *name)
 	json_decref(value);
 }
 
-void desk_hide_users(struct desk *d, const struct policy *p)
+static bool hide_all(struct desk *d, const char *prefix)
 {
-	json_t *plain = p->secret >> FIELD_USER & 1 ? json_array() : NULL, *name;
+	json_t *plain = json_array(), *name;
 	size_t i;
 
-	if (!plain)
-		return;
-	changes_each(d->changes, override_user, find_plain, plain);
+	changes_each(d->changes, prefix, find_plain, plain);
 	json_array_foreach(plain, i, name) hide(d, json_string_value(name));
-	/* What was appended before has them in clear. */
-	if (json_array_size(plain))
-		desk_keep_whole_soon(d);
+	bool any = json_array_size(plain) > 0;
 	json_decref(plain);
+	return any;
+}
+
+void desk_hide_subjects(struct desk *d, const struct policy *p)
+{
+	bool any = false;
+
+	if (p->secret >> FIELD_USER & 1)
+		any |= hide_all(d, "override:user:");
+	if (p->secret >> FIELD_IP & 1)
+		any |= hide_all(d, "override:ip:");
+	/* What was appended before has them in clear. */
+	if (any)
+		desk_keep_whole_soon(d);
 }

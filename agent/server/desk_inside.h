@@ -10,7 +10,7 @@
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
-	bool behind;        /* what is served does not have all changes yet */
+	bool behind; /* what is served does not have all changes yet */
 	bool asks_to_wait;
 	uint64_t forget_at; /* bans_forget()'s cursor */
 
@@ -77,8 +77,8 @@ void desk_end_waits(struct desk *);
 /* To the log, as soon as what was changed is kept. */
 void desk_audit(struct desk *, const char *what, const char *name, json_t *value, struct act);
 
-/* Overrides by users go to their hashes, where users are secret. */
-void desk_hide_users(struct desk *, const struct policy *);
+/* Overrides by users and addresses go to their hashes, where these are secret. */
+void desk_hide_subjects(struct desk *, const struct policy *);
 
 /* ---- desk_bans.c ---- */
 

@@ -140,7 +140,7 @@ static void serve_told(struct desk *d)
 	char err[256];
 
 	log_info("changes_told", KV_INT("changes", changes_count(d->changes)));
-	desk_hide_users(d, d->args.current(d->args.with)->policy);
+	desk_hide_subjects(d, d->args.current(d->args.with)->policy);
 	d->behind = !desk_serve(d, NULL, err, sizeof err);
 }
 

@@ -248,3 +248,37 @@ def test_a_secret_user_is_nowhere_in_clear(kept):
     for text in (json.dumps([told, shown, why, events]), "\n".join(kept.agent.lines()[before:]),
                  kept.changes.read_text("latin1")):
         assert "alice.x" not in text and "bob.x" not in text
+
+
+def test_a_secret_address_is_nowhere_in_clear(kept):
+    """Also if it was none when the override was made; by the hash of the prefix as it is written."""
+    def digest(text):
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    override(kept, ip="192.0.2.17", block=True, reason="ticket 8")
+    override(kept, ip="198.51.100.0/24", bypass=True)
+    assert b"192.0.2.17" in kept.changes.read_bytes()
+    until(lambda: len(audit(kept)) == 2)
+    before = len(kept.agent.lines())
+    kept.agent.rewrite(RULES, kept.top(kept.store() + 'identity: { secret = [ "key", "ip" ]; };'))
+    assert kept.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 200
+    until(lambda: not any(x in kept.changes.read_bytes() for x in (b"192.0.2.17", b"198.51.100")))
+    kept.kill()
+    kept.start()
+    for ip, reason in (("192.0.2.17", "blocked"), ("198.51.100.7", "bypassed"), ("192.0.2.18", "ok")):
+        until(lambda ip=ip, reason=reason: kept.agent.check(cost=0, user="z", ip=ip)["reason"] == reason)
+    told = override(kept, ip="2001:db8::/48", block=True)
+    assert told["ip"] == digest("2001:db8::/48") + "/48"
+    served(kept, "blocked", user="z", ip="2001:db8:0:1::1")
+    shown = kept.ask("/api/v1/overrides").json["overrides"]
+    assert {o["ip"] for o in shown} == {
+        told["ip"], digest("192.0.2.17") + "/32", digest("198.51.100.0/24") + "/24"}
+    why = change(kept, "/api/v1/explain", "POST", fields={"ip": "192.0.2.17", "user": "z"})
+    assert why["override"]["for"] == f"ip:{digest('192.0.2.17')}/32"
+    assert why["override"]["reason"] == "ticket 8"
+    # Away by what it is, or by what is shown.
+    events = [override(kept, "DELETE", ip="192.0.2.17"), override(kept, "DELETE", ip=told["ip"])]
+    served(kept, "ok", user="y", ip="192.0.2.17")
+    until(lambda: len([x for x in audit(kept) if "what=remove" in x]) == 2)
+    for text in (json.dumps([told, shown, why["override"], events]), kept.changes.read_text("latin1"),
+                 "\n".join(x for x in kept.agent.lines()[before:] if " audit " in x)):
+        assert not any(x in text for x in ("192.0.2.17", "198.51.100", "2001:db8"))

@@ -5,6 +5,10 @@
 #include "config/changes.h"
 #include "limit/plan.h"
 
+/* Of 192.0.2.9, 10.0.0.0/30 and 2001:db8::/32. */
+#define IP_HEX        "d27fb1b45c2670fa64c03d01d426156940ddb94b545556c84f544abb737f0e76"
+#define NET_HEX       "257425f2c266f752ab57a39a138e101a5ada9286aa03dfc0a552145f52f7d22c"
+#define NET6_HEX      "90c2cbc21bd13638677561694710bb1dd826aefd0c5b8509b09a84fcc78557ff"
 #define KEY_HEX_UPPER "2C70E12B7A0646F92279F427C7B38E7334D8E5389CFF167A1DC30E73F826B683"
 #define KEY_HEX       "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683" /* of "key" */
 
@@ -148,6 +152,26 @@ static void an_override_holds_for_its_client(void **state)
 		{ "a prefix of IPv6", "override:ip:2001:db8::/32 {\"block\":true}", "", "",
 			"2001:db8:1::2", "blocked: free" },
 		{ "0.0.0.0/0 is not ::/0", "override:ip:0.0.0.0/0 {\"block\":true}", "", "", "::2",
+			"limits: api 10/60 day 100/86400 seen(shadow) 5/3600 free" },
+		{ "the hash of an address", "override:ip:sha256:" IP_HEX "/32 {\"bypass\":true}",
+			"", "", "192.0.2.9", "bypassed: free" },
+		{ "is of no other", "override:ip:sha256:" IP_HEX "/32 {\"bypass\":true}", "", "",
+			"10.0.0.9", "limits: api 10/60 day 100/86400 seen(shadow) 5/3600 free" },
+		{ "nor of its prefix", "override:ip:sha256:" IP_HEX "/24 {\"bypass\":true}", "", "",
+			"10.0.0.9", "limits: api 10/60 day 100/86400 seen(shadow) 5/3600 free" },
+		{ "the hash of a prefix, and the longest, by hash or not",
+			"override:ip:sha256:" NET_HEX "/30 {\"bypass\":true}\n"
+			"override:ip:10.0.0.0/8 {\"block\":true}",
+			"", "", "10.0.0.1", "bypassed: free" },
+		{ "beside it the shorter one holds",
+			"override:ip:sha256:" NET_HEX "/30 {\"bypass\":true}\n"
+			"override:ip:10.0.0.0/8 {\"block\":true}",
+			"", "", "10.0.0.4", "blocked: free" },
+		{ "the hash of a prefix of IPv6",
+			"override:ip:sha256:" NET6_HEX "/32 {\"block\":true}", "", "",
+			"2001:db8:1::2", "blocked: free" },
+		{ "a length of IPv6 is nothing to IPv4",
+			"override:ip:sha256:" IP_HEX "/128 {\"block\":true}", "", "", "10.0.0.9",
 			"limits: api 10/60 day 100/86400 seen(shadow) 5/3600 free" },
 		{ "all rules off", "switch: {\"mode\":\"off\"}", "alice", "", "10.0.0.1",
 			"disabled: free" },
@@ -364,6 +388,17 @@ static void what_is_no_change_is_refused(void **state)
 		{ "override:ip:10.0.0.1", "{\"block\":true}", "want override:ip:10.0.0.1/32" },
 		{ "override:ip:10.0.0.1/8", "{\"block\":true}", "want override:ip:10.0.0.0/8" },
 		{ "override:ip:nowhere", "{\"block\":true}", "ip: " },
+		{ "override:ip:sha256:" KEY_HEX, "{\"block\":true}", "ip: want 64 hex digits" },
+		{ "override:ip:sha256:2c70e12b/32", "{\"block\":true}", "ip: want 64 hex digits" },
+		{ "override:ip:sha256:" KEY_HEX "/", "{\"block\":true}", "ip: want 64 hex digits" },
+		{ "override:ip:sha256:" KEY_HEX "/129", "{\"block\":true}",
+			"ip: want 64 hex digits" },
+		{ "override:ip:sha256:" KEY_HEX "/+8", "{\"block\":true}",
+			"ip: want 64 hex digits" },
+		{ "override:ip:sha256:" KEY_HEX "/08", "{\"block\":true}",
+			"ip: want 64 hex digits" },
+		{ "override:ip:sha256:" KEY_HEX "/8888", "{\"block\":true}",
+			"ip: want 64 hex digits" },
 		{ "override", "{\"block\":true}", "no change is called so" },
 		{ "switch:", "{\"mode\":\"on\"}", "mode: want enforce" },
 		{ "epoch:", "{\"epoch\":-1}", "epoch: want" },
