@@ -260,11 +260,11 @@ static bool is_clean(struct str s)
 static bool ip_hash_subject(struct str value, char out[CHANGE_NAME_MAX], char *err, size_t err_size)
 {
 	const char *slash = memchr(value.p, '/', value.n);
-	char hex[SHA256_HEX_BYTES], length[4] = "";
+	char hex[SHA256_HEX_BYTES];
 	size_t n = slash ? (size_t)(slash - value.p) : value.n, left = slash ? value.n - n - 1 : 0;
 	unsigned v = 0;
 
-	bool good = left && left < sizeof length &&
+	bool good = left && left <= 3 && /* digits */
 		    hash_said((struct str){ value.p, n }, hex) == HASH_SAID;
 	for (size_t i = 0; good && i < left; i++) {
 		good = slash[1 + i] >= '0' && slash[1 + i] <= '9' && !(i && slash[1] == '0');

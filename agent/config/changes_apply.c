@@ -202,7 +202,8 @@ static void apply_override(void *with, const char *name, json_t *value)
 	a->name = name;
 	struct override o = override_of(a, value);
 	if (*by == 'i' && strncmp(who, "sha256:", 7) == 0) {
-		added = overrides_add_ip_hash(s, (uint8_t)atoi(strchr(who, '/') + 1), who + 7, &o);
+		added = overrides_add_ip_hash(
+			s, (uint8_t)strtoul(strchr(who, '/') + 1, NULL, 10), who + 7, &o);
 	} else if (*by == 'i') {
 		struct cidr c;
 		added = cidr_parse(str_of(who), &c, &why) && overrides_add_ip(s, &c, &o);
