@@ -277,7 +277,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 			return MHD_NO;
 		peer_enter(r->peer, PEER_BODY);
 		judge(r, path_of(url), method);
-		return r->status && !reads_first(r) ? send_reply(r) : MHD_YES;
+		if (!r->status)
+			return MHD_YES;
+		peer_enter(r->peer, PEER_REFUSED);
+		return reads_first(r) ? MHD_YES : send_reply(r);
 	}
 	if (*upload_n) {
 		bool kept = r->status || (r->route && take_body(r, upload, *upload_n));

@@ -13,7 +13,7 @@
 #include <jansson.h>
 
 enum {
-	HTTP_CONNECTIONS_MAX = 64,        /* then the one that has been idle longest goes */
+	HTTP_CONNECTIONS_MAX = 64,        /* then the longest idle, or refused, goes */
 	HTTP_HEADERS_MAX = 32 * 1024,     /* bytes */
 	HTTP_BODY_MAX = 64 * 1024,        /* bytes */
 	HTTP_BODY_REFUSED_MAX = 1 << 20,  /* bytes that are read, not kept, before a refusal */

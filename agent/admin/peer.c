@@ -33,6 +33,7 @@ void peer_enter(struct peer *p, enum peer_state state)
 	static const usec_t timeout[] = {
 		[PEER_IDLE] = HTTP_HEADER_TIMEOUT,
 		[PEER_BODY] = HTTP_BODY_TIMEOUT,
+		[PEER_REFUSED] = HTTP_BODY_TIMEOUT,
 		[PEER_REPLY] = HTTP_REPLY_TIMEOUT,
 		[PEER_STREAM] = 0,
 		[PEER_EVICTED] = 0,
@@ -62,15 +63,16 @@ static void evict(struct peer *p)
 	(void)shutdown(p->fd, SHUT_RDWR);
 }
 
-/* Nobody keeps others out by being there and asking nothing. (Who has just come has had no time to;
- * where all others are busy, it is the one.) */
+/* Nobody keeps others out by being there and asking nothing, or what is refused. (Who has just come
+ * has had no time to; where all others are busy, it is the one.) */
 static void evict_longest_idle(struct peers *all)
 {
 	struct peer *longest = NULL;
 	for (struct peer *p = all->head; p; p = p->next) {
 		if (p->state == PEER_EVICTED)
 			return; /* there will be room */
-		if (p->state == PEER_IDLE && (!longest || p->since < longest->since))
+		bool idle = p->state == PEER_IDLE || p->state == PEER_REFUSED;
+		if (idle && (!longest || p->since < longest->since))
 			longest = p;
 	}
 	if (longest && (longest != all->head || clock_steady() - longest->since >= JUST_COME))

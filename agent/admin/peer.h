@@ -10,6 +10,7 @@
 enum peer_state {
 	PEER_IDLE,    /* a request is awaited, or its headers come in */
 	PEER_BODY,    /* its body comes in */
+	PEER_REFUSED, /* its body comes in and is thrown away: then it is refused */
 	PEER_REPLY,   /* it is answered */
 	PEER_STREAM,  /* it is answered as long as it listens */
 	PEER_EVICTED, /* its socket was shut down */

@@ -404,6 +404,29 @@ static void many_connections(void **state)
 	ask(g, "GET /hello" HTTP "\r\n", "hello you");
 }
 
+/* Nor does who is refused, and does not send the body that is read first: before their time is
+ * over, which would end all of them. */
+static void refused_in_every_place(void **state)
+{
+	struct rig *g = *state;
+	int fd[HTTP_CONNECTIONS_MAX];
+
+	for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+		fd[i] = dial(g);
+		say(g, fd[i], "POST /change" HTTP "Content-Length: 10\r\n\r\n");
+	}
+	while (http_requests(g->http) < HTTP_CONNECTIONS_MAX)
+		turn(g);
+	ask(g, "GET /hello" HTTP "\r\n", "hello you");
+	int left = 0;
+	for (int i = 0; i < HTTP_CONNECTIONS_MAX; i++) {
+		char byte;
+		left += recv(fd[i], &byte, 1, 0) < 0 && errno == EAGAIN;
+		(void)close(fd[i]);
+	}
+	assert_true(left > HTTP_CONNECTIONS_MAX / 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -415,6 +438,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(stopped_before_the_reply, setup, teardown),
 		cmocka_unit_test_setup_teardown(streams, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_connections, setup, teardown),
+		cmocka_unit_test_setup_teardown(refused_in_every_place, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
