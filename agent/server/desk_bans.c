@@ -156,19 +156,81 @@ static void log_ended(const struct ban *b, const char *who, const char *reason)
 	log_put_always(LOG_LEVEL_WARNING, "audit", field);
 }
 
-static void tell_bans(struct desk *d)
+/* ---- bans that no rule of the configuration knows any more ---- */
+
+struct ending {
+	struct desk *desk;
+	const struct policy *now, *before;
+	const char *who;
+	usec_t utc;
+};
+
+/* NULL: it has none. */
+static const struct penalty *penalty_of(const struct policy *p, const char *rule)
 {
+	for (unsigned i = 0; p && i < p->rule_n; i++)
+		if (strcmp(p->rule[i].name, rule) == 0)
+			return p->rule[i].penalty;
+	return NULL;
+}
+
+/* Why nobody finds this ban any more; NULL: it holds. */
+static const char *why_it_ends(const struct ending *e, const struct ban *b)
+{
+	const struct penalty *now = penalty_of(e->now, b->rule);
+	const struct penalty *before = penalty_of(e->before, b->rule);
+
+	if (!now)
+		return "its rule has no penalty any more";
+	if (before && (before->salt.a != now->salt.a || before->salt.b != now->salt.b))
+		return "its penalty counts in another time now";
+	return NULL;
+}
+
+static void end_if_unknown(void *with, const struct ban *b)
+{
+	const struct ending *e = with;
+	struct ban ended;
+	const char *why = b->until > e->utc ? why_it_ends(e, b) : NULL;
+
+	if (!why || !bans_lift(e->desk->args.bans, &b->key, e->utc))
+		return;
+	if (bans_get(e->desk->args.bans, &b->key, &ended))
+		share_ban_if_room(e->desk, &ended);
+	log_ended(b, e->who, why);
+}
+
+static void tell_bans(struct ending *e)
+{
+	struct desk *d = e->desk;
 	struct ban b, now;
 
 	for (unsigned n = 1; bans_next_begun(d->args.bans, &b); n++) {
 		if (n == BANS_BEGUN_MAX) /* more began than are told of */
 			desk_keep_whole_soon(d);
 		/* As it is by now: it may have been lifted already, and that was told. */
-		if (bans_get(d->args.bans, &b.key, &now))
+		bool known = bans_get(d->args.bans, &b.key, &now);
+		if (known)
 			share_ban_if_room(d, &now);
 		log_begun(&b);
+		/* By a worker that had not taken over the reload yet. */
+		if (known)
+			end_if_unknown(e, &now);
 	}
 }
+
+void desk_end_unknown_bans(
+	struct desk *d, const struct policy *now, const struct policy *before, const char *who)
+{
+	struct ending e = { d, now, before, who, clock_read().utc };
+
+	if (bans_count(d->args.bans) == 0)
+		return;
+	tell_bans(&e); /* in the log a ban begins before it ends */
+	desk_each_ban(d, e.utc, end_if_unknown, &e);
+}
+
+/* ---- every second ---- */
 
 static void tell_ends_of_bans(struct desk *d, usec_t utc)
 {
@@ -248,62 +310,12 @@ bool desk_lift(struct desk *d, const char *id, struct act act)
 	return true;
 }
 
-/* ---- bans that no rule of the configuration knows any more ---- */
-
-struct ending {
-	struct desk *desk;
-	const struct policy *now, *before;
-	const char *who;
-	usec_t utc;
-};
-
-/* NULL: it has none. */
-static const struct penalty *penalty_of(const struct policy *p, const char *rule)
-{
-	for (unsigned i = 0; p && i < p->rule_n; i++)
-		if (strcmp(p->rule[i].name, rule) == 0)
-			return p->rule[i].penalty;
-	return NULL;
-}
-
-/* Why nobody finds this ban any more; NULL: it holds. */
-static const char *why_it_ends(const struct ending *e, const struct ban *b)
-{
-	const struct penalty *now = penalty_of(e->now, b->rule);
-	const struct penalty *before = penalty_of(e->before, b->rule);
-
-	if (!now)
-		return "its rule has no penalty any more";
-	if (before && (before->salt.a != now->salt.a || before->salt.b != now->salt.b))
-		return "its penalty counts in another time now";
-	return NULL;
-}
-
-static void end_if_unknown(void *with, const struct ban *b)
-{
-	const struct ending *e = with;
-	struct ban ended;
-	const char *why = b->until > e->utc ? why_it_ends(e, b) : NULL;
-
-	if (!why || !bans_lift(e->desk->args.bans, &b->key, e->utc))
-		return;
-	if (bans_get(e->desk->args.bans, &b->key, &ended))
-		share_ban_if_room(e->desk, &ended);
-	log_ended(b, e->who, why);
-}
-
-void desk_end_unknown_bans(
-	struct desk *d, const struct policy *now, const struct policy *before, const char *who)
-{
-	struct ending e = { d, now, before, who, clock_read().utc };
-
-	if (bans_count(d->args.bans))
-		desk_each_ban(d, e.utc, end_if_unknown, &e);
-}
-
 void desk_tick_bans(struct desk *d, usec_t utc)
 {
 	tell_ends_of_bans(d, utc); /* first: the next one of a client may have begun */
-	tell_bans(d);
+	tell_bans(&(struct ending){ .desk = d,
+		.now = d->args.current(d->args.with)->policy,
+		.who = "configuration",
+		.utc = utc });
 	forget_bans(d, utc);
 }

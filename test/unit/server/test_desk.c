@@ -62,7 +62,8 @@ static void hang(bool hangs)
 
 static const struct hash_key test_key = { .bytes = { 1 } };
 static const char config[] =
-	"rules = ( { name = \"api\"; per = [ \"user\" ]; rate = \"10/minute\"; } );";
+	"rules = ( { name = \"api\"; per = [ \"user\" ]; rate = \"10/minute\"; "
+	"penalty = { after = \"3/1m\"; }; } );";
 static const struct act by = { .who = "uid 0", .reason = "a test" };
 
 #define WITHIN (1000000 * USEC_PER_SEC) /* Redis is waited for: longer than a test takes */
@@ -217,6 +218,11 @@ static void what_is_refused_changes_nothing(void **state)
 	assert_non_null(strstr(err, "try again"));
 	assert_false(desk_remove(r.desk, "override:user:a", by, err, sizeof err));
 	assert_non_null(strstr(err, "try again"));
+	assert_true(desk_asks_to_wait(r.desk));
+	r.busy = false;
+	assert_false(desk_remove(r.desk, "override:user:b", by, err, sizeof err));
+	assert_false(put(&r, "switch:gone", "{\"mode\":\"off\"}", err));
+	assert_false(desk_asks_to_wait(r.desk));
 
 	assert_ptr_equal(r.served, before);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
@@ -673,6 +679,29 @@ static void bans_leave_room_for_the_operator(void **state)
 	stop(&r);
 }
 
+/* Workers take a reload over a moment later: whom they ban till then is let in as well. */
+static void a_ban_that_comes_after_its_penalty_has_gone_ends(void **state)
+{
+	static const struct penalty penalty = {
+		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+	};
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct ban late = { .key = { 0x1235, UINT64_MAX }, .rule = "gone", .client = "user=y" };
+	usec_t utc = clock_read().utc;
+	struct rig r;
+	struct ban now;
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(bans_begin(r.bans, &penalty, &b, utc));
+	assert_true(bans_begin(r.bans, &penalty, &late, utc));
+	desk_tick(r.desk, (struct now){ .utc = utc });
+	assert_true(bans_get(r.bans, &b.key, &now) && now.until > utc);
+	assert_true(bans_get(r.bans, &late.key, &now) && now.until <= utc);
+	assert_int_equal(r.told_bans, 3); /* both, and the end of one */
+	stop(&r);
+}
+
 /* What earlier releases left in the state file is newer than a changes file beside it: they do not
  * know of that. Then it is out of the state file. */
 static void notes_of_an_earlier_release_are_taken_over(void **state)
@@ -995,6 +1024,7 @@ int main(void)
 		cmocka_unit_test_teardown(the_whole_is_composed_in_pieces, disk_is_well),
 		cmocka_unit_test_teardown(a_stop_ends_a_whole_that_is_begun, disk_is_well),
 		cmocka_unit_test(bans_leave_room_for_the_operator),
+		cmocka_unit_test(a_ban_that_comes_after_its_penalty_has_gone_ends),
 		cmocka_unit_test(notes_of_an_earlier_release_are_taken_over),
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
