@@ -445,7 +445,7 @@ static bool has_moved(struct redis_lookup *l, const redisReply *r)
 {
 	struct redis_node *asked = node_now(l);
 	struct redis_address to;
-	uint16_t slot;
+	uint16_t slot = redis_tiers_slot(l->tiers);
 
 	if (!asked)
 		return false;
@@ -453,7 +453,8 @@ static bool has_moved(struct redis_lookup *l, const redisReply *r)
 		r->str, redis_node_address(asked), &slot, &to);
 	if (how == REDIRECT_NONE || slot != redis_tiers_slot(l->tiers))
 		return false;
-	(void)redis_nodes_follow(l->nodes, slot, how, &to);
+	if (how != REDIRECT_TRYAGAIN)
+		(void)redis_nodes_follow(l->nodes, slot, how, &to);
 	return true;
 }
 
