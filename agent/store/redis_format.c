@@ -6,7 +6,7 @@ enum { DIGITS_MAX = 20, HEAD_MAX = 1 + DIGITS_MAX + 2 }; /* "$123\r\n" */
 
 size_t redis_format_room(unsigned argc, const size_t argv_bytes[])
 {
-	size_t n = HEAD_MAX;
+	size_t n = HEAD_MAX + 1;
 
 	for (unsigned i = 0; i < argc; i++)
 		n += HEAD_MAX + argv_bytes[i] + 2;
@@ -40,5 +40,6 @@ size_t redis_format(char *out, unsigned argc, const char *const argv[], const si
 		*p++ = '\r';
 		*p++ = '\n';
 	}
+	*p = '\0';
 	return (size_t)(p - out);
 }

@@ -14,7 +14,7 @@ static void assert_as_hiredis(unsigned argc, const char *argv[], const size_t by
 	assert_non_null(got);
 	assert_true(want_n > 0);
 	assert_int_equal(redis_format(got, argc, argv, bytes), want_n);
-	assert_memory_equal(got, want, (size_t)want_n);
+	assert_memory_equal(got, want, (size_t)want_n + 1); /* and a NUL */
 	free(got);
 	redisFreeCommand(want);
 }
