@@ -206,11 +206,18 @@ static void judge(struct request *r, const char *path, const char *method_name)
 	}
 }
 
+/* false: so much that it is not waited for any longer. */
+static bool throw_away(struct request *r, size_t n)
+{
+	r->thrown_n += n;
+	return r->thrown_n <= HTTP_BODY_REFUSED_MAX;
+}
+
 static bool take_body(struct request *r, const char *bytes, size_t n)
 {
 	if (r->too_long || n > HTTP_BODY_MAX - r->body_n) {
-		r->too_long = true; /* the rest is thrown away, within the time that it has */
-		return true;
+		r->too_long = true;
+		return throw_away(r, n);
 	}
 	char *longer = malloc(r->body_n + n + 1);
 	if (!longer)
@@ -283,9 +290,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		return reads_first(r) ? MHD_YES : send_reply(r);
 	}
 	if (*upload_n) {
-		bool kept = r->status || (r->route && take_body(r, upload, *upload_n));
+		bool go_on = r->status ? throw_away(r, *upload_n)
+				       : r->route && take_body(r, upload, *upload_n);
 		*upload_n = 0;
-		return kept ? MHD_YES : MHD_NO;
+		return go_on ? MHD_YES : MHD_NO;
 	}
 	if (!r->asked && r->route)
 		ask_handler(r);

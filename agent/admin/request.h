@@ -33,6 +33,7 @@ struct request {
 	int status;
 	char *body; /* owned */
 	size_t body_n;
+	uint64_t thrown_n; /* bytes of its body that nobody wants */
 	void (*gone)(void *arg);
 	void *gone_arg;
 	struct stream *stream; /* owned */

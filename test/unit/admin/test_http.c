@@ -274,6 +274,27 @@ static void refusals_come_after_the_body(void **state)
 		assert_true(hear(g, fd, text, sizeof text, "hello you"));
 		(void)close(fd);
 	}
+	/* Nor is more thrown away than that where nothing says how long it is, refused or too long.
+	 */
+	body[HTTP_BODY_MAX] = '\0';
+	for (unsigned i = 0; i < 2; i++) {
+		char chunk[16];
+		int fd = dial(g);
+		g->token = i ? "" : TOKEN;
+		say(g, fd,
+			"PUT /hello" HTTP "Content-Type: application/json\r\n"
+			"Transfer-Encoding: chunked\r\n\r\n");
+		(void)snprintf(chunk, sizeof chunk, "%x\r\n", HTTP_BODY_MAX);
+		for (unsigned k = 0; k < HTTP_BODY_REFUSED_MAX / HTTP_BODY_MAX + 4; k++) {
+			say(g, fd, chunk);
+			say(g, fd, body);
+			say(g, fd, "\r\n");
+		}
+		assert_int_equal(send(fd, "0", 1, MSG_NOSIGNAL), -1);
+		assert_int_equal(errno, EPIPE);
+		(void)close(fd);
+	}
+	g->token = "";
 	free(body);
 	assert_int_equal(g->changed, 0);
 	/* Who asks before, or would send far too much, is told at once. */
