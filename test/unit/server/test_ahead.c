@@ -2,6 +2,7 @@
  * what comes first is decided, and decided after it. */
 #include "server/conn.h"
 
+#include "hello.h"
 #include "loaded.h"
 #include "store/memory.h"
 
@@ -77,21 +78,6 @@ static void send_all(struct fixture *f, size_t n)
 	(void)ev_run(f->loop, EVRUN_NOWAIT);
 }
 
-static void put_hello(struct wire_writer *w)
-{
-	uint8_t *at = frame_begin(w, FRAME_HAPROXY_HELLO, 0, 0);
-	wire_put_str(w, STR("supported-versions"));
-	wire_put_u8(w, 8);
-	wire_put_str(w, STR("2.0"));
-	wire_put_str(w, STR("max-frame-size"));
-	wire_put_u8(w, 3);
-	wire_put_varint(w, 16380);
-	wire_put_str(w, STR("capabilities"));
-	wire_put_u8(w, 8);
-	wire_put_str(w, STR("pipelining"));
-	frame_end(w, at);
-}
-
 static int setup(void **state)
 {
 	static const char text[] =
@@ -112,7 +98,7 @@ static int setup(void **state)
 	conns_add(&f->conns, pair[0], "test", clock_read());
 	f->peer = pair[1];
 	f->w = (struct wire_writer){ f->bytes, f->bytes + sizeof f->bytes, false };
-	put_hello(&f->w);
+	f->w.p += put_hello(f->w.p, wire_room(&f->w), 16380, false);
 	*state = f;
 	return 0;
 }
@@ -520,7 +506,7 @@ static void what_is_read_ahead_never_shows(void **state)
 	for (unsigned turn = 0; turn < 3000; turn++) {
 		struct wire_writer out = { bytes, bytes + sizeof bytes, false };
 		if (w->peer < 0)
-			put_hello(&out);
+			out.p += put_hello(out.p, wire_room(&out), 16380, false);
 		for (unsigned n = rnd(40); n; n--)
 			put_random_frame(&out, 1 + rnd(5));
 		assert_false(out.bad);

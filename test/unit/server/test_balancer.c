@@ -1,6 +1,7 @@
 /* Who gets a new connection, and who may poll. Decisions on moving: test_balance.c. */
 #include "server/balancer.h"
 
+#include "hello.h"
 #include "store/memory.h"
 
 #include <poll.h>
@@ -112,24 +113,6 @@ static void who_does_not_fetch_its_mail_gets_no_more(void **state)
 	end(&f);
 }
 
-static size_t put_hello(uint8_t *out, size_t size)
-{
-	struct wire_writer w = { out, out + size, false };
-	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
-	wire_put_str(&w, STR("supported-versions"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("2.0"));
-	wire_put_str(&w, STR("max-frame-size"));
-	wire_put_u8(&w, 3);
-	wire_put_varint(&w, 16380);
-	wire_put_str(&w, STR("capabilities"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("pipelining"));
-	frame_end(&w, at);
-	assert_false(w.bad);
-	return (size_t)(w.p - out);
-}
-
 /* What the first of them has polled with some traffic. */
 static uint64_t polled(struct fixture *f)
 {
@@ -138,7 +121,7 @@ static uint64_t polled(struct fixture *f)
 	assert_true(worker_start(f->worker[0]));
 	for (unsigned i = 0; i < 50; i++) {
 		int fd = mail(f->worker[0]);
-		size_t n = put_hello(bytes, sizeof bytes);
+		size_t n = put_hello(bytes, sizeof bytes, 16380, false);
 		assert_int_equal(send(fd, bytes, n, MSG_NOSIGNAL), (ssize_t)n);
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		assert_int_equal(poll(&p, 1, 60000), 1);

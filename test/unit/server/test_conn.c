@@ -1,6 +1,8 @@
 /* Connections over a socket pair: no listener, no thread, and deadlines by a clock of our own. */
 #include "server/conn.h"
 
+#include "hello.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -86,29 +88,6 @@ static void send_bytes(struct fixture *f, const void *p, size_t n)
 	assert_int_equal(send(f->peer, p, n, MSG_NOSIGNAL), (ssize_t)n);
 }
 
-/* HELLO as HAProxy 2.6 sends it (without engine-id), and a NOTIFY of stream `sid`. */
-static size_t put_hello(uint8_t *out, size_t size, bool healthcheck)
-{
-	struct wire_writer w = { out, out + size, false };
-	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
-	wire_put_str(&w, STR("supported-versions"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("2.0"));
-	wire_put_str(&w, STR("max-frame-size"));
-	wire_put_u8(&w, 3);
-	wire_put_varint(&w, 16380);
-	wire_put_str(&w, STR("capabilities"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("pipelining"));
-	if (healthcheck) {
-		wire_put_str(&w, STR("healthcheck"));
-		wire_put_u8(&w, 0x11);
-	}
-	frame_end(&w, at);
-	assert_false(w.bad);
-	return (size_t)(w.p - out);
-}
-
 static size_t put_notify(uint8_t *out, size_t size, uint64_t sid)
 {
 	struct wire_writer w = { out, out + size, false };
@@ -149,7 +128,7 @@ static struct frame expect_frame(struct fixture *f, uint8_t *bytes, size_t size,
 static void say_hello(struct fixture *f)
 {
 	uint8_t bytes[512];
-	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, false));
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, 16380, false));
 	turn(f);
 	(void)expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_HELLO);
 }
@@ -254,7 +233,7 @@ static void a_health_check_is_closed_in_the_end(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t bytes[512];
-	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, true));
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, 16380, true));
 	turn(f);
 	(void)expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_HELLO);
 	assert_int_equal(metric(f, METRIC_health_checks), 1);
@@ -277,7 +256,7 @@ static void health_checks_fail_while_draining(void **state)
 	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
 	(void)close(f->peer);
 	f->peer = connect_peer(f);
-	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, true));
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, 16380, true));
 	turn(f);
 	expect_disconnect(f, SPOP_NO_RESOURCE);
 	assert_int_equal(metric(f, METRIC_frames_bad), 0);

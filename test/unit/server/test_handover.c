@@ -2,6 +2,9 @@
  * thread, and a store that answers at once or when the test lets it. */
 #include "server/handover.h"
 
+#include "hello.h"
+#include "late_store.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,18 +18,12 @@
 
 #define SEC USEC_PER_SEC
 
-enum { PEERS = 4, PLANS_MAX = CHECKS_MAX, BYTES = 65536 };
-
-struct test_store {
-	struct store base;
-	struct plan *plan[PLANS_MAX];
-	unsigned n;
-};
+enum { PEERS = 4, BYTES = 65536 };
 
 struct side {
 	struct ev_loop *loop;
 	struct metrics metrics;
-	struct test_store store;
+	struct late_store store;
 	struct conns conns;
 	ev_check woken;
 	uint32_t *lets_go; /* as the loop wakes up, before it looks at sockets; NULL: nothing */
@@ -39,44 +36,10 @@ struct fixture {
 	uint8_t bytes[BYTES];
 };
 
-static void decide_now(struct plan *plan, struct now now)
-{
-	static const struct bucket *const none[PLAN_MAX];
-	plan_charge(plan, none, now);
-	plan->now = now;
-}
-
-static enum store_rc take_later(struct store *base, struct plan *plan, struct now now)
-{
-	struct test_store *s = (struct test_store *)base;
-	(void)now;
-	assert_true(s->n < PLANS_MAX);
-	s->plan[s->n++] = plan;
-	return STORE_PENDING;
-}
-
-static void fall_back(struct store *base, struct plan *plan, struct now now)
-{
-	(void)base;
-	decide_now(plan, now);
-}
-
-static void close_store(struct store *base)
-{
-	(void)base;
-}
-
-static const struct store_ops ops = {
-	.take = take_later, .fall_back = fall_back, .close = close_store
-};
-
 static void let_all_go(struct side *s)
 {
-	while (s->store.n) {
-		struct plan *plan = s->store.plan[--s->store.n];
-		decide_now(plan, clock_read());
-		plan->done(plan);
-	}
+	while (s->store.n)
+		late_let_go(&s->store, s->store.n - 1, clock_read());
 }
 
 static uint32_t random_below(uint32_t *seed, uint32_t n)
@@ -87,12 +50,8 @@ static uint32_t random_below(uint32_t *seed, uint32_t n)
 
 static void let_some_go(struct side *s, uint32_t *seed)
 {
-	for (unsigned n = random_below(seed, s->store.n + 1); n; n--) {
-		struct plan **at = &s->store.plan[random_below(seed, s->store.n)], *plan = *at;
-		*at = s->store.plan[--s->store.n];
-		decide_now(plan, clock_read());
-		plan->done(plan);
-	}
+	for (unsigned n = random_below(seed, s->store.n + 1); n; n--)
+		late_let_go(&s->store, random_below(seed, s->store.n), clock_read());
 }
 
 static void on_woken(struct ev_loop *loop, ev_check *check, int revents)
@@ -124,24 +83,6 @@ static void give_all(struct fixture *f)
 static void tell(struct fixture *f, unsigned i, const void *bytes, size_t n)
 {
 	assert_int_equal(send(f->peer[i], bytes, n, MSG_NOSIGNAL), (ssize_t)n);
-}
-
-static size_t put_hello(uint8_t *out, uint32_t frame_max)
-{
-	struct wire_writer w = { out, out + 512, false };
-	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
-	wire_put_str(&w, STR("supported-versions"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("2.0"));
-	wire_put_str(&w, STR("max-frame-size"));
-	wire_put_u8(&w, 3);
-	wire_put_varint(&w, frame_max);
-	wire_put_str(&w, STR("capabilities"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("pipelining"));
-	frame_end(&w, at);
-	assert_false(w.bad);
-	return (size_t)(w.p - out);
 }
 
 static size_t put_notify(uint8_t *out, size_t size, uint64_t id, size_t filling)
@@ -204,7 +145,7 @@ static void connect_peer(struct fixture *f, struct side *s, unsigned i)
 static void say_hello(struct fixture *f, struct side *s, unsigned i)
 {
 	uint8_t bytes[512];
-	tell(f, i, bytes, put_hello(bytes, 16380));
+	tell(f, i, bytes, put_hello(bytes, sizeof bytes, 16380, false));
 	turn(s);
 	expect(f, i, FRAME_AGENT_HELLO, 0);
 }
@@ -214,7 +155,7 @@ static void side_init(struct fixture *f, struct side *s)
 	s->loop = ev_loop_new(EVFLAG_AUTO);
 	int epoll = loop_epoll(s->loop);
 	assert_true(epoll >= 0);
-	s->store.base.ops = &ops;
+	s->store.base.ops = &late_ops;
 	assert_true(conns_init(&s->conns, s->loop, f->snapshot, &s->store.base, &s->metrics, NULL));
 	s->conns.epoll = epoll;
 	ev_check_init(&s->woken, on_woken);
@@ -632,21 +573,7 @@ static void what_drains_there_drains_here(void **state)
 	give_all(f);
 	uint8_t bytes[512];
 	/* A health check is told to go; a connection that had its HELLO is served on. */
-	struct wire_writer w = { bytes, bytes + sizeof bytes, false };
-	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
-	wire_put_str(&w, STR("supported-versions"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("2.0"));
-	wire_put_str(&w, STR("max-frame-size"));
-	wire_put_u8(&w, 3);
-	wire_put_varint(&w, 16380);
-	wire_put_str(&w, STR("capabilities"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("pipelining"));
-	wire_put_str(&w, STR("healthcheck"));
-	wire_put_u8(&w, 0x11);
-	frame_end(&w, at);
-	tell(f, 1, bytes, (size_t)(w.p - bytes));
+	tell(f, 1, bytes, put_hello(bytes, sizeof bytes, 16380, true));
 	ask(f, 0, 1);
 	turn(&f->b);
 	let_all_go(&f->b);
@@ -669,7 +596,7 @@ static void longer_frames_than_there_were(void **state)
 	problems_free(&problems);
 	conns_use(&f->a.conns, fresh);
 	connect_peer(f, &f->a, 0);
-	tell(f, 0, bytes, put_hello(bytes, 200000));
+	tell(f, 0, bytes, put_hello(bytes, sizeof bytes, 200000, false));
 	turn(&f->a);
 	expect(f, 0, FRAME_AGENT_HELLO, 0);
 	give_all(f);

@@ -2,6 +2,9 @@
  * any order, with connections that end meanwhile. */
 #include "server/conn.h"
 
+#include "hello.h"
+#include "late_store.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,22 +16,14 @@
 
 #include <cmocka.h>
 
-enum { PEERS = 4, PLANS_MAX = CHECKS_MAX * 2, IDS_MAX = 20000 };
-
-struct slow_store {
-	struct store base;
-	struct plan *plan[PLANS_MAX];
-	unsigned n;
-	unsigned fell_back;
-	bool inside;
-};
+enum { PEERS = 4, IDS_MAX = 20000 };
 
 struct fixture {
 	struct ev_loop *loop;
 	struct snapshot *snapshot;
 	struct metrics metrics;
 	struct event_ring *events;
-	struct slow_store store;
+	struct late_store store;
 	struct conns conns;
 	int peer[PEERS]; /* -1: closed */
 	uint8_t asked[PEERS][IDS_MAX], answered[PEERS][IDS_MAX];
@@ -39,45 +34,10 @@ struct fixture {
 
 static const struct now noon = { .steady = 1000000, .utc = 43200000000 };
 
-static void verdicts(struct plan *plan, struct now now)
-{
-	static const struct bucket *const none[PLAN_MAX];
-	plan_charge(plan, none, now);
-	plan->now = now;
-}
-
-static enum store_rc slow_take(struct store *base, struct plan *plan, struct now now)
-{
-	struct slow_store *s = (struct slow_store *)base;
-	(void)now;
-	assert_true(s->n < PLANS_MAX);
-	s->plan[s->n++] = plan;
-	return STORE_PENDING;
-}
-
-static void slow_fall_back(struct store *base, struct plan *plan, struct now now)
-{
-	struct slow_store *s = (struct slow_store *)base;
-	s->fell_back++;
-	verdicts(plan, now);
-}
-
-static void slow_close(struct store *base)
-{
-	(void)base;
-}
-
-static const struct store_ops slow_ops = {
-	.take = slow_take, .fall_back = slow_fall_back, .close = slow_close
-};
-
 /* Lets the i-th plan go. */
 static void let_go(struct fixture *f, unsigned i)
 {
-	struct plan *plan = f->store.plan[i];
-	f->store.plan[i] = f->store.plan[--f->store.n];
-	verdicts(plan, noon);
-	plan->done(plan);
+	late_let_go(&f->store, i, noon);
 }
 
 static void turn(struct fixture *f)
@@ -100,19 +60,8 @@ static void connect_peer(struct fixture *f, unsigned i)
 	f->peer[i] = pair[1];
 
 	uint8_t bytes[512];
-	struct wire_writer w = { bytes, bytes + sizeof bytes, false };
-	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
-	wire_put_str(&w, STR("supported-versions"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("2.0"));
-	wire_put_str(&w, STR("max-frame-size"));
-	wire_put_u8(&w, 3);
-	wire_put_varint(&w, 16380);
-	wire_put_str(&w, STR("capabilities"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("pipelining"));
-	frame_end(&w, at);
-	assert_int_equal(send(pair[1], bytes, (size_t)(w.p - bytes), 0), w.p - bytes);
+	size_t n = put_hello(bytes, sizeof bytes, 16380, false);
+	assert_int_equal(send(pair[1], bytes, n, 0), (ssize_t)n);
 	turn(f);
 	assert_true(recv(pair[1], bytes, sizeof bytes, 0) > 0);
 	f->rest_n[i] = 0;
@@ -133,7 +82,7 @@ static int setup(void **state)
 	assert_true(hash_init());
 	memset(f, 0, sizeof *f);
 	f->loop = ev_loop_new(EVFLAG_AUTO);
-	f->store.base.ops = &slow_ops;
+	f->store.base.ops = &late_ops;
 	f->snapshot = config_load_text("t.cfg", text, sizeof text - 1, &key, 1, &problems);
 	if (!f->snapshot)
 		fail_msg("%s", problems.message[0]);

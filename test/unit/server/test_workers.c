@@ -3,6 +3,7 @@
  */
 #include "server/worker.h"
 
+#include "hello.h"
 #include "store/memory.h"
 
 #include <errno.h>
@@ -46,23 +47,6 @@ static uint32_t any(struct fixture *f, uint32_t below)
 	return (f->seed >> 8) % below;
 }
 
-static void put_hello(struct peer *p)
-{
-	struct wire_writer w = { p->out + p->out_n, p->out + BYTES, false };
-	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
-	wire_put_str(&w, STR("supported-versions"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("2.0"));
-	wire_put_str(&w, STR("max-frame-size"));
-	wire_put_u8(&w, 3);
-	wire_put_varint(&w, 16380);
-	wire_put_str(&w, STR("capabilities"));
-	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("pipelining"));
-	frame_end(&w, at);
-	p->out_n = (size_t)(w.p - p->out);
-}
-
 static void put_notify(struct peer *p)
 {
 	struct wire_writer w = { p->out + p->out_n, p->out + BYTES, false };
@@ -85,7 +69,7 @@ static void open_peer(struct fixture *f, struct peer *p)
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
 	memset(p, 0, sizeof *p);
 	p->fd = pair[1];
-	put_hello(p);
+	p->out_n += put_hello(p->out + p->out_n, BYTES - p->out_n, 16380, false);
 	struct letter letter = { .fd = pair[0], .peer = "test" };
 	struct worker *w = f->worker[any(f, f->worker_n)];
 	assert_false(worker_mailbox_full(w));
