@@ -1,8 +1,10 @@
 """Each service of conf/examples behind a real HAProxy: what its head promises."""
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -37,6 +39,35 @@ comfyui_stack = example("comfyui")
 ray_stack = example("ray")
 engine_stack = example("deployment-engine")
 training_stack = example("training-server")
+
+
+@pytest.mark.parametrize("name, path, method, limit, least_known", [
+    ("deployment-engine", "/api/x", "GET", 5, "emil  entreprise"),
+    ("comfyui", "/prompt", "POST", 3, "otto  amdin"),
+])
+def test_a_mistyped_tier_is_limited(tmp_path, name, path, method, limit, least_known):
+    with stack.running(tmp_path, EXAMPLES / name / "ratelimit.cfg", EXAMPLES / name,
+                       edit=lambda s: [(f / "tiers.map").write_text(least_known + "\n")
+                                       for f in (s.folder / "conf", s.haproxy_dir)]) as s:
+        stack.until_denied(s, limit, path, method, headers=key(least_known.split()[0]))
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in EXAMPLES.iterdir() if p.is_dir()))
+def test_haproxys_log_names_who_is_over_a_limit_in_shadow_mode(name):
+    formats = re.findall(r"(?m)^\tlog-format .*", (EXAMPLES / name / "haproxy.cfg").read_text())
+    assert formats and all(" shadow=%[var(txn.rl.shadow)] " in f for f in formats)
+
+
+def test_training_a_rule_in_shadow_mode_is_seen_in_haproxys_log(tmp_path):
+    def shadow(s):
+        s.cfg.write_text(stack.replaced(s.cfg.read_text(), '{ name = "execute";',
+                                        '{ name = "execute"; mode = "shadow";', s.cfg))
+    with stack.running(tmp_path, EXAMPLES / "training-server/ratelimit.cfg",
+                       EXAMPLES / "training-server", edit=shadow) as s:
+        client = new_client()
+        assert s.statuses(21, "/execute", "POST", client=client) == [200] * 21
+        agents.until(lambda: re.search(rf"(?m)^{client} .* shadow=execute ", s.haproxy.stdout),
+                     "the rule in HAProxy's log")
 
 
 # --- ComfyUI -----------------------------------------------------------------------------------
@@ -98,11 +129,27 @@ def test_comfyui_every_other_handler_is_limited_too(comfyui):
     stack.until_denied(comfyui, 30, "/interrupt", "POST", client=new_client())
 
 
-def test_comfyui_every_denial_is_in_the_log(comfyui):
-    client = new_client()
-    stack.until_denied(comfyui, 3, "/prompt", "POST", client=client)
-    agents.until(lambda: [x for x in comfyui.agent.stderr.splitlines()
-                          if client in x and "prompt" in x], "the denial in the agent's log")
+@pytest.mark.parametrize("method, path", [("PUT", "/upload/x"), ("DELETE", "/prompt"),
+                                          ("PATCH", "/api/login")])
+def test_comfyui_no_method_falls_between_two_rules(comfyui, method, path):
+    stack.until_denied(comfyui, 30, path, method, client=new_client())
+
+
+@pytest.mark.parametrize("name", ["comfyui", "deployment-engine"])
+def test_every_denial_is_in_haproxys_log(request, name):
+    """More of them at once than the agent's log takes."""
+    s, client = request.getfixturevalue(name.replace("-", "_")), new_client()
+    path, method, n = {"comfyui": ("/prompt", "POST", 3),
+                       "deployment-engine": ("/api/x", "GET", 5)}[name]
+    stack.until_denied(s, n, path, method, client=client)
+    denied = 1 + s.statuses(60, path, method, client=client).count(429)
+
+    def logged():
+        return [x for x in s.haproxy.stdout.splitlines()
+                if x.startswith(f"{client} ") and " 429 " in x and "rl=limited/" in x]
+    agents.until(lambda: len(logged()) >= denied, "each denial in HAProxy's log")
+    assert len(logged()) == denied
+    agents.until(lambda: client in s.agent.stderr, "a denial in the agent's log")
 
 
 def test_comfyui_numbers_from_the_environment(tmp_path):
@@ -125,7 +172,8 @@ def test_ray_status_queries_do_not_starve_submissions(ray):
 def test_ray_submissions_by_second_minute_and_hour(ray):
     got = ray.ask("/api/jobs/", "POST", client=new_client())
     policy = got.headers["RateLimit-Policy"]
-    assert re.findall(r"q=(\d+);w=(\d+)", policy) == [("10", "2"), ("20", "60"), ("200", "3600")]
+    assert re.findall(r'"submit[^"]*";q=(\d+);w=(\d+)', policy) == [("10", "2"), ("20", "60"),
+                                                                     ("200", "3600")]
     stack.until_denied(ray, 20, "/api/jobs", "POST", client=new_client(), least=10)
 
 
@@ -135,6 +183,49 @@ def test_ray_logs_and_stops_have_limits_of_their_own(ray):
     assert ray.ask("/api/jobs/raysubmit_1", client=client).status == 200
     stack.until_denied(ray, 60, "/api/jobs/raysubmit_1/stop", "POST", client=client)
     assert ray.ask("/api/jobs/", "POST", client=client).status == 200
+
+
+@pytest.mark.parametrize("method, path", [
+    ("PUT", "/api/packages/gcs/x.zip"), ("PUT", "/api/serve/applications/"), ("POST", "/nodes"),
+    ("DELETE", "/api/serve/applications/"), ("POST", "/api/jobs/x/y"),
+])
+def test_ray_whatever_else_changes_something(ray, method, path):
+    client = new_client()
+    got = stack.until_denied(ray, 60, path, method, client=client)
+    assert got.headers["RateLimit"].startswith('"write"')
+    assert ray.ask("/api/jobs/", "POST", client=client).status == 200
+
+
+def test_ray_nothing_is_without_a_limit(tmp_path):
+    with running(tmp_path, "ray", {"RAY_ADDRESS": "7/hour"}) as s:
+        got = stack.until_denied(s, 7, lambda n: ["/serve/invented/x", "/", "/api/jobs"][n % 3],
+                                 "HEAD", client=new_client())
+        assert got.headers["RateLimit"].startswith('"address"')
+
+
+def test_ray_less_status_while_the_head_node_is_busy(tmp_path):
+    """30 requests held by a dashboard that is slow: HAProxy sends load=high from then on."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as slow:
+        def behind(s):
+            cfg = s.haproxy_dir / "haproxy.cfg"
+            cfg.write_text(stack.replaced(
+                cfg.read_text(), "backend ray_dashboard\n\thttp-request return",
+                "backend ray_dashboard\n"
+                f"\tserver head 127.0.0.1:{slow.getsockname()[1]} maxconn 40\n"
+                '\thttp-request return if { path -m beg /api/jobs }\n#', cfg))
+        with stack.running(tmp_path, EXAMPLES / "ray/ratelimit.cfg", EXAMPLES / "ray",
+                           edit=behind) as s, contextlib.ExitStack() as held:
+            client, busy = new_client(), new_client()
+            assert s.statuses(12, "/api/jobs/x", client=client) == [200] * 12
+            for _ in range(30):
+                c = held.enter_context(s.connect(new_client()))
+                c.request("GET", "/slow")
+                held.enter_context(slow.accept()[0])
+            got = stack.until_denied(s, 6, "/api/jobs/x", client=busy)
+            assert got.headers["RateLimit"].startswith('"status-busy"')
+            assert "load=high" in s.haproxy.stdout
+            # Submissions have limits of their own, as ever.
+            assert s.statuses(3, "/api/jobs/", "POST", client=busy) == [200] * 3
 
 
 def test_ray_by_application(ray):
@@ -211,6 +302,40 @@ def test_engine_a_warning_before_the_limit(deployment_engine):
     answers = [deployment_engine.ask("/api/x", client=client) for _ in range(5)]
     assert not answers[0].headers["X-RateLimit-Warning"]
     assert answers[4].headers["X-RateLimit-Warning"]
+
+
+@pytest.mark.parametrize("path", ["/auth/login/", "/AUTH/login", "/Auth/Login;x=1", "/auth;x/login",
+                                  "/auth//%6cogin", "/auth/./login%20"])
+def test_engine_a_login_in_other_words_is_a_login(deployment_engine, path):
+    """What a service may take for the same is counted with it."""
+    client = new_client()
+    stack.until_denied(deployment_engine, 5, lambda n: ["/auth/login", path][n % 2], "POST",
+                       client=client)
+    assert deployment_engine.ask(path, "POST", client=client).status == 429
+
+
+@pytest.mark.parametrize("path", ["/auth%2flogin", "/auth%2Flogin", "/v1%2Fapi/x"])
+def test_engine_an_escaped_slash_is_refused(deployment_engine, path):
+    assert deployment_engine.ask(path, "POST", client=new_client()).status == 400
+
+
+@pytest.mark.parametrize("path", ["/API/x", "/v1/Api/x", "/api;v=1/x"])
+def test_engine_the_api_in_other_words(deployment_engine, path):
+    stack.until_denied(deployment_engine, 5, path, client=new_client())
+
+
+def test_engine_with_the_store_of_two_nodes(tmp_path):
+    """As its head says to move to Redis: the two groups of two-nodes in place of its own."""
+    text = (EXAMPLES / "two-nodes/ratelimit.cfg").read_text()
+    groups = re.findall(r"(?ms)^(?:store|redis): \{.*?\};", text)
+    assert [g.split(":")[0] for g in groups] == ["store", "redis"]
+    mine = EXAMPLES / "deployment-engine"
+    own = re.search(r"(?m)^store: \{.*\};$", (mine / "ratelimit.cfg").read_text())[0]
+    cfg = tmp_path / "ratelimit.cfg"
+    cfg.write_text((mine / "ratelimit.cfg").read_text().replace(own, "\n\n".join(groups)))
+    shutil.copy(mine / "tiers.map", tmp_path)
+    said = agents.check_file(cfg, env={"REDIS_PASSWORD": "x", "RATELIMIT_HASH_SECRET": "x"})
+    assert said.status == 0 and not said.stderr, said
 
 
 def test_engine_logins_in_a_fixed_window(deployment_engine):
@@ -300,10 +425,29 @@ def test_training_kinds_of_requests_do_not_share(training_server):
     assert training_server.ask("/files/info", client=client).status == 200
 
 
-def test_training_controls_share_one_limit(training_server):
-    verbs = ["validate", "cancel", "pause", "resume", "force-start"]
-    stack.until_denied(training_server, 30, lambda n: f"/jobs/{n}/{verbs[n % 5]}", "POST",
-                       client=new_client())
+def test_training_each_control_has_its_own_limit(training_server):
+    client = new_client()
+    stack.until_denied(training_server, 30, lambda n: f"/jobs/{n}/validate", "POST", client=client)
+    for verb in ("cancel", "pause", "resume", "force-start"):
+        assert training_server.ask(f"/jobs/1/{verb}", "POST", client=client).status == 200
+
+
+@pytest.mark.parametrize("path", ["/jobs/1/execute/", "/jobs/1/Execute", "/jobs/1/execute;a",
+                                  "/jobs/1%2fexecute", "/jobs/1%2FEXECUTE/", "/jobs/1/%65xecute"])
+def test_training_a_job_in_other_words_is_a_job(training_server, path):
+    client = new_client()
+    got = stack.until_denied(training_server, 10, lambda n: ["/jobs/1/execute", path][n % 2], "POST",
+                             client=client)
+    assert got.headers["X-RateLimit-Limit"] == "10"
+    assert training_server.ask(path, "POST", client=client).status == 429
+
+
+@pytest.mark.parametrize("path, method, limit", [
+    ("/jobs/1/cancel/", "POST", 30), ("/jobs/1%2FPause", "POST", 30), ("/Files/list", "GET", 60),
+    ("/files%2fread", "GET", 60),
+])
+def test_training_the_others_in_other_words(training_server, path, method, limit):
+    stack.until_denied(training_server, limit, path, method, client=new_client())
 
 
 def test_training_looser_inside(training_server):
@@ -327,10 +471,12 @@ def test_training_by_key_and_else_by_address(training_server):
 
 
 def test_training_by_the_environment(tmp_path):
-    env = {"RATE_LIMIT_EXECUTE": "3/hour", "RATE_LIMIT_TRUSTED": "127.2.0.0/16"}
+    env = {"RATE_LIMIT_EXECUTE": "3/hour", "RATE_LIMIT_TRUSTED": "127.2.0.0/16",
+           "RATE_LIMIT_TRUSTED_2": "127.3.0.1", "RATE_LIMIT_TRUSTED_4": "127.3.0.2"}
     with running(tmp_path, "training-server", env) as s:
         stack.until_denied(s, 3, "/execute", "POST", client=new_client())
-        assert s.statuses(12, "/execute", "POST", client="127.2.0.1") == [200] * 12
+        for trusted in ("127.2.0.1", "127.3.0.1", "127.3.0.2"):
+            assert s.statuses(12, "/execute", "POST", client=trusted) == [200] * 12
 
 
 def test_training_off_in_development(tmp_path):
@@ -340,12 +486,13 @@ def test_training_off_in_development(tmp_path):
 
 def test_training_says_at_its_start_what_is_active(training_server):
     said = training_server.agent.stderr
-    for word in ("execute", "control", "files", "10", "30", "60"):
+    for word in ("execute", "validate", "force-start", "files", "10", "30", "60"):
         assert word in said
 
 
 def test_training_a_job_is_never_started_unchecked(tmp_path):
     with running(tmp_path, "training-server") as s:
         s.stop_agent()
-        assert s.ask("/execute", "POST").status == 503
+        for path in ("/execute", "/Execute/", "/jobs%2f%45xecute"):
+            assert s.ask(path, "POST").status == 503
         assert s.ask("/files/list").status == 200

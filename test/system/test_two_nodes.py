@@ -62,6 +62,15 @@ def test_what_the_readme_shows(nodes):
     assert len(keys) >= 2 and all(k.startswith("rl:2:") for k in keys), second
 
 
+def test_sentinels_that_were_paused_promote_all_the_same():
+    """After a pause they look on for 30 s; a replica that lost the master ten times
+    down-after-milliseconds before they agreed is none that they would take. (Half a minute of waiting
+    would show it; this is the arithmetic.)"""
+    text = (two_nodes.FOLDER / "sentinel.conf").read_text()
+    after = int(re.search(r"(?m)^sentinel down-after-milliseconds ratelimit (\d+)$", text)[1])
+    assert 10 * after >= 30_000 + after
+
+
 def test_one_limit(nodes):
     client = new_client()
     with Load(nodes, client) as load:
@@ -161,8 +170,8 @@ class Third:
         (self.folder / "memory.cfg").write_text(
             stack.replaced(text, 'backend = "redis"', 'backend = "memory"', new))
         new.write_text(stack.replaced(text, f":{nodes.ports['9600']}", f":{nodes.ports['9610']}", new))
-        self.launch("spoa-ratelimit -f memory.cfg", "memory", "9600")
-        self.launch("spoa-ratelimit -f ratelimit.cfg", "moved", "9610")
+        self.launch("RATELIMIT_ADMIN=127.0.0.3:9601 spoa-ratelimit -f memory.cfg", "memory", "9600")
+        self.launch("RATELIMIT_ADMIN=127.0.0.4:9601 spoa-ratelimit -f ratelimit.cfg", "moved", "9610")
 
     def launch(self, command, name, port):
         p = self.nodes.launch(f"(cd third && NODE=127.0.0.3 OTHER=127.0.0.1 {command}) &", name)

@@ -51,7 +51,7 @@ class TwoNodes:
         self.env = env or {}
         self.started = []
         self.redis, self.sentinels, self.agents, self.haproxies = [], [], [], []
-        self.ports = {p: free_port() for p in ("26379", "6379", "9600", "9610", "8080")}
+        self.ports = {p: free_port() for p in ("26379", "6379", "9600", "9601", "9610", "8080")}
         prepare, self.commands = blocks("Try it")[0].split("\n\n", 1)
         prepare = prepare.replace("conf/examples/two-nodes", str(FOLDER)).replace(
             "/tmp/two-nodes", str(self.folder))
@@ -64,7 +64,7 @@ class TwoNodes:
                                 done.stdout.split()))
         assert len(set(self.secrets.values())) == 3
         for path in self.folder.rglob("*.c*f*"):
-            text = re.sub(r"\b(26379|6379|9600|9610|8080)\b", lambda m: str(self.ports[m[1]]),
+            text = re.sub(r"\b(26379|6379|9600|9601|9610|8080)\b", lambda m: str(self.ports[m[1]]),
                           path.read_text())
             text = text.replace("timeout processing 50ms", "timeout processing 10s")
             text = text.replace("timeout hello 200ms", "timeout hello 10s")
@@ -99,7 +99,7 @@ class TwoNodes:
         env = dict(self.secrets, **self.env)
         while "=" in words[0]:
             key, _, value = words.pop(0).partition("=")
-            env[key] = value
+            env[key] = value.replace(":9601", f":{self.ports['9601']}")
         words[0] = {"spoa-ratelimit": agents.BINARY, "haproxy": stack.HAPROXY,
                     "redis-server": redisd.PROGRAM}[words[0]]
         p = agents.Process(words, self.folder / (folder or "."), name, env)
