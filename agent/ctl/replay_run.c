@@ -139,7 +139,8 @@ bool replay_run_take(struct replay_run *r, struct view *view, usec_t utc)
 
 	if (!follow(r, utc))
 		return false;
-	r->seen |= view->present | view->integer;
+	r->seen |= (view->present & ~(1ull << FIELD_MESSAGE)) | view->integer |
+		   (view->seen & 1ull << FIELD_MESSAGE);
 	policy_plan(r->snapshot->policy, view, plan);
 	plan->now = now_of(r);
 	find_ban(r);
@@ -154,40 +155,95 @@ bool replay_run_take(struct replay_run *r, struct view *view, usec_t utc)
 
 /* ---- what came of it ---- */
 
-/* What rules, lists and the tiers file look at. `cost` itself every rule does that names no other.
- */
-static uint64_t looked_at(const struct policy *p)
+/* The rest follows from these, or is there in any case. */
+static uint64_t asked_for(uint64_t slots)
 {
 	const uint64_t path = 1ull << FIELD_METHOD | 1ull << FIELD_PATH;
+	const uint64_t derived = 1ull << FIELD_ENDPOINT | 1ull << FIELD_TIER;
+
+	return (slots >> FIELD_ENDPOINT & 1 ? slots | path : slots) & ~derived;
+}
+
+static uint64_t alternatives(const struct per *per)
+{
+	uint64_t slots = 0;
+
+	for (unsigned a = 0; a < per->n; a++)
+		slots |= 1ull << per->slot[a];
+	return slots;
+}
+
+/* `cost` itself every rule looks at that names no other. */
+static uint64_t looked_at_by(const struct rule *r)
+{
+	uint64_t slots = r->match ? match_slots(r->match) : 0;
+
+	for (unsigned e = 0; e < r->per_n; e++)
+		slots |= alternatives(&r->per[e]);
+	if (r->cost_slot != FIELD_COST)
+		slots |= 1ull << r->cost_slot;
+	return asked_for(slots);
+}
+
+/* What rules, lists and the tiers file look at. */
+static uint64_t looked_at(const struct policy *p)
+{
 	uint64_t slots = p->tier_map ? 1ull << FIELD_USER | 1ull << FIELD_KEY : 0;
 
 	for (unsigned i = 0; i < p->allow_n; i++)
 		slots |= match_slots(p->allow[i]);
 	for (unsigned i = 0; i < p->block_n; i++)
 		slots |= match_slots(p->block[i]);
-	for (const struct rule *r = p->rule, *end = r ? r + p->rule_n : r; r < end; r++) {
-		slots |= r->match ? match_slots(r->match) : 0;
-		for (unsigned e = 0; e < r->per_n; e++)
-			for (unsigned a = 0; a < r->per[e].n; a++)
-				slots |= 1ull << r->per[e].slot[a];
-		if (r->cost_slot != FIELD_COST)
-			slots |= 1ull << r->cost_slot;
-	}
-	return slots >> FIELD_ENDPOINT & 1 ? slots | path : slots;
+	slots = asked_for(slots);
+	for (unsigned i = 0; i < p->rule_n; i++)
+		slots |= looked_at_by(&p->rule[i]);
+	return slots;
 }
 
-/* The rest follows from these, or is there in any case. */
-static json_t *unseen_json(const struct replay_run *r)
+static bool is_unknown(const struct replay_run *r, const struct per *per)
 {
-	const uint64_t derived = 1ull << FIELD_ENDPOINT | 1ull << FIELD_TIER;
+	for (unsigned a = 0; a < per->n; a++)
+		if (!(asked_for(1ull << per->slot[a]) & ~r->seen))
+			return false;
+	return true;
+}
+
+/* What a rule cannot do without, and no request had: what it would have done is not known. Of
+ * alternatives one is enough. */
+static uint64_t missing_for(const struct replay_run *r, const struct rule *rule)
+{
+	uint64_t slots = rule->match ? match_slots(rule->match) : 0;
+
+	for (unsigned e = 0; e < rule->per_n; e++)
+		if (is_unknown(r, &rule->per[e]))
+			slots |= alternatives(&rule->per[e]);
+	if (rule->cost_slot != FIELD_COST)
+		slots |= 1ull << rule->cost_slot;
+	return asked_for(slots) & ~r->seen;
+}
+
+static json_t *names_json(const struct replay_run *r, uint64_t slots)
+{
 	const struct layout *l = &r->snapshot->policy->layout;
-	uint64_t unseen = looked_at(r->snapshot->policy) & ~r->seen & ~derived;
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < l->n; i++)
-		if (unseen >> i & 1)
+		if (slots >> i & 1)
 			(void)json_array_append_new(list, json_of(str_of(l->field[i].name)));
 	return list;
+}
+
+/* Rules stand there as in the policy. */
+static void add_missing(const struct replay_run *r, json_t *rules)
+{
+	json_t *rule;
+	size_t i;
+
+	json_array_foreach(rules, i, rule)
+	{
+		uint64_t slots = missing_for(r, &r->snapshot->policy->rule[i]);
+		(void)json_object_set_new(rule, "missing", names_json(r, slots));
+	}
 }
 
 static json_t *instant_json(const struct replay_run *r, usec_t at)
@@ -202,10 +258,12 @@ json_t *replay_run_json(const struct replay_run *r, unsigned most)
 
 	if (!o)
 		return NULL;
+	add_missing(r, json_object_get(o, "rules"));
 	json_t *more = json_pack("{s:o, s:o, s:I, s:I, s:I, s:o, s:s}", "from",
 		instant_json(r, r->first), "to", instant_json(r, r->latest), "late",
 		(json_int_t)r->late, "late_seconds", (json_int_t)(r->late_by / USEC_PER_SEC),
-		"evicted", (json_int_t)evicted, "unseen", unseen_json(r), "store",
+		"evicted", (json_int_t)evicted, "unseen",
+		names_json(r, looked_at(r->snapshot->policy) & ~r->seen), "store",
 		r->snapshot->settings.store.backend == BACKEND_REDIS ? "redis" : "memory");
 	if (!more || json_object_update(o, more) < 0) {
 		json_decref(o);

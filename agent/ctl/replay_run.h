@@ -19,7 +19,8 @@ bool replay_run_take(struct replay_run *, struct view *, usec_t utc);
 
 /* What came of it: replay_count_json() with "from" and "to" (Unix seconds; null: there was none),
  * "late" and "late_seconds", "evicted" counters, "unseen" fields that rules look at and no request
- * had, and which "store" the configuration has. NULL: out of memory. */
+ * had, and which "store" the configuration has; of each rule, what it wants and no request had,
+ * "missing": its numbers are no judgement then. NULL: out of memory. */
 json_t *replay_run_json(const struct replay_run *, unsigned most);
 
 #endif

@@ -200,6 +200,17 @@ static void say(bool *begun, const char *format, ...)
 	free(clean);
 }
 
+/* It may have applied to all of them, or to none. */
+static void say_missing(bool *begun, const json_t *rule)
+{
+	const json_t *missing = json_object_get(rule, "missing");
+	char text[JOINED_MAX];
+
+	if (json_array_size(missing) && strcmp(mode_of(rule), "off") != 0)
+		say(begun, "not judged: %s wants %s, which no request in this log has",
+			ctl_text(rule, "name"), join(missing, ", ", text));
+}
+
 static void say_rule(bool *begun, const json_t *rule)
 {
 	const char *mode = mode_of(rule), *name = ctl_text(rule, "name");
@@ -230,10 +241,19 @@ static void say_lines(bool *begun, const json_t *a)
 static void say_unseen(bool *begun, const json_t *list)
 {
 	char text[JOINED_MAX];
+	const json_t *name;
+	size_t i;
 
-	if (json_array_size(list))
-		say(begun, "absent: no request in this log has %s, which rules look at",
-			join(list, ", ", text));
+	if (!json_array_size(list))
+		return;
+	say(begun, "absent: no request in this log has %s, which rules look at",
+		join(list, ", ", text));
+	json_array_foreach(list, i, name)
+	{
+		if (strcmp(json_string_value(name), "message") == 0)
+			say(begun, "message: all were taken for \"check\"; log it as "
+				   "message=check-NAME, where HAProxy asks with another one");
+	}
 }
 
 /* What one should know before one believes it. */
@@ -241,10 +261,14 @@ static void say_notes(bool *begun, const json_t *a)
 {
 	enum { USUALLY_LATE = 60 };
 	char by[TEXT_MAX];
+	const json_t *rule;
+	size_t i;
 
 	say_lines(begun, a);
-	if (ctl_int(a, "requests"))
+	if (ctl_int(a, "requests")) {
 		say_unseen(begun, json_object_get(a, "unseen"));
+		json_array_foreach(json_object_get(a, "rules"), i, rule) say_missing(begun, rule);
+	}
 	if (ctl_int(a, "late_seconds") >= USUALLY_LATE)
 		say(begun,
 			"out of order: %lld requests, by up to %s, were taken at the latest time "

@@ -205,6 +205,26 @@ static struct str load_value(struct request_line *l, struct str *s)
 	return unescape(l, cut(&all, find(all, '|')), '#');
 }
 
+/* With what HAProxy has asked, the line may not say: most ask with `check` alone. */
+static void begin_view(struct request_line *l, struct view *v)
+{
+	view_init(v, &l->policy->layout, STR("check"), l->scratch, l->scratch_n);
+	v->seen &= ~(1ull << FIELD_MESSAGE);
+}
+
+/* Others have their text under this name. The first counts. */
+static void load_message(struct view *v, struct str value)
+{
+	const uint64_t bit = 1ull << FIELD_MESSAGE;
+	bool check = value.n >= 5 && memcmp(value.p, "check", 5) == 0 &&
+		     (value.n == 5 || value.p[5] == '-');
+
+	if (!check || v->seen & bit)
+		return;
+	v->seen |= bit;
+	v->text[FIELD_MESSAGE] = value;
+}
+
 /* NAME=VALUE. */
 static void load_word(struct request_line *l, struct str *s, struct view *v)
 {
@@ -217,7 +237,9 @@ static void load_word(struct request_line *l, struct str *s, struct view *v)
 		return;
 	(void)cut(s, 1);
 	struct str value = load_value(l, s);
-	if (!is_none(value) && !is_default_tier(l->policy, name, value))
+	if (str_eq(name, STR("message")))
+		load_message(v, value);
+	else if (!is_none(value) && !is_default_tier(l->policy, name, value))
 		field_load_text(v, l->policy, name, value);
 }
 
@@ -328,16 +350,6 @@ static bool load_json_time(struct request_line *l, const json_t *at, usec_t *utc
 	return *utc >= 0;
 }
 
-/* Others have their text as `message`. */
-static struct str message_of(const json_t *object)
-{
-	const json_t *v = json_object_get(object, "message");
-	struct str s = { json_string_value(v), json_string_length(v) };
-	bool check = s.n >= 5 && memcmp(s.p, "check", 5) == 0 && (s.n == 5 || s.p[5] == '-');
-
-	return check ? s : STR("check");
-}
-
 static bool load_json(struct request_line *l, struct str text, struct view *v, usec_t *utc)
 {
 	const uint64_t nothing = 1ull << FIELD_MESSAGE;
@@ -349,11 +361,13 @@ static bool load_json(struct request_line *l, struct str text, struct view *v, u
 	if (!json_is_object(l->object) ||
 		!load_json_time(l, json_object_get(l->object, "time"), utc))
 		return false;
-	view_init(v, &l->policy->layout, message_of(l->object), l->scratch, l->scratch_n);
+	begin_view(l, v);
 	json_object_foreach(l->object, name, value)
 	{
 		struct str said = { json_string_value(value), json_string_length(value) };
-		if (strcmp(name, "time") != 0 && !(said.p && is_none(said)))
+		if (strcmp(name, "message") == 0)
+			load_message(v, said);
+		else if (strcmp(name, "time") != 0 && !(said.p && is_none(said)))
 			(void)field_load_json(v, l->policy, str_of(name), value);
 	}
 	view_finish(v);
@@ -373,7 +387,7 @@ static bool load_text(struct request_line *l, struct str before, struct str s, s
 	if (!n || n == inside.n || inside.p[n] != ']')
 		return false;
 	(void)cut(&inside, n + 1);
-	view_init(v, &l->policy->layout, STR("check"), l->scratch, l->scratch_n);
+	begin_view(l, v);
 	*utc = stamp_to_utc(&l->clock, &stamp);
 	*found = stamp.zone == STAMP_LOCAL ? load_haproxy(l, before, inside, v)
 					   : load_clf(l, before, inside, v);

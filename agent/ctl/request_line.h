@@ -4,6 +4,7 @@
  *             client and [%tr] and have the request in quotes (%{+Q}r): those of haproxy/ and
  *             conf/examples. Words NAME=VALUE are fields, NAME=%hr the first captured header, and
  *             so are captured headers that have a name by `captures`. Local time.
+ *             message=check-NAME says with which message HAProxy has asked.
  *   CLF       the Common and the Combined Log Format of others, with its zone.
  *   JSON      an object a line: its members are fields, `time` is Unix seconds or ISO 8601.
  *
@@ -39,8 +40,9 @@ bool request_line_init(struct request_line *, const struct policy *, const char 
 	char *why, size_t why_size);
 void request_line_fini(struct request_line *); /* copes with one that is all zero */
 
-/* The view borrows of the line, which is of at most REQUEST_LINE_MAX bytes, and of what is here,
- * until the next one. false: it is no request. */
+/* The view's message is `check` where the line says no other; view->seen has it only where the line
+ * says it. The view borrows of the line, which is of at most REQUEST_LINE_MAX bytes, and of what is
+ * here, until the next one. false: it is no request. */
 bool request_line_load(struct request_line *, struct str line, struct view *, usec_t *utc);
 
 #endif

@@ -332,3 +332,32 @@ def test_the_examples_run_as_they_are_printed(tmp_path):
                               env=env)
         assert done.returncode == DONE and not done.stderr, (line, done)
         assert re.match(r'5 requests in 4s|\{', done.stdout), (line, done)
+
+
+# --- rules that look at the message ----------------------------------------------------------------
+
+GATEWAY = '''
+store: {{ state_file = ""; }};
+rules = ( {{ name = "client"; match = {{ message = "check-grpc"; }}; per = [ "ip" ];
+            algorithm = "fixed-window"; rate = "12/day"; }} );
+'''
+
+
+@pytest.mark.parametrize("word, denied", [("message=check-grpc ", 3), ("", 0), ("message=check ", 0)],
+                         ids=["of its own", "none", "the usual one"])
+def test_a_rule_for_one_message_is_judged_where_the_log_has_it(tmp_path, word, denied):
+    cfg, log = tmp_path / "r.cfg", tmp_path / "haproxy.log"
+    cfg.write_text(GATEWAY.format())
+    log.write_text("".join(f'127.0.0.1 [21/Nov/2026:16:33:{i:02}.000] ray_gateway/head 200 3 rl=ok/client '
+                           f'{word}err=- "POST /ray.rpc.RayletDriver/Init HTTP/2.0"\n' for i in range(15)))
+    text, got = replay("-f", cfg, log)
+    assert got["denied"] == denied and rules_of(got)["client"]["requests"] == (15 if denied else 0)
+    assert rules_of(got)["client"]["missing"] == ([] if word else ["message"])
+    assert ("not judged: client wants message, which no request in this log has\n" in text) == (not word)
+    assert ('taken for "check"' in text) == (not word)
+
+
+def test_the_log_of_the_gateway_in_the_example_says_its_message():
+    text = (ROOT / "conf/examples/ray/haproxy.cfg").read_text()
+    gateway = text.split("frontend ray_client\n")[1].split("\nbackend ")[0]
+    assert " message=check-grpc " in re.search(r"(?m)^\tlog-format .*$", gateway)[0]

@@ -52,6 +52,7 @@ static void ask(struct world *w, usec_t at, unsigned field, const char *value, i
 	struct view v;
 
 	view_init(&v, &w->snapshot->policy->layout, STR("check"), scratch, sizeof scratch);
+	v.seen &= ~(1ull << FIELD_MESSAGE); /* the line does not say it */
 	view_set_text(&v, field, str_of(value));
 	view_set_integer(&v, FIELD_COST, cost);
 	view_finish(&v);
@@ -315,6 +316,59 @@ static void what_nobody_looks_at_is_not_missed(void **state)
 	json_decref(o);
 }
 
+static void check_list(const json_t *o, const char *name, const char *want)
+{
+	char *text = json_dumps(json_object_get(o, name), JSON_COMPACT);
+
+	assert_string_equal(text, want);
+	free(text);
+}
+
+/* What a rule cannot do without: of alternatives one is enough, and a tier there always is. */
+static void a_rule_that_cannot_be_judged_says_what_is_missing(void **state)
+{
+	static const char config[] =
+		"rules = ( { name = \"a\"; per = [ \"key|user\" ]; rate = \"9/day\"; },\n"
+		"  { name = \"b\"; match = { message = \"check-grpc\"; }; per = []; rate = \"0/day\"; },\n"
+		"  { name = \"c\"; match = { message = \"!check\"; }; per = [ \"key|app\", \"user\" ]; "
+		"rate = \"9/day\"; },\n"
+		"  { name = \"d\"; match = { endpoint = \"GET:/\"; tier = \"gold\"; }; cost = \"tokens\"; "
+		"per = [ \"app|tier\" ]; rate = \"9/day\"; } );\n";
+	struct world w = begin(config);
+
+	(void)state;
+	ask(&w, AT, FIELD_USER, "al", 1);
+	json_t *o = end(&w);
+	check_list(rule(o, 0), "missing", "[]");
+	check_list(rule(o, 1), "missing", "[\"message\"]");
+	check_list(rule(o, 2), "missing", "[\"message\",\"key\",\"app\"]");
+	check_list(rule(o, 3), "missing", "[\"method\",\"path\",\"tokens\"]");
+	check_list(o, "unseen", "[\"message\",\"key\",\"method\",\"path\",\"app\",\"tokens\"]");
+	json_decref(o);
+}
+
+/* One that says it is enough: the others were asked with `check`. */
+static void a_message_is_seen_where_a_line_says_it(void **state)
+{
+	struct world w = begin(
+		"rules = ( { name = \"b\"; match = { message = \"check-grpc\"; }; per "
+		"= []; rate = \"0/day\"; } );\n");
+	char scratch[4096];
+	struct view v;
+
+	(void)state;
+	ask(&w, AT, FIELD_USER, "al", 1);
+	view_init(&v, &w.snapshot->policy->layout, STR("check-grpc"), scratch, sizeof scratch);
+	view_finish(&v);
+	assert_true(replay_run_take(w.run, &v, AT));
+	json_t *o = end(&w);
+	check_list(rule(o, 0), "missing", "[]");
+	check_list(o, "unseen", "[]");
+	assert_int_equal(number(rule(o, 0), "requests"), 1);
+	assert_int_equal(number(rule(o, 0), "denied"), 1);
+	json_decref(o);
+}
+
 static void secrets_are_told_as_hashes(void **state)
 {
 	struct world w = begin(
@@ -366,6 +420,8 @@ int main(void)
 		cmocka_unit_test(nothing_was_asked),
 		cmocka_unit_test(what_is_absent_is_named),
 		cmocka_unit_test(what_nobody_looks_at_is_not_missed),
+		cmocka_unit_test(a_rule_that_cannot_be_judged_says_what_is_missing),
+		cmocka_unit_test(a_message_is_seen_where_a_line_says_it),
 		cmocka_unit_test(secrets_are_told_as_hashes),
 		cmocka_unit_test(clients_are_bounded),
 	};

@@ -181,6 +181,15 @@ static const struct row own[] = {
 		"ip=192.0.2.8 user=al ice method=GET path=/x cost=3" },
 	{ "192.0.2.7:1 " TIME " web a/b path=/y method=PUT \"GET /x HTTP/1.1\"",
 		"ip=192.0.2.7 method=PUT path=/y" },
+	/* The message that was asked with; no other text of that name, and the first counts. */
+	{ "192.0.2.7 " TIME " a/b 200 message=check-grpc err=- \"POST /x HTTP/2.0\" message=check",
+		"message=check-grpc ip=192.0.2.7 method=POST path=/x" },
+	{ "192.0.2.7 " TIME " a/b 200 message=\"check-a b\" \"POST /x HTTP/2.0\"",
+		"message=check-a b ip=192.0.2.7 method=POST path=/x" },
+	{ "192.0.2.7 " TIME " a/b 200 message=- \"POST /x HTTP/2.0\"",
+		"ip=192.0.2.7 method=POST path=/x" },
+	{ "192.0.2.7 " TIME " a/b 200 message=checked message= \"POST /x HTTP/2.0\"",
+		"ip=192.0.2.7 method=POST path=/x" },
 	/* What a client wrote is one word, whatever it holds; what the line has comes before what
 	 * the request has. */
 	{ "192.0.2.7 " TIME
@@ -258,6 +267,7 @@ static const struct row json[] = {
 	/* `message` is often a sentence. */
 	{ "{\"time\":1795278781,\"user\":\"u\",\"message\":\"check-login\"}",
 		"message=check-login user=u" },
+	{ "{\"time\":1795278781,\"user\":\"u\",\"message\":3}", "user=u" },
 	{ "{\"time\":1795278781,\"user\":\"u\",\"message\":\"GET / by u\"}", "user=u" },
 	{ "{\"time\":1795278781,\"user\":\"u\",\"endpoint\":\"GET:/x\",\"tier\":\"anonymous\"}",
 		"user=u tier=anonymous" },
