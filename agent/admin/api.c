@@ -1,6 +1,8 @@
 /* /api/v1, /api/v1/status and /api/v1/history. */
 #include "admin/routes.h"
 
+#include "config/json.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 
@@ -25,7 +27,27 @@ static json_t *rates_json(const struct rates *rates, unsigned seconds)
 		(json_int_t)o.denied, "denial_rate", o.denial_rate, "seconds", (int)o.seconds);
 }
 
-static json_t *store_json(const struct report *r)
+/* Unix time of an instant of the steady clock. */
+static json_int_t unix_of(usec_t steady, struct now now)
+{
+	return (json_int_t)((now.utc - (now.steady - steady)) / USEC_PER_SEC);
+}
+
+static void add_away(json_t *store, struct control *c)
+{
+	struct redis_hub_away away;
+
+	if (!control_store_away(c, &away))
+		return;
+	json_t *o = json_pack("{s:o, s:s, s:o, s:I}", "reason", json_of(str_of(away.why)), "server",
+		away.server, "hint", json_of(str_of(away.hint)), "since",
+		unix_of(away.since, clock_read()));
+	if (o)
+		(void)json_object_update(store, o);
+	json_decref(o);
+}
+
+static json_t *store_json(struct control *c, const struct report *r)
 {
 	json_t *store = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "backend",
 		r->has_redis ? "redis" : "memory", "state", r->degraded ? "degraded" : "well",
@@ -34,6 +56,8 @@ static json_t *store_json(const struct report *r)
 		(json_int_t)r->memory.evicted_limited);
 	if (store && r->has_redis)
 		(void)json_object_set_new(store, "threads_degraded", json_integer(r->degraded));
+	if (store && r->degraded)
+		add_away(store, c);
 	return store;
 }
 
@@ -54,7 +78,7 @@ void api_status(struct request *r)
 			(json_int_t)s->generation, "enabled", (int)s->policy->enabled, "draining",
 			control_phase(a->control) != CONTROL_RUN, "threads",
 			(json_int_t)report.workers, "rules", (json_int_t)s->policy->rule_n, "store",
-			store_json(&report), /* */
+			store_json(a->control, &report), /* */
 			"connections", "open", (json_int_t)m[METRIC_connections_open], "accepted",
 			(json_int_t)m[METRIC_connections_accepted], "admin",
 			(json_int_t)http_connections(a->http), /* */

@@ -44,6 +44,18 @@ static void line_of_store(const json_t *s)
 		(long long)ctl_int(s, "keys_evicted_at_their_limit"));
 }
 
+/* Of a store that the failure policy stands in for. */
+static void line_of_away(const json_t *s)
+{
+	char since[TEXT_MAX];
+	const char *server = ctl_text(s, "server"), *hint = ctl_text(s, "hint");
+
+	if (*ctl_text(s, "reason"))
+		line("degraded", "since %s: %s%s%s%s%s", text_instant(ctl_int(s, "since"), since),
+			ctl_text(s, "reason"), *server ? "; server " : "", server,
+			*hint ? "; " : "", hint);
+}
+
 /* The switch of all rules, which none may miss; a rule's own goes before it. */
 static const char *limiting(const json_t *a)
 {
@@ -104,6 +116,7 @@ int ctl_status(struct ctl *c)
 		(long long)ctl_int(a, "rules"), (long long)ctl_int(a, "generation"));
 	lines_of_switches(json_object_get(a, "switches"));
 	line_of_store(json_object_get(a, "store"));
+	line_of_away(json_object_get(a, "store"));
 	line("connections", "%lld open, %lld accepted; %lld admin; %lld threads",
 		(long long)ctl_int(conns, "open"), (long long)ctl_int(conns, "accepted"),
 		(long long)ctl_int(conns, "admin"), (long long)ctl_int(a, "threads"));

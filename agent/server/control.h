@@ -6,6 +6,7 @@
 #include "server/listener.h"
 #include "server/report.h"
 #include "server/tally.h"
+#include "store/redis_hub.h"
 
 /* How long a stop may take after the drain, the state file included. */
 #define CONTROL_STOP_WITHIN (15 * USEC_PER_SEC)
@@ -61,6 +62,9 @@ void control_settle_store(struct control *);
 /* A reference, for who cannot be done within this turn of the loop. */
 struct snapshot *control_hold_snapshot(struct control *);
 void control_drop_snapshot(struct snapshot *);
+
+/* Why Redis does not answer; false: it does, or there is none, or it was not tried yet. */
+bool control_store_away(struct control *, struct redis_hub_away *);
 
 void control_report(struct control *, struct report *);
 bool control_tally(struct control *, struct tally_sum *); /* false: out of memory */

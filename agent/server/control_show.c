@@ -7,6 +7,11 @@ void control_report(struct control *c, struct report *r)
 			      c->redis.hub != NULL });
 }
 
+bool control_store_away(struct control *c, struct redis_hub_away *away)
+{
+	return c->redis.hub && redis_hub_is_away(c->redis.hub, away);
+}
+
 struct ev_loop *control_loop(struct control *c)
 {
 	return c->loop;

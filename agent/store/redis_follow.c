@@ -33,6 +33,13 @@ static const struct redis_address *place(const struct redis_follow *f)
 	return f->sent_to.host[0] ? &f->sent_to : &f->addresses.address[f->address_at];
 }
 
+const struct redis_address *redis_follow_place(const struct redis_follow *f)
+{
+	const struct redis_address *at = place(f);
+
+	return at->host[0] ? at : NULL;
+}
+
 void redis_follow_anew(struct redis_follow *f)
 {
 	struct redis_address to = *place(f);

@@ -38,6 +38,11 @@ void redis_follow_stop(struct redis_follow *);
  * refusal. */
 enum redis_redirect redis_follow_redirect(struct redis_follow *, const char *error);
 
+/* Where the connection is, or tries to be; NULL: nobody knows where. Borrowed, until the loop goes
+ * on.
+ */
+const struct redis_address *redis_follow_place(const struct redis_follow *);
+
 /* Another connection to where it is; `moved` is called. */
 void redis_follow_anew(struct redis_follow *);
 

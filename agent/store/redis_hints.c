@@ -1,7 +1,11 @@
 #include "store/redis_hints.h"
 
+#include <stdbool.h>
 #include <stddef.h>
-#include <string.h>
+
+/* It knows these commands of no other. */
+#define SENTINEL \
+	"a sentinel seems to listen there: set redis.mode = \"sentinel\", or name the server itself"
 
 #define HINTS(X) \
 	X("LOADING", "it reads its data back from disk; wait") \
@@ -29,12 +33,27 @@
 	X("MOVED", "it is a node of a cluster: set redis.mode = \"cluster\"") \
 	X("ERR This instance has cluster support disabled", \
 		"it is no node of a cluster: set redis.mode = \"single\"") \
-	X("DENIED", "it is in protected mode: set a password or its `bind`")
+	X("DENIED", "it is in protected mode: set a password or its `bind`") \
+	X("ERR unknown command 'SCRIPT'", SENTINEL) \
+	X("ERR unknown command 'SELECT'", SENTINEL) \
+	X("ERR unknown command 'CLUSTER'", SENTINEL) \
+	X("ERR unknown command 'SENTINEL'", \
+		"it is no sentinel: redis.servers names these in mode \"sentinel\"; of a server itself " \
+		"set redis.mode = \"single\"")
+
+/* Earlier servers have ` where later ones have '; and a command is as it was sent. */
+static bool begins(const char *error, const char *prefix)
+{
+	for (; *prefix; error++, prefix++)
+		if (*error != *prefix && !(*prefix == '\'' && *error == '`'))
+			return false;
+	return true;
+}
 
 const char *redis_error_hint(const char *error)
 {
 #define X(prefix, hint) \
-	if (strncmp(error, prefix, sizeof(prefix) - 1) == 0) \
+	if (begins(error, prefix)) \
 		return hint;
 	HINTS(X)
 #undef X

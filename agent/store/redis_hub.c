@@ -53,6 +53,7 @@ struct redis_hub {
 	struct redis_listener *listeners;
 	unsigned away_n;
 	usec_t away_since, back_since; /* 0: not told / not all are back */
+	struct redis_hub_away away;    /* but for its `since` */
 	struct {
 		struct redis_address address;
 		usec_t at;
@@ -346,8 +347,12 @@ void redis_hub_ask_again(struct redis_hub *h)
 void redis_hub_away(struct redis_hub *h, struct redis_listener *l, const char *why,
 	const char *hint, const struct redis_address *address)
 {
-	char text[REDIS_ADDRESS_TEXT_MAX];
+	char text[REDIS_ADDRESS_TEXT_MAX] = "";
 
+	if (!hint)
+		hint = "see whether Redis runs, and can be reached from here";
+	if (address)
+		(void)redis_address_text(address, text);
 	pthread_mutex_lock(&h->lock);
 	bool tell = !l->away && !h->away_since;
 	if (!l->away) {
@@ -356,12 +361,25 @@ void redis_hub_away(struct redis_hub *h, struct redis_listener *l, const char *w
 	}
 	if (tell)
 		h->away_since = hub_now();
+	snprintf(h->away.why, sizeof h->away.why, "%s", why);
+	snprintf(h->away.hint, sizeof h->away.hint, "%s", hint);
+	memcpy(h->away.server, text, sizeof text);
 	pthread_mutex_unlock(&h->lock);
-	if (!tell)
-		return;
-	log_warning("store_degraded", KV_Z("why", why),
-		KV_Z("server", address ? redis_address_text(address, text) : ""),
-		KV_Z("hint", hint ? hint : "see whether Redis runs, and can be reached from here"));
+	if (tell)
+		log_warning("store_degraded", KV_Z("why", why), KV_Z("server", text),
+			KV_Z("hint", hint));
+}
+
+bool redis_hub_is_away(struct redis_hub *h, struct redis_hub_away *out)
+{
+	pthread_mutex_lock(&h->lock);
+	bool is = h->away_n > 0;
+	if (is) {
+		*out = h->away;
+		out->since = h->away_since;
+	}
+	pthread_mutex_unlock(&h->lock);
+	return is;
 }
 
 void redis_hub_back(struct redis_hub *h, struct redis_listener *l)

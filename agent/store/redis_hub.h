@@ -75,6 +75,15 @@ void redis_hub_away(struct redis_hub *, struct redis_listener *, const char *why
 	const struct redis_address *);
 void redis_hub_back(struct redis_hub *, struct redis_listener *);
 
+/* What the log said of it, and since when; `why` is the latest that some store has met. */
+struct redis_hub_away {
+	usec_t since; /* steady */
+	char why[256], hint[320];
+	char server[REDIS_ADDRESS_TEXT_MAX]; /* "": none in particular */
+};
+/* false: none is away, as far as is known. */
+bool redis_hub_is_away(struct redis_hub *, struct redis_hub_away *);
+
 /* What one store knows of a server, for the others: calls with checks go well there now / have they
  * since that steady time? */
 void redis_hub_works(struct redis_hub *, const struct redis_address *);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "store/redis_conn.h"
+#include "store/redis_hints.h"
 #include "store/redis_news.h"
 #include "store/redis_resolver.h"
 
@@ -161,7 +162,11 @@ static void sentinel_is_away(struct sentinel *s, const char *why, const char *hi
 			s->addresses.n
 				? redis_address_text(&s->addresses.address[s->address_at], text)
 				: s->server.host),
-		KV_Z("why", why), KV_Z("hint", hint ? hint : ""));
+		KV_Z("why", why),
+		KV_Z("hint",
+			hint ? hint
+			     : "see whether that sentinel runs, and can be reached from here; the "
+			       "others are asked meanwhile"));
 }
 
 static void on_sentinel_ready(void *owner)
@@ -289,7 +294,9 @@ static void on_sentinel_reply(void *owner, const struct redisReply *r)
 			: r->type == REDIS_REPLY_NIL
 				? "it knows no master of that name"
 				: "what it says of the master is no host and port",
-			r->type == REDIS_REPLY_NIL ? "see redis.master" : NULL);
+			r->type == REDIS_REPLY_NIL     ? "see redis.master"
+			: r->type == REDIS_REPLY_ERROR ? redis_error_hint(r->str)
+						       : "is it a sentinel that listens there?");
 		return;
 	}
 	if (!redis_host_eq(&s->said, &said))

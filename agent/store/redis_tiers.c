@@ -16,7 +16,9 @@
 #define POLL_EVERY     (500 * USEC_PER_MSEC)
 #define ANSWER_WITHIN  USEC_PER_SEC
 #define REFUSED_ASK    USEC_PER_SEC
-#define RENEW_EVERY    (30 * USEC_PER_SEC)
+#define PROBE_FIRST    USEC_PER_SEC
+#define PROBE_MOST     (30 * USEC_PER_SEC)
+#define PROBE_WITHIN   (5 * USEC_PER_SEC)
 #define COMPLAIN_EVERY (10 * USEC_PER_SEC)
 
 enum { REPLY_MAX = 64 * 1024 };
@@ -32,6 +34,9 @@ enum watching {
 	WATCHING_ALL,
 	WATCHING_REFUSED, /* the ACL */
 };
+
+/* Whether an ACL that refused tracking refuses it still. */
+enum probing { PROBING_NOT, PROBING_ASKS, PROBING_REFUSED, PROBING_ALLOWED };
 
 struct redis_tiers {
 	struct redis_tiers_settings settings;
@@ -49,7 +54,12 @@ struct redis_tiers {
 	bool denied;       /* it is not, as the ACL has it */
 	unsigned channels; /* that were confirmed */
 	bool changed;      /* and not told yet */
-	usec_t forgot_at, asked_at, heard_at, polled_at, watched_at;
+	usec_t forgot_at, asked_at, heard_at, polled_at;
+
+	struct redis_conn *probe; /* idle, but while it asks */
+	enum probing probing;
+	unsigned probe_answers;
+	usec_t probe_at, probe_delay; /* the next one, or the end of this one; 0: none yet */
 
 	_Atomic(bool) there_wanted, was_refused /* and warned of */;
 };
@@ -159,7 +169,8 @@ static void on_subscribed(struct redis_tiers *t, usec_t now)
 	if (++t->channels < (t->tracking ? 2u : 1u))
 		return;
 	t->watching = WATCHING_ALL;
-	t->watched_at = now;
+	t->probe_delay = t->probe_delay ? t->probe_delay : PROBE_FIRST;
+	t->probe_at = now + t->probe_delay;
 	t->forgot_at = 0; /* what was missed */
 	tier_cache_set_watched(t->cache, true);
 	forget(t, now);
@@ -227,10 +238,17 @@ static void on_reply(void *owner, const redisReply *r)
 	}
 }
 
+static void end_probe(struct redis_tiers *t)
+{
+	t->probing = PROBING_NOT;
+	(void)redis_conn_use(t->probe, NULL, false);
+}
+
 static void stop_watching(void *owner)
 {
 	struct redis_tiers *t = owner;
 
+	end_probe(t);
 	t->watching = WATCHING_NOTHING;
 	tier_cache_set_watched(t->cache, false);
 }
@@ -249,6 +267,7 @@ static void on_lost(void *owner, const char *why)
 	struct redis_tiers *t = owner;
 
 	stop_watching(t);
+	t->probe_delay = 0;
 	atomic_store(&t->was_refused, false); /* it may be another one that comes back */
 	log_warning_every(
 		COMPLAIN_EVERY, "tiers_not_watched", KV_Z("key", t->key), KV_Z("why", why));
@@ -265,6 +284,71 @@ static void on_failed(void *owner, const char *why, const char *hint)
 }
 
 static const struct redis_conn_events conn_events = { on_ready, on_lost, on_failed, on_reply };
+
+/* ---- is tracking allowed by now? ----
+ *
+ * Who is subscribed may not ask; and a subscription that begins anew has missed what came between,
+ * so that all that is remembered would be stale. */
+
+static void on_probe_ready(void *owner)
+{
+	struct redis_tiers *t = owner;
+	const char *id[] = { "CLIENT", "ID" }, *off[] = { "CLIENT", "TRACKING", "OFF" };
+	size_t id_bytes[] = { 6, 2 }, off_bytes[] = { 6, 8, 3 };
+
+	t->probe_answers = 0;
+	if (redis_conn_send(t->probe, 2, id, id_bytes) &&
+		redis_conn_send(t->probe, 3, off, off_bytes))
+		redis_conn_flush(t->probe);
+}
+
+static void on_probe_reply(void *owner, const redisReply *r)
+{
+	struct redis_tiers *t = owner;
+
+	if (t->probing != PROBING_ASKS)
+		return;
+	if (r->type == REDIS_REPLY_ERROR)
+		t->probing = PROBING_REFUSED;
+	else if (++t->probe_answers == 2)
+		t->probing = PROBING_ALLOWED;
+}
+
+static void on_probe_lost(void *owner, const char *why)
+{
+	(void)owner;
+	(void)why; /* it comes back, or PROBE_WITHIN ends it */
+}
+
+static void on_probe_failed(void *owner, const char *why, const char *hint)
+{
+	(void)owner;
+	(void)why;
+	(void)hint;
+}
+
+static const struct redis_conn_events probe_events = { on_probe_ready, on_probe_lost,
+	on_probe_failed, on_probe_reply };
+
+static void ask_whether_allowed(struct redis_tiers *t, usec_t now)
+{
+	const struct redis_address *to = redis_follow_place(&t->follow);
+	bool allowed = t->probing == PROBING_ALLOWED;
+
+	if (t->probing <= PROBING_ASKS && now < t->probe_at)
+		return;
+	if (t->probing == PROBING_NOT && to) {
+		t->probing = PROBING_ASKS;
+		t->probe_at = now + PROBE_WITHIN;
+		(void)redis_conn_use(t->probe, to, false);
+		return;
+	}
+	end_probe(t);
+	t->probe_delay = 2 * t->probe_delay < PROBE_MOST ? 2 * t->probe_delay : PROBE_MOST;
+	t->probe_at = now + t->probe_delay;
+	if (allowed)
+		redis_follow_anew(&t->follow);
+}
 
 /* ---- the loop ---- */
 
@@ -300,9 +384,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 		redis_hub_ring(t->hub); /* those whom it was rung for before could not */
 	if (t->watching == WATCHING_REFUSED && now - t->asked_at >= REFUSED_ASK)
 		ask_again(t);
-	/* It may be allowed by now, and is asked for on a connection without subscriptions only. */
-	if (t->watching == WATCHING_ALL && t->denied && now - t->watched_at >= RENEW_EVERY)
-		redis_follow_anew(&t->follow);
+	if (t->watching == WATCHING_ALL && t->denied)
+		ask_whether_allowed(t, now);
 	ask_whether_alive(t, now);
 }
 
@@ -366,7 +449,7 @@ void redis_tiers_set_age(struct redis_tiers *t, usec_t age)
 	tier_cache_set_age(t->cache, age);
 }
 
-static struct redis_conn *conn_new(struct redis_tiers *t)
+static struct redis_conn *conn_new(struct redis_tiers *t, const struct redis_conn_events *events)
 {
 	struct redis_conn_settings c = {
 		.tls = t->settings.tls, .open_within = ANSWER_WITHIN, .reply_max = REPLY_MAX
@@ -374,7 +457,7 @@ static struct redis_conn *conn_new(struct redis_tiers *t)
 
 	memcpy(c.username, t->settings.username, sizeof c.username);
 	memcpy(c.password, t->settings.password, sizeof c.password);
-	struct redis_conn *conn = redis_conn_new(&c, &conn_events, t, t->loop);
+	struct redis_conn *conn = redis_conn_new(&c, events, t, t->loop);
 	explicit_bzero(&c, sizeof c);
 	return conn;
 }
@@ -392,8 +475,10 @@ struct redis_tiers *redis_tiers_new(
 	t->slot = redis_crc16(t->key, strlen(t->key)) % REDIS_SLOTS;
 	t->there_wanted = true;
 	t->cache = tier_cache_new(settings->entries, settings->age);
-	t->conn = conn_new(t);
-	if (!t->cache || !t->conn) {
+	t->conn = conn_new(t, &conn_events);
+	t->probe = conn_new(t, &probe_events);
+	if (!t->cache || !t->conn || !t->probe) {
+		redis_conn_free(t->probe);
 		redis_conn_free(t->conn);
 		tier_cache_free(t->cache);
 		free(t);
@@ -412,6 +497,7 @@ void redis_tiers_free(struct redis_tiers *t)
 		return;
 	redis_follow_stop(&t->follow);
 	ev_timer_stop(t->loop, &t->tick);
+	redis_conn_free(t->probe);
 	redis_conn_free(t->conn);
 	tier_cache_free(t->cache);
 	explicit_bzero(&t->settings, sizeof t->settings);

@@ -12,7 +12,9 @@
  *              waits.
  *   refused    by an ACL of before: one warning for each connection of the subscription, and it is
  *              as if there were none; asked again every second. Where only the server's own word
- *              is refused, another connection asks for it every half minute.
+ *              is refused, a connection beside it asks whether it is allowed by now, after a
+ * second, then after twice as long, up to half a minute. What is watched and remembered stays
+ *              meanwhile.
  *   error      another one (it is busy, or loads its data): the connection ends, and begins anew.
  *
  * redis_tiers_new() and _free() are the control thread's, on its loop; the rest is any thread's. It

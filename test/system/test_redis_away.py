@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -20,6 +21,8 @@ import redisd
 from agent import Agent, free_port, until
 from redisd import Asker, admitted, hammer
 from spop import message
+from test_admin import Admin
+from test_ctl import call
 from test_limits import rule, rules
 
 LONG = "300d"
@@ -681,3 +684,25 @@ def test_no_flood_of_log_lines(run, redis, wire):
         time.sleep(0.02)
         a.check(user="u")
     assert len(a.lines()) < 120
+
+
+def test_status_says_why_since_when_and_which_server(run, tmp_path, redis, wire):
+    """As the log does, once; and until it is over."""
+    a = Admin(run, tmp_path, top=group(wire))
+    until(lambda: a.agent.check(user="u")["reason"] in ("ok", "limited"), "Redis")
+    store = a.ask("/api/v1/status").json["store"]
+    assert store["state"] == "well" and not {"reason", "since", "server", "hint"} & store.keys(), store
+    before = int(time.time())
+    redis.kill()
+
+    def degraded():
+        s = a.ask("/api/v1/status").json["store"]
+        return s["state"] == "degraded" and s
+    store = until(degraded, "it is missed")
+    assert store["reason"] and store["hint"] and store["server"] == wire.address, store
+    assert before - 1 <= store["since"] <= time.time() + 1, store
+    told = call("status", "--socket", a.socket)
+    assert re.search(rf"(?m)^degraded +since .*{re.escape(store['server'])}; ", told.stdout), told
+    redis.start()
+    until(lambda: a.ask("/api/v1/status").json["store"]["state"] == "well", "it is back")
+    assert "since" not in a.ask("/api/v1/status").json["store"]

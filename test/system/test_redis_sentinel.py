@@ -62,6 +62,30 @@ def test_a_master_that_is_nobodys(run, group_of_three):
     until(lambda: "redis.master" in a.stderr, "a word about the name")
 
 
+@pytest.mark.parametrize("db", [0, 1])
+def test_who_takes_a_sentinel_for_the_server_is_told(run, group_of_three, db):
+    """Redis knows each of its own commands; what sentinels do not know tells who they are."""
+    a = run(rules=rule(), top=redisd.group(group_of_three.addresses()[0], timeout="100ms",
+                                           on_failure="closed", db=db, user="", password=""))
+    line = until(lambda: said(a, "store_degraded"), "a line in the log")[0]
+    assert 'redis.mode = \\"sentinel\\"' in line, line
+
+
+def test_who_takes_the_server_for_a_sentinel_is_told(run, group_of_three):
+    s = group_of_three
+    a = run(rules=rule(), top=redisd.group(f"127.0.0.1:{s.servers[0].port}", mode="sentinel", master=s.MASTER,
+                                           timeout="100ms", on_failure="closed"))
+    line = until(lambda: said(a, "redis_sentinel_away"), "a line in the log")[0]
+    assert "hint=" in line and 'hint=""' not in line, line
+
+
+def test_a_sentinel_that_is_away_has_a_hint(run, group_of_three):
+    a = run(rules=rule(), top=redisd.group([f"127.0.0.1:{free_port()}", group_of_three.addresses()[0]],
+                                           mode="sentinel", master=group_of_three.MASTER, timeout="5s"))
+    line = until(lambda: said(a, "redis_sentinel_away"), "a line in the log")[0]
+    assert "can be reached from here" in line, line
+
+
 # --- what they say by themselves ---------------------------------------------------------------
 
 @pytest.fixture

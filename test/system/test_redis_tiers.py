@@ -188,6 +188,23 @@ def test_it_is_told_by_publish_too(run, redis):
     redis("ACL", "LOG", "RESET")
 
 
+def test_asking_whether_it_is_told_costs_nothing_that_is_known(run, redis):
+    """Beside the subscription, which stays as it is; and as soon as the ACL allows it, the server tells."""
+    redis("ACL", "SETUSER", redisd.USER, "-client|tracking")
+    redis("HSET", HASH, "alice", "free")
+    a = watched(run(rules=tiered(), top=redis.group(tiers_age="1h")))
+    assert tier(a, user="alice") == "free"
+    before, asked = looked_up(redis), opened(redis)
+    until(lambda: opened(redis) >= asked + 2, "it asks again, and once more")
+    assert len(redis("ACL", "LOG")) and len(said(a, "tiers_watched")) == 1, a.stderr
+    assert tier(a, user="alice") == "free" and looked_up(redis) == before, "it is remembered"
+    redis("ACL", "SETUSER", redisd.USER, "+client|tracking")
+    until(lambda: any("the server" in x for x in said(a, "tiers_watched")), "the server's own word")
+    redis("HSET", HASH, "alice", "premium")
+    becomes(a, "premium", user="alice")
+    redis("ACL", "LOG", "RESET")
+
+
 def test_a_hash_that_comes_is_found_without_being_told(run, redis):
     redis("ACL", "SETUSER", redisd.USER, "-client|tracking")
     a = watched(run(rules=tiered(), top=redis.group(tiers_age="1h")))
