@@ -390,7 +390,7 @@ static void rule_load(struct loader *l, const config_setting_t *group, struct ru
 	int mode = word_setting(&r, "mode", "enforce|shadow|off");
 	int action = word_setting(&r, "action", "deny|tag");
 	rule->algorithm = (enum algorithm)(algorithm < 0 ? 0 : algorithm);
-	rule->mode = (enum rule_mode)(mode < 0 ? 0 : mode);
+	rule->mode = rule->configured = (enum rule_mode)(mode < 0 ? 0 : mode);
 	rule->action = (enum rule_action)(action < 0 ? 0 : action);
 	draft->on_failure_given = config_setting_get_member(group, "on_failure");
 	if (draft->on_failure_given) {

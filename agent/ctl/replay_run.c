@@ -100,7 +100,7 @@ static bool follow(struct replay_run *r, usec_t utc)
 static void find_ban(struct replay_run *r)
 {
 	usec_t until = r->bans && r->plan.outcome == OUTCOME_LIMITS
-			       ? bans_find(r->bans, &r->plan, r->latest)
+			       ? bans_find(r->bans, &r->plan, r->latest, &r->plan.banned)
 			       : 0;
 
 	if (!until)

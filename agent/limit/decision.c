@@ -278,6 +278,7 @@ struct decision decide(const struct plan *plan, struct now now)
 	case OUTCOME_BANNED:
 		return (struct decision){ .deny = true,
 			.reason = REASON_BANNED,
+			.banned = &plan->take[plan->banned],
 			.retry_after = whole_seconds(at_least_1(plan->banned_until - now.utc)) };
 	case OUTCOME_LIMITS:
 		break;

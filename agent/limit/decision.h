@@ -32,12 +32,20 @@ struct decision {
 	bool deny;
 	enum reason reason;
 	const struct take *reported; /* NULL: no limit to report */
+	const struct take *banned;   /* by whose descriptor its client is; NULL: he is not */
 	bool warn;
 	const struct rule *shadow; /* first shadow rule that would have denied, or NULL */
 	const struct rule *tag;    /* first tag rule that was exceeded, or NULL */
 	int64_t limit, remaining, reset, retry_after; /* seconds, rounded up; of `reported` */
 	int64_t reset_at;                             /* Unix seconds */
 };
+
+/* The take that a denial is known by to people: of the limit that is reported, or of the ban. NULL:
+ * there is none. */
+static inline const struct take *decision_known_by(const struct decision *d)
+{
+	return d->reported ? d->reported : d->banned;
+}
 
 /* After plan_charge(), or without it where plan->outcome is not OUTCOME_LIMITS. */
 struct decision decide(const struct plan *, struct now);

@@ -43,6 +43,7 @@ struct plan {
 	const struct rule *closed_shadow, *closed_tag;
 	bool prefetched;     /* its store has been told that it comes: the store's own */
 	usec_t banned_until; /* OUTCOME_BANNED: UTC */
+	unsigned banned;     /* OUTCOME_BANNED: the take by whose descriptor he is */
 	usec_t begun;        /* steady time: since when its check has been waiting; 0: not yet */
 	struct now now;      /* by whose clock the verdicts were found; set by the store */
 	char tier[TIER_NAME_MAX + 1]; /* copied: the view dies before an asynchronous answer */

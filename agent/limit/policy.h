@@ -67,6 +67,7 @@ struct rule {
 	struct key per_salt;
 	enum algorithm algorithm;
 	enum rule_mode mode;
+	enum rule_mode configured; /* whatever a switch has made of it */
 	enum rule_action action;
 	enum on_failure on_failure;
 	char *tag; /* owned; never NULL when action is ACTION_TAG */

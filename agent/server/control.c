@@ -46,6 +46,8 @@ static void log_stats(struct control *c, enum log_level level, const char *event
 
 static void read_events(struct control *c)
 {
+	if (c->phase == CONTROL_RUN)
+		desk_tell_bans(c->desk); /* then who was denied for them */
 	notices_read(c->notices, c->crew.worker, c->crew.n);
 }
 

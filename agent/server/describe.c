@@ -38,13 +38,13 @@ static size_t put_ip(const struct policy *p, const struct view *v, char text[ADD
 	return view_has(v, FIELD_IP) && !is_secret(p, FIELD_IP) ? addr_format(&v->ip, text) : 0;
 }
 
-size_t describe_client(const struct policy *p, const struct take *reported, const struct view *v,
+size_t describe_client(const struct policy *p, const struct take *take, const struct view *v,
 	char *out, size_t size)
 {
 	char ip[ADDR_TEXT_MAX];
 
-	if (reported)
-		return take_describe(p, reported, v, out, size);
+	if (take)
+		return take_describe(p, take, v, out, size);
 	size_t n = put_ip(p, v, ip);
 	return n ? put(out, put(out, 0, size, STR("ip=")), size, (struct str){ ip, n }) : 0;
 }
@@ -67,9 +67,10 @@ void describe_event(const struct policy *p, const struct plan *plan, const struc
 	if (!is_secret(p, FIELD_TIER))
 		(void)put(e->tier, 0, sizeof e->tier - 1,
 			(struct str){ plan->tier, plan->tier_length });
-	if (d->reported) {
-		(void)put(e->rule, 0, sizeof e->rule - 1, str_of(d->reported->limit->rule->name));
-		(void)describe_client(p, d->reported, v, e->client, sizeof e->client - 1);
+	const struct take *take = decision_known_by(d);
+	if (take) {
+		(void)put(e->rule, 0, sizeof e->rule - 1, str_of(take->limit->rule->name));
+		(void)describe_client(p, take, v, e->client, sizeof e->client - 1);
 	}
 	(void)put_ip(p, v, e->ip);
 	(void)describe_endpoint(p, v, e->endpoint, sizeof e->endpoint - 1);

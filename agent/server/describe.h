@@ -8,8 +8,8 @@
 /* Each returns the length written, at most `size`; no NUL. */
 
 /* The descriptor that the take counts by, or without one the address; "" where there is neither. */
-size_t describe_client(const struct policy *, const struct take *reported, const struct view *,
-	char *out, size_t size);
+size_t describe_client(
+	const struct policy *, const struct take *, const struct view *, char *out, size_t size);
 /* METHOD:/path, "" where the request has neither. */
 size_t describe_endpoint(const struct policy *, const struct view *, char *out, size_t size);
 

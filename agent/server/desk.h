@@ -132,6 +132,10 @@ bool desk_lift(struct desk *, const char *id, struct act);
 void desk_end_unknown_bans(
 	struct desk *, const struct policy *now, const struct policy *before, const char *who);
 
+/* Bans that began or ended are written down, and told to the other agents: before what is said of
+ * these clients next. */
+void desk_tell_bans(struct desk *);
+
 /* What ends by itself, ends; bans that began are written down. Every second or so. */
 void desk_tick(struct desk *, struct now);
 

@@ -4,12 +4,17 @@
 
 #include "base/log.h"
 #include "config/json.h"
+#include "server/ban_ends.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { AT_ONCE = 64 };
+
+/* So long ago everybody else must have forgotten it, too, unless his clock is a day behind. Who
+ * knew it takes it out himself when he forgets it. */
+#define FORGOTTEN_FOR USEC_PER_DAY
 
 void desk_each_ban(
 	struct desk *d, usec_t utc, void (*each)(void *with, const struct ban *), void *with)
@@ -79,7 +84,7 @@ bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
 	if (was_kept)
 		begin_by_now(&b, utc);
 	(void)bans_put(d->args.bans, &b, utc);
-	return b.forget_at > utc;
+	return b.forget_at > utc - FORGOTTEN_FOR;
 }
 
 void desk_share_ban(struct desk *d, const struct ban *b)
@@ -165,33 +170,11 @@ struct ending {
 	usec_t utc;
 };
 
-/* NULL: it has none. */
-static const struct penalty *penalty_of(const struct policy *p, const char *rule)
-{
-	for (unsigned i = 0; p && i < p->rule_n; i++)
-		if (strcmp(p->rule[i].name, rule) == 0)
-			return p->rule[i].penalty;
-	return NULL;
-}
-
-/* Why nobody finds this ban any more; NULL: it holds. */
-static const char *why_it_ends(const struct ending *e, const struct ban *b)
-{
-	const struct penalty *now = penalty_of(e->now, b->rule);
-	const struct penalty *before = penalty_of(e->before, b->rule);
-
-	if (!now)
-		return "its rule has no penalty any more";
-	if (before && (before->salt.a != now->salt.a || before->salt.b != now->salt.b))
-		return "its penalty counts in another time now";
-	return NULL;
-}
-
 static void end_if_unknown(void *with, const struct ban *b)
 {
 	const struct ending *e = with;
 	struct ban ended;
-	const char *why = b->until > e->utc ? why_it_ends(e, b) : NULL;
+	const char *why = b->until > e->utc ? ban_ends(e->now, e->before, b) : NULL;
 
 	if (!why || !bans_lift(e->desk->args.bans, &b->key, e->utc))
 		return;
@@ -219,6 +202,28 @@ static void tell_bans(struct ending *e)
 	}
 }
 
+static void tell_ends_of_bans(struct desk *d, usec_t utc)
+{
+	struct ban ban[AT_ONCE];
+	uint64_t cursor = 0;
+	size_t n;
+
+	while ((n = bans_ended(d->args.bans, &cursor, ban, AT_ONCE, utc)))
+		for (size_t i = 0; i < n; i++)
+			log_ended(&ban[i], "its time", NULL);
+}
+
+void desk_tell_bans(struct desk *d)
+{
+	usec_t utc = clock_read().utc;
+
+	tell_ends_of_bans(d, utc); /* first: the next one of a client may have begun */
+	tell_bans(&(struct ending){ .desk = d,
+		.now = d->args.current(d->args.with)->policy,
+		.who = "configuration",
+		.utc = utc });
+}
+
 void desk_end_unknown_bans(
 	struct desk *d, const struct policy *now, const struct policy *before, const char *who)
 {
@@ -231,17 +236,6 @@ void desk_end_unknown_bans(
 }
 
 /* ---- every second ---- */
-
-static void tell_ends_of_bans(struct desk *d, usec_t utc)
-{
-	struct ban ban[AT_ONCE];
-	uint64_t cursor = 0;
-	size_t n;
-
-	while ((n = bans_ended(d->args.bans, &cursor, ban, AT_ONCE, utc)))
-		for (size_t i = 0; i < n; i++)
-			log_ended(&ban[i], "its time", NULL);
-}
 
 static bool has_shared_all(struct desk *d)
 {
@@ -292,7 +286,9 @@ void desk_bans(struct desk *d, usec_t utc, void (*each)(void *with, const struct
 
 usec_t desk_banned_until(struct desk *d, const struct plan *plan, usec_t utc)
 {
-	return bans_find(d->args.bans, plan, utc);
+	unsigned take;
+
+	return bans_find(d->args.bans, plan, utc, &take);
 }
 
 bool desk_lift(struct desk *d, const char *id, struct act act)
@@ -300,6 +296,7 @@ bool desk_lift(struct desk *d, const char *id, struct act act)
 	char change[BAN_CHANGE_MAX];
 	struct ban b;
 
+	desk_tell_bans(d); /* in the log a ban begins before it is lifted */
 	if (!key_parse(id, &b.key) || !bans_lift(d->args.bans, &b.key, clock_read().utc) ||
 		!bans_get(d->args.bans, &b.key, &b))
 		return false;
@@ -312,10 +309,7 @@ bool desk_lift(struct desk *d, const char *id, struct act act)
 
 void desk_tick_bans(struct desk *d, usec_t utc)
 {
-	tell_ends_of_bans(d, utc); /* first: the next one of a client may have begun */
-	tell_bans(&(struct ending){ .desk = d,
-		.now = d->args.current(d->args.with)->policy,
-		.who = "configuration",
-		.utc = utc });
+	desk_tell_bans(d);
+	tell_ends_of_bans(d, utc);
 	forget_bans(d, utc);
 }

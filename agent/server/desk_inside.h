@@ -89,7 +89,7 @@ void desk_each_ban(
 	struct desk *, usec_t utc, void (*each)(void *with, const struct ban *), void *with);
 /* All of them, to Redis, which has lost them. */
 void desk_tell_bans_again(struct desk *);
-/* Those that began or ended are written down, and told. */
+/* desk_tell_bans(), and those that are over are forgotten. */
 void desk_tick_bans(struct desk *, usec_t utc);
 /* What is no ban is left out. `was_kept`: by an earlier run, where one that began in the future by
  * the clock of now begins now instead; another agent's clock may differ. false: it is one of which

@@ -107,9 +107,8 @@ static void forget_ban(struct desk *d, const char *id)
 
 	if (!key_parse(id, &key))
 		return;
-	bans_forget_one(d->args.bans, &key, clock_read().utc);
 	/* Who forgot it knew an older one: an agent that starts is to hear of this one, too. */
-	if (bans_get(d->args.bans, &key, &ban))
+	if (bans_forget_one(d->args.bans, &key, clock_read().utc, &ban))
 		desk_share_ban(d, &ban);
 }
 

@@ -54,7 +54,7 @@ static void put_back(struct strikes *s)
 
 void penalties_find(struct penalties *p, struct plan *plan, struct now now)
 {
-	usec_t until = p->bans ? bans_find(p->bans, plan, now.utc) : 0;
+	usec_t until = p->bans ? bans_find(p->bans, plan, now.utc, &plan->banned) : 0;
 
 	if (!until)
 		return;

@@ -97,9 +97,9 @@ static struct key key_of(const struct take *t)
 	return (struct key){ t->key.a ^ salt->a ^ rule, (t->key.b ^ salt->b) | 1 };
 }
 
-static uint32_t rule_of(const struct decision *d)
+static uint32_t rule_of(const struct take *t)
 {
-	return d->reported ? d->reported->limit->rule->tally / TALLY_ROW : 0;
+	return t ? t->limit->rule->tally / TALLY_ROW : 0;
 }
 
 /* false: `weight` is left for when there is a name. */
@@ -137,8 +137,8 @@ static void turn_samplers(struct top *t, const struct plan *plan, const struct d
 bool top_add(
 	struct top *t, const struct plan *plan, const struct decision *d, struct top_rest *rest)
 {
-	const struct take *take = d->reported;
-	bool asked = take && take->cost == 0; /* and nobody was refused */
+	const struct take *take = decision_known_by(d);
+	bool asked = d->reported && take->cost == 0; /* and nobody was refused */
 	uint64_t epoch = epoch_at(plan->now.steady), stands_for[TOP_STREAMS];
 	bool more = false;
 
@@ -147,7 +147,7 @@ bool top_add(
 	turn_samplers(t, plan, d, stands_for);
 	for (unsigned i = 0; i < TOP_KINDS; i++) {
 		bool of_denials = stream_of[i] == TOP_OF_DENIALS;
-		bool counts = of_denials ? !asked : take != NULL;
+		bool counts = of_denials ? !asked : d->reported != NULL;
 		uint64_t weight = counts ? stands_for[stream_of[i]] : 0;
 		bool done = i != TOP_ENDPOINTS && count(t, i, take, weight);
 		rest->weight[i] = done ? 0 : weight;
@@ -169,15 +169,16 @@ void top_add_rest(struct top *t, const struct policy *p, const struct decision *
 	const struct view *v, const struct top_rest *rest)
 {
 	char name[SKETCH_NAME_MAX];
-	uint32_t rule = rule_of(d);
+	const struct take *take = decision_known_by(d);
+	uint32_t rule = rule_of(take);
 	bool of_client = false;
 
 	for (unsigned i = 0; i < TOP_KINDS; i++)
 		of_client |= i != TOP_ENDPOINTS && rest->weight[i];
 	if (of_client) {
-		size_t n = describe_client(p, d->reported, v, name, sizeof name);
+		size_t n = describe_client(p, take, v, name, sizeof name);
 		struct str s = { name, n };
-		struct key k = d->reported ? key_of(d->reported) : hasher_of(&p->hasher, name, n);
+		struct key k = take ? key_of(take) : hasher_of(&p->hasher, name, n);
 		for (unsigned i = 0; i < TOP_KINDS; i++)
 			if (i != TOP_ENDPOINTS && rest->weight[i])
 				add(t, i, k, rest->weight[i], rule, s);

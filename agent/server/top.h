@@ -29,7 +29,8 @@ enum top_kind {
 /* What is sampled, each by its own rate. */
 enum top_stream { TOP_OF_CHECKS, TOP_OF_DENIALS, TOP_OF_UNITS, TOP_STREAMS };
 
-/* A client is the descriptor of the rule that was reported, and goes with that rule. */
+/* A client is the descriptor of the rule that was reported, or that banned him, and goes with that
+ * rule. */
 struct top {
 	struct sampler sampler[TOP_STREAMS];
 	usec_t looked_at;          /* at the rates; steady */

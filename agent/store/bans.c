@@ -139,11 +139,12 @@ static void put(struct bans *b, struct ban *place, const struct ban *ban, usec_t
 		ring_put(&b->ended, place);
 	*place = *ban;
 	place->end_told = ban->until <= utc;
+	place->told_again = false;
 	if (!place->end_told)
 		ends_at(b, ban->until);
 }
 
-usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc)
+usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc, unsigned *take)
 {
 	if (atomic_load_explicit(&b->n, memory_order_relaxed) == 0)
 		return 0;
@@ -159,8 +160,10 @@ usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc)
 		const struct ban *ban = find(b, set, &k);
 		usec_t until = ban && ban->until > utc ? ban->until : 0;
 		lock_put(lock_of(b, set));
-		if (until)
+		if (until) {
+			*take = i;
 			return until;
+		}
 	}
 	return 0;
 }
@@ -257,6 +260,7 @@ bool bans_lift(struct bans *b, const struct key *k, usec_t utc)
 	if (holds) {
 		ban->until = LIFTED;
 		ban->epoch++;
+		ban->told_again = false;
 	}
 	lock_put(lock_of(b, set));
 	return holds;
@@ -330,15 +334,21 @@ size_t bans_forget(struct bans *b, uint64_t *cursor, struct key *out, size_t n, 
 	return got;
 }
 
-void bans_forget_one(struct bans *b, const struct key *k, usec_t utc)
+bool bans_forget_one(struct bans *b, const struct key *k, usec_t utc, struct ban *out)
 {
 	unsigned set = set_of(k);
+	bool again = false;
 
 	lock_get(lock_of(b, set));
 	struct ban *ban = find(b, set, k);
-	if (ban && ban->forget_at <= utc + CLOCKS_APART)
+	if (ban && ban->forget_at <= utc + CLOCKS_APART) {
 		drop(b, ban);
+	} else if (ban && !ban->told_again) {
+		ban->told_again = again = true;
+		*out = *ban;
+	}
 	lock_put(lock_of(b, set));
+	return again;
 }
 
 uint64_t bans_count(const struct bans *b)

@@ -23,15 +23,15 @@ struct ban {
 	uint32_t epoch; /* rises with each ban and lift: denials before it do not count again */
 	char rule[RULE_NAME_MAX + 1];
 	char client[BAN_CLIENT_MAX + 1]; /* "ip=10.0.0.1", secrets hashed */
-	bool end_told;                   /* the table's own: bans_ended() */
+	bool end_told, told_again;       /* the table's own: bans_ended(), bans_forget_one() */
 };
 
 struct bans *bans_new(void); /* NULL: out of memory */
 void bans_free(struct bans *);
 
 /* When the ban of the first take ends whose client is banned at `utc` by the take's rule; 0: none
- * is. */
-usec_t bans_find(struct bans *, const struct plan *, usec_t utc);
+ * is. `*take` is that one then, plan->banned for who sets the outcome. */
+usec_t bans_find(struct bans *, const struct plan *, usec_t utc, unsigned *take);
 
 /* Bans anew, or for the first time, from `utc` on. `ban` has the key, the rule and the client; the
  * rest is filled in. false: it is banned already, and nothing has changed. */
@@ -65,8 +65,10 @@ size_t bans_copy(struct bans *, uint64_t *cursor, struct ban *, size_t n, usec_t
 /* Lets go who is to be forgotten by `utc`: looks at a part of the table, from `*cursor` on (0 at
  * first; it goes round), and tells up to `n` (8 at least) of their keys. Returns how many. */
 size_t bans_forget(struct bans *, uint64_t *cursor, struct key *, size_t n, usec_t utc);
-/* Another agent did: so does this one, where that is due within a minute (clocks differ). */
-void bans_forget_one(struct bans *, const struct key *, usec_t utc);
+/* Another agent did: so does this one, where that is due within a minute (clocks differ). true: it
+ * is not: then `ban` is what it is to be told again, once: of an older one or by a clock that is
+ * far ahead, it would take out this one, too, and so on for ever. */
+bool bans_forget_one(struct bans *, const struct key *, usec_t utc, struct ban *);
 
 uint64_t bans_count(const struct bans *);   /* about; those that ended and are not forgotten, too */
 uint64_t bans_evicted(const struct bans *); /* that were let go for want of room */

@@ -81,6 +81,9 @@ def test_a_ban_is_shown_lifted_and_written_down(run, tmp_path):
     assert lift({"id": "nonsense"}).status == 404
     assert lift({"id": ban["id"], "reason": "his mother called"}).status == 200
     assert lift({"id": ban["id"]}).status == 404
+    # who was denied for it is known by what is banned, not by where he came from
+    line = until(lambda: [x for x in admin.agent.lines() if "reason=banned" in x])[0]
+    assert "rule=login" in line and 'client="ip=10.0.0.5"' in line.replace("client=ip=10.0.0.5", 'client="ip=10.0.0.5"'), line
     assert login(admin.agent, "10.0.0.5")["reason"] == "limited"
     until(lambda: "his mother called" in admin.agent.stderr)
     assert admin.value("ratelimit_bans_begun_total") == 1
@@ -91,6 +94,8 @@ def test_a_ban_is_shown_lifted_and_written_down(run, tmp_path):
     (('penalty = { after = "3/1m"; ban = "10m"; factor = 10; max = "1h"; };', ""), "no penalty any more"),
     (('name = "login"', 'name = "logins"'), "no penalty any more"),
     (('"3/1m"', '"3/2m"'), "counts in another time now"),
+    (('per = [ "ip" ]', 'per = [ "ip", "method" ]'), "counts by something else now"),
+    (('name = "login";', 'name = "login"; mode = "off";'), "its rule is off"),
 ])
 def test_a_reload_ends_bans_that_no_penalty_knows(run, tmp_path, change, why):
     rules = RULES.replace('"2s"', '"10m"')
@@ -112,10 +117,31 @@ def test_a_reload_ends_bans_that_no_penalty_knows(run, tmp_path, change, why):
     line, = until(lambda: [x for x in a.lines() if "what=end" in x])
     assert "change=ban:ip=10.0.0.8" in line.replace('"', "") and why in line, line
     assert "who=token" in line and f"id={ban['id']}" in line and "rule=login" in line, line
-    # And is not back with the penalty.
+    # And is not back with the penalty, or whatever it was.
     a.rewrite(rules, top=admin.top())
     assert reload().status == 200
     until(lambda: login(a, "10.0.0.8")["reason"] == "limited")
+
+
+def test_who_is_banned_is_denied_by_his_own_name(run, tmp_path):
+    admin = Admin(run, tmp_path, rules='''{ name = "a"; per = [ "user" ]; rate = "1/day";
+                  penalty = { after = "1/1m"; ban = "1h"; }; }''')
+    a = admin.agent
+    until(lambda: a.check(user="fred", ip="10.0.0.9")["reason"] == "banned")
+    for _ in range(5):
+        assert a.check(user="fred", ip="10.0.0.9")["reason"] == "banned"
+    # lifted as soon as it is seen: the log has both in their order
+    ban, = admin.ask("/api/v1/bans").json["bans"]
+    assert admin.ask("/api/v1/bans", "DELETE", headers={**JSON, **BEARER},
+                     body=json.dumps({"id": ban["id"]})).status == 200
+    until(lambda: [x for x in a.lines() if "what=lift" in x])
+    audits = [re.search(r"what=(\w+)", x)[1] for x in a.lines() if " audit " in x]
+    assert audits == ["ban", "lift"], audits
+    denied = until(lambda: [x for x in a.lines() if "reason=banned" in x])
+    assert all("user=fred" in x and "rule=a" in x and "ip=10.0.0.9" in x for x in denied), denied
+    top = admin.ask("/api/v1/top?by=denied").json
+    clients = {x["client"]: x["count"] for x in top["clients"]["items"]}
+    assert set(clients) == {"user=fred"} and clients["user=fred"] >= 6, top
 
 
 def test_a_restart_without_the_penalty_ends_its_bans(run, tmp_path, store):

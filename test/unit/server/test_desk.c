@@ -956,6 +956,44 @@ static void a_ban_that_is_forgotten_is_told(void **state)
 	stop(&r);
 }
 
+/* Whose clock is far ahead forgets a ban that holds here, and what it hears of it is old to it: if
+ * each told the other so, they would do it until their clocks agree. */
+static void two_clocks_do_not_tell_each_other_for_ever(void **state)
+{
+	static const struct {
+		const char *title;
+		int64_t forget_in; /* seconds */
+		unsigned told, gone;
+	} row[] = {
+		{ "forgotten elsewhere, and not due here: told again, once", 600, 1, 0 },
+		{ "what is old by this clock may not be by another one", -600, 0, 0 },
+		{ "nor after an hour", -3600, 0, 0 },
+		{ "left by nobody knows whom, a day ago: taken out, each time", -90000, 0, 5 },
+	};
+	struct str name = str_of("ban:0000000000001234ffffffffffffffff"), gone = { NULL, 0 };
+	usec_t utc = clock_read().utc;
+	char text[320];
+	struct rig r;
+	(void)state;
+
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		start(&r, NULL, "");
+		snprintf(text, sizeof text,
+			"{\"rule\":\"api\",\"client\":\"x\",\"level\":0,\"epoch\":1,\"since\":1,"
+			"\"until\":%lld,\"forget_at\":%lld}",
+			(long long)(utc - 100000 * USEC_PER_SEC),
+			(long long)(utc + row[i].forget_in * USEC_PER_SEC));
+		struct str value = str_of(text);
+		for (unsigned turn = 0; turn < 5; turn++) {
+			desk_news(r.desk, &name, &value, 1);
+			desk_news(r.desk, &name, &gone, 1);
+		}
+		if (r.told_bans - r.told_gone != row[i].told || r.told_gone != row[i].gone)
+			fail_msg("%s: told %u, gone %u", row[i].title, r.told_bans, r.told_gone);
+		stop(&r);
+	}
+}
+
 /* Those that others have, all of them each time; what is no name is none. */
 static void what_is_told_is_all_there_is(void **state)
 {
@@ -1032,6 +1070,7 @@ int main(void)
 		cmocka_unit_test(a_ban_of_no_time_is_none),
 		cmocka_unit_test(a_lift_is_the_last_word),
 		cmocka_unit_test(a_ban_that_is_forgotten_is_told),
+		cmocka_unit_test(two_clocks_do_not_tell_each_other_for_ever),
 		cmocka_unit_test(what_is_told_is_all_there_is),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);

@@ -5,6 +5,8 @@
 
 #define MIN (60 * USEC_PER_SEC)
 
+static unsigned take; /* that bans_find() found */
+
 static const struct penalty penalty = { .ban = 10 * MIN, .max = 60 * MIN, .factor = 2 };
 
 static struct ban ban_of(uint64_t id)
@@ -59,11 +61,12 @@ static void bans_grow_and_are_forgotten(void **state)
 				(long long)(ban.until / MIN));
 		if (!begun)
 			continue;
-		assert_int_equal(bans_find(b, plan, row[i].at * MIN), row[i].until * MIN);
-		assert_int_equal(bans_find(b, plan, row[i].until * MIN - 1), row[i].until * MIN);
-		assert_int_equal(bans_find(b, plan, row[i].until * MIN), 0);
+		assert_int_equal(bans_find(b, plan, row[i].at * MIN, &take), row[i].until * MIN);
+		assert_int_equal(
+			bans_find(b, plan, row[i].until * MIN - 1, &take), row[i].until * MIN);
+		assert_int_equal(bans_find(b, plan, row[i].until * MIN, &take), 0);
 	}
-	assert_int_equal(bans_find(b, plan_of(&r, 2), 310 * MIN), 0);
+	assert_int_equal(bans_find(b, plan_of(&r, 2), 310 * MIN, &take), 0);
 	bans_free(b);
 }
 
@@ -76,12 +79,31 @@ static void rules_without_effect_ban_nobody(void **state)
 
 	assert_true(bans_begin(b, &penalty, &ban, 1));
 	struct plan *plan = plan_of(&r, 1);
-	assert_int_not_equal(bans_find(b, plan, 2), 0);
+	assert_int_not_equal(bans_find(b, plan, 2, &take), 0);
 	r.of.rule.mode = MODE_SHADOW;
-	assert_int_equal(bans_find(b, plan, 2), 0);
+	assert_int_equal(bans_find(b, plan, 2, &take), 0);
 	r.of.rule.mode = MODE_ENFORCE;
 	r.of.rule.penalty = NULL;
-	assert_int_equal(bans_find(b, plan, 2), 0);
+	assert_int_equal(bans_find(b, plan, 2, &take), 0);
+	bans_free(b);
+}
+
+/* Of two rules the one that bans is told of, with its first limit. */
+static void a_ban_says_which_take_it_is_of(void **state)
+{
+	static struct banned_rig r, other;
+	struct bans *b = bans_new();
+	struct ban ban = ban_of(1);
+	(void)state;
+
+	assert_true(bans_begin(b, &penalty, &ban, 1));
+	struct plan *plan = plan_of(&r, 1);
+	(void)plan_of(&other, 2);
+	plan->take[2] = plan->take[1] = plan->take[0];
+	plan->take[0] = other.plan.take[0];
+	plan->n = 3;
+	assert_int_not_equal(bans_find(b, plan, 2, &take), 0);
+	assert_int_equal(take, 1);
 	bans_free(b);
 }
 
@@ -99,7 +121,7 @@ static void a_lifted_ban_is_over_and_the_next_is_the_first(void **state)
 	assert_false(bans_lift(b, &other.key, 1));
 	assert_true(bans_lift(b, &ban.key, 1));
 	assert_false(bans_lift(b, &ban.key, 1));
-	assert_int_equal(bans_find(b, plan, 1), 0);
+	assert_int_equal(bans_find(b, plan, 1, &take), 0);
 	assert_int_equal(bans_epoch(b, &ban.key, 1), 2);
 	assert_true(bans_begin(b, &penalty, &ban, 1));
 	assert_int_equal(ban.level, 0);
@@ -123,12 +145,12 @@ static void what_others_tell_counts_where_it_ends_later(void **state)
 	assert_false(bans_put(b, &ban, 80 * MIN)); /* it is over and forgotten */
 	assert_true(bans_put(b, &ban, 0));
 	assert_false(bans_put(b, &ban, 0));
-	assert_int_equal(bans_find(b, plan, 1), 20 * MIN);
+	assert_int_equal(bans_find(b, plan, 1, &take), 20 * MIN);
 	ban.until = 19 * MIN;
 	assert_false(bans_put(b, &ban, 0));
 	ban.until = 21 * MIN;
 	assert_true(bans_put(b, &ban, 0));
-	assert_int_equal(bans_find(b, plan, 1), 21 * MIN);
+	assert_int_equal(bans_find(b, plan, 1, &take), 21 * MIN);
 	assert_int_equal(bans_count(b), 1);
 	struct ban next = ban_of(1);
 	assert_true(bans_begin(b, &penalty, &next, 22 * MIN));
@@ -214,7 +236,7 @@ static void the_table_is_bounded(void **state)
 	assert_int_equal(copy_all(b, MANY), bans_count(b));
 	assert_int_equal(bans_evicted(b), MANY + 1 - bans_count(b));
 	/* who is free last is let go last */
-	assert_int_equal(bans_find(b, plan_of(&r, 0), MANY), 60 * MIN);
+	assert_int_equal(bans_find(b, plan_of(&r, 0), MANY, &take), 60 * MIN);
 	/* what has ended makes room */
 	assert_int_equal(copy_all(b, 200 * MIN), 0);
 	uint64_t evicted = bans_evicted(b);
@@ -253,12 +275,18 @@ static void who_is_forgotten_is_told_once(void **state)
 	assert_int_equal(copy_all(b, 0), MANY / 2);
 
 	struct ban left = ban_of(0); /* until 50, forgotten at 110 */
-	bans_forget_one(b, &left.key, 108 * MIN);
+	struct ban again = { .until = 0 };
+	assert_true(bans_forget_one(b, &left.key, 107 * MIN, &again)); /* it is told again, */
+	assert_int_equal(again.until, 50 * MIN);
+	assert_false(bans_forget_one(b, &left.key, 108 * MIN, &again)); /* once */
 	assert_true(bans_get(b, &left.key, &left));
-	bans_forget_one(b, &left.key, 109 * MIN);
+	assert_true(bans_begin(b, &penalty, &left, 108 * MIN)); /* another one */
+	assert_true(bans_forget_one(b, &left.key, 108 * MIN, &again));
+	assert_int_equal(again.until, left.until);
+	assert_false(bans_forget_one(b, &left.key, left.forget_at - MIN, &again));
 	assert_false(bans_get(b, &left.key, &left));
 	assert_int_equal(bans_count(b), MANY / 2 - 1);
-	bans_forget_one(b, &left.key, 109 * MIN); /* of nobody */
+	assert_false(bans_forget_one(b, &left.key, 109 * MIN, &again)); /* of nobody */
 	bans_free(b);
 }
 
@@ -267,6 +295,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bans_grow_and_are_forgotten),
 		cmocka_unit_test(rules_without_effect_ban_nobody),
+		cmocka_unit_test(a_ban_says_which_take_it_is_of),
 		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
 		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
 		cmocka_unit_test(an_end_is_told_once),
