@@ -114,3 +114,18 @@ enum hash_said hash_said(struct str s, char hex[SHA256_HEX_BYTES])
 	}
 	return HASH_SAID;
 }
+
+struct str hash_said_in_part(struct str s)
+{
+	enum { BEFORE = 7, LEAST = 12 };
+	struct str digits;
+
+	if (s.n < BEFORE + LEAST || s.n >= BEFORE + SHA256_HEX_BYTES ||
+		memcmp(s.p, "sha256:", BEFORE) != 0)
+		return (struct str){ 0 };
+	digits = (struct str){ s.p + BEFORE, s.n - BEFORE };
+	for (size_t i = 0; i < digits.n; i++)
+		if (!isxdigit((unsigned char)digits.p[i]))
+			return (struct str){ 0 };
+	return digits;
+}

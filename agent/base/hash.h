@@ -81,6 +81,9 @@ enum hash_said {
 	HASH_SAID_BADLY,
 };
 enum hash_said hash_said(struct str s, char hex[SHA256_HEX_BYTES]);
+/* The hex digits of one that is said in part, as it is shown: 12 to 63 of them after "sha256:", in
+ * either case, and nothing else; of length 0: `s` is no such thing. */
+struct str hash_said_in_part(struct str s);
 #define HASH_SAID_WANTED "want 64 hex digits after sha256: (printf %s \"$KEY\" | sha256sum)"
 
 #endif

@@ -98,7 +98,7 @@ void explain_plan(struct explain *e, struct str tier)
 		view_put_tier(&e->view, tier);
 	e->why = policy_why(e->policy, &e->view);
 	policy_plan(e->policy, &e->view, &e->plan);
-	plan_ask(&e->plan, &e->view, e->fresh);
+	plan_ask(&e->plan, e->policy, &e->view, &e->known, e->fresh);
 	e->planned = e->plan;
 	e->outcome = e->plan.outcome;
 }
@@ -113,7 +113,7 @@ void explain_counters(struct explain *e, struct str tier, const char *rule, stru
 		policy_counters(e->policy, &e->view, at, &e->plan);
 		if (!e->plan.n)
 			return;
-		plan_ask(&e->plan, &e->view, false);
+		plan_ask(&e->plan, e->policy, &e->view, &e->known, false);
 		for (unsigned i = 0; i < e->plan.n; i++) {
 			const struct rule *r = e->plan.take[i].limit->rule;
 			if (rule ? strcmp(r->name, rule) == 0 : !rule_is_shared(r, &e->view))
@@ -262,8 +262,12 @@ static json_t *why_json(const struct explain *e, const struct rule *r, struct ru
 		return json_string("does not limit this tier");
 	case PART_UNKNOWN:
 		(void)snprintf(text, sizeof text,
-			"looks at %s, of which only the hash is given: its counters cannot be found",
-			l->field[w.slot].name);
+			r->match && match_slots(r->match) >> w.slot & 1
+				? "matches by %s, of which only the hash is given: nobody can tell"
+				: "counts by %s, of which only the hash is given, and no request with "
+				  "it was seen by this agent lately: its counters are found by the %s "
+				  "itself",
+			l->field[w.slot].name, l->field[w.slot].name);
 		break;
 	case PART_APPLIES:
 		return json_string("is not counted while its store is away");
@@ -282,6 +286,19 @@ static json_t *limits_json(const struct explain *e, const struct rule *r, const 
 	return limits;
 }
 
+/* ["key"]: a request that has one of these is counted by that. */
+static json_t *without_json(const struct explain *e, const struct take *t)
+{
+	uint64_t slots = take_counts_without(t);
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < e->policy->layout.n; i++)
+		if (slots >> i & 1)
+			(void)json_array_append_new(
+				list, json_of(str_of(e->policy->layout.field[i].name)));
+	return list;
+}
+
 static void put_scope(const struct explain *e, const struct rule *r, json_t *o)
 {
 	enum { BYTES = 1024 };
@@ -295,6 +312,7 @@ static void put_scope(const struct explain *e, const struct rule *r, json_t *o)
 		put(o, "scope", json_of((struct str){ text, n }));
 		n = take_describe(e->policy, t, &e->view, text, BYTES);
 		put(o, "counts_by", json_of((struct str){ text, n }));
+		put(o, "only_without", without_json(e, t));
 		return;
 	}
 }
@@ -325,6 +343,11 @@ static json_t *rule_json(const struct explain *e, const struct rule *r, const in
 	return o;
 }
 
+static json_t *held_json(const struct take *t)
+{
+	return t->held == HELD_UNKNOWN ? json_null() : json_boolean(t->held == HELD_SOME);
+}
+
 void explain_add_counters(const struct explain *e, json_t *list)
 {
 	enum { BYTES = 1024 };
@@ -335,12 +358,13 @@ void explain_add_counters(const struct explain *e, json_t *list)
 		size_t scope_n = take_scope(e->policy, t, scope, BYTES);
 		size_t by_n = take_describe(e->policy, t, &e->view, by, BYTES);
 		(void)json_array_append_new(
-			list, json_pack("{s:o, s:o, s:o, s:o, s:s}", "rule",
+			list, json_pack("{s:o, s:o, s:o, s:o, s:s, s:o, s:o}", "rule",
 				      json_of(str_of(t->limit->rule->name)), "scope",
 				      json_of((struct str){ scope, scope_n }), "counts_by",
 				      json_of((struct str){ by, by_n }), "limit",
 				      json_of(str_of(t->limit->label)), "rate",
-				      quota_format(&t->limit->quota, false, rate)));
+				      quota_format(&t->limit->quota, false, rate), "only_without",
+				      without_json(e, t), "held", held_json(t)));
 	}
 }
 
@@ -359,6 +383,8 @@ static bool counts(const struct explain *e, const struct rule *r, struct rule_wh
 	static const struct plan none;
 
 	*w = rule_explain(r, &e->view, &none, false);
+	if (w->part == PART_UNKNOWN && rule_is_known(r, e->policy, &e->view, &e->known))
+		w->part = PART_NO_TIER;
 	return w->part == PART_NO_TIER && has_limits(e->policy, r);
 }
 
@@ -486,6 +512,29 @@ static json_t *ban_json(const struct explain *e)
 	return json_pack("{s:I}", "until", seconds(e->plan.banned_until));
 }
 
+/* By which an override is set for it. */
+static json_t *key_json(const struct explain *e)
+{
+	char hex[SHA256_HEX_BYTES], text[7 + SHA256_HEX_BYTES] = "sha256:";
+
+	if (!view_has(&e->view, FIELD_KEY) || !(e->policy->secret >> FIELD_KEY & 1))
+		return json_null();
+	memcpy(text + 7, hash_of(&e->view, FIELD_KEY, hex).p, SHA256_HEX_BYTES);
+	return json_of((struct str){ text, sizeof text });
+}
+
+/* Is there a rule of which nobody can tell whether it denies? */
+static bool is_certain(const struct explain *e)
+{
+	for (unsigned i = 0; i < e->policy->rule_n && e->planned.outcome == OUTCOME_LIMITS; i++) {
+		const struct rule *r = &e->policy->rule[i];
+		if (r->mode == MODE_ENFORCE && r->action == ACTION_DENY &&
+			rule_explain(r, &e->view, &e->planned, e->fresh).part == PART_UNKNOWN)
+			return false;
+	}
+	return true;
+}
+
 json_t *explain_json(struct explain *e)
 {
 	int64_t before[PLAN_MAX];
@@ -496,8 +545,10 @@ json_t *explain_json(struct explain *e)
 		plan_foresee(&e->plan, &e->view, before);
 	for (unsigned i = 0; i < p->rule_n; i++)
 		(void)json_array_append_new(rules, rule_json(e, &p->rule[i], before));
-	return json_pack("{s:o, s:o, s:s, s:o, s:b, s:b, s:o, s:b, s:o, s:o}", "decision",
-		decision_json(e), "tier",
+	json_t *decision = decision_json(e);
+	bool certain = json_is_true(json_object_get(decision, "deny")) || is_certain(e);
+	return json_pack("{s:o, s:b, s:o, s:o, s:s, s:o, s:b, s:b, s:o, s:b, s:o, s:o}", "decision",
+		decision, "certain", certain, "key", key_json(e), "tier",
 		json_of((struct str){ e->plan.tier, e->plan.tier_length }), "tier_from",
 		tier_from(e), "override", override_json(e), "on_block_list", e->why.blocks,
 		"on_allow_list", e->why.allows, "banned", ban_json(e), "degraded", e->plan.degraded,

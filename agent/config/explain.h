@@ -16,6 +16,8 @@ struct explain {
 	struct view view;
 	struct plan planned; /* before a store had a say in it */
 	struct plan_why why;
+	struct by_hash
+		known; /* the caller's, after explain_init(): who remembers counters by hash */
 	bool tier_by_store;
 	bool fresh;           /* no store is asked */
 	enum outcome outcome; /* of `planned`, or OUTCOME_BANNED */

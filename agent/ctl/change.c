@@ -39,17 +39,41 @@ static void say(const struct ctl *c, const char *format, ...)
 
 /* ---- reset ---- */
 
-/* "forgotten: api, by user=alice" for each counter, then what goes on. */
+/* Of requests without a field that goes before the one counted by. */
+static void say_without(const json_t *l, char *out, size_t size)
+{
+	const json_t *list = json_object_get(l, "only_without"), *name;
+	size_t i, n = 0;
+
+	out[0] = '\0';
+	json_array_foreach(list, i, name)
+	{
+		int more = snprintf(out + n, size - n, "%s%s",
+			i ? " or " : ", of requests without ",
+			json_string_value(name) ? json_string_value(name) : "");
+		if (more < 0 || (size_t)more >= size - n)
+			return;
+		n += (size_t)more;
+	}
+}
+
+/* "forgotten: api, 10/minute, by user=alice" for each counter, then what goes on. */
 static void say_counters(const struct ctl *c, const json_t *answer)
 {
 	const json_t *counters = json_object_get(answer, "counters"), *l;
-	char until[TEXT_MAX];
+	char until[TEXT_MAX], without[256];
 	size_t i;
 
 	json_array_foreach(counters, i, l)
 	{
-		say(c, "forgotten: %s, %s, by %s", ctl_text(l, "rule"), ctl_text(l, "rate"),
-			ctl_text(l, "counts_by"));
+		const json_t *held = json_object_get(l, "held");
+		say_without(l, without, sizeof without);
+		say(c, "%s: %s, %s, by %s%s",
+			json_is_false(held)  ? "nothing was counted"
+			: json_is_true(held) ? "forgotten"
+					     : "forgotten, if it was there",
+			ctl_text(l, "rule"), ctl_text(l, "rate"), ctl_text(l, "counts_by"),
+			without);
 	}
 	const json_t *left = json_object_get(answer, "left");
 	json_array_foreach(left, i, l)
@@ -69,7 +93,7 @@ static void say_counters(const struct ctl *c, const json_t *answer)
 
 static int reset_client(struct ctl *c, json_t *body)
 {
-	json_t *fields = ctl_fields(c->o, 0), *answer;
+	json_t *fields = ctl_fields(c->o, 0, true), *answer;
 	const char *rule = c->o->value[CTL_RULE];
 
 	if (!fields) {

@@ -61,8 +61,9 @@ int64_t ctl_int(const json_t *, const char *name);
 double ctl_real(const json_t *, const char *name);
 
 /* "user=alice" and the like, from the words from `from` on, as an object of texts. `FIELD=-` reads
- * a line of standard input. NULL: said why (a key in clear is refused: CTL_USAGE). */
-json_t *ctl_fields(const struct ctl_options *, unsigned from);
+ * a line of standard input. `in_part`: of the hash of a key its first 12 digits will do. NULL: said
+ * why (a key in clear is refused: CTL_USAGE). */
+json_t *ctl_fields(const struct ctl_options *, unsigned from, bool in_part);
 /* {"reason": ...} of --reason, with "for" or "until". NULL: said why. */
 json_t *ctl_change_body(const struct ctl_options *);
 

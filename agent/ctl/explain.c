@@ -24,6 +24,8 @@ static void show_client(const json_t *a)
 	const json_t *ignored = json_object_get(a, "ignored"), *name;
 	size_t i;
 
+	if (*ctl_text(a, "key"))
+		put_clean("key: ", ctl_text(a, "key"), "\n");
 	put_clean("tier: ", ctl_text(a, "tier"), "");
 	if (*ctl_text(a, "tier_from"))
 		put_clean(", by ", ctl_text(a, "tier_from"), "");
@@ -42,12 +44,52 @@ static void show_client(const json_t *a)
 	}
 }
 
+/* What nobody can tell goes before what the others say. */
+static void show_unknown(const json_t *a)
+{
+	const json_t *list = json_object_get(a, "rules"), *r;
+	size_t i;
+
+	json_array_foreach(list, i, r)
+	{
+		if (!json_is_null(json_object_get(r, "applies")))
+			continue;
+		put_clean("not known: rule ", ctl_text(r, "name"), "");
+		put_clean(" ", ctl_text(r, "why"), "\n");
+	}
+	(void)printf("without that, ");
+}
+
+/* Whose requests are counted elsewhere. */
+static void show_counted_elsewhere(const json_t *a)
+{
+	const json_t *list = json_object_get(a, "rules"), *r, *name;
+	size_t i, k;
+
+	json_array_foreach(list, i, r)
+	{
+		const json_t *without = json_object_get(r, "only_without");
+		if (!json_array_size(json_object_get(r, "limits")) || !json_array_size(without))
+			continue;
+		put_clean("note: rule ", ctl_text(r, "name"), "");
+		put_clean(" counts by ", ctl_text(r, "counts_by"), " only requests without ");
+		json_array_foreach(without, k, name)
+		{
+			put_clean(k ? " or " : "",
+				json_string_value(name) ? json_string_value(name) : "", "");
+		}
+		(void)printf(": any other is counted by that\n");
+	}
+}
+
 static void show_decision(const json_t *a)
 {
 	const json_t *d = json_object_get(a, "decision");
 	bool deny = json_is_true(json_object_get(d, "deny"));
 	char after[TEXT_MAX];
 
+	if (json_is_false(json_object_get(a, "certain")))
+		show_unknown(a);
 	put_clean(deny ? "denied: " : "allowed: ", ctl_text(d, "reason"), "");
 	if (*ctl_text(d, "rule"))
 		put_clean(", rule ", ctl_text(d, "rule"), "");
@@ -92,6 +134,7 @@ static int show(const json_t *answer)
 	size_t i, k;
 
 	show_decision(answer);
+	show_counted_elsewhere(answer);
 	json_array_foreach(list, i, r)
 	{
 		const json_t *limits = json_object_get(r, "limits");
@@ -158,7 +201,7 @@ static bool has_good_address(const json_t *fields)
 
 int ctl_explain(struct ctl *c)
 {
-	json_t *fields = ctl_fields(c->o, 0), *answer = NULL;
+	json_t *fields = ctl_fields(c->o, 0, true), *answer = NULL;
 	int status;
 
 	if (!fields || !has_good_address(fields)) {

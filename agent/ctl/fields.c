@@ -35,7 +35,7 @@ static bool read_secret(const char *name, char *out, size_t size)
 }
 
 /* Words can be read by every user of this machine while this runs. */
-static bool may_be_a_word(const char *name, const char *value)
+static bool may_be_a_word(const char *name, const char *value, bool in_part)
 {
 	char hex[SHA256_HEX_BYTES];
 
@@ -45,6 +45,8 @@ static bool may_be_a_word(const char *name, const char *value)
 	case HASH_SAID:
 		return true;
 	case HASH_SAID_BADLY:
+		if (in_part && hash_said_in_part(str_of(value)).n)
+			return true;
 		(void)ctl_fail(0, "key: %s", HASH_SAID_WANTED);
 		return false;
 	case HASH_NOT_SAID:
@@ -56,7 +58,7 @@ static bool may_be_a_word(const char *name, const char *value)
 	return false;
 }
 
-static bool add_field(json_t *fields, const char *word, bool *input)
+static bool add_field(json_t *fields, const char *word, bool in_part, bool *input)
 {
 	char name[64], value[VALUE_MAX];
 	const char *equals = strchr(word, '=');
@@ -81,7 +83,7 @@ static bool add_field(json_t *fields, const char *word, bool *input)
 		*input = true;
 		if (!read_secret(name, value, sizeof value))
 			return false;
-	} else if (!may_be_a_word(name, equals + 1)) {
+	} else if (!may_be_a_word(name, equals + 1, in_part)) {
 		return false;
 	} else if (snprintf(value, sizeof value, "%s", equals + 1) >= (int)sizeof value) {
 		(void)ctl_fail(0, "%s: want less than %d bytes", name, VALUE_MAX);
@@ -93,13 +95,13 @@ static bool add_field(json_t *fields, const char *word, bool *input)
 	return false;
 }
 
-json_t *ctl_fields(const struct ctl_options *o, unsigned from)
+json_t *ctl_fields(const struct ctl_options *o, unsigned from, bool in_part)
 {
 	json_t *fields = json_object();
 	bool input = false;
 
 	for (unsigned i = from; i < o->words; i++)
-		if (!add_field(fields, o->word[i], &input)) {
+		if (!add_field(fields, o->word[i], in_part, &input)) {
 			json_decref(fields);
 			return NULL;
 		}

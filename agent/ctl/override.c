@@ -12,7 +12,7 @@
 static bool add_subject(const struct ctl_options *o, json_t *body)
 {
 	char hex[7 + SHA256_HEX_BYTES + 1] = "sha256:";
-	json_t *fields = o->words == 2 ? ctl_fields(o, 1) : NULL;
+	json_t *fields = o->words == 2 ? ctl_fields(o, 1, false) : NULL;
 	const char *key = ctl_text(fields, "key");
 
 	if (o->words != 2)

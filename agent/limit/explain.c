@@ -80,12 +80,59 @@ struct rule_why rule_explain(
 	return (struct rule_why){ .part = PART_NO_TIER };
 }
 
-void plan_ask(struct plan *plan, const struct view *v, bool fresh)
+uint64_t take_counts_without(const struct take *t)
+{
+	const struct rule *r = t->limit->rule;
+	uint64_t slots = 0;
+
+	for (unsigned i = 0; i < r->per_n; i++)
+		for (unsigned a = 0; a < (t->per_found >> 4 * i & 15); a++)
+			slots |= 1ull << r->per[i].slot[a];
+	return slots;
+}
+
+/* true: its counter is known. */
+static bool find_counter(struct take *t, const struct policy *p, const struct view *v,
+	const struct by_hash *known, bool fresh)
+{
+	const struct rule *r = t->limit->rule;
+	struct key name, descriptor;
+
+	if (hashed_slot(r, v, fresh) < 0)
+		return true;
+	if (!known->find || (r->match && match_slots(r->match) & v->hashed))
+		return false;
+	name = take_name_by_hash(p, t, v, v->text[FIELD_KEY].p);
+	if (!known->find(known->with, &name, &descriptor))
+		return false;
+	take_set_descriptor(t, descriptor);
+	return true;
+}
+
+bool rule_is_known(const struct rule *r, const struct policy *p, const struct view *v,
+	const struct by_hash *known)
+{
+	const struct limit any = { .rule = r };
+	struct take t = { .limit = &any };
+
+	for (unsigned i = 0; i < r->per_n; i++) {
+		unsigned a = 0;
+		while (a < r->per[i].n && !view_has(v, r->per[i].slot[a]))
+			a++;
+		if (a == r->per[i].n)
+			return false;
+		t.per_found |= a << 4 * i;
+	}
+	return find_counter(&t, p, v, known, false);
+}
+
+void plan_ask(struct plan *plan, const struct policy *p, const struct view *v,
+	const struct by_hash *known, bool fresh)
 {
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < plan->n; i++) {
-		if (hashed_slot(plan->take[i].limit->rule, v, fresh) >= 0)
+		if (!find_counter(&plan->take[i], p, v, known, fresh))
 			continue;
 		if (kept != i)
 			plan->take[kept] = plan->take[i];

@@ -3,6 +3,7 @@
 #ifndef LIMIT_EXPLAIN_H
 #define LIMIT_EXPLAIN_H
 
+#include "limit/by_hash.h"
 #include "limit/decision.h"
 
 enum rule_part {
@@ -24,14 +25,24 @@ struct rule_why {
 struct rule_why rule_explain(
 	const struct rule *, const struct view *, const struct plan *, bool fresh);
 
+/* Which alternatives before the one that the take counts by the view does not have, as slots: with
+ * one of these a request is counted elsewhere. */
+uint64_t take_counts_without(const struct take *);
+
 /* Does the rule count this view's requests by nothing that says who sends them? One global counter,
  * or one for each path: a counter that its clients share. Of a rule that has all it counts by. */
 bool rule_is_shared(const struct rule *, const struct view *);
 
 /* A plan that asks: each cost is 0. Takes of rules that look at a field of which only the hash is
- * known are left out, since nobody can tell their counters; `fresh`: nobody came before, so
- * counters need not be told apart. */
-void plan_ask(struct plan *, const struct view *, bool fresh);
+ * known get the counters that `known` remembers, and are left out where it remembers none, or where
+ * it is what they match by: nobody can tell. `fresh`: nobody came before, so counters need not be
+ * told apart. */
+void plan_ask(struct plan *, const struct policy *, const struct view *,
+	const struct by_hash *known, bool fresh);
+
+/* Of a rule with PART_UNKNOWN: are its counters known all the same? */
+bool rule_is_known(const struct rule *, const struct policy *, const struct view *,
+	const struct by_hash *known);
 
 /* Of a plan that a store has answered with these costs of 0: verdicts as they will be once the
  * request comes with its costs. before[i] is what is left of take i now. */

@@ -24,11 +24,15 @@ struct verdict {
 			     * or never (oversize) */
 };
 
+/* What a store found where a counter was erased. */
+enum held { HELD_UNKNOWN, HELD_NOTHING, HELD_SOME };
+
 struct take {
 	const struct limit *limit;
 	struct key key;
 	int64_t cost;       /* as asked; 0 asks without consuming */
 	uint32_t per_found; /* which alternative each `per` found, 4 bits each: for the scope */
+	enum held held;     /* by store->erase() alone */
 	struct verdict verdict;
 };
 

@@ -2,6 +2,7 @@
 
 #include "server/answer.h"
 #include "server/describe.h"
+#include "server/known.h"
 #include "spop/value.h"
 
 #include <assert.h>
@@ -249,10 +250,13 @@ static void answer_now(struct checker *c, struct snapshot *snap, const struct pl
 	struct top_rest rest;
 	write_ack(c, snap, plan, &d, (struct ids){ n->stream_id, n->frame_id }, send_max, out);
 	count_decision(c, plan, &d);
-	if (top_count(c->top, plan, &d, &rest))
+	bool named = top_count(c->top, plan, &d, &rest), event = wants_event(c, &d);
+	if (named)
 		top_add_rest(c->top, snap->policy, &d, &c->now->view, &rest);
-	if (wants_event(c, &d))
+	if (event)
 		put_event(c, snap->policy, plan, &d);
+	if (named || event)
+		known_learn(c->known, snap->policy, plan, &c->now->view);
 	if (may_be_a_strike(snap->policy, plan, &d))
 		count_strikes(c, snap, plan);
 }
@@ -297,6 +301,8 @@ static void tell_late(struct check *check)
 		top_add_rest(c->top, p, d, &c->now->view, &rest);
 	if (event)
 		put_event(c, p, plan, d);
+	if (names || event)
+		known_learn(c->known, p, plan, &c->now->view);
 	if (strike)
 		count_strikes(c, check->snapshot, plan);
 }

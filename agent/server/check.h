@@ -66,6 +66,7 @@ struct checker {
 	struct tally *tally;        /* owned; decisions by rule and tier */
 	struct top *top;            /* owned; who has most of them */
 	struct event_ring *events;  /* NULL: denials are not logged */
+	struct known *known;        /* shared; NULL: nobody asks by a hash */
 	struct penalties penalties; /* .bans NULL: nobody is ever banned */
 	struct check_pool pool;     /* of checks whose store answers later */
 	/* Such a check is decided, and its owner is still there: check_write() it, now or later.

@@ -3,6 +3,7 @@
 #include "server/acceptor.h"
 #include "server/balancer.h"
 #include "server/keeper.h"
+#include "server/known.h"
 #include "server/notices.h"
 #include "server/service.h"
 
@@ -150,6 +151,7 @@ static bool start_workers(struct control *c)
 			.snapshot = c->snapshot,
 			.memory = c->args.store,
 			.bans = c->bans,
+			.known = c->known,
 			.hub = c->redis.hub,
 			.redis = &redis,
 			.home = c->loop,
@@ -337,6 +339,7 @@ void control_free(struct control *c)
 	keeper_free(c->keeper);
 	crew_free(&c->crew);
 	bans_free(c->bans);
+	known_free(c->known);
 	backend_close(&c->redis);
 	control_drop_served(c);
 	notices_free(c->notices);

@@ -54,6 +54,7 @@ usec_t control_started_at(const struct control *); /* UTC */
 const struct snapshot *control_snapshot(const struct control *);
 
 struct desk *control_desk(struct control *); /* what the operator changes */
+struct known *control_known(struct control *);
 
 /* The store, to be asked on control's loop; there if the configuration has an admin interface. */
 struct store *control_store(struct control *);

@@ -34,6 +34,7 @@ struct control {
 	struct notices *notices;
 	struct desk *desk; /* what the operator changed */
 	struct bans *bans; /* by penalties */
+	struct known *known;
 	struct tally_names *tally_names;
 	struct redis_backend redis; /* empty: the store is the memory store */
 	unsigned ticks;

@@ -5,6 +5,7 @@
 #include "config/problems.h"
 #include "server/acceptor.h"
 #include "server/keeper.h"
+#include "server/known.h"
 #include "server/service.h"
 
 #include <stdio.h>
@@ -81,7 +82,7 @@ static void erased(void *with, const struct key *key, unsigned n)
 {
 	struct control *c = with;
 	for (unsigned i = 0; i < n; i++)
-		memory_store_erase(c->args.store, &key[i]);
+		(void)memory_store_erase(c->args.store, &key[i]);
 	if (!crew_erased(&c->crew, key, n))
 		log_error("reset_not_everywhere",
 			KV_Z("why", "out of memory: what workers remember holds for a while"));
@@ -218,8 +219,9 @@ bool control_open_desk(struct control *c, char *err, size_t err_size)
 	bool redis = s->store.backend == BACKEND_REDIS;
 	c->keeper = keeper_start(c->args.store, s->store.state_file, s->store.state_interval);
 	c->bans = bans_new();
+	c->known = known_new();
 	(void)snprintf(err, err_size, "%s", CONTROL_NOTHING_LEFT);
-	if (!c->keeper || !c->bans)
+	if (!c->keeper || !c->bans || !c->known)
 		return false;
 	c->desk = desk_new(
 		&(struct desk_args){

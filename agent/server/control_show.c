@@ -22,6 +22,11 @@ struct desk *control_desk(struct control *c)
 	return c->desk;
 }
 
+struct known *control_known(struct control *c)
+{
+	return c->known;
+}
+
 const struct snapshot *control_snapshot(const struct control *c)
 {
 	return c->snapshot;

@@ -105,7 +105,7 @@ static void erase_again(void *with, const char *name, json_t *value)
 
 	(void)name;
 	for (unsigned i = 0; i < n; i++)
-		memory_store_erase(d->args.store, &key[i]);
+		(void)memory_store_erase(d->args.store, &key[i]);
 	(void)json_object_set_new(value, "save", json_integer((json_int_t)desk_save_now(d)));
 }
 

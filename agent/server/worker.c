@@ -176,6 +176,7 @@ struct worker *worker_new(const struct worker_args *a)
 	if (!conns_init(&w->conns, w->loop, w->snapshot, store, &w->metrics, w->events))
 		goto fail;
 	w->conns.checker.penalties.bans = a->bans;
+	w->conns.checker.known = a->known;
 	w->conns.bell = &w->wake;
 	w->conns.epoll = epoll;
 	ev_async_init(&w->wake, on_wake);

@@ -16,6 +16,7 @@ struct worker_args {
 	struct snapshot *snapshot;
 	struct memory_store *memory;
 	struct bans *bans;
+	struct known *known;   /* NULL: nobody asks by a hash */
 	struct redis_hub *hub; /* NULL: the memory store is the store, not only its understudy */
 	const struct redis_settings *redis; /* with a hub; copied */
 	struct ev_loop *home; /* the control loop, and what is sent there when the thread is done */

@@ -244,22 +244,30 @@ void memory_store_mirror(struct memory_store *m, struct plan *plan, struct now n
 	charge_with(plan_warm, m, plan, now);
 }
 
-void memory_store_erase(struct memory_store *m, const struct key *key)
+bool memory_store_erase(struct memory_store *m, const struct key *key)
 {
 	struct shard *s = shard_of(m, key);
+	bool held = false;
 
 	lock_get(&s->lock);
 	uint32_t found = shard_find(s, key);
 	/* Its times stay: the heaps rely on it. */
-	if (found != ENTRY_NONE)
-		s->entry[found].bucket = (struct bucket){ 0 };
+	if (found != ENTRY_NONE) {
+		struct bucket *b = &s->entry[found].bucket;
+		held = b->current || b->previous; /* or what a token bucket has used */
+		*b = (struct bucket){ 0 };
+	}
 	lock_put(&s->lock);
+	return held;
 }
 
 static enum store_rc memory_erase(struct store *base, struct plan *plan)
 {
 	for (unsigned i = 0; i < plan->n; i++)
-		memory_store_erase((struct memory_store *)base, &plan->take[i].key);
+		plan->take[i].held = memory_store_erase(
+					     (struct memory_store *)base, &plan->take[i].key)
+					     ? HELD_SOME
+					     : HELD_NOTHING;
 	plan->degraded = false;
 	return STORE_DONE;
 }

@@ -31,9 +31,9 @@ const struct hash_key *memory_store_key(const struct memory_store *);
  * `now` is this agent's. The plan's verdicts are scratch afterwards. Any worker thread. */
 void memory_store_mirror(struct memory_store *, struct plan *, struct now);
 
-/* The counter of this key is as one never seen; its entry goes when it would have gone. Any thread.
- */
-void memory_store_erase(struct memory_store *, const struct key *);
+/* The counter of this key is as one never seen; its entry goes when it would have gone. true:
+ * something was counted there. Any thread. */
+bool memory_store_erase(struct memory_store *, const struct key *);
 
 /* Frees what is full again, and anchors windows of the future when their clock went back: at most
  * `budget` entries (and never more than some dozens) of one shard for each time its lock is held.

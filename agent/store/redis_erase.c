@@ -14,6 +14,7 @@ struct erased {
 	struct redis_node *node; /* whom it was sent to */
 	uint16_t slot;
 	unsigned redirects;
+	bool plain; /* this server does not say what was there: before Redis 6.2 */
 	size_t name_n;
 	char name[REDIS_KEY_MAX];
 };
@@ -30,12 +31,12 @@ static void on_reply(struct node_ask *asked, const struct redisReply *r);
 
 static bool send_key(struct erased *k, struct redis_node *to)
 {
-	const char *argv[] = { "SET", k->name, "", "PX", "1" };
-	size_t bytes[] = { 3, k->name_n, 0, 2, 1 };
+	const char *argv[] = { "SET", k->name, "", "PX", "1", "GET" };
+	size_t bytes[] = { 3, k->name_n, 0, 2, 1, 3 };
 
 	k->asked.done = on_reply;
 	k->node = to;
-	return to && redis_node_ask(to, &k->asked, 5, argv, bytes);
+	return to && redis_node_ask(to, &k->asked, k->plain ? 5 : 6, argv, bytes);
 }
 
 /* Its slot is at another node of the cluster, or about to be. */
@@ -55,15 +56,51 @@ static bool is_sent_on(struct erased *k, const redisReply *r)
 	return send_key(k, redis_nodes_follow(k->all->nodes, slot, how, &to));
 }
 
+/* What stood there, as SET tells it: a bucket (redis_script.lua) with units used, or out in blocks.
+ */
+static enum held held_of(const redisReply *r)
+{
+	static const char none[8];
+	enum { BLOCKS_AT = 16, BYTES = 28 };
+
+	if (r->type == REDIS_REPLY_STATUS)
+		return HELD_UNKNOWN;
+	if (r->type == REDIS_REPLY_NIL || (size_t)r->len != BYTES)
+		return HELD_NOTHING;
+	return memcmp(r->str, none, sizeof none) != 0 ||
+			       memcmp(r->str + BLOCKS_AT, none, sizeof none) != 0
+		       ? HELD_SOME
+		       : HELD_NOTHING;
+}
+
+/* false: it failed. */
+static bool is_read(struct erased *k, const redisReply *r)
+{
+	if (!r || (r->type != REDIS_REPLY_STATUS && r->type != REDIS_REPLY_NIL &&
+			  r->type != REDIS_REPLY_STRING))
+		return false;
+	k->all->plan->take[k - k->all->key].held = held_of(r);
+	return true;
+}
+
+/* It knows no GET there: then without. */
+static bool is_asked_plainly(struct erased *k, const redisReply *r)
+{
+	if (k->plain || !r || r->type != REDIS_REPLY_ERROR || !strstr(r->str, "syntax"))
+		return false;
+	k->plain = true;
+	return send_key(k, k->node);
+}
+
 static void on_reply(struct node_ask *asked, const struct redisReply *r)
 {
 	struct erased *k = (struct erased *)asked;
 	struct erasing *all = k->all;
 	struct plan *plan = all->plan;
 
-	if (is_sent_on(k, r))
+	if (is_sent_on(k, r) || is_asked_plainly(k, r))
 		return;
-	all->failed |= !r || r->type != REDIS_REPLY_STATUS;
+	all->failed |= !is_read(k, r);
 	if (--all->under_way)
 		return;
 	plan->degraded = all->failed;

@@ -49,7 +49,8 @@ struct store_ops {
 	/* What was remembered of earlier answers holds no longer: a reload, a reset. NULL: nothing
 	 * is. */
 	void (*forget)(struct store *);
-	/* Every counter of the plan is as one never seen. STORE_PENDING: plan->done is called once,
+	/* Every counter of the plan is as one never seen; take.held says whether it was so before,
+	 * where that is known. STORE_PENDING: plan->done is called once,
 	 * later, on this loop, whatever happens. plan->degraded then: it is not certain of all. */
 	enum store_rc (*erase)(struct store *, struct plan *);
 	/* Is its memory waited for, as it is more than a cache holds? Both NULL: of another kind.

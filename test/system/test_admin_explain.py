@@ -150,22 +150,56 @@ def test_a_key_by_its_hash(admin):
     told = explain(admin, key=KEY)
     assert rule(told, "keys")["counts_by"] == f"key=sha256:{HASH[:12]}"
     assert rule(told, "keys")["limits"][0]["remaining_now"] == 5
-    told = explain(admin, key=f"sha256:{HASH.upper()}", ip="10.3.0.1")
-    keys = rule(told, "keys")
-    assert keys["applies"] is None and keys["state"] is None and "only the hash" in keys["why"]
-    assert rule(told, "mark")["limits"][0]["remaining_now"] == 4
+    assert told["key"] == f"sha256:{HASH}" and told["certain"]
+    # by all of it, and by what lists and lines show of it
+    for key in (f"sha256:{HASH.upper()}", f"sha256:{HASH[:12]}", f"sha256:{HASH[:40].upper()}"):
+        told = explain(admin, key=key, ip="10.3.0.1")
+        assert rule(told, "keys")["limits"][0]["remaining_now"] == 5 and told["certain"], told
+        assert told["key"] == f"sha256:{HASH}"
+        assert rule(told, "mark")["limits"][0]["remaining_now"] == 4
     a = admin.ask("/api/v1/overrides", "PUT", False, {**JSON, **BEARER},
                   json.dumps({"key": KEY, "tier": "gold", "reason": "ticket 7", "for": "1h"}))
     assert a.status == 200, a
     for key in ("sha256:", "sha256:abc", f"sha256:{HASH}0"):
         a = ask(admin, {"fields": {"key": key}})
         assert a.status == 422 and "want 64 hex digits after sha256:" in a.json["detail"], a
-    for key in (KEY, f"sha256:{HASH}"):
+    for key in (KEY, f"sha256:{HASH}", f"sha256:{HASH[:12]}"):
         told = explain(admin, key=key)
         assert told["tier"] == "gold" and told["tier_from"] == "override"
         assert told["override"]["for"] == f"key:sha256:{HASH}"
         assert told["override"]["sets"] == "tier" and told["override"]["reason"] == "ticket 7"
         assert told["override"]["until"]
+
+
+def test_a_hash_of_nobody_seen(admin):
+    """It is not told as if it were a fresh client's."""
+    other = hashlib.sha256(b"another").hexdigest()
+    told = explain(admin, key=f"sha256:{other}", ip="10.3.0.2")
+    keys = rule(told, "keys")
+    assert keys["applies"] is None and keys["state"] is None and "only the hash" in keys["why"]
+    assert told["certain"] is False and not told["decision"]["deny"]
+    assert rule(told, "mark")["limits"][0]["remaining_now"] == 4
+    a = ask(admin, {"fields": {"key": f"sha256:{other[:12]}"}})
+    assert a.status == 422 and "no key whose hash begins so" in a.json["detail"], a
+    # what denies without it denies
+    for _ in range(5):
+        admin.agent.check(ip="10.3.0.2", path="/v1/x", method="POST")
+    told = explain(admin, key=f"sha256:{other}", ip="192.0.2.1")
+    assert told["decision"]["deny"] and told["certain"]
+
+
+def test_counts_only_who_has_no_better_name(run, tmp_path):
+    admin = Admin(run, tmp_path, rules='{ name = "api"; per = [ "key|user|ip" ]; rate = "3/day"; }')
+    for _ in range(4):
+        admin.agent.check(key=KEY, user="fred", ip="10.0.0.1")
+    told = explain(admin, user="fred", ip="10.0.0.1")
+    api = rule(told, "api")
+    assert api["counts_by"] == "user=fred" and api["only_without"] == ["key"]
+    assert api["limits"][0]["remaining_now"] == 3
+    api = rule(explain(admin, ip="10.0.0.1"), "api")
+    assert sorted(api["only_without"]) == ["key", "user"]
+    told = explain(admin, key=f"sha256:{HASH}", user="fred", ip="10.0.0.1")
+    assert rule(told, "api")["only_without"] == [] and told["decision"]["reason"] == "limited"
 
 
 def test_overrides(admin):

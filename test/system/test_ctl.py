@@ -233,8 +233,30 @@ def test_a_key_by_its_hash(ctl):
             (["override", "remove", "key=-"], f"sha256:{HASH}0\n", REFUSED),
             (["explain", "key=-"], "sha256:xyz\n", REFUSED),
             (["reset", "key=-"], "sha256:xyz\n", REFUSED),
+            (["override", "add", f"key=sha256:{HASH[:12]}", "--block"], "", USAGE),
             (["explain", "key=sha256:xyz"], "", USAGE)):
         assert "want 64 hex digits after sha256:" in ctl(*args, typed=typed, status=status).stderr
+
+
+def test_a_client_counted_by_key_is_found_by_what_is_shown_of_it(ctl):
+    """As an operator has it: from a list, a line, HAProxy's log, or only by the customer's name."""
+    nobody = ctl("explain", f"key=sha256:{HASH}", "ip=192.0.2.7").stdout
+    assert nobody.startswith("not known: rule api counts by key, ") and "without that, allowed: " in nobody, nobody
+    assert "no key whose hash begins so" in ctl("explain", f"key=sha256:{HASH[:12]}", status=REFUSED).stderr
+    until(lambda: ctl.agent.check({"key": KEY, "user": "fred", "ip": "192.0.2.7"})["deny"])
+    shown, = [x["client"] for x in ctl.json("top")["clients"]["items"]]
+    assert shown == f"key=sha256:{HASH[:12]}"
+    for key in (shown, f"key=sha256:{HASH}"):
+        text = ctl("explain", key).stdout
+        assert text.startswith("denied: limited, rule api; ") and f"\nkey: sha256:{HASH}\n" in text, text
+        assert "note:" not in text
+    text = ctl("explain", "user=fred", "ip=192.0.2.7").stdout
+    assert text.startswith("allowed: ok")
+    assert "\nnote: rule api counts by user=fred only requests without key: " in text, text
+    assert ctl("reset", "user=fred").stdout.startswith("nothing was counted: api, ")
+    assert ctl.agent.check({"key": KEY, "user": "fred"})["deny"]
+    assert ctl("reset", shown).stdout.startswith("forgotten: api, ")
+    assert not ctl.agent.check({"key": KEY, "user": "fred"})["deny"]
 
 
 def test_bans(run, tmp_path):
@@ -308,7 +330,9 @@ def test_reset(ctl):
     for user in "rs":
         ctl.agent.check({"user": user})
     said = ctl("reset", "user=r", "--reason", "a test").stdout.splitlines()
-    assert said[0].startswith("forgotten: api, ") and said[0].endswith(", by user=r"), said
+    assert said[0].startswith("forgotten: api, ") and said[0].endswith(", by user=r, of requests without key"), said
+    said = ctl("reset", "user=nobody").stdout.splitlines()
+    assert said[0] == "nothing was counted: api, 3/day, by user=nobody, of requests without key", said
     assert any(x.startswith("untouched: idle, which is off") for x in said), said
     assert left() == 3 and ctl.agent.check({"user": "s", "cost": 0})["remaining"] == 2
     assert ctl.json("reset", "user=r", "-r", "api")["counters"][0]["scope"] == "user"

@@ -200,12 +200,34 @@ def test_whatever_is_set_for_the_client(admin):
 def test_a_key_is_nowhere_in_clear(admin):
     assert passed(admin, 4, key="topsecretkey")[0] == 2
     digest = "sha256:" + hashlib.sha256(b"topsecretkey").hexdigest()
-    # what is counted by a key is not to be found by its hash
-    assert "hash" in reset(admin, 422, fields={"key": digest}, rule="key")["detail"]
-    told = reset(admin, fields={"key": "topsecretkey"})
-    assert told["counters"][0]["counts_by"] == "key=" + digest[:19], told
-    assert "topsecretkey" not in json.dumps(told) + admin.agent.stderr
-    assert passed(admin, 4, key="topsecretkey")[0] == 2
+    # a key that nobody has sent is not to be found by its hash
+    other = "sha256:" + hashlib.sha256(b"anotherkey").hexdigest()
+    for key in (other, other[:19]):
+        assert "hash" in reset(admin, 422, fields={"key": key}, rule="key")["detail"]
+    for key in ("topsecretkey", digest, digest[:19]):
+        told = reset(admin, fields={"key": key})
+        assert told["counters"][0]["counts_by"] == "key=" + digest[:19], told
+        assert told["counters"][0]["held"] is True and "key" not in {u["rule"] for u in told["untouched"]}
+        assert "topsecretkey" not in json.dumps(told) + admin.agent.stderr
+        assert passed(admin, 4, key="topsecretkey")[0] == 2
+
+
+def test_what_was_not_there_is_not_forgotten(run, tmp_path):
+    """Nor is it told so: who is counted by his key has nothing under his name."""
+    admin = Admin(run, tmp_path, rules='{ name = "api"; per = [ "key|user|ip" ]; rate = "2/day"; }')
+    assert passed(admin, 4, key="topsecretkey", user="fred")[0] == 2
+    for fields in ({"user": "fred"}, {"user": "nosuchuser"}):
+        counter, = reset(admin, fields=fields)["counters"]
+        assert counter["held"] is False and counter["only_without"] == ["key"], counter
+    assert passed(admin, 1, key="topsecretkey", user="fred")[0] == 0
+    assert passed(admin, 1, user="fred")[0] == 1
+    counter, = reset(admin, fields={"user": "fred"})["counters"]
+    assert counter["held"] is True
+    counter, = reset(admin, fields={"key": "topsecretkey"})["counters"]
+    assert counter["held"] is True and counter["only_without"] == []
+    counter, = reset(admin, fields={"key": "topsecretkey"})["counters"]
+    assert counter["held"] is False
+    assert passed(admin, 1, key="topsecretkey", user="fred")[0] == 1
 
 
 def test_who_may(admin):

@@ -1,0 +1,61 @@
+#include "limit/by_hash.h"
+
+static unsigned alternative(const struct take *t, unsigned i)
+{
+	return t->per_found >> 4 * i & 15;
+}
+
+bool take_is_by_secret_key(const struct policy *p, const struct take *t)
+{
+	const struct rule *r = t->limit->rule;
+
+	for (unsigned i = 0; i < r->per_n; i++)
+		if (r->per[i].slot[alternative(t, i)] == FIELD_KEY)
+			return p->secret >> FIELD_KEY & 1;
+	return false;
+}
+
+/* As long as the key's hash, whatever the field's value is. */
+static struct key hash_of(const struct policy *p, const struct view *v, unsigned slot,
+	const char hex[SHA256_HEX_BYTES])
+{
+	struct str s = v->text[slot];
+	struct addr a;
+
+	if (slot == FIELD_KEY) {
+		s = (struct str){ hex, SHA256_HEX_BYTES };
+	} else if (slot == FIELD_IP) {
+		a = addr_mask(&v->ip, p->ipv4_prefix, p->ipv6_prefix);
+		s = (struct str){ (const char *)a.bytes, a.len };
+	}
+	return hasher_of(&p->hasher, s.p, s.n);
+}
+
+struct key take_name_by_hash(const struct policy *p, const struct take *t, const struct view *v,
+	const char hex[SHA256_HEX_BYTES])
+{
+	const struct rule *r = t->limit->rule;
+	char bytes[2 * PER_MAX * KEY_BYTES], *w = bytes;
+
+	for (unsigned i = 0; i < r->per_n; i++, w += 2 * KEY_BYTES) {
+		unsigned a = alternative(t, i);
+		struct key value = hash_of(p, v, r->per[i].slot[a], hex);
+		key_put(&r->per[i].salt[a], w);
+		key_put(&value, w + KEY_BYTES);
+	}
+	return hasher_of(&p->hasher, bytes, (size_t)(w - bytes));
+}
+
+struct key take_descriptor(const struct take *t)
+{
+	const struct key *salt = &t->limit->salt;
+
+	return (struct key){ t->key.a ^ salt->a, t->key.b ^ salt->b };
+}
+
+void take_set_descriptor(struct take *t, struct key descriptor)
+{
+	const struct key *salt = &t->limit->salt;
+
+	t->key = (struct key){ descriptor.a ^ salt->a, descriptor.b ^ salt->b };
+}
