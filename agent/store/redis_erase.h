@@ -1,6 +1,7 @@
 /* Counters in Redis that begin anew: each key of a plan is written over, at the node that has it.
  * What is written is no bucket, which the script takes for one never seen, and is gone after a
- * millisecond: so no more is asked of the ACL than what charging needs. */
+ * millisecond: so no more is asked of the ACL than what charging needs. SET says what was there
+ * (GET; from Redis 6.2 on). */
 #ifndef STORE_REDIS_ERASE_H
 #define STORE_REDIS_ERASE_H
 

@@ -124,6 +124,30 @@ static void sha256_is_the_standard_s(void **state)
 		SHA256_HEX_BYTES);
 }
 
+static void test_hash_in_part(void **state)
+{
+	static const struct {
+		const char *said;
+		unsigned digits;
+	} row[] = {
+		{ "", 0 },
+		{ "sha256:", 0 },
+		{ "sha256:0123456789a", 0 },
+		{ "sha256:0123456789aB", 12 },
+		{ "sha256:0123456789abc", 13 },
+		{ "sha256:0123456789ag", 0 },
+		{ "sha255:0123456789ab", 0 },
+		{ "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde", 63 },
+		{ "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", 0 },
+	};
+	(void)state;
+
+	assert_int_equal(hash_said_in_part((struct str){ 0 }).n, 0);
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+		if (hash_said_in_part(str_of(row[i].said)).n != row[i].digits)
+			fail_msg("%s", row[i].said);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -132,6 +156,7 @@ int main(void)
 		cmocka_unit_test(a_derived_key_is_one_that_every_machine_can_use),
 		cmocka_unit_test(a_key_is_hashed_in_turn_by_one_byte_order),
 		cmocka_unit_test(sha256_is_the_standard_s),
+		cmocka_unit_test(test_hash_in_part),
 	};
 
 	if (!hash_init() || !hash_init())
