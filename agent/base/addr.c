@@ -217,6 +217,24 @@ bool cidr_parse(struct str s, struct cidr *out, const char **why)
 	return true;
 }
 
+bool cidr_was_cut(struct str s, const struct cidr *c)
+{
+	const char *slash = s.n ? memchr(s.p, '/', s.n) : NULL;
+	struct addr whole;
+
+	if (!slash || !addr_parse((struct str){ s.p, (size_t)(slash - s.p) }, &whole))
+		return false;
+	return memcmp(whole.bytes, c->addr.bytes, sizeof whole.bytes) != 0;
+}
+
+bool cidr_looks_several(struct str s)
+{
+	for (size_t i = 1; i + 1 < s.n; i++)
+		if (s.p[i] == ',' || s.p[i] == ';' || s.p[i] == ' ' || s.p[i] == '\t')
+			return true;
+	return false;
+}
+
 /* Both ends included; of IPv4 only the first four bytes are not 0. */
 struct range {
 	uint8_t first[IPV6_BYTES], last[IPV6_BYTES];

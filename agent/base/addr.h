@@ -36,6 +36,14 @@ struct addr addr_mask(const struct addr *a, unsigned ipv4_prefix, unsigned ipv6_
 /* "ADDR" or "ADDR/BITS"; bits after the prefix are cut. On false `*why` is a static sentence. */
 bool cidr_parse(struct str s, struct cidr *out, const char **why);
 
+/* Whether that cut any: "10.0.0.1/8". */
+bool cidr_was_cut(struct str s, const struct cidr *);
+/* Whether what is no address looks like several: "10.0.0.1, 10.0.0.2". In a list: */
+bool cidr_looks_several(struct str s);
+#define CIDR_SEVERAL \
+	"want one: two are two elements of the list, [ \"10.0.0.1\", \"10.0.0.2\" ] (of the " \
+	"environment: two variables)"
+
 /* A sorted, merged set: lookups are a binary search, however many prefixes it holds. */
 struct cidr_set;
 

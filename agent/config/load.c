@@ -140,6 +140,9 @@ static void policy_fill(struct loader *l)
 			"identity.default_tier: more than %d tiers in all", TIERS_MAX);
 	else
 		p->default_tier = (unsigned)tier;
+	if (l->option_at[OPTION_ID_identity_default_tier].line)
+		tier_say(l, l->option_at[OPTION_ID_identity_default_tier],
+			str_of(l->values.default_tier), false);
 	p->tier_named = p->tier_n; /* what comes now comes from the tiers file */
 }
 
@@ -264,6 +267,16 @@ static void warn_of_secrets(struct loader *l)
 			r->name, p->layout.field[slot].name);
 }
 
+static void rules_check(struct loader *l)
+{
+	const struct source *s = l->inputs->n ? &l->inputs->tree[0].source : NULL;
+	const char *file = s && s->file_n ? s->file[0] : NULL;
+
+	if (!l->policy->rule_n && !loader_failed(l))
+		problem_warn(l->problems, (struct place){ .file = file },
+			"there is no rule: no request is limited");
+}
+
 static void options_lines(struct loader *l)
 {
 	for (int i = 0; i < OPTION_COUNT; i++)
@@ -337,6 +350,7 @@ static void loader_free(struct loader *l)
 		rates_free(&l->draft[i]);
 	free(l->draft);
 	policy_free(l->policy);
+	tiers_said_free(l->said);
 	cidr_set_free(l->values.settings.agent.allow_from);
 	for (int i = 0; i < OPTION_COUNT; i++)
 		free(l->option_text[i]);
@@ -356,6 +370,8 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	check_tls(l);
 	admin_fill(l);
 	tiers_file_load(l);
+	tiers_check(l);
+	rules_check(l);
 	if (loader_failed(l))
 		return NULL;
 	rates_build(l);

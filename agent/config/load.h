@@ -55,8 +55,11 @@ struct loader {
 	struct lines lines;
 	struct rule_draft *draft; /* owned; for each of policy->rule */
 	unsigned draft_n, rules_cap;
-	bool has_admin;        /* some file has the group */
-	struct place admin_at; /* where that begins */
+	bool tier_listed[TIERS_MAX]; /* by number: the rate of some rule lists it */
+	struct tiers_said *said;     /* owned; NULL: no tier yet */
+	unsigned tiers_matched_n;    /* patterns of policy->tiers_matched */
+	bool has_admin;              /* some file has the group */
+	struct place admin_at;       /* where that begins */
 };
 
 /* Whoever is the last one frees them. NULL is fine. */
@@ -119,6 +122,16 @@ int field_load(struct loader *, const struct given *, const char *what);
  * anything but '=', but `scope` joins names by '+', and "ip+user" would be a field that no request
  * has. */
 #define BETWEEN_FIELDS " \t,;+&="
+
+/* A tier is named: by a rate, or by who is said to be on it. Once for each place. */
+void tier_say(struct loader *, struct place, struct str name, bool in_rate);
+/* By a pattern of `match`, `allow` or `block`. */
+void tier_say_pattern(struct loader *, struct place, struct str pattern);
+void tiers_said_free(struct tiers_said *); /* NULL is fine */
+/* One of the rules, or default_tier, that may be meant by a name; NULL: none. */
+const char *tier_meant(const struct loader *, const char *name);
+/* After all tiers were named: warnings of those that look misspelt. */
+void tiers_check(struct loader *);
 
 /* identity.tiers_file, after the rules: it may bring tiers of its own. */
 void tiers_file_load(struct loader *);

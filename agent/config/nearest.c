@@ -60,6 +60,48 @@ const char *nearest(const char *word, const char *const *names, size_t n)
 	return best;
 }
 
+static bool is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c & 0x80);
+}
+
+/* "b" in "plan-b" */
+static bool stands_alone(const char *word, size_t at)
+{
+	return (at == 0 || !is_letter(word[at - 1])) && !is_letter(word[at + 1]);
+}
+
+bool is_slip(const char *a, const char *b)
+{
+	size_t an = strlen(a), bn = strlen(b), i = 0, j = 0;
+
+	if (strcasecmp(a, b) == 0)
+		return strcmp(a, b) != 0;
+	if (an < bn)
+		return is_slip(b, a); /* `a` is the longer one */
+	while (a[i] == b[i])
+		i++;
+	while (j < bn - i && a[an - 1 - j] == b[bn - 1 - j])
+		j++;
+	size_t a_rest = an - i - j, b_rest = bn - i - j;
+	if (an < 4 || !is_letter(a[i]))
+		return false;
+	if (a_rest == 1 && b_rest == 0)
+		return true;
+	if (a_rest == 2 && b_rest == 2)
+		return a[i] == b[i + 1] && a[i + 1] == b[i] && is_letter(b[i]);
+	return a_rest == 1 && b_rest == 1 && is_letter(b[i]) && an >= (a[i + 1] ? 5 : 6) &&
+	       !stands_alone(a, i);
+}
+
+const char *nearest_slip(const char *word, const char *const *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (is_slip(word, names[i]))
+			return names[i];
+	return NULL;
+}
+
 const char *nearest_hint(const char *word, const char *const *names, size_t n, char out[HINT_MAX])
 {
 	const char *name = nearest(word, names, n);

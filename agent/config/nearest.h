@@ -2,11 +2,18 @@
 #ifndef CONFIG_NEAREST_H
 #define CONFIG_NEAREST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* The name nearest to `word` by edits (a swap of neighbours is one), the first of equals; NULL:
  * none is near enough to be worth saying. */
 const char *nearest(const char *word, const char *const *names, size_t n);
+
+/* Whether two names differ by one slip: a letter too many, too few, another one, two in each
+ * other's place, or upper and lower case. Names that are short, or numbered (tier1, plan-b), differ
+ * by intent. The first of `names` that is not `word` and so; NULL: none. */
+const char *nearest_slip(const char *word, const char *const *names, size_t n);
+bool is_slip(const char *a, const char *b);
 
 enum { HINT_MAX = 160 };
 

@@ -285,9 +285,19 @@ static bool set_prefixes(const struct set *s)
 		if (g->type != GIVEN_STRING || !cidr_parse(str_of(g->text), &cidr, &why)) {
 			problem_add(s->l->problems, g->at,
 				"%s = %s: want an address or a prefix like \"10.0.0.0/8\"%s%s",
-				s->o->name, given_show(g, shown), *why ? ": " : "", why);
+				s->o->name, given_show(g, shown), *why ? ": " : "",
+				g->type == GIVEN_STRING && cidr_looks_several(str_of(g->text))
+					? CIDR_SEVERAL
+					: why);
 			good = false;
-		} else if (!cidr_set_add(*set, &cidr)) {
+			continue;
+		}
+		if (cidr_was_cut(str_of(g->text), &cidr))
+			problem_warn(s->l->problems, g->at,
+				"%s = %s: all of its first %u bits: write the bits after them as 0, or "
+				"leave the slash out where the one address is meant",
+				s->o->name, given_show(g, shown), cidr.prefix);
+		if (!cidr_set_add(*set, &cidr)) {
 			problem_out_of_memory(s->l->problems);
 			return false;
 		}

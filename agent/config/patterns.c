@@ -1,5 +1,6 @@
 /* Groups of fields and patterns: `match` of a rule, `allow`, `block`. */
 #include "config/load.h"
+#include "config/nearest.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,16 @@ static const char *all_but_case(const struct layout *layout, const char *name)
 	return NULL;
 }
 
+/* A built-in one that may be meant by a name that is new; NULL: none. */
+static const char *built_in_like(const struct layout *layout, const char *name)
+{
+	const char *names[FIELD_BUILTINS];
+
+	for (unsigned i = 0; i < FIELD_BUILTINS; i++)
+		names[i] = layout->field[i].name;
+	return nearest_slip(name, names, FIELD_BUILTINS);
+}
+
 int field_slot(struct loader *l, struct place at, const char *what, const char *name)
 {
 	const struct layout *layout = &l->policy->layout;
@@ -29,6 +40,11 @@ int field_slot(struct loader *l, struct place at, const char *what, const char *
 			"%s: field \"%s\" is another one than \"%s\": upper and lower case are told "
 			"apart; did you mean \"%s\"?",
 			what, name, like, like);
+	else if (layout->n > before && (like = built_in_like(layout, name)))
+		problem_warn(l->problems, at,
+			"%s: field \"%s\" is none that the agent knows of itself, and absent unless "
+			"HAProxy sends an argument of that name; did you mean \"%s\"?",
+			what, name, like);
 
 	if (slot < 0 && strlen(name) > FIELD_NAME_MAX)
 		problem_add(l->problems, at, "%s: the field's name is longer than %d bytes", what,
@@ -71,8 +87,10 @@ static void patterns_load(struct loader *l, struct match *m, const config_settin
 		struct str pattern = str_of(g.v[i].text);
 		if (!match_add(m, (unsigned)slot, pattern, why, sizeof why))
 			problem_add(l->problems, g.v[i].at, "%s: %s", member, why);
-		else if (match_is_vain((unsigned)slot, pattern, why, sizeof why))
+		else if (match_is_odd((unsigned)slot, pattern, why, sizeof why))
 			problem_warn(l->problems, g.v[i].at, "%s: %s", member, why);
+		if (slot == FIELD_TIER && pattern.n)
+			tier_say_pattern(l, g.v[i].at, pattern);
 	}
 	char *joined = givens_join(&g);
 	snprintf(line_key, sizeof line_key, "%s.%s", key, key_name(name, quoted));

@@ -123,6 +123,9 @@ static int tier_number(const struct rates_context *c, struct place at, const cha
 		problem_add(c->l->problems, at,
 			"%s: want a tier of 1 to %d bytes, and at most %d tiers in all", what,
 			TIER_NAME_MAX, TIERS_MAX);
+	} else {
+		c->l->tier_listed[tier] = true;
+		tier_say(c->l, at, str_of(name), true);
 	}
 	return tier;
 }

@@ -364,8 +364,10 @@ static void match_setting(struct reading *r)
 
 	if (!s)
 		return;
+	unsigned before = r->l->tiers_matched_n;
 	snprintf(key, sizeof key, "rules.%s.match", r->key);
 	r->rule->match = match_load(r->l, s, called(r, "match"), key);
+	r->l->policy->lists_tiers |= r->l->tiers_matched_n > before;
 	if (r->rule->match && match_is_empty(r->rule->match)) {
 		match_free(r->rule->match); /* as if it were not there: every request */
 		r->rule->match = NULL;

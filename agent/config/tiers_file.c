@@ -1,10 +1,11 @@
 /* identity.tiers_file: lines "KEY-OR-USER TIER" as HAProxy's maps have them. What stands before
  * the tier may be an API key: it never goes into a message. */
 #include "config/load.h"
+#include "config/nearest.h"
 
 #include <stdlib.h>
 
-enum { TIERS_FILE_MAX = 256 << 20 };
+enum { TIERS_FILE_MAX = 256 << 20, TWICE_TOLD = 20 };
 
 static bool is_blank(char c)
 {
@@ -47,21 +48,62 @@ static bool has_control(struct str s)
 struct tiers_reading {
 	struct loader *l;
 	struct place at;
-	bool *listed; /* by tier: some rule lists it, or a warning was given */
+	bool *told; /* by tier: one that no rule lists was warned of */
 	bool warn;
-	size_t entries;
+	size_t entries, twice;
 };
 
 static void warn_unlisted(struct tiers_reading *t, int tier)
 {
-	if (t->listed[tier])
+	const char *name = t->l->policy->tier[tier].name, *meant;
+	char hint[HINT_MAX] = "";
+
+	if (t->told[tier])
 		return;
-	t->listed[tier] = true;
-	if (t->warn)
+	t->told[tier] = true;
+	if (t->l->tier_listed[tier] || policy_matches_tier(t->l->policy, str_of(name))) {
+		tier_say(t->l, t->at, str_of(name), false);
+		return;
+	}
+	if (!t->warn)
+		return;
+	meant = tier_meant(t->l, name);
+	if (meant)
+		snprintf(hint, sizeof hint, "; did you mean \"%s\"?", meant);
+	problem_warn(t->l->problems, t->at,
+		"tier \"%s\" is listed by no rule: `default` holds for it where a rule has "
+		"one, else no limit by tier%s",
+		name, hint);
+}
+
+/* "premium # ours": a comment is a line that begins with #, as in HAProxy's maps. A tier that a
+ * rule lists so is meant. Where the comment begins; tier.n: there is none. */
+static size_t comment_at(const struct loader *l, struct str tier)
+{
+	size_t i = 0;
+
+	while (i < tier.n && !(tier.p[i] == '#' && (i == 0 || is_blank(tier.p[i - 1]))))
+		i++;
+	int known = i < tier.n ? policy_tier_find(l->policy, tier) : -1;
+	return known >= 0 && l->tier_listed[known] ? tier.n : i;
+}
+
+static void tell_comment(const struct tiers_reading *t, struct str tier, size_t at)
+{
+	struct str before = trim((struct str){ tier.p, at });
+
+	problem_add(t->l->problems, t->at,
+		"\"%.*s\" would be the tier, for HAProxy too: a comment is a line of its own: want "
+		"KEY-OR-USER %.*s",
+		(int)tier.n, tier.p, before.n ? (int)before.n : 4, before.n ? before.p : "TIER");
+}
+
+/* The name may be a key: it is not told. */
+static void warn_twice(struct tiers_reading *t)
+{
+	if (++t->twice <= TWICE_TOLD)
 		problem_warn(t->l->problems, t->at,
-			"tier \"%s\" is listed by no rule: `default` holds for it where a rule has "
-			"one, else no limit by tier",
-			t->l->policy->tier[tier].name);
+			"this key or user has a line before: that one holds, and this one does not");
 }
 
 /* false: there is no point in going on. */
@@ -90,13 +132,20 @@ static bool entry_load(struct tiers_reading *t, struct str line)
 			TIER_NAME_MAX);
 		return true;
 	}
+	size_t comment = comment_at(t->l, tier);
+	if (comment < tier.n) {
+		tell_comment(t, tier, comment);
+		return true;
+	}
 	int number = policy_tier_add(t->l->policy, tier);
 	if (number < 0) {
 		problem_add(problems, t->at, "more than %d tiers in all", TIERS_MAX);
 		return false;
 	}
 	warn_unlisted(t, number);
-	if (!tier_map_add(t->l->policy->tier_map, name, (unsigned)number)) {
+	if (tier_map_has(t->l->policy->tier_map, name))
+		warn_twice(t);
+	else if (!tier_map_add(t->l->policy->tier_map, name, (unsigned)number)) {
 		problem_out_of_memory(problems);
 		return false;
 	}
@@ -118,14 +167,6 @@ static void lines_read(struct tiers_reading *t, const struct file *file)
 		if (line.n && line.p[0] != '#' && !entry_load(t, line))
 			return;
 	}
-}
-
-static void mark_listed(const struct loader *l, bool *listed)
-{
-	for (unsigned r = 0; r < l->policy->rule_n; r++)
-		for (unsigned i = 0; i < l->draft[r].rates_n; i++)
-			if (l->draft[r].rates[i].tier >= 0)
-				listed[l->draft[r].rates[i].tier] = true;
 }
 
 static void text_update(struct loader *l, const struct file *file, size_t entries)
@@ -160,14 +201,17 @@ void tiers_file_load(struct loader *l)
 			"identity.tiers_file: %s %s", l->values.tiers_file, why);
 		return;
 	}
-	t.listed = calloc(TIERS_MAX, sizeof *t.listed);
+	t.told = calloc(TIERS_MAX, sizeof *t.told);
 	l->policy->tier_map = tier_map_new();
-	if (t.listed && l->policy->tier_map) {
-		mark_listed(l, t.listed);
+	if (t.told && l->policy->tier_map) {
 		lines_read(&t, file);
+		if (t.twice > TWICE_TOLD)
+			problem_warn(l->problems, (struct place){ .file = l->values.tiers_file },
+				"%zu more lines are of a key or user that has one before",
+				t.twice - TWICE_TOLD);
 		text_update(l, file, t.entries);
 	} else {
 		problem_out_of_memory(l->problems);
 	}
-	free(t.listed);
+	free(t.told);
 }

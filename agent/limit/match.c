@@ -168,38 +168,27 @@ static bool check_path(struct str path, struct str shown, char *why, size_t size
 	return good;
 }
 
-/* The part of a pattern that is a path; of an endpoint what follows METHOD: (before which a star
- * might stand for that colon, too). Empty: there is none. */
-static struct str path_part(unsigned slot, struct str s)
+/* "POST /x", as the line of a request has it. A star before the blank might stand for the colon. */
+static bool check_method(struct str s, char *why, size_t size)
 {
-	const char *colon;
+	size_t method = 0;
 
-	if (slot == FIELD_PATH)
-		return s;
-	if (slot != FIELD_ENDPOINT || !(colon = memchr(s.p, ':', s.n)) ||
-		memchr(s.p, '*', (size_t)(colon - s.p)))
-		return (struct str){ 0 };
-	return (struct str){ colon + 1, s.n - (size_t)(colon + 1 - s.p) };
-}
-
-/* A star stands for the slash, too, and "*" itself is what OPTIONS asks for. */
-bool match_is_vain(unsigned slot, struct str pattern, char *why, size_t size)
-{
-	size_t no = pattern.n && pattern.p[0] == '!';
-	struct str path = path_part(slot, (struct str){ pattern.p + no, pattern.n - no });
-
-	if (!path.n || path.p[0] == '/' || path.p[0] == '*' || path.p[0] == '\\')
-		return false;
-	struct str rest = path_without_authority(path);
-	if (rest.p == path.p)
-		snprintf(why, size, "pattern \"%.*s\" matches no path, which begins with \"/\"",
-			(int)pattern.n, pattern.p);
-	else
-		snprintf(why, size,
-			"pattern \"%.*s\" matches no path, of which scheme and host are cut: use \"%.*s\", "
-			"and the field host",
-			(int)pattern.n, pattern.p, rest.n ? (int)rest.n : 1, rest.n ? rest.p : "/");
-	return true;
+	while (method < s.n && !strchr(" \t*:/", s.p[method]))
+		method++;
+	if (method == s.n || !strchr(" \t", s.p[method]))
+		return true;
+	size_t rest = method;
+	while (rest < s.n && strchr(" \t:", s.p[rest]))
+		rest++;
+	if (method && rest < s.n && (s.p[rest] == '/' || s.p[rest] == '*'))
+		return refuse(why, size,
+			"pattern \"%.*s\" can never match: an endpoint is METHOD:/path, without a "
+			"blank: write \"%.*s:%.*s\"",
+			(int)s.n, s.p, (int)method, s.p, (int)(s.n - rest), s.p + rest);
+	return refuse(why, size,
+		"pattern \"%.*s\" can never match: an endpoint is METHOD:/path, without a blank "
+		"(several are a list of patterns)",
+		(int)s.n, s.p);
 }
 
 static bool check_text(unsigned slot, struct str s, char *why, size_t size)
@@ -212,6 +201,8 @@ static bool check_text(unsigned slot, struct str s, char *why, size_t size)
 				"pattern \"%.*s\" can never match: an endpoint is METHOD:/path; write "
 				"\"*:%.*s\", or use the field path",
 				(int)s.n, s.p, (int)s.n, s.p);
+		if (!check_method(s, why, size))
+			return false;
 		const char *colon = memchr(s.p, ':', s.n);
 		if (!colon && !memchr(s.p, '*', s.n))
 			return refuse(why, size,
@@ -247,8 +238,8 @@ static bool add_ip(struct field *f, bool excludes, struct str s, char *why, size
 		return true;
 	}
 	if (!cidr_parse(s, &cidr, &reason))
-		return refuse(
-			why, size, "\"%.*s\" is no address or prefix: %s", (int)s.n, s.p, reason);
+		return refuse(why, size, "\"%.*s\" is no address or prefix: %s", (int)s.n, s.p,
+			cidr_looks_several(s) ? CIDR_SEVERAL : reason);
 	if (!*set)
 		*set = cidr_set_new();
 	if (!*set || !cidr_set_add(*set, &cidr))

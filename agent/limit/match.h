@@ -14,9 +14,10 @@ void match_free(struct match *);
  * (a path pattern that is not in normal form is told its normal form). */
 bool match_add(struct match *, unsigned slot, struct str pattern, char *why, size_t why_size);
 
-/* Whether a pattern that was added can match no request of HAProxy's, as a rule a typing error: a
- * path that does not begin with a slash. `why` says what is wrong, and what may be meant. */
-bool match_is_vain(unsigned slot, struct str pattern, char *why, size_t why_size);
+/* Whether a pattern that was added is, as a rule, a typing error: it matches no request of
+ * HAProxy's (a path that does not begin with a slash, a method in lower case), or more than it says
+ * (10.0.0.1/8). `why` says what is wrong, and what may be meant. */
+bool match_is_odd(unsigned slot, struct str pattern, char *why, size_t why_size);
 
 /* After the last add; false: out of memory. */
 bool match_seal(struct match *);

@@ -17,6 +17,22 @@ int policy_tier_find(const struct policy *p, struct str name)
 	return (int)names_find(p->tier_names, name);
 }
 
+bool policy_matches_tier(const struct policy *p, struct str name)
+{
+	struct view v; /* no more of it is looked at */
+
+	if (!p->tiers_matched)
+		return false;
+	v.present = 1ull << FIELD_TIER;
+	v.text[FIELD_TIER] = name;
+	return match_holds(p->tiers_matched, &v);
+}
+
+bool policy_misses_tier(const struct policy *p, struct str name)
+{
+	return p->lists_tiers && !policy_matches_tier(p, name);
+}
+
 int policy_tier_add(struct policy *p, struct str name)
 {
 	int tier = policy_tier_find(p, name);
@@ -91,6 +107,7 @@ void policy_free(struct policy *p)
 	free(p->tier);
 	names_free(p->tier_names);
 	tier_map_free(p->tier_map);
+	match_free(p->tiers_matched);
 	matches_free(p->allow, p->allow_n);
 	matches_free(p->block, p->block_n);
 	overrides_free(p->overrides);

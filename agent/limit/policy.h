@@ -102,7 +102,10 @@ struct policy {
 	unsigned tier_named;      /* the first of them: a rule or default_tier names these */
 	struct names *tier_names; /* owned; the same, for looking up */
 	unsigned default_tier;
-	struct tier_map *tier_map;     /* owned; NULL: none */
+	bool lists_tiers; /* some rule's rate or match does */
+	struct match
+		*tiers_matched;    /* owned; what matches and lists name of tiers; NULL: nothing */
+	struct tier_map *tier_map; /* owned; NULL: none */
 	struct match **allow, **block; /* owned */
 	unsigned allow_n, block_n;
 	struct overrides *overrides; /* owned; NULL: there are none */
@@ -117,6 +120,12 @@ void policy_free(struct policy *); /* copes with the half-built */
 /* The tier's number, added if new; -1: TIERS_MAX reached or too long. Before policy_seal(). */
 int policy_tier_add(struct policy *, struct str name);
 int policy_tier_find(const struct policy *, struct str name); /* -1: none of that name */
+
+/* Whether some `match`, `allow` or `block` names this tier. */
+bool policy_matches_tier(const struct policy *, struct str name);
+/* Whether a name that no rate has (policy_tier_find() finds none, or a tier of the tiers file's
+ * own) is as a rule a typing error: rules list tiers, and nothing names this one. */
+bool policy_misses_tier(const struct policy *, struct str name);
 
 /* After everything is in its place: computes salts, labels, slowest refills, the layout's
  * text_wanted. Checks what only the whole can tell; on false `why` says it. */

@@ -51,6 +51,14 @@ bool tier_map_add(struct tier_map *m, struct str name, unsigned tier)
 		(struct str){ name.p + sha256_prefix.n, name.n - sha256_prefix.n }, tier);
 }
 
+bool tier_map_has(const struct tier_map *m, struct str name)
+{
+	if (!has_prefix(name, sha256_prefix))
+		return names_find(m->plain, name) >= 0;
+	return names_find(m->hashed,
+		       (struct str){ name.p + sha256_prefix.n, name.n - sha256_prefix.n }) >= 0;
+}
+
 int64_t tier_map_find(const struct tier_map *m, struct str name, bool secret)
 {
 	int64_t tier = names_find(m->plain, name);

@@ -12,6 +12,8 @@ struct tier_map *tier_map_new(void); /* NULL: out of memory */
 /* `name` is KEY, USER or sha256:HEX. Of equal names the first counts (as HAProxy's maps have it).
  * false: out of memory. */
 bool tier_map_add(struct tier_map *, struct str name, unsigned tier);
+/* Whether it was added already. */
+bool tier_map_has(const struct tier_map *, struct str name);
 void tier_map_free(struct tier_map *);
 
 /* The tier of a key or user, -1: it is not there. Only a `secret` value is also looked for by its

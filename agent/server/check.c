@@ -3,6 +3,7 @@
 #include "server/answer.h"
 #include "server/describe.h"
 #include "server/known.h"
+#include "server/unlisted.h"
 #include "spop/value.h"
 
 #include <assert.h>
@@ -222,11 +223,13 @@ static inline void find_ban(
 		penalties_find(&c->penalties, plan, now);
 }
 
-/* What the view is charged by, or that its client is banned. */
-static inline void plan_view(
-	struct checker *c, const struct policy *p, struct plan *plan, struct now now)
+/* What the view is charged by, or that its client is banned. `ask`: what its store was asked. */
+static inline void plan_view(struct checker *c, const struct policy *p, struct plan *plan,
+	const struct tier_ask *ask, struct now now)
 {
 	policy_plan(p, &c->now->view, plan);
+	if (plan->tier_number < 0)
+		unlisted_tell(p, plan, &c->now->view, ask->tier.length != 0, now);
 	find_ban(c, p, plan, now);
 }
 
@@ -374,7 +377,7 @@ static bool take_limits(struct check *check, struct now now)
 	struct plan *plan = &check->plan;
 
 	use_tier(&c->now->view, &check->ask);
-	plan_view(c, check->snapshot->policy, plan, now);
+	plan_view(c, check->snapshot->policy, plan, &check->ask, now);
 	plan->begun = check->ask.begun;
 	if (plan->outcome != OUTCOME_LIMITS || !plan->n)
 		return false;
@@ -444,7 +447,7 @@ static void answer_unpooled(struct checker *c, struct snapshot *snap, const stru
 		(void)c->store->ops->find_tier(c->store, &c->ask, now);
 		use_tier(&c->now->view, &c->ask);
 	}
-	plan_view(c, snap->policy, &c->now->plan, now);
+	plan_view(c, snap->policy, &c->now->plan, &c->ask, now);
 	if (c->now->plan.outcome == OUTCOME_LIMITS && c->now->plan.n) {
 		count(c, METRIC_checks_unpooled);
 		c->store->ops->fall_back(c->store, &c->now->plan, now);
@@ -534,6 +537,8 @@ enum check_rc check_answer(struct checker *c, struct snapshot *snap, const struc
 
 	if (!ahead)
 		policy_plan(snap->policy, &d->view, &d->plan);
+	if (d->plan.tier_number < 0)
+		unlisted_tell(snap->policy, &d->plan, &d->view, false, now);
 	if (c->expected)
 		draft_next(c, snap);
 	find_ban(c, snap->policy, &d->plan, now);

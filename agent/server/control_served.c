@@ -6,6 +6,7 @@
 #include "server/acceptor.h"
 #include "server/keeper.h"
 #include "server/known.h"
+#include "server/notices.h"
 #include "server/service.h"
 
 #include <stdio.h>
@@ -193,6 +194,7 @@ bool control_reload(struct control *c, const char *who, struct reload *r)
 		desk_end_unknown_bans(c->desk, fresh->policy, before, who);
 		log_info("reloaded", KV_INT("generation", fresh->generation),
 			KV_STR("changed", ((struct str){ r->changed, n })));
+		notices_tell_disabled(fresh->policy);
 	}
 	if (!why)
 		service_ready(fresh ? "serving" : "serving; the last reload was refused");

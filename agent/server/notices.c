@@ -39,6 +39,16 @@ void notices_free(struct notices *n)
 	free(n);
 }
 
+void notices_tell_disabled(const struct policy *policy)
+{
+	if (!policy->enabled)
+		log_warning("disabled",
+			KV_Z("what",
+				"limiting is off: every request passes, whatever the rules say"),
+			KV_Z("hint", "it is on again with enabled = true, or `ratelimitctl enable` "
+				     "where an operator has switched it off"));
+}
+
 void notices_start(const struct notices *n, const struct notices_started *s)
 {
 	const struct policy *policy = s->snapshot->policy;
@@ -48,6 +58,7 @@ void notices_start(const struct notices *n, const struct notices_started *s)
 		KV_INT("max_keys", s->snapshot->settings.store.max_keys),
 		KV_INT("keys", memory_store_stats(n->memory).keys), KV_INT("rules", policy->rule_n),
 		KV_Z("enabled", policy->enabled ? "true" : "false"));
+	notices_tell_disabled(policy);
 	for (unsigned i = 0; i < s->listeners->n; i++)
 		log_info("listening", KV_Z("addr", s->listeners->at[i].text));
 	for (unsigned i = 0; i < policy->rule_n; i++) {

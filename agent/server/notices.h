@@ -23,6 +23,9 @@ struct notices_started {
 /* What runs now, a line for each listener and each rule. */
 void notices_start(const struct notices *, const struct notices_started *);
 
+/* A warning where nothing is limited, however that came. Also after a reload. */
+void notices_tell_disabled(const struct policy *);
+
 /* Reads what the workers tell of denials, and writes a line for some of them (denials.h). Call it
  * some times a second: what finds no room in a worker's ring is only counted. */
 void notices_read(struct notices *, struct worker *const *, unsigned workers);

@@ -422,6 +422,17 @@ def test_values_that_are_no_tiers_names(run, redis):
     assert len(lines) == 1 and "bytes=3900" in lines[0] and "field=u" in lines[0]
 
 
+def test_one_that_no_rule_lists(run, redis):
+    """As `HSET rl:tiers tina fre`: it is told, once, with what may be meant."""
+    redis("HSET", HASH, "tina", "fre", "alice", "free")
+    a = watched(run(rules=tiered(), top=redis.group()))
+    for _ in range(20):
+        assert tier(a, user="tina") == "fre" and tier(a, user="alice") == "free"
+    assert a.stop() == 0
+    line, = said(a, "tier_unlisted")
+    assert "tier=fre nearest=free user=tina from=redis" in line, line
+
+
 def test_values_without_end(run, redis):
     """What is no tier's name, but a megabyte, ends the connection. Then nobody is asked for tiers for a
     while: limits are not away for long, and the next connection does not end by the same."""

@@ -19,8 +19,22 @@
 
 static const struct hash_key test_key = { .bytes = { 1, 2, 3 } };
 
+/* What most texts here are warned of, and are not about: told where `want` has it. */
+static const char *const told_if_wanted[] = {
+	"warning: there is no rule: no request is limited",
+	"warning: identity.default_tier: no rule lists",
+};
+
+static inline bool is_told(const char *message, const char *want)
+{
+	for (size_t i = 0; i < sizeof told_if_wanted / sizeof *told_if_wanted; i++)
+		if (strstr(message, told_if_wanted[i]) && !strstr(want, told_if_wanted[i]))
+			return false;
+	return true;
+}
+
 /* All messages, each with its newline; to be freed. */
-static inline char *problems_text(const struct problems *p)
+static inline char *problems_text_for(const struct problems *p, const char *want)
 {
 	size_t n = 1, used = 0;
 	for (size_t i = 0; i < p->n; i++)
@@ -28,8 +42,14 @@ static inline char *problems_text(const struct problems *p)
 	char *out = calloc(1, n);
 	assert_non_null(out);
 	for (size_t i = 0; i < p->n; i++)
-		used += (size_t)sprintf(out + used, "%s\n", p->message[i]);
+		if (is_told(p->message[i], want))
+			used += (size_t)sprintf(out + used, "%s\n", p->message[i]);
 	return out;
+}
+
+static inline char *problems_text(const struct problems *p)
+{
+	return problems_text_for(p, "");
 }
 
 static inline void drop(struct snapshot *s)
@@ -48,7 +68,7 @@ static inline struct snapshot *load_text(const char *title, const char *text, co
 	memcpy(copy, text, n);
 	struct snapshot *s = config_load_text("t.cfg", copy, n, &test_key, 7, &p);
 	free(copy);
-	char *got = problems_text(&p);
+	char *got = problems_text_for(&p, want);
 	if (strcmp(got, want) != 0)
 		fail_msg("%s:\n--- text\n%s\n--- got\n%s--- want\n%s", title, text, got, want);
 	if ((s != NULL) != (p.n == p.warnings))
@@ -109,7 +129,7 @@ static inline struct snapshot *load_files(const char *const *files, size_t n, co
 {
 	struct problems p = { 0 };
 	struct snapshot *s = config_load(files, n, &test_key, 7, &p);
-	char *got = problems_text(&p);
+	char *got = problems_text_for(&p, want);
 	if (strcmp(got, want) != 0)
 		fail_msg("%s:\n--- got\n%s--- want\n%s", files[0], got, want);
 	if ((s != NULL) != (p.n == p.warnings))

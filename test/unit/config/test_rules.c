@@ -454,7 +454,9 @@ static void tiers_file(void **state)
 		"carol two words\nalice free\n   # alice none\nlast free");
 	struct snapshot *s = load_file("t.cfg",
 		"tiers.map:7: warning: tier \"two words\" is listed by no rule: `default` holds for it "
-		"where a rule has one, else no limit by tier\n");
+		"where a rule has one, else no limit by tier\n"
+		"tiers.map:8: warning: this key or user has a line before: that one holds, and this "
+		"one does not\n");
 	struct view v;
 	struct plan plan;
 	char scratch[4096];
