@@ -2,8 +2,8 @@
 #include "admin/admin.h"
 #include "config/snapshot.h"
 #include "server/control.h"
-#include "server/keeper.h"
 #include "server/turn.h"
+#include "store/disk.h"
 #include "store/redis_tls.h"
 #include "store/state.h"
 #include "store/state_lock.h"
@@ -16,8 +16,9 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { EXIT_CONFIG = 1, EXIT_START = 2 };
+enum { EXIT_CONFIG = 1, EXIT_START = 2, EXIT_LOST = 3 };
 
 #define DEFAULT_FILE "/etc/spoa-ratelimit/ratelimit.cfg"
 
@@ -47,7 +48,8 @@ static const char usage[] =
 	"\n"
 	"It stays in the foreground. SIGTERM and SIGINT drain and stop (a second one does not wait),\n"
 	"SIGHUP reads the configuration again, SIGUSR1 opens log files again.\n"
-	"Exit status: 0 stopped as asked, 1 bad command line or configuration, 2 could not start.\n";
+	"Exit status: 0 stopped as asked, 1 bad command line or configuration, 2 could not start,\n"
+	"3 stopped, but counters or changes could not be kept: the log says why.\n";
 
 /* false: said why, on stderr. */
 static bool load_options(int argc, char **argv, struct options *o)
@@ -258,8 +260,14 @@ static bool open_awaited(struct agent *a)
 /* So that the key of its counters is there: who is banned from now on is known by that. */
 static bool save_first(struct agent *a)
 {
-	return keeper_save(a->store, a->state_file) ||
-	       fail("the state file cannot be written: see the log");
+	char why[DISK_PATH_BYTES + 256], text[sizeof why + 256];
+	if (state_save(a->store, a->state_file, clock_read(), why, sizeof why) == 0)
+		return true;
+	(void)snprintf(text, sizeof text,
+		"%s; make room there, or let this user write it; or name another file as "
+		"store.state_file (\"\": counters do not survive a restart)",
+		why);
+	return fail(text);
 }
 
 static bool load_state(struct agent *a)
@@ -357,10 +365,14 @@ static int run(const struct options *o)
 	}
 	drop(a.snapshot); /* control has it now, until a reload replaces it */
 	a.snapshot = NULL;
-	control_run(control); /* until SIGTERM, and the drain after it */
+	enum control_end ended = control_run(control); /* until SIGTERM, and the drain after it */
+	if (ended == CONTROL_HANGS) {
+		log_close();
+		_exit(EXIT_LOST); /* not exit(): some threads still use what that would free */
+	}
 	admin_free(admin);
 	control_free(control);
-	status = EXIT_SUCCESS;
+	status = ended == CONTROL_LOST ? EXIT_LOST : EXIT_SUCCESS;
 end:
 	close_agent(&a);
 	return status;

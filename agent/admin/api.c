@@ -47,6 +47,23 @@ static void add_away(json_t *store, struct control *c)
 	json_decref(o);
 }
 
+static void add_trouble(json_t *store, struct control *c)
+{
+	const char *file = control_snapshot(c)->settings.store.state_file;
+	struct keeper_trouble t;
+
+	if (!*file)
+		return;
+	json_t *o = json_pack("{s:o}", "file", json_of(str_of(file)));
+	bool bad = control_state_trouble(c, &t);
+	(void)json_object_set_new(o, "state", json_string(bad ? "not written" : "well"));
+	if (bad) {
+		(void)json_object_set_new(o, "reason", json_of(str_of(t.why)));
+		(void)json_object_set_new(o, "since", json_integer(unix_of(t.since, clock_read())));
+	}
+	(void)json_object_set_new(store, "state_file", o);
+}
+
 static json_t *store_json(struct control *c, const struct report *r)
 {
 	json_t *store = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "backend",
@@ -58,6 +75,8 @@ static json_t *store_json(struct control *c, const struct report *r)
 		(void)json_object_set_new(store, "threads_degraded", json_integer(r->degraded));
 	if (store && r->degraded)
 		add_away(store, c);
+	if (store)
+		add_trouble(store, c);
 	return store;
 }
 

@@ -34,6 +34,8 @@
 		"of the evicted: at their limit; such a client got it once more") \
 	X(store_up, "store_up", GAUGE, \
 		"share of the threads whose store answers; of the others the failure policy decides") \
+	X(state_file_up, "state_file_up", GAUGE, \
+		"0: store.state_file, or what stands beside it, cannot be written; 1 also without one") \
 	X(call_time, "redis_call_duration_seconds", HISTOGRAM, \
 		"of a call of the script, from sent to answered") \
 	X(admin_connections, "admin_connections", GAUGE, "admin connections open now") \
@@ -272,6 +274,7 @@ void exposition_write(FILE *f, const struct exposition *e, enum exposition_forma
 		put_one(&o, &metric_families[i], e->report->metric[i]);
 	put_disconnects(&o, e->report);
 	put_histogram(&o, &families[FAMILY_check_time], &e->report->check_time);
+	put_one(&o, &families[FAMILY_state_file_up], e->state_file_up);
 	put_store(&o, e->report);
 	put_one(&o, &families[FAMILY_admin_connections], e->admin_connections);
 	put_one(&o, &families[FAMILY_admin_requests], e->admin_requests);

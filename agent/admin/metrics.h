@@ -15,6 +15,7 @@ struct exposition {
 	const char *version;
 	uint64_t generation, rules;
 	bool enabled, draining;
+	bool state_file_up;
 	const struct exposition_switch *switches; /* that are in force */
 	size_t switch_n;
 	uint64_t admin_connections, admin_requests;

@@ -51,6 +51,7 @@ void metrics_show(struct request *r)
 	enum exposition_format format = exposition_format_for(request_header(r, "Accept"));
 	struct report report;
 	struct tally_sum tally;
+	struct keeper_trouble trouble;
 	json_t *list = switches_json(a, true);
 	size_t switch_n;
 	struct exposition_switch *switches = switches_of(list, &switch_n);
@@ -72,6 +73,7 @@ void metrics_show(struct request *r)
 				.enabled = s->policy->enabled,
 				.switches = switches,
 				.switch_n = switch_n,
+				.state_file_up = !control_state_trouble(a->control, &trouble),
 				.draining = control_phase(a->control) != CONTROL_RUN,
 				.admin_connections = http_connections(a->http),
 				.admin_requests = http_requests(a->http),

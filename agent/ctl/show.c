@@ -56,6 +56,16 @@ static void line_of_away(const json_t *s)
 			*hint ? "; " : "", hint);
 }
 
+static void line_of_state_file(const json_t *s)
+{
+	const json_t *file = json_object_get(s, "state_file");
+	char since[TEXT_MAX];
+
+	if (*ctl_text(file, "reason"))
+		line("state file", "NOT WRITTEN since %s: %s; a restart would lose what came since",
+			text_instant(ctl_int(file, "since"), since), ctl_text(file, "reason"));
+}
+
 /* The switch of all rules, which none may miss; a rule's own goes before it. */
 static const char *limiting(const json_t *a)
 {
@@ -117,6 +127,7 @@ int ctl_status(struct ctl *c)
 	lines_of_switches(json_object_get(a, "switches"));
 	line_of_store(json_object_get(a, "store"));
 	line_of_away(json_object_get(a, "store"));
+	line_of_state_file(json_object_get(a, "store"));
 	line("connections", "%lld open, %lld accepted; %lld admin; %lld threads",
 		(long long)ctl_int(conns, "open"), (long long)ctl_int(conns, "accepted"),
 		(long long)ctl_int(conns, "admin"), (long long)ctl_int(a, "threads"));

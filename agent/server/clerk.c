@@ -1,5 +1,7 @@
 #include "server/clerk.h"
 
+#include "base/wait.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -216,7 +218,7 @@ struct clerk *clerk_new(const struct clerk_args *args)
 	c->args = *args;
 	(void)pthread_mutex_init(&c->lock, NULL);
 	(void)pthread_cond_init(&c->wanted, NULL);
-	(void)pthread_cond_init(&c->done, NULL);
+	cond_init(&c->done);
 	ev_async_init(&c->bell, on_bell);
 	c->bell.data = c;
 	ev_async_start(c->args.loop, &c->bell);
@@ -295,10 +297,12 @@ void clerk_state(struct clerk *c, struct clerk_state *state)
 	(void)pthread_mutex_unlock(&c->lock);
 }
 
-void clerk_settle(struct clerk *c)
+bool clerk_settle(struct clerk *c, usec_t deadline)
 {
 	(void)pthread_mutex_lock(&c->lock);
-	while (c->state.tried < c->handed)
-		(void)pthread_cond_wait(&c->done, &c->lock);
+	for (usec_t left; c->state.tried < c->handed && (left = deadline - clock_steady()) > 0;)
+		cond_wait_for(&c->done, &c->lock, left);
+	bool settled = c->state.tried >= c->handed;
 	(void)pthread_mutex_unlock(&c->lock);
+	return settled;
 }

@@ -54,7 +54,8 @@ struct clerk_state {
 	char why[256];
 };
 void clerk_state(struct clerk *, struct clerk_state *);
-/* Waits until all that was handed over was tried. */
-void clerk_settle(struct clerk *);
+/* Waits until all that was handed over was tried, or until `deadline` (steady). false: the disk is
+ * still at it, and clerk_free() would wait for it. */
+bool clerk_settle(struct clerk *, usec_t deadline);
 
 #endif

@@ -15,7 +15,8 @@
 
 enum { TICKS_A_SECOND = 10 };
 
-#define REDIS_WITHIN (500 * USEC_PER_MSEC) /* at the start; then it serves without */
+#define CHANGES_WITHIN USEC_PER_SEC          /* at a stop, after the counters */
+#define REDIS_WITHIN   (500 * USEC_PER_MSEC) /* at the start; then it serves without */
 
 struct log_settings log_settings_for(const struct settings *s, enum verbosity verbosity)
 {
@@ -301,7 +302,19 @@ fail:
 	return NULL;
 }
 
-void control_run(struct control *c)
+/* The counters, then what operators changed, which is little. */
+static enum control_end save_all(struct control *c)
+{
+	enum keeper_end counters = keeper_finish(c->keeper, c->stop_by);
+	enum desk_end changes = desk_settle(c->desk, counters == KEEPER_HANGS
+							     ? clock_steady() + CHANGES_WITHIN
+							     : c->stop_by + CHANGES_WITHIN);
+	if (counters == KEEPER_HANGS || changes == DESK_HANGS)
+		return CONTROL_HANGS;
+	return counters == KEEPER_LOST || changes == DESK_LOST ? CONTROL_LOST : CONTROL_ENDED;
+}
+
+enum control_end control_run(struct control *c)
 {
 	notices_start(c->notices, &(struct notices_started){
 					  .version = c->args.version,
@@ -317,8 +330,7 @@ void control_run(struct control *c)
 	read_events(c);
 	sum_up_denials(c);
 	log_stats(c, LOG_LEVEL_INFO, "stopped");
-	keeper_finish(c->keeper);
-	desk_settle(c->desk);
+	return save_all(c);
 }
 
 /* Who asks again while the last things are written is asked to wait. */

@@ -3,6 +3,7 @@
 #define SERVER_CONTROL_H
 
 #include "server/desk.h"
+#include "server/keeper.h"
 #include "server/listener.h"
 #include "server/report.h"
 #include "server/tally.h"
@@ -36,10 +37,17 @@ struct control;
  * has the default loop and the signals). NULL: `err` says why and what to do. Main thread. */
 struct control *control_new(const struct control_args *, char *err, size_t err_size);
 
-/* Serves until SIGTERM or SIGINT and the drain that follows. The listeners are closed then. */
-void control_run(struct control *);
+/* Serves until SIGTERM or SIGINT and the drain that follows. The listeners are closed then, and
+ * what was counted and changed is on disk, or the log says why not. */
+enum control_end {
+	CONTROL_ENDED,
+	CONTROL_LOST,  /* something could not be written */
+	CONTROL_HANGS, /* a disk does not answer: threads are at it which nobody can end but the
+			* process' end, and control and its store are theirs */
+};
+enum control_end control_run(struct control *);
 
-void control_free(struct control *); /* NULL is fine */
+void control_free(struct control *); /* NULL is fine. Not after CONTROL_HANGS */
 
 /* ---- for who lives on its loop (the admin interface): control thread, from control_new() until
  * control_free() ---- */
@@ -63,6 +71,9 @@ void control_settle_store(struct control *);
 /* A reference, for who cannot be done within this turn of the loop. */
 struct snapshot *control_hold_snapshot(struct control *);
 void control_drop_snapshot(struct snapshot *);
+
+/* Why the state file, or what stands beside it, cannot be written; false: it can. */
+bool control_state_trouble(struct control *, struct keeper_trouble *);
 
 /* Why Redis does not answer; false: it does, or there is none, or it was not tried yet. */
 bool control_store_away(struct control *, struct redis_hub_away *);

@@ -38,6 +38,7 @@ struct control {
 	struct tally_names *tally_names;
 	struct redis_backend redis; /* empty: the store is the memory store */
 	unsigned ticks;
+	usec_t stop_by;    /* steady; when the disk has to have answered */
 	usec_t started_at; /* UTC */
 };
 

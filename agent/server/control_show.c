@@ -1,10 +1,23 @@
 /* What those who live on control's loop may know. */
 #include "server/control_inside.h"
 
+#include <stdio.h>
+
 void control_report(struct control *c, struct report *r)
 {
 	report_sum(r, &(struct report_of){ &c->metrics, c->crew.worker, c->crew.n, c->args.store,
 			      c->redis.hub != NULL });
+}
+
+bool control_state_trouble(struct control *c, struct keeper_trouble *t)
+{
+	const char *why;
+	if (keeper_is_in_trouble(c->keeper, clock_steady(), t))
+		return true;
+	if (!desk_is_in_trouble(c->desk, &t->since, &why))
+		return false;
+	(void)snprintf(t->why, sizeof t->why, "%s", why);
+	return true;
 }
 
 bool control_store_away(struct control *c, struct redis_hub_away *away)

@@ -5,6 +5,10 @@
 #include "server/acceptor.h"
 #include "server/service.h"
 
+/* Of the time for a stop: for what comes after the state file, of which the last thing is the log.
+ */
+#define CONTROL_STOP_MARGIN (3 * USEC_PER_SEC)
+
 static void stop_workers(struct control *c)
 {
 	c->phase = CONTROL_STOP;
@@ -24,6 +28,7 @@ static void start_drain(struct control *c)
 			       ? 0
 			       : c->snapshot->settings.agent.drain;
 	c->phase = CONTROL_DRAIN;
+	c->stop_by = clock_steady() + drain + CONTROL_STOP_WITHIN - CONTROL_STOP_MARGIN;
 	service_stopping(drain + CONTROL_STOP_WITHIN);
 	log_info("draining", KV_INT("for_ms", drain / USEC_PER_MSEC),
 		KV_INT("connections", crew_metric(&c->crew, METRIC_connections_open)));

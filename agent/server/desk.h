@@ -45,8 +45,17 @@ struct desk *desk_new(const struct desk_args *, char *err, size_t err_size);
 void desk_free(struct desk *); /* waits for the disk. NULL is fine */
 
 /* All that was changed is on disk, or will not be; after the state file was written for the last
- * time. Who waits for Redis does so no longer. */
-void desk_settle(struct desk *);
+ * time. Who waits for Redis does so no longer. The disk is waited for until `deadline` (steady).
+ * What is lost is logged. */
+enum desk_end {
+	DESK_KEPT,  /* or there is no state file */
+	DESK_LOST,  /* something could not be written */
+	DESK_HANGS, /* the disk is still at it: desk_free() would wait for it */
+};
+enum desk_end desk_settle(struct desk *, usec_t deadline);
+
+/* Whether what was changed cannot be written, since when (steady), and why. */
+bool desk_is_in_trouble(const struct desk *, usec_t *since, const char **why);
 
 /* What becomes of what was changed. */
 struct desk_kept {
@@ -64,7 +73,8 @@ struct desk_wait {
 	/* the desk's */
 	struct desk_wait *next;
 	uint64_t number, told; /* the last ones that were handed to the disk, and to Redis */
-	bool missing, untold;  /* it could not be handed there */
+	const char *missing;   /* why it could not be handed to the disk; NULL: it was */
+	bool untold;           /* it could not be handed to Redis */
 	usec_t until;          /* steady */
 };
 void desk_when_kept(struct desk *, struct desk_wait *);

@@ -37,8 +37,11 @@ struct desk {
 	uint64_t whole;  /* that of the last time the whole was written anew */
 	usec_t whole_at; /* steady */
 	bool whole_wanted;
-	bool broken;         /* nothing but the whole can be kept */
-	bool missing;        /* something was not handed to the clerk: the whole will have it */
+	bool is_settled;     /* nothing came since desk_settle() */
+	bool broken;         /* nothing but the whole can be kept, */
+	usec_t broken_since; /* steady, */
+	char broken_why[256];
+	const char *missing; /* why something was not handed to the clerk: the whole will have it */
 	uint64_t saves_seen; /* of the state file */
 };
 
@@ -68,7 +71,7 @@ bool desk_serve(struct desk *, const char *name, char *err, size_t err_size);
 /* false: so much waits for the disk or for Redis that nothing more is changed; `err` says so. */
 bool desk_may_change(struct desk *, char *err, size_t err_size);
 void desk_init_waits(struct desk *);
-/* What they wait for beyond d->handed will not come: there was no memory. */
+/* What they wait for beyond d->handed will not come: why is in d->missing. */
 void desk_miss_waits(struct desk *);
 /* There is news for who waits. */
 void desk_look_at_waits(struct desk *);

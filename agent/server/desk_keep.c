@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "server/keeper.h"
+#include "store/state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,9 @@ enum {
 };
 
 #define WHOLE_EVERY (10 * USEC_PER_SEC)
+
+static const char no_memory[] = "no memory to write it";
+static const char catches_up[] = "the disk catches up: it is written with the whole, in a while";
 
 static bool fail(char *err, size_t err_size, const char *why)
 {
@@ -155,7 +159,8 @@ static void hand_over(struct desk *d)
 	uint64_t number = clerk_replace(d->clerk, &d->composed.pile);
 
 	d->composed.is_begun = d->composed.has_alone = false;
-	d->whole_wanted = d->missing = number == 0;
+	d->whole_wanted = number == 0;
+	d->missing = number ? NULL : no_memory;
 	if (number)
 		d->whole = d->handed = number;
 	else
@@ -192,9 +197,11 @@ void desk_init_keep(struct desk *d)
 static void keep_whole(struct desk *d, bool alone)
 {
 	d->composed.is_begun = true;
+	d->is_settled = false;
 	d->composed.has_alone = alone || d->missing;
 	d->composed.last[0] = '\0';
-	d->whole_wanted = d->missing = false;
+	d->whole_wanted = false;
+	d->missing = NULL;
 	d->whole_at = clock_steady();
 	compose_piece(d);
 }
@@ -226,6 +233,10 @@ static void look_at_disk(struct desk *d)
 				     "every ten seconds"));
 	else if (d->broken)
 		log_warning("changes_kept", KV_Z("file", journal_path(d->journal)));
+	if (broken) {
+		d->broken_since = d->broken ? d->broken_since : clock_steady();
+		memcpy(d->broken_why, s.why, sizeof d->broken_why);
+	}
 	d->broken = broken;
 }
 
@@ -247,6 +258,7 @@ void desk_keep(struct desk *d, const char *name, json_t *value)
 
 	if (!d->clerk)
 		return;
+	d->is_settled = false;
 	look_at_disk(d);
 	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
 	bool has_text = text || !value;
@@ -263,8 +275,11 @@ void desk_keep(struct desk *d, const char *name, json_t *value)
 		whole->has_alone = true;
 	else if (!whole_is_under_way(d))
 		keep_whole(d, true);
-	else
-		d->whole_wanted = d->missing = true;
+	else {
+		d->whole_wanted = true;
+		d->missing = has_text && (d->broken || clerk_is_behind(d->clerk)) ? catches_up
+										  : no_memory;
+	}
 }
 
 /* Those that were erased before a save began which is done: nobody need erase them again. */
@@ -362,9 +377,10 @@ bool desk_open(struct desk *d, char *err, size_t err_size)
 	changes_each(d->changes, "reset:", erase_again, d);
 	if (!write_whole(d, err, err_size))
 		return false;
-	if (n && (!memory_store_set_notes(d->args.store, "", 0) ||
-			 !keeper_save(d->args.store, d->args.state_file)))
-		return fail(err, err_size, "the state file cannot be written: see the log");
+	if (n && !memory_store_set_notes(d->args.store, "", 0))
+		return fail(err, err_size, "no memory to write the state file: free some");
+	if (n && state_save(d->args.store, d->args.state_file, clock_read(), err, err_size) < 0)
+		return false;
 	d->clerk = clerk_new(&(struct clerk_args){
 		.journal = d->journal,
 		.rest = put_bans,
@@ -375,21 +391,46 @@ bool desk_open(struct desk *d, char *err, size_t err_size)
 	return d->clerk != NULL;
 }
 
-void desk_settle(struct desk *d)
+bool desk_is_in_trouble(const struct desk *d, usec_t *since, const char **why)
 {
+	*since = d->broken_since;
+	*why = d->broken_why;
+	return d->broken;
+}
+
+static enum desk_end tell_lost(const struct desk *d, const char *why, enum desk_end end)
+{
+	log_error("changes_lost", KV_Z("file", journal_path(d->journal)), KV_Z("why", why),
+		KV_Z("hint",
+			"what operators changed last, and bans, may not be there at the next start"));
+	return end;
+}
+
+enum desk_end desk_settle(struct desk *d, usec_t deadline)
+{
+	enum desk_end end = DESK_KEPT;
+
 	if (d->clerk) {
 		forget_saved(d);
 		while (d->composed.is_begun)
 			compose_piece(d);
-		clerk_settle(d->clerk);
+		bool settled = clerk_settle(d->clerk, deadline);
 		on_kept(d);
+		if (!settled)
+			end = tell_lost(d, "the disk does not answer", DESK_HANGS);
+		else if (d->broken || d->missing)
+			end = tell_lost(d, d->broken ? d->broken_why : d->missing, DESK_LOST);
 	}
 	desk_end_waits(d);
+	d->is_settled = true;
+	return end;
 }
 
 void desk_close(struct desk *d)
 {
-	desk_settle(d);
+	if (!d->is_settled)
+		(void)desk_settle(d, clock_steady() + USEC_PER_DAY);
+	desk_end_waits(d); /* what Redis was waited for until the end */
 	clerk_free(d->clerk);
 	journal_free(d->journal);
 }

@@ -23,7 +23,7 @@ static bool is_tried(const struct desk_wait *w, const struct clerk_state *clerk,
 	struct desk_kept *kept)
 {
 	if (w->missing)
-		kept->not_on_disk = "no memory to write it";
+		kept->not_on_disk = w->missing;
 	else if (clerk->tried < w->number && steady < w->until)
 		return false;
 	else if (clerk->tried < w->number)
@@ -117,7 +117,8 @@ void desk_look_at_waits(struct desk *d)
 void desk_miss_waits(struct desk *d)
 {
 	for (struct desk_wait *w = d->first; w; w = w->next)
-		w->missing |= w->number > d->handed;
+		if (w->number > d->handed)
+			w->missing = d->missing;
 	desk_look_at_waits(d);
 }
 
@@ -128,9 +129,17 @@ void desk_shared(struct desk *d)
 
 void desk_end_waits(struct desk *d)
 {
+	struct far f;
+
 	desk_look_at_waits(d);
-	while (d->first)
-		pop(d, &(struct desk_kept){ .not_shared = "the agent stops" });
+	find_how_far(d, &f);
+	while (d->first) {
+		struct desk_kept kept = { 0 };
+		(void)is_tried(d->first, &f.clerk, d->first->until, &kept);
+		if (d->first->untold || d->first->told > f.redis.had)
+			kept.not_shared = "the agent stops";
+		pop(d, &kept);
+	}
 	ev_timer_stop(d->args.loop, &d->late);
 }
 

@@ -1,14 +1,14 @@
 #include "server/keeper.h"
 
 #include "base/log.h"
+#include "base/wait.h"
 #include "store/state.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+#include <string.h>
 
 #define SWEEP_EVERY USEC_PER_SEC
 
@@ -22,47 +22,59 @@ struct keeper {
 	pthread_cond_t changed;
 	/* under the lock */
 	bool stop, soon;
+	bool last;  /* written once more before it ends */
+	bool ended; /* nothing of the thread's is left to be done */
 	usec_t interval;
 	uint64_t begun, kept;
+	usec_t writes_since;           /* steady; 0: nothing is being written */
+	usec_t kept_at;                /* as of when the counters in the file are */
+	struct keeper_trouble trouble; /* since 0: none */
 };
 
-bool keeper_save(struct memory_store *store, const char *state_file)
+static bool write_file(struct keeper *k, char *err, size_t err_size)
 {
-	char err[512];
 	struct now begin = clock_read();
-	if (state_save(store, state_file, begin, err, sizeof err) < 0) {
-		log_error("state_not_saved", KV_Z("file", state_file), KV_Z("why", err),
-			KV_Z("hint", "counters will be lost at a restart until it can be written"));
+	if (state_save(k->store, k->state_file, begin, err, err_size) < 0)
 		return false;
-	}
-	log_debug("state_saved", KV_Z("file", state_file),
-		KV_INT("keys", memory_store_stats(store).keys),
+	log_debug("state_saved", KV_Z("file", k->state_file),
+		KV_INT("keys", memory_store_stats(k->store).keys),
 		KV_INT("took_ms", (clock_read().steady - begin.steady) / USEC_PER_MSEC));
 	return true;
+}
+
+/* What was lost at the end is said by who waits for it. */
+static void tell(const struct keeper *k, bool good, bool was_good, const char *why)
+{
+	if (!good && !k->last)
+		log_error("state_not_saved", KV_Z("file", k->state_file), KV_Z("why", why),
+			KV_Z("hint", "counters will be lost at a restart until it can be written"));
+	else if (good && !was_good)
+		log_warning("state_saved_again", KV_Z("file", k->state_file));
 }
 
 /* One of those that are counted. */
 static void save(struct keeper *k)
 {
+	char err[sizeof k->trouble.why] = "";
+	usec_t began = clock_steady();
 	(void)pthread_mutex_lock(&k->lock);
 	uint64_t number = ++k->begun;
+	bool was_good = !k->trouble.since;
+	k->writes_since = began;
 	(void)pthread_mutex_unlock(&k->lock);
-	bool good = keeper_save(k->store, k->state_file);
+	bool good = write_file(k, err, sizeof err);
 	(void)pthread_mutex_lock(&k->lock);
-	if (good)
+	k->writes_since = 0;
+	if (good) {
 		k->kept = number;
+		k->kept_at = began;
+		k->trouble.since = 0;
+	} else {
+		k->trouble.since = was_good ? began : k->trouble.since;
+		memcpy(k->trouble.why, err, sizeof err);
+	}
+	tell(k, good, was_good, err);
 	(void)pthread_mutex_unlock(&k->lock);
-}
-
-/* Waits, with the lock held, for `length` or until something has changed. */
-static void wait_for(struct keeper *k, usec_t length)
-{
-	struct timespec until;
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	usec_t usec = until.tv_nsec / 1000 + length;
-	until.tv_sec += (time_t)(usec / USEC_PER_SEC);
-	until.tv_nsec = (long)(usec % USEC_PER_SEC) * 1000;
-	(void)pthread_cond_timedwait(&k->changed, &k->lock, &until);
 }
 
 static void *run(void *arg)
@@ -71,7 +83,7 @@ static void *run(void *arg)
 	usec_t saved_at = clock_read().steady;
 	(void)pthread_mutex_lock(&k->lock);
 	while (!k->stop) {
-		wait_for(k, SWEEP_EVERY);
+		cond_wait_for(&k->changed, &k->lock, SWEEP_EVERY);
 		if (k->stop)
 			break;
 		usec_t interval = k->interval;
@@ -87,6 +99,13 @@ static void *run(void *arg)
 		}
 		(void)pthread_mutex_lock(&k->lock);
 	}
+	bool last = k->last && k->state_file[0];
+	(void)pthread_mutex_unlock(&k->lock);
+	if (last)
+		save(k);
+	(void)pthread_mutex_lock(&k->lock);
+	k->ended = true;
+	(void)pthread_cond_broadcast(&k->changed);
 	(void)pthread_mutex_unlock(&k->lock);
 	return NULL;
 }
@@ -118,12 +137,9 @@ struct keeper *keeper_start(struct memory_store *store, const char *state_file, 
 		return NULL;
 	k->store = store;
 	k->interval = interval;
+	k->kept_at = clock_steady(); /* as they were loaded */
 	(void)snprintf(k->state_file, sizeof k->state_file, "%s", state_file);
-	pthread_condattr_t monotonic;
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&k->changed, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
+	cond_init(&k->changed);
 	(void)pthread_mutex_init(&k->lock, NULL);
 	if (!start_thread(k)) {
 		free_keeper(k);
@@ -155,28 +171,70 @@ void keeper_saves(struct keeper *k, uint64_t *begun, uint64_t *kept)
 	(void)pthread_mutex_unlock(&k->lock);
 }
 
-static void stop(struct keeper *k)
+bool keeper_is_in_trouble(struct keeper *k, usec_t steady, struct keeper_trouble *t)
 {
 	(void)pthread_mutex_lock(&k->lock);
-	bool stopped = k->stop;
-	k->stop = true;
-	(void)pthread_cond_signal(&k->changed);
+	bool hangs = k->writes_since && steady - k->writes_since > KEEPER_HANGS_AFTER;
+	*t = k->trouble;
+	if (hangs && !t->since) {
+		t->since = k->writes_since;
+		(void)snprintf(
+			t->why, sizeof t->why, "%s: the disk does not answer", k->state_file);
+	}
 	(void)pthread_mutex_unlock(&k->lock);
-	if (!stopped)
-		(void)pthread_join(k->thread, NULL);
+	return t->since;
 }
 
-void keeper_finish(struct keeper *k)
+/* Until the thread has ended, or `deadline`. */
+static bool await_end(struct keeper *k, usec_t deadline)
 {
-	stop(k);
-	if (k->state_file[0])
-		save(k);
+	(void)pthread_mutex_lock(&k->lock);
+	for (usec_t left; !k->ended && (left = deadline - clock_steady()) > 0;)
+		cond_wait_for(&k->changed, &k->lock, left);
+	bool ended = k->ended;
+	(void)pthread_mutex_unlock(&k->lock);
+	return ended;
+}
+
+static void stop(struct keeper *k, bool last)
+{
+	(void)pthread_mutex_lock(&k->lock);
+	k->last |= last && !k->stop;
+	k->stop = true;
+	(void)pthread_cond_broadcast(&k->changed);
+	(void)pthread_mutex_unlock(&k->lock);
+}
+
+/* With what is known without waiting for the thread. */
+static enum keeper_end tell_lost(struct keeper *k, enum keeper_end end)
+{
+	struct keeper_trouble t;
+	(void)pthread_mutex_lock(&k->lock);
+	t = k->trouble;
+	usec_t age = clock_steady() - k->kept_at;
+	(void)pthread_mutex_unlock(&k->lock);
+	log_error("state_lost", KV_Z("file", k->state_file),
+		KV_Z("why", end == KEEPER_HANGS ? "the disk does not answer" : t.why),
+		KV_INT("since_s", age / USEC_PER_SEC),
+		KV_Z("hint",
+			"what was counted since then is lost: the next start has the file as it "
+			"was"));
+	return end;
+}
+
+enum keeper_end keeper_finish(struct keeper *k, usec_t deadline)
+{
+	stop(k, true);
+	if (!await_end(k, deadline))
+		return tell_lost(k, KEEPER_HANGS);
+	return k->trouble.since ? tell_lost(k, KEEPER_LOST) : KEEPER_KEPT;
 }
 
 void keeper_free(struct keeper *k)
 {
 	if (!k)
 		return;
-	stop(k);
+	stop(k, false);
+	(void)pthread_join(k->thread, NULL);
 	free_keeper(k);
 }

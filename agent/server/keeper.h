@@ -21,14 +21,26 @@ void keeper_save_soon(struct keeper *);
  * that was begun, and of the last one that was written whole. Any thread. */
 void keeper_saves(struct keeper *, uint64_t *begun, uint64_t *kept);
 
-/* Ends the thread (when it is done with a file it has begun), and writes the file for the last
- * time.
- */
-void keeper_finish(struct keeper *);
-/* Ends the thread, if that is not done. NULL is fine. */
-void keeper_free(struct keeper *);
+/* What is wrong with the state file now. */
+struct keeper_trouble {
+	usec_t since; /* steady */
+	char why[512];
+};
+/* false: it was written the last time, or there is none. Where the disk has been at it for longer
+ * than KEEPER_HANGS_AFTER, that is what is wrong. Any thread. */
+#define KEEPER_HANGS_AFTER (30 * USEC_PER_SEC)
+bool keeper_is_in_trouble(struct keeper *, usec_t steady, struct keeper_trouble *);
 
-/* Writes the state file now, and logs why not. false: it could not. */
-bool keeper_save(struct memory_store *, const char *state_file);
+/* The thread writes the file for the last time and ends, until `deadline` (steady) at most. What is
+ * lost is logged. */
+enum keeper_end {
+	KEEPER_KEPT,  /* or there is no state file */
+	KEEPER_LOST,  /* it could not be written */
+	KEEPER_HANGS, /* the thread is still at it: store and keeper are its own, until the process
+		       * ends */
+};
+enum keeper_end keeper_finish(struct keeper *, usec_t deadline);
+/* Ends the thread, if that is not done. NULL is fine. Not after KEEPER_HANGS. */
+void keeper_free(struct keeper *);
 
 #endif

@@ -5,15 +5,17 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 
 import pytest
 
 import agent as agents
-from agent import until
+from agent import config, execute, until
 from test_admin import BEARER, Admin
 from test_admin_changes import JSON, audit, change, override, passed, served
+from test_ctl import call
 from test_penalty import login, use_up
 
 pytestmark = pytest.mark.skipif(agents.BACKEND != "memory", reason="the state file is the memory store's")
@@ -29,7 +31,8 @@ RULES = '''
 class Kept(Admin):
     """With a state file that is not written by itself while it runs."""
 
-    def __init__(self, run, tmp_path, **kw):
+    def __init__(self, run, tmp_path, interval="0s", **kw):
+        self.interval = interval
         self.folder = tmp_path / "state.d"
         self.folder.mkdir()
         self.state = self.folder / "state"
@@ -37,7 +40,7 @@ class Kept(Admin):
         super().__init__(run, tmp_path, rules=RULES, **kw, top=self.store())
 
     def store(self):
-        return f'store: {{ state_file = "{self.state}"; state_interval = "0s"; }};'
+        return f'store: {{ state_file = "{self.state}"; state_interval = "{self.interval}"; }};'
 
     def kill(self):
         self.agent.forget()
@@ -169,6 +172,41 @@ def test_a_disk_that_has_room_again_gets_it_by_itself(run, tmp_path):
     a.kill()
     a.start()
     assert a.overrides() == ["one"]
+
+
+def up(a):
+    return a.samples()[1]["ratelimit_state_file_up", ()]
+
+
+def test_a_state_file_that_cannot_be_written_is_seen(run, tmp_path):
+    """By who looks at status, by Prometheus, and by who sees how the stop ended."""
+    a = Kept(run, tmp_path, interval="1s")
+
+    def state_file():
+        return a.ask("/api/v1/status").json["store"]["state_file"]
+    assert state_file() == {"file": str(a.state), "state": "well"}
+    assert up(a) == 1
+    (a.folder / "state.tmp").mkdir()    # a file of that name cannot be made
+    bad = until(lambda: state_file()["state"] == "not written" and state_file())
+    assert "state.tmp: cannot create: " in bad["reason"] and bad["since"] > 0, bad
+    assert up(a) == 0 and a.ask("/readyz").status == 200
+    told = call("status", "--socket", a.socket).stdout
+    assert re.search("(?m)^state file +NOT WRITTEN since .*state.tmp: cannot create", told), told
+    assert a.agent.stop() == 3
+    lost = [x for x in a.agent.lines() if " error state_lost " in x]
+    assert len(lost) == 1 and str(a.state) in lost[0] and "cannot create" in lost[0], a.agent.stderr
+
+
+def test_a_state_file_without_room_is_told_at_the_start(tmp_path):
+    path = tmp_path / "x.cfg"
+    path.write_text(config(str(tmp_path / "s.sock"), "", top=f'store: {{ state_file = "{tmp_path}/state"; }};'))
+
+    def full():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
+    r = execute("-f", path, preexec=full)
+    assert r.status == 2 and f"{tmp_path}/state.tmp: cannot write: File too large" in r.stderr, r
+    assert "make room" in r.stderr and "see the log" not in r.stderr, r
 
 
 def test_a_damaged_file_is_set_aside_and_what_can_be_read_holds(kept):

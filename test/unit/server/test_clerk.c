@@ -66,7 +66,7 @@ static struct clerk_state settled(struct fixture *f)
 {
 	struct clerk_state s;
 
-	clerk_settle(f->clerk);
+	assert_true(clerk_settle(f->clerk, clock_steady() + USEC_PER_DAY));
 	clerk_state(f->clerk, &s);
 	return s;
 }

@@ -280,7 +280,8 @@ static void start_kept(struct rig *r, const char *path)
 	struct memory_store *store = NULL;
 
 	if (state_load(path, 100, clock_read(), &store, message, sizeof message) == STATE_NONE)
-		assert_true(keeper_save(store, path));
+		assert_int_equal(
+			state_save(store, path, clock_read(), message, sizeof message), 0);
 	start(r, store, path);
 }
 
@@ -380,7 +381,7 @@ static void who_waits_is_told_when_it_is_on_disk(void **state)
 			while (!w[2].kept)
 				ev_run(EV_DEFAULT, EVRUN_ONCE);
 	}
-	desk_settle(r.desk);
+	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	for (unsigned i = 1; i < 4; i++) {
 		assert_int_equal(w[i].kept, 1);
 		assert_false(w[i].why);
@@ -465,7 +466,7 @@ static void who_waits_is_told_why_redis_has_it_not(void **state)
 	r.redis.away_since = 0;
 	change_and_wait(&r, &w);
 	assert_int_equal(w.kept, 0);
-	desk_settle(r.desk);
+	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_string_equal(w.not_shared, "the agent stops");
 	stop(&r);
 }
@@ -519,9 +520,35 @@ static void nobody_waits_for_a_disk_for_ever(void **state)
 	hang(false);
 	do { /* where this thread gets the core in time */
 		change_and_wait(&r, &w[0]);
-		desk_settle(r.desk);
+		(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 		assert_int_equal(w[0].kept, 1);
 	} while (w[0].why);
+	stop(&r);
+	folder_remove(&f);
+}
+
+/* A stop does not, either; and what it could not wait for is told. */
+static void a_stop_waits_for_a_disk_until_its_time_is_over(void **state)
+{
+	struct waiting w;
+	struct folder f;
+	struct rig r;
+	(void)state;
+
+	folder_make(&f);
+	start_kept(&r, f.state);
+	hang(true);
+	change_and_wait(&r, &w);
+	assert_int_equal(desk_settle(r.desk, clock_steady()), DESK_HANGS);
+	assert_true(w.kept == 1 && w.why);
+	hang(false);
+	change_and_wait(&r, &w);
+	assert_int_equal(desk_settle(r.desk, clock_steady() + USEC_PER_DAY), DESK_KEPT);
+	assert_true(w.kept == 1 && !w.why);
+	disk_fails = true;
+	change_and_wait(&r, &w);
+	assert_int_equal(desk_settle(r.desk, clock_steady() + USEC_PER_DAY), DESK_LOST);
+	disk_fails = false;
 	stop(&r);
 	folder_remove(&f);
 }
@@ -629,14 +656,14 @@ static void a_stop_ends_a_whole(bool by_itself)
 	start_kept(&r, f.state);
 	disk_fails = true;
 	change_and_wait(&r, &w);
-	desk_settle(r.desk);
+	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_true(w.why);
 	disk_fails = false;
 	if (by_itself)
 		desk_tick(r.desk, later);
 	change_and_wait(&r, &w);
 	assert_int_equal(w.kept, 0);
-	desk_settle(r.desk);
+	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_true(w.kept == 1 && !w.why);
 	stop(&r);
 	start_kept(&r, f.state);
@@ -723,7 +750,7 @@ static void notes_of_an_earlier_release_are_taken_over(void **state)
 			STATE_LOADED);
 		const char *text = i ? "{" : notes; /* of something else, what can be read counts */
 		assert_true(memory_store_set_notes(store, text, strlen(text)));
-		assert_true(keeper_save(store, f.state));
+		assert_int_equal(state_save(store, f.state, clock_read(), err, sizeof err), 0);
 		store_close(memory_store_base(store));
 		start_kept(&r, f.state);
 		assert_int_equal(changes_count(desk_changes(r.desk)), i ? 0 : 1);
@@ -756,18 +783,18 @@ static void the_file_does_not_grow_for_ever(void **state)
 	for (unsigned i = 0; i < 3500; i++)
 		while (!put(&r, "override:user:a", json, err)) {
 			assert_non_null(strstr(err, "try again")); /* too many wait for the disk */
-			desk_settle(r.desk);
+			(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 		}
-	desk_settle(r.desk);
+	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_int_equal(stat(f.changes, &st), 0);
 	assert_true(st.st_size > 1 << 20);
 	desk_tick(r.desk, later); /* not so soon again */
-	desk_settle(r.desk);
+	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_int_equal(stat(f.changes, &st), 0);
 	assert_true(st.st_size > 1 << 20);
 	later.steady += 60 * USEC_PER_SEC;
 	desk_tick(r.desk, later);
-	desk_settle(r.desk);
+	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_int_equal(stat(f.changes, &st), 0);
 	assert_in_range(st.st_size, 100, 1000);
 	stop(&r);
@@ -1059,6 +1086,8 @@ int main(void)
 		cmocka_unit_test(who_waits_is_told_why_redis_has_it_not),
 		cmocka_unit_test(nobody_waits_for_redis_for_ever),
 		cmocka_unit_test_teardown(nobody_waits_for_a_disk_for_ever, disk_is_well),
+		cmocka_unit_test_teardown(
+			a_stop_waits_for_a_disk_until_its_time_is_over, disk_is_well),
 		cmocka_unit_test_teardown(the_whole_is_composed_in_pieces, disk_is_well),
 		cmocka_unit_test_teardown(a_stop_ends_a_whole_that_is_begun, disk_is_well),
 		cmocka_unit_test(bans_leave_room_for_the_operator),
