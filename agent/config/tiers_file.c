@@ -88,12 +88,13 @@ static size_t comment_at(const struct loader *l, struct str tier)
 	return known >= 0 && l->tier_listed[known] ? tier.n : i;
 }
 
-static void tell_comment(const struct tiers_reading *t, struct str tier, size_t at)
+/* A line that was valid stays so: only that it is surely not what is meant is told. */
+static void warn_comment(const struct tiers_reading *t, struct str tier, size_t at)
 {
 	struct str before = trim((struct str){ tier.p, at });
 
-	problem_add(t->l->problems, t->at,
-		"\"%.*s\" would be the tier, for HAProxy too: a comment is a line of its own: want "
+	problem_warn(t->l->problems, t->at,
+		"\"%.*s\" is the tier, for HAProxy too: a comment is a line of its own; want "
 		"KEY-OR-USER %.*s",
 		(int)tier.n, tier.p, before.n ? (int)before.n : 4, before.n ? before.p : "TIER");
 }
@@ -133,16 +134,15 @@ static bool entry_load(struct tiers_reading *t, struct str line)
 		return true;
 	}
 	size_t comment = comment_at(t->l, tier);
-	if (comment < tier.n) {
-		tell_comment(t, tier, comment);
-		return true;
-	}
 	int number = policy_tier_add(t->l->policy, tier);
 	if (number < 0) {
 		problem_add(problems, t->at, "more than %d tiers in all", TIERS_MAX);
 		return false;
 	}
-	warn_unlisted(t, number);
+	if (comment < tier.n)
+		warn_comment(t, tier, comment);
+	else
+		warn_unlisted(t, number);
 	if (tier_map_has(t->l->policy->tier_map, name))
 		warn_twice(t);
 	else if (!tier_map_add(t->l->policy->tier_map, name, (unsigned)number)) {
