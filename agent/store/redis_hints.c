@@ -1,5 +1,8 @@
 #include "store/redis_hints.h"
 
+#include "base/addr.h"
+#include "store/redis_address.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -58,4 +61,16 @@ const char *redis_error_hint(const char *error)
 	HINTS(X)
 #undef X
 	return NULL;
+}
+
+/* The unit of contrib/systemd lets the agent reach loopback only, while redis-cli beside it works.
+ */
+const char *redis_reach_hint(const struct redis_address *a)
+{
+	struct addr ip;
+
+	if (!a || !addr_parse(str_of(a->host), &ip) || addr_is_loopback(&ip))
+		return NULL;
+	return "see whether it runs, and can be reached from here; under systemd the unit lets the agent "
+	       "reach loopback only: its IPAddressAllow= has to have the address";
 }

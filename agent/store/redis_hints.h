@@ -1,7 +1,13 @@
-/* What an operator can do about an error that Redis answered. Pure. */
+/* What an operator can do about an error that Redis answered, or about no answer. Pure. */
 #ifndef STORE_REDIS_HINTS_H
 #define STORE_REDIS_HINTS_H
 
+struct redis_address;
+
 const char *redis_error_hint(const char *error); /* NULL: no idea */
+
+/* Of a server or sentinel that cannot be reached (NULL: some one), where its address is a reason;
+ * else NULL. */
+const char *redis_reach_hint(const struct redis_address *);
 
 #endif

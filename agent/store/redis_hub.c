@@ -1,6 +1,7 @@
 #include "store/redis_hub.h"
 
 #include "base/log.h"
+#include "store/redis_hints.h"
 #include "store/redis_map.h"
 #include "store/redis_cluster.h"
 #include "store/redis_resolver.h"
@@ -349,6 +350,8 @@ void redis_hub_away(struct redis_hub *h, struct redis_listener *l, const char *w
 {
 	char text[REDIS_ADDRESS_TEXT_MAX] = "";
 
+	if (!hint)
+		hint = redis_reach_hint(address);
 	if (!hint)
 		hint = "see whether Redis runs, and can be reached from here";
 	if (address)

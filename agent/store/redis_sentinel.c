@@ -156,17 +156,17 @@ void redis_sentinels_ask(struct redis_sentinels *all, usec_t now, usec_t soonest
 static void sentinel_is_away(struct sentinel *s, const char *why, const char *hint)
 {
 	char text[REDIS_ADDRESS_TEXT_MAX];
+	const struct redis_address *a = s->addresses.n ? &s->addresses.address[s->address_at]
+						       : NULL;
 	s->asked = false;
+	if (!hint)
+		hint = redis_reach_hint(a);
+	if (!hint)
+		hint = "see whether that sentinel runs, and can be reached from here; the others are "
+		       "asked meanwhile";
 	log_warning_every(COMPLAIN_EVERY, "redis_sentinel_away",
-		KV_Z("sentinel",
-			s->addresses.n
-				? redis_address_text(&s->addresses.address[s->address_at], text)
-				: s->server.host),
-		KV_Z("why", why),
-		KV_Z("hint",
-			hint ? hint
-			     : "see whether that sentinel runs, and can be reached from here; the "
-			       "others are asked meanwhile"));
+		KV_Z("sentinel", a ? redis_address_text(a, text) : s->server.host),
+		KV_Z("why", why), KV_Z("hint", hint));
 }
 
 static void on_sentinel_ready(void *owner)

@@ -1,6 +1,7 @@
 /* What is said first to Redis, and which answers are good. */
 #include "store/redis_conn.h"
 #include "store/redis_handshake.h"
+#include "store/redis_hints.h"
 
 #include <hiredis/hiredis.h>
 #include <setjmp.h>
@@ -138,12 +139,38 @@ static void who_asks_is_told(void **state)
 	assert_string_equal(said(&h, &s), "AUTH p,PING");
 }
 
+/* Of one that is away: an address that the unit's IPAddressAllow= does not have says so. */
+static void the_hint_names_the_unit(void **state)
+{
+	static const struct {
+		const char *host;
+		bool unit;
+	} row[] = {
+		{ "10.0.0.5", true },
+		{ "2001:db8::5", true },
+		{ "127.0.0.1", false },
+		{ "127.9.9.9", false },
+		{ "::1", false },
+		{ "::ffff:127.0.0.1", false },
+		{ "/run/redis/redis.sock", false },
+	};
+	(void)state;
+	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
+		struct redis_address a = { .port = 6379 };
+		snprintf(a.host, sizeof a.host, "%s", row[i].host);
+		const char *hint = redis_reach_hint(&a);
+		assert_int_equal(hint && strstr(hint, "IPAddressAllow="), row[i].unit);
+	}
+	assert_null(redis_reach_hint(NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_said),
 		cmocka_unit_test(what_is_answered),
 		cmocka_unit_test(who_asks_is_told),
+		cmocka_unit_test(the_hint_names_the_unit),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
