@@ -125,6 +125,22 @@ def copy_programs(build):
         shutil.copy(os.path.join(os.path.dirname(stack.agents.BINARY), name), build / "agent" / name)
 
 
+def links_and_commands(folder):
+    """What the guides in there link to is there, and so is what their printed commands name."""
+    seen = 0
+    for guide in folder.rglob("*.md"):
+        text = guide.read_text()
+        links = {x.partition("#")[0] for x in re.findall(r"\]\(([^)\s]+)\)", text)}
+        for link in {x for x in links if x and not re.match(r"[a-z]+:", x)}:
+            seen += 1
+            assert (guide.parent / link).exists(), f"{guide.relative_to(folder)}: {link}"
+        for line in re.findall(r"(?m)^    +(.*)$", text):
+            for path in re.findall(r"(?<![\w/.$])((?:conf|contrib|haproxy)/[\w./-]+)", line):
+                seen += 1
+                assert (folder / path).exists(), f"{guide.relative_to(folder)}: {line}"
+    assert seen > 30
+
+
 @needs("cmake")
 def test_what_is_installed(tmp_path):
     """Under a prefix of its own; the operator's files are kept by the second time."""
@@ -144,6 +160,7 @@ def test_what_is_installed(tmp_path):
                  "usr/share/man/man5/spoa-ratelimit.cfg.5", "etc/spoa-ratelimit/ratelimit.cfg",
                  "etc/spoa-ratelimit/tiers.map"):
         assert (root / name).exists(), name
+    links_and_commands(root / "usr/share/doc/spoa-ratelimit")
     unit = next(root.glob("usr/lib/systemd/system/spoa-ratelimit.service")).read_text()
     assert unit == UNIT.read_text()
 
