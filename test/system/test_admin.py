@@ -9,9 +9,11 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 
@@ -596,3 +598,36 @@ def test_ten_thousand_random_requests(run, tmp_path):
     until(lambda: admin.ask("/api/v1/status").json["connections"]["admin"] == 1)
     grown = admin.value("process_resident_memory_bytes") - before
     assert grown < 64 << 20, grown
+
+
+# --- what the documents print ----------------------------------------------------------------------
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_commands_of_the_readme(admin, tmp_path):
+    """With the token that its step before has set."""
+    text = (ROOT / "README.md").read_text()
+    commands = re.search(r"(?m)^    export RATELIMIT_ADMIN_TOKEN=.*\n(?:    .*\n)+", text)[0]
+    default = tmp_path / "default"
+    default.write_text(f"OTHER=1\nRATELIMIT_ADMIN_TOKEN={TOKEN}\n")
+    for old, new in (("/etc/default/spoa-ratelimit", default), ("curl ", "curl -sSf "),
+                     ("127.0.0.1:9601", f"127.0.0.1:{admin.port}"),
+                     ("/run/spoa-ratelimit/admin.sock", admin.socket)):
+        assert old in commands
+        commands = commands.replace(old, str(new))
+    done = subprocess.run(["sh", "-euc", commands], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0 and not done.stderr, done
+    assert '"changed": "nothing"' in done.stdout and "ratelimit_build_info" in done.stdout
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_who_changed_what_is_found_as_the_guide_says(run, tmp_path, form):
+    admin = Admin(run, tmp_path, top=f'log: {{ format = "{form}"; }};')
+    assert admin.ask("/api/v1/reload", "POST", headers=BEARER).status == 200
+    guide = (ROOT / "conf/operations.md").read_text()
+    row = re.search(r"(?m)^\| who changed what\? \| `journalctl -u spoa-ratelimit -g ('.*?')`.* `(grep .*?)`",
+                    guide)
+    assert row[2] == f"grep {row[1]}"
+    done = subprocess.run(["sh", "-c", row[2]], input=admin.agent.stderr, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0 and done.stdout.count("\n") == 1, done

@@ -4,6 +4,7 @@ does not have, and doing what their comments say."""
 import json
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,6 +41,23 @@ def test_haproxy_accepts_it_without_a_warning(folder):
     assert done.returncode == 0, said
     # From 3.1 on a backend in mode tcp is taken as spop, in silence.
     assert "WARNING" not in said and "Warnings" not in said, said
+
+
+@folders
+@pytest.mark.skipif(stack.haproxy_version() < (2, 4), reason="knows no default-path")
+@pytest.mark.parametrize("path", ["config", "origin"])
+def test_it_works_from_elsewhere_with_default_path(tmp_path, folder, path):
+    """As haproxy/README.md says it, a second filter by its absolute name."""
+    mine = tmp_path / folder.name
+    shutil.copytree(folder, mine)
+    cfg = mine / "haproxy.cfg"
+    head, found, rest = stack.replaced(
+        cfg.read_text(), "\nglobal\n", "\nglobal\n\tdefault-path config\n" if path == "config" else
+        f"\nglobal\n\tdefault-path origin {mine}\n", cfg).partition(" config spoe-ratelimit.conf")
+    cfg.write_text(head + found + rest.replace(found, f" config {mine}/spoe-ratelimit.conf"))
+    done = subprocess.run([stack.HAPROXY, "-c", "-f", cfg], stdin=subprocess.DEVNULL, cwd="/",
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("cfg", PAIRS.values(), ids=lambda p: p.parent.name)
