@@ -624,6 +624,7 @@ def test_the_commands_of_the_readme(admin, tmp_path):
 def test_who_changed_what_is_found_as_the_guide_says(run, tmp_path, form):
     admin = Admin(run, tmp_path, top=f'log: {{ format = "{form}"; }};')
     assert admin.ask("/api/v1/reload", "POST", headers=BEARER).status == 200
+    until(lambda: "audit" in admin.agent.stderr, "the line")
     guide = (ROOT / "conf/operations.md").read_text()
     row = re.search(r"(?m)^\| who changed what\? \| `journalctl -u spoa-ratelimit -g ('.*?')`.* `(grep .*?)`",
                     guide)
