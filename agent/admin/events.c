@@ -13,7 +13,7 @@ enum { LISTENERS_MAX = 16, BEAT_SECONDS = 15 };
 
 #define LOOK_EVERY 0.1 /* seconds */
 
-#define TYPES(X) X(denied) X(warning) X(reload) X(store) X(change) X(ban)
+#define TYPES(X) X(denied) X(shadow) X(warning) X(reload) X(store) X(change) X(ban)
 
 enum type {
 #define X(name) TYPE_##name,
@@ -55,6 +55,8 @@ static enum type type_of(enum log_level level, const char *event)
 {
 	if (begins(event, "denied"))
 		return TYPE_denied;
+	if (begins(event, "shadow"))
+		return TYPE_shadow;
 	if (begins(event, "reload") || strcmp(event, "config_warning") == 0)
 		return TYPE_reload;
 	if (begins(event, "store_") || begins(event, "redis_"))
@@ -223,8 +225,8 @@ void events_show(struct request *r)
 	while (e && i < LISTENERS_MAX && e->at[i].stream)
 		i++;
 	if (!types) {
-		request_problem(
-			r, 400, "types: want some of denied,warning,reload,store,change,ban");
+		request_problem(r, 400,
+			"types: want some of denied,shadow,warning,reload,store,change,ban");
 	} else if (!e || i == LISTENERS_MAX) {
 		request_problem(r, 503, "no more than %d may listen at a time", LISTENERS_MAX);
 	} else {

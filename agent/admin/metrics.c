@@ -17,6 +17,8 @@
 	X(checks, "checks", COUNTER, \
 		"checks by the rule that was reported (none: \"\"), tier, decision and reason; tiers " \
 		"that no rule names are \"other\"") \
+	X(applied, "rule_applied", COUNTER, \
+		"checks that a rule applied to, whichever was reported; 0: it never did") \
 	X(warned, "rule_warned", COUNTER, "checks answered with warn, by the rule reported") \
 	X(shadowed, "rule_shadow", COUNTER, "checks that a rule in shadow mode would have denied") \
 	X(tagged, "rule_tagged", COUNTER, "checks tagged by a rule with action = \"tag\"") \
@@ -183,6 +185,7 @@ static void put_of_rules(const struct out *o, const struct tally_sum *tally)
 		enum family_id family;
 		size_t offset;
 	} each[] = {
+		{ FAMILY_applied, offsetof(struct tally_rule, applied) },
 		{ FAMILY_warned, offsetof(struct tally_rule, warned) },
 		{ FAMILY_shadowed, offsetof(struct tally_rule, shadowed) },
 		{ FAMILY_tagged, offsetof(struct tally_rule, tagged) },

@@ -25,10 +25,11 @@
 	X(GET, "/api/v1/rules", READ, rules_show, \
 		"all rules with their settings and counts; ?rule=NAME: one of them") \
 	X(GET, "/api/v1/top", READ, top_show, \
-		"who is denied most, and where: ?by=denied, checked or cost, &rule=NAME, &n=NUMBER") \
+		"who is denied most, and where: ?by=denied, checked, cost or shadow, &rule=NAME, " \
+		"&n=NUMBER") \
 	X(GET, "/api/v1/events", READ, events_show, \
-		"what happens, as it happens: server-sent events; ?types=denied,warning,reload,store," \
-		"change,ban: only these") \
+		"what happens, as it happens: server-sent events; ?types=denied,shadow,warning," \
+		"reload,store,change,ban: only these") \
 	X(GET, "/api/v1/config", READ, config_show, \
 		"the active configuration with where each setting comes from, secrets redacted; as " \
 		"lines with Accept: text/plain") \

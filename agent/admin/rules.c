@@ -88,6 +88,7 @@ static json_t *counts_of(const struct tally_sum *sum, const char *rule)
 	}
 	for (size_t i = 0; i < sum->rule_n; i++)
 		if (strcmp(sum->rule[i].rule, rule) == 0) {
+			add(counts, "applied", sum->rule[i].applied);
 			add(counts, "warned", sum->rule[i].warned);
 			add(counts, "shadow", sum->rule[i].shadowed);
 			add(counts, "tagged", sum->rule[i].tagged);

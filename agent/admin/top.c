@@ -64,9 +64,10 @@ static bool has_rule(const struct control *c, const char *name)
 
 void top_show(struct request *r)
 {
-	static const char *const by_name[] = {
-		[TOP_DENIED] = "denied", [TOP_CHECKED] = "checked", [TOP_COST] = "cost"
-	};
+	static const char *const by_name[] = { [TOP_DENIED] = "denied",
+		[TOP_CHECKED] = "checked",
+		[TOP_COST] = "cost",
+		[TOP_SHADOW] = "shadow" };
 	struct admin *a = request_context(r);
 	const char *by = request_query(r, "by"), *rule = request_query(r, "rule");
 	size_t n = number_of(request_query(r, "n"));
@@ -75,7 +76,7 @@ void top_show(struct request *r)
 	while (by && kind < TOP_KINDS && (!by_name[kind] || strcmp(by, by_name[kind]) != 0))
 		kind++;
 	if (kind == TOP_KINDS) {
-		request_problem(r, 400, "by=%.32s: want denied, checked or cost", by);
+		request_problem(r, 400, "by=%.32s: want denied, checked, cost or shadow", by);
 	} else if (!n) {
 		request_problem(r, 400, "n: want a number, from 1");
 	} else if (rule && *rule && !has_rule(a->control, rule)) {

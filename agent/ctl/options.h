@@ -25,7 +25,7 @@ enum {
 		"holds the token; else $RATELIMIT_ADMIN_TOKEN does") \
 	X(FILE, "file", 'f', "FILE", "the agent's configuration; may be given several times") \
 	X(WATCH, "watch", 'w', NULL, "show it anew every two seconds") \
-	X(BY, "by", 0, "WHAT", "denied (if not given), checked or cost") \
+	X(BY, "by", 0, "WHAT", "denied (if not given), checked, cost or shadow") \
 	X(RULE, "rule", 'r', "NAME", "of this rule") \
 	X(NUMBER, "number", 'n', "N", "so many lines") \
 	X(ALL, "all", 'a', NULL, "of all rules") \
@@ -40,7 +40,7 @@ enum {
 	X(SHADOW, "shadow", 0, NULL, "count and report, but deny nobody") \
 	X(ENFORCE, "enforce", 0, NULL, "whatever the configuration says") \
 	X(TYPES, "types", 0, "TYPE,...", \
-		"only these: denied, warning, reload, store, change, ban") \
+		"only these: denied, shadow, warning, reload, store, change, ban") \
 	X(CAPTURES, "captures", 0, "FIELD,...", \
 		"what HAProxy's log has in braces, like user,key; - passes one over")
 

@@ -154,11 +154,25 @@ static void put_share(struct table *t, int64_t denied, int64_t allowed)
 		table_put(t, text_share((double)denied / (double)(denied + allowed), share));
 }
 
+/* How many it would have denied, and of a rule in shadow mode of how many. */
+static void put_shadow(struct table *t, const char *mode, const json_t *counts)
+{
+	int64_t n = ctl_int(counts, "shadow"), of = ctl_int(counts, "applied");
+	char text[2 * TEXT_MAX], share[TEXT_MAX];
+
+	if (strcmp(mode, "shadow") != 0 || of == 0)
+		(void)snprintf(text, sizeof text, "%lld", (long long)n);
+	else
+		(void)snprintf(text, sizeof text, "%lld %s", (long long)n,
+			text_share((double)n / (double)of, share));
+	table_put(t, text);
+}
+
 static int show_rules(const json_t *list)
 {
 	static const struct column column[] = { { "RULE", false }, { "MODE", false },
-		{ "ALLOWED", true }, { "DENIED", true }, { "SHARE", true }, { "SHADOW", true },
-		{ "WHAT IT SAYS", false } };
+		{ "APPLIED", true }, { "ALLOWED", true }, { "DENIED", true }, { "SHARE", true },
+		{ "SHADOW", true }, { "WHAT IT SAYS", false } };
 	struct table *t = table_new(column, sizeof column / sizeof *column);
 	const json_t *r;
 	size_t i;
@@ -172,10 +186,11 @@ static int show_rules(const json_t *list)
 			text += len + 2;
 		table_put(t, name);
 		table_put(t, ctl_text(r, "mode"));
+		table_int(t, ctl_int(n, "applied"));
 		table_int(t, ctl_int(n, "allowed"));
 		table_int(t, ctl_int(n, "denied"));
 		put_share(t, ctl_int(n, "denied"), ctl_int(n, "allowed"));
-		table_int(t, ctl_int(n, "shadow"));
+		put_shadow(t, ctl_text(r, "mode"), n);
 		table_put(t, text);
 	}
 	bool whole = table_write(t, stdout, 0);

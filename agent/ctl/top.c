@@ -20,8 +20,9 @@ static char *path_of(const struct ctl_options *o, int *status)
 	long lines = ctl_number(o, LINES_USUAL, LINES_MAX);
 
 	*status = CTL_USAGE;
-	if (strcmp(by, "denied") != 0 && strcmp(by, "checked") != 0 && strcmp(by, "cost") != 0) {
-		(void)ctl_fail(0, "--by %s: want denied, checked or cost", by);
+	if (strcmp(by, "denied") != 0 && strcmp(by, "checked") != 0 && strcmp(by, "cost") != 0 &&
+		strcmp(by, "shadow") != 0) {
+		(void)ctl_fail(0, "--by %s: want denied, checked, cost or shadow", by);
 	} else if (lines > 0 && asprintf(&path, "/api/v1/top?by=%s&n=%ld%s%s", by, lines,
 					escaped ? "&rule=" : "", escaped ? escaped : "") < 0) {
 		*status = ctl_fail(CTL_REFUSED, "out of memory");

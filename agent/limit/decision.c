@@ -1,5 +1,7 @@
 #include "limit/decision.h"
 
+#include <math.h>
+
 const char *reason_name(enum reason reason)
 {
 	static const char *const name[] = {
@@ -167,9 +169,20 @@ static bool outranks(const struct take *t, const struct take *best)
 	return t->verdict.retry_after > best->verdict.retry_after;
 }
 
+static const struct take *find_denying(const struct plan *plan)
+{
+	const struct take *best = NULL;
+
+	for (unsigned i = 0; i < plan->n; i++)
+		if (outranks(&plan->take[i], best))
+			best = &plan->take[i];
+	return best;
+}
+
 static int64_t whole_seconds(usec_t t)
 {
-	return (t + USEC_PER_SEC - 1) / USEC_PER_SEC;
+	/* Never below 0; unsigned takes 4 instructions less. */
+	return (int64_t)(((uint64_t)t + USEC_PER_SEC - 1) / USEC_PER_SEC);
 }
 
 static void report(struct decision *d, const struct take *t, struct now now)
@@ -181,7 +194,7 @@ static void report(struct decision *d, const struct take *t, struct now now)
 	d->limit = t->limit->quota.capacity;
 	d->remaining = bucket_remaining(&t->limit->quota, &v->state, now);
 	d->reset = whole_seconds(reset);
-	d->reset_at = whole_seconds(now.utc + reset);
+	d->reset_at = now.utc + reset;
 	if (d->deny)
 		d->reason = is_oversize(t) ? REASON_OVERSIZE : REASON_LIMITED;
 }
@@ -200,34 +213,37 @@ static int64_t seconds_to_wait(const struct plan *plan)
 	return whole_seconds(longest);
 }
 
+/* Of a rule that would deny, or tag. The first of each counts. */
+static inline void note_exceeded(struct decision *d, const struct rule *r)
+{
+	if (r->mode == MODE_SHADOW)
+		d->shadow = d->shadow ? d->shadow : r;
+	else if (r->action == ACTION_TAG)
+		d->tag = d->tag ? d->tag : r;
+}
+
 static struct decision decide_limits(const struct plan *plan, struct now now)
 {
 	struct decision d = { .reason = REASON_OK, .deny = plan->n && plan->denied };
 	const struct take *best = NULL;
-	double least = 0; /* share left of `best` */
+	double bound = HUGE_VAL; /* below that, more is used than of `best` */
 
 	for (const struct take *t = plan->take, *end = t + plan->n; t < end; t++) {
 		const struct rule *r = t->limit->rule;
 
-		if (r->mode == MODE_SHADOW) {
-			if (!t->verdict.admits && !d.shadow)
-				d.shadow = r;
+		if (__builtin_expect(!t->verdict.admits, 0))
+			note_exceeded(&d, r);
+		if (r->mode == MODE_SHADOW)
 			continue;
-		}
-		if (r->action == ACTION_TAG && !t->verdict.admits && !d.tag)
-			d.tag = r;
 		d.warn |= is_warning(t);
-		if (d.deny) {
-			if (outranks(t, best))
-				best = t;
-			continue;
-		}
 		double share = share_left(t);
-		if (!best || share < least - 1e-12) { /* less than noise is a tie */
+		if (share < bound) {
 			best = t;
-			least = share;
+			bound = share - 1e-12; /* less than noise is a tie */
 		}
 	}
+	if (d.deny)
+		best = find_denying(plan);
 	if (best)
 		report(&d, best, now);
 	if (d.reason == REASON_LIMITED)
@@ -259,6 +275,14 @@ static struct decision decide_degraded(const struct plan *plan, struct decision 
 	d.shadow = first_of(d.shadow, plan->closed_shadow);
 	d.tag = first_of(d.tag, plan->closed_tag);
 	return d;
+}
+
+const struct take *decision_shadow(const struct plan *plan, const struct decision *d)
+{
+	for (unsigned i = 0; d->shadow && i < plan->n; i++)
+		if (plan->take[i].limit->rule == d->shadow && !plan->take[i].verdict.admits)
+			return &plan->take[i];
+	return NULL;
 }
 
 static usec_t at_least_1(usec_t t)

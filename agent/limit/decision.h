@@ -37,7 +37,7 @@ struct decision {
 	const struct rule *shadow; /* first shadow rule that would have denied, or NULL */
 	const struct rule *tag;    /* first tag rule that was exceeded, or NULL */
 	int64_t limit, remaining, reset, retry_after; /* seconds, rounded up; of `reported` */
-	int64_t reset_at;                             /* Unix seconds */
+	usec_t reset_at;                              /* UTC */
 };
 
 /* The take that a denial is known by to people: of the limit that is reported, or of the ban. NULL:
@@ -46,6 +46,10 @@ static inline const struct take *decision_known_by(const struct decision *d)
 {
 	return d->reported ? d->reported : d->banned;
 }
+
+/* By which the rule `d->shadow` would have denied; NULL: there is no such rule, or the failure
+ * policy decided for it. */
+const struct take *decision_shadow(const struct plan *, const struct decision *d);
 
 /* After plan_charge(), or without it where plan->outcome is not OUTCOME_LIMITS. */
 struct decision decide(const struct plan *, struct now);

@@ -170,9 +170,9 @@ static inline struct key hash_values(
 	return hasher_of(&p->hasher, s.p, s.n);
 }
 
-/* What has been hashed for this request, by rule->per_shared. */
+/* What has been hashed for this request, by rule->per_shared; and which rules apply. */
 struct memo {
-	uint64_t have;
+	uint64_t have, marks;
 	struct key hash[PER_SHARED_MAX + 1];
 };
 
@@ -218,6 +218,7 @@ static inline struct take *plan_rule(const struct policy *p, const struct rule *
 
 	if ((r->match && !match_holds(r->match, v)) || !find_per(r, v, &found))
 		return t;
+	memo->marks += r->mark;
 	struct key descriptor = descriptor_of(p, r, v, found, memo);
 	descriptor.b &= ~1ull;
 	int64_t cost = view_cost(v, r->cost_slot);
@@ -261,6 +262,7 @@ static enum outcome find_outcome(
 static inline void plan_begin(struct plan *plan)
 {
 	plan->n = 0;
+	plan->marks = 0;
 	plan->degraded = plan->closed = plan->prefetched = false;
 	plan->begun = 0;
 	plan->done = NULL;
@@ -272,7 +274,7 @@ static inline __attribute__((always_inline)) void plan_limits(const struct polic
 	struct memo memo;
 	struct take *t = plan->take;
 
-	memo.have = 0;
+	memo.have = memo.marks = 0;
 	const struct rule *r = p->rule; /* NULL where there are none */
 	for (unsigned left = p->rule_n; left; left--, r++) {
 		const struct limits *limits = tier >= 0 ? &r->tier[tier] : &r->other;
@@ -286,6 +288,7 @@ static inline __attribute__((always_inline)) void plan_limits(const struct polic
 		t = plan_rule(p, r, limits, v, &memo, t);
 	}
 	plan->n = (unsigned)(t - plan->take);
+	plan->marks = memo.marks;
 }
 
 void policy_plan(const struct policy *p, struct view *v, struct plan *plan)

@@ -40,9 +40,10 @@ struct plan {
 	struct take take[PLAN_MAX];
 	unsigned n;
 	enum outcome outcome;
-	bool denied;   /* by plan_charge(): some rule that enforces does not admit it */
-	bool degraded; /* its store is away: limit/fallback.h says what is left of it */
-	bool closed;   /* degraded, and a rule that enforces wants it denied then */
+	uint64_t marks; /* the sum of those of the rules that apply; 0: none does, or nobody asks */
+	bool denied;    /* by plan_charge(): some rule that enforces does not admit it */
+	bool degraded;  /* its store is away: limit/fallback.h says what is left of it */
+	bool closed;    /* degraded, and a rule that enforces wants it denied then */
 	/* degraded: the first rules in shadow mode, and with action "tag", that are `closed` */
 	const struct rule *closed_shadow, *closed_tag;
 	bool prefetched;     /* its store has been told that it comes: the store's own */

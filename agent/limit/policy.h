@@ -75,7 +75,8 @@ struct rule {
 	double lease;   /* share of a limit that this agent takes ahead; 0: none */
 	double warn_at; /* 1.0: never */
 	uint8_t cost_slot;
-	uint32_t tally;         /* where what it decides is counted: who counts sets it */
+	uint32_t tally;         /* where what it decides is counted: who counts sets it, and */
+	uint64_t mark;          /* a number by which it is known in a sum of such */
 	struct limits *tier;    /* owned; policy->tier_n of them, by tier */
 	struct limits other;    /* `default`, or the only rate: for every tier not listed */
 	struct limits *special; /* owned; of overrides (limit/override.h) */

@@ -177,7 +177,7 @@ static int64_t value_of_reset(const struct source *s, struct text *t)
 static int64_t value_of_reset_at(const struct source *s, struct text *t)
 {
 	(void)t;
-	return s->d->reset_at;
+	return (s->d->reset_at + USEC_PER_SEC - 1) / USEC_PER_SEC;
 }
 
 static struct name value_of_reason(const struct source *s, struct text *t)

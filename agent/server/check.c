@@ -110,13 +110,22 @@ static enum load_rc load_view(
 	return found ? LOAD_CHECK : LOAD_NOTHING;
 }
 
-static void put_event(struct checker *c, const struct policy *p, const struct plan *plan,
-	const struct decision *d)
+/* Lines for the log that one check may want. */
+enum { LINE_DENIED = 1, LINE_SHADOW = 2 };
+
+static __attribute__((noinline)) void put_events(struct checker *c, const struct policy *p,
+	const struct plan *plan, const struct decision *d, unsigned lines)
 {
 	struct event e;
 
-	describe_event(p, plan, d, &c->now->view, &e);
-	event_ring_put(c->events, &e);
+	if (lines & LINE_DENIED) {
+		describe_event(p, plan, d, &c->now->view, &e);
+		event_ring_put(c->events, &e);
+	}
+	if (lines & LINE_SHADOW) {
+		describe_shadow(p, plan, d, &c->now->view, &e);
+		event_ring_put(c->events, &e);
+	}
 }
 
 static void count_reason(struct checker *c, enum reason reason)
@@ -148,16 +157,18 @@ static void count_reason(struct checker *c, enum reason reason)
 	}
 }
 
-static inline void count_decision(
+/* Inlined, as write_ack() is. */
+static inline __attribute__((always_inline)) void count_decision(
 	struct checker *c, const struct plan *plan, const struct decision *d)
 {
 	tally_count(c->tally, plan, d);
+	tally_applied(c->tally, plan);
 	count(c, METRIC_checks_allowed + d->deny);
 	if (d->reason != REASON_OK)
 		count_reason(c, d->reason);
 	if (d->shadow) {
 		count(c, METRIC_checks_shadow);
-		tally_shadowed(c->tally, d->shadow);
+		tally_shadowed(c->tally, plan, d);
 	}
 	if (d->tag) {
 		count(c, METRIC_checks_tagged);
@@ -179,12 +190,26 @@ size_t check_room(uint32_t send_max)
 	return FRAME_LENGTH_BYTES + (send_max < ACK_BYTES_MAX ? send_max : ACK_BYTES_MAX);
 }
 
-/* Is there a line to be written? Asked first of all: a flood of denials must not compose what
- * nobody will read. Cost 0 only asks: nobody was refused. */
-static bool wants_event(struct checker *c, const struct decision *d)
+static __attribute__((noinline)) unsigned find_lines(
+	struct checker *c, const struct plan *plan, const struct decision *d)
 {
-	return d->deny && !(d->reported && d->reported->cost == 0) && c->events &&
-	       event_ring_has_room(c->events);
+	const struct take *shadow = decision_shadow(plan, d);
+	unsigned lines = 0;
+
+	if (d->deny && !(d->reported && d->reported->cost == 0) &&
+		event_ring_has_room(c->events, false))
+		lines |= LINE_DENIED;
+	if (d->shadow && !(shadow && shadow->cost == 0) && event_ring_has_room(c->events, true))
+		lines |= LINE_SHADOW;
+	return lines;
+}
+
+/* Are there lines to be written? Asked first of all: a flood of denials must not compose what
+ * nobody will read. Cost 0 only asks: nobody was refused. */
+static inline unsigned wanted_lines(
+	struct checker *c, const struct plan *plan, const struct decision *d)
+{
+	return (d->deny || d->shadow) && c->events ? find_lines(c, plan, d) : 0;
 }
 
 struct ids {
@@ -253,12 +278,13 @@ static void answer_now(struct checker *c, struct snapshot *snap, const struct pl
 	struct top_rest rest;
 	write_ack(c, snap, plan, &d, (struct ids){ n->stream_id, n->frame_id }, send_max, out);
 	count_decision(c, plan, &d);
-	bool named = top_count(c->top, plan, &d, &rest), event = wants_event(c, &d);
+	bool named = top_count(c->top, plan, &d, &rest);
+	unsigned lines = wanted_lines(c, plan, &d);
 	if (named)
 		top_add_rest(c->top, snap->policy, &d, &c->now->view, &rest);
-	if (event)
-		put_event(c, snap->policy, plan, &d);
-	if (named || event)
+	if (lines)
+		put_events(c, snap->policy, plan, &d, lines);
+	if (named || lines)
 		known_learn(c->known, snap->policy, plan, &c->now->view);
 	if (may_be_a_strike(snap->policy, plan, &d))
 		count_strikes(c, snap, plan);
@@ -293,18 +319,19 @@ static void tell_late(struct check *check)
 	const struct plan *plan = &check->plan;
 	const struct decision *d = &check->decision;
 	struct top_rest rest;
-	bool names = top_count(c->top, plan, d, &rest), event = wants_event(c, d);
+	bool names = top_count(c->top, plan, d, &rest);
+	unsigned lines = wanted_lines(c, plan, d);
 	bool strike = may_be_a_strike(p, plan, d);
 
-	if (!(names || event || strike) || load_again(check) != LOAD_CHECK)
+	if (!(names || lines || strike) || load_again(check) != LOAD_CHECK)
 		return;
 	if (!view_has(&c->now->view, FIELD_TIER))
 		view_put_tier(&c->now->view, (struct str){ plan->tier, plan->tier_length });
 	if (names)
 		top_add_rest(c->top, p, d, &c->now->view, &rest);
-	if (event)
-		put_event(c, p, plan, d);
-	if (names || event)
+	if (lines)
+		put_events(c, p, plan, d, lines);
+	if (names || lines)
 		known_learn(c->known, p, plan, &c->now->view);
 	if (strike)
 		count_strikes(c, check->snapshot, plan);
@@ -525,7 +552,8 @@ enum check_rc check_answer(struct checker *c, struct snapshot *snap, const struc
 	bool ahead = c->ahead && is_ahead(c, n);
 	struct draft *d = c->now;
 	enum load_rc rc = ahead ? d->loaded : load_view(c, snap, n, d);
-	metric_add(c->metrics, METRIC_messages_ignored, d->ignored);
+	if (d->ignored)
+		metric_add(c->metrics, METRIC_messages_ignored, d->ignored);
 	if (rc == LOAD_MALFORMED)
 		return CHECK_MALFORMED;
 	if (rc == LOAD_NOTHING) {

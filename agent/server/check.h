@@ -14,9 +14,11 @@
 #include "spop/session.h"
 #include "store/store.h"
 
-/* A denial or a warning for the log, copied: what it came from is gone when it is written. */
+/* A denial for the log, or what a rule in shadow mode would have denied; copied: what it came from
+ * is gone when it is written. */
 struct event {
 	usec_t utc;
+	bool shadow;
 	enum reason reason;
 	int64_t limit, retry_after;
 	char rule[RULE_NAME_MAX + 1], tier[TIER_NAME_MAX + 1];
@@ -32,9 +34,9 @@ void event_ring_free(struct event_ring *);
 bool event_ring_put(struct event_ring *, const struct event *); /* false: full; counted */
 /* Is there room? So that a flood of denials does not compose what would be dropped; where there is
  * none, that counts as one dropped. The writer. */
-bool event_ring_has_room(struct event_ring *);
-bool event_ring_get(struct event_ring *, struct event *); /* false: empty */
-uint64_t event_ring_dropped(const struct event_ring *);   /* since the start; reader's side */
+bool event_ring_has_room(struct event_ring *, bool shadow);
+bool event_ring_get(struct event_ring *, struct event *);            /* false: empty */
+uint64_t event_ring_dropped(const struct event_ring *, bool shadow); /* since the start; reader */
 
 /* What became of a NOTIFY's bytes. */
 enum load_rc { LOAD_CHECK, LOAD_NOTHING, LOAD_MALFORMED };

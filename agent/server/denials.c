@@ -13,8 +13,8 @@ struct denials {
 	struct cell cell[DENIALS_TABLE]; /* by a hash of the rule's name; linear probing */
 	unsigned used[DENIALS_RULES_MAX];
 	unsigned used_n;
-	struct denials_more others; /* beyond the table */
-	unsigned at;                /* of denials_next() */
+	struct denials_more others[2]; /* beyond the table; denied, and in shadow mode */
+	unsigned at;                   /* of denials_next() */
 };
 
 struct denials *denials_new(void)
@@ -27,42 +27,44 @@ void denials_free(struct denials *d)
 	free(d);
 }
 
-static unsigned hash(const char *rule, enum reason reason)
+static unsigned hash(const struct event *event)
 {
 	/* FNV-1a. Rule names are the operator's: nobody chooses them to collide. */
-	uint32_t h = 2166136261u ^ (uint32_t)reason;
-	for (; *rule; rule++)
+	uint32_t h = 2166136261u ^ (2 * (uint32_t)event->reason + event->shadow);
+	for (const char *rule = event->rule; *rule; rule++)
 		h = (h ^ (uint8_t)*rule) * 16777619u;
 	return h;
 }
 
 /* NULL: the table is full. */
-static struct cell *find(struct denials *d, const char *rule, enum reason reason)
+static struct cell *find(struct denials *d, const struct event *event)
 {
-	for (unsigned i = hash(rule, reason);; i++) {
+	for (unsigned i = hash(event);; i++) {
 		unsigned at = i % DENIALS_TABLE;
 		struct cell *c = &d->cell[at];
-		if (c->used && c->more.reason == reason && strcmp(c->more.rule, rule) == 0)
+		if (c->used && c->more.reason == event->reason && c->more.shadow == event->shadow &&
+			strcmp(c->more.rule, event->rule) == 0)
 			return c;
 		if (c->used)
 			continue;
 		if (d->used_n == DENIALS_RULES_MAX)
 			return NULL;
 		d->used[d->used_n++] = at;
-		*c = (struct cell){ .used = true, .more.reason = reason };
-		memcpy(c->more.rule, rule, strnlen(rule, RULE_NAME_MAX));
+		*c = (struct cell){ .used = true,
+			.more = { .reason = event->reason, .shadow = event->shadow } };
+		memcpy(c->more.rule, event->rule, strnlen(event->rule, RULE_NAME_MAX));
 		return c;
 	}
 }
 
 bool denials_take(struct denials *d, const struct event *event)
 {
-	struct cell *c = find(d, event->rule, event->reason);
+	struct cell *c = find(d, event);
 	if (c && c->logged < DENIALS_PER_SECOND) {
 		c->logged++;
 		return true;
 	}
-	struct denials_more *more = c ? &c->more : &d->others;
+	struct denials_more *more = c ? &c->more : &d->others[event->shadow];
 	more->count++;
 	return false;
 }
@@ -78,9 +80,12 @@ bool denials_next(struct denials *d, struct denials_more *out)
 		return true;
 	}
 	d->at = d->used_n = 0;
-	if (!d->others.count)
-		return false;
-	*out = d->others;
-	d->others.count = 0;
-	return true;
+	for (unsigned i = 0; i < 2; i++)
+		if (d->others[i].count) {
+			*out = d->others[i];
+			out->shadow = i;
+			d->others[i].count = 0;
+			return true;
+		}
+	return false;
 }

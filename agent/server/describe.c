@@ -58,20 +58,43 @@ size_t describe_endpoint(const struct policy *p, const struct view *v, char *out
 	return put(out, put(out, put(out, 0, size, method), size, STR(":")), size, path);
 }
 
-void describe_event(const struct policy *p, const struct plan *plan, const struct decision *d,
-	const struct view *v, struct event *e)
+/* What both lines have. `take` may be NULL. */
+static void put_rest(const struct policy *p, const struct plan *plan, const struct rule *rule,
+	const struct take *take, const struct view *v, struct event *e)
 {
-	*e = (struct event){ .utc = plan->now.utc, .reason = d->reason };
-	e->limit = d->limit;
-	e->retry_after = d->retry_after;
+	e->utc = plan->now.utc;
 	if (!is_secret(p, FIELD_TIER))
 		(void)put(e->tier, 0, sizeof e->tier - 1,
 			(struct str){ plan->tier, plan->tier_length });
-	const struct take *take = decision_known_by(d);
-	if (take) {
-		(void)put(e->rule, 0, sizeof e->rule - 1, str_of(take->limit->rule->name));
+	if (rule)
+		(void)put(e->rule, 0, sizeof e->rule - 1, str_of(rule->name));
+	if (take)
 		(void)describe_client(p, take, v, e->client, sizeof e->client - 1);
-	}
 	(void)put_ip(p, v, e->ip);
 	(void)describe_endpoint(p, v, e->endpoint, sizeof e->endpoint - 1);
+}
+
+void describe_event(const struct policy *p, const struct plan *plan, const struct decision *d,
+	const struct view *v, struct event *e)
+{
+	const struct take *t = decision_known_by(d);
+
+	*e = (struct event){
+		.reason = d->reason, .limit = d->limit, .retry_after = d->retry_after
+	};
+	put_rest(p, plan, t ? t->limit->rule : NULL, t, v, e);
+}
+
+void describe_shadow(const struct policy *p, const struct plan *plan, const struct decision *d,
+	const struct view *v, struct event *e)
+{
+	const struct take *t = decision_shadow(plan, d);
+
+	*e = (struct event){ .shadow = true, .reason = REASON_DEGRADED };
+	if (t) {
+		e->reason = t->verdict.oversize ? REASON_OVERSIZE : REASON_LIMITED;
+		e->limit = t->limit->quota.capacity;
+		e->retry_after = (t->verdict.retry_after + USEC_PER_SEC - 1) / USEC_PER_SEC;
+	}
+	put_rest(p, plan, d->shadow, t, v, e);
 }

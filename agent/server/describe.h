@@ -16,5 +16,8 @@ size_t describe_endpoint(const struct policy *, const struct view *, char *out, 
 /* The line of a denial. */
 void describe_event(const struct policy *, const struct plan *, const struct decision *,
 	const struct view *, struct event *);
+/* The line of what the rule d->shadow would have denied. */
+void describe_shadow(const struct policy *, const struct plan *, const struct decision *,
+	const struct view *, struct event *);
 
 #endif

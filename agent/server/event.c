@@ -7,7 +7,7 @@
 
 struct event_ring {
 	struct ring *ring;
-	_Atomic(uint64_t) dropped; /* the putting side writes it */
+	_Atomic(uint64_t) dropped[2]; /* denials, and of shadow mode; the putting side writes it */
 };
 
 struct event_ring *event_ring_new(unsigned capacity)
@@ -31,25 +31,25 @@ void event_ring_free(struct event_ring *e)
 	free(e);
 }
 
-static void count_dropped(struct event_ring *e)
+static void count_dropped(struct event_ring *e, bool shadow)
 {
-	uint64_t n = atomic_load_explicit(&e->dropped, memory_order_relaxed);
-	atomic_store_explicit(&e->dropped, n + 1, memory_order_relaxed);
+	uint64_t n = atomic_load_explicit(&e->dropped[shadow], memory_order_relaxed);
+	atomic_store_explicit(&e->dropped[shadow], n + 1, memory_order_relaxed);
 }
 
 bool event_ring_put(struct event_ring *e, const struct event *event)
 {
 	if (ring_put(e->ring, event))
 		return true;
-	count_dropped(e);
+	count_dropped(e, event->shadow);
 	return false;
 }
 
-bool event_ring_has_room(struct event_ring *e)
+bool event_ring_has_room(struct event_ring *e, bool shadow)
 {
 	if (!ring_full(e->ring))
 		return true;
-	count_dropped(e);
+	count_dropped(e, shadow);
 	return false;
 }
 
@@ -58,7 +58,7 @@ bool event_ring_get(struct event_ring *e, struct event *event)
 	return ring_get(e->ring, event);
 }
 
-uint64_t event_ring_dropped(const struct event_ring *e)
+uint64_t event_ring_dropped(const struct event_ring *e, bool shadow)
 {
-	return atomic_load_explicit(&e->dropped, memory_order_relaxed);
+	return atomic_load_explicit(&e->dropped[shadow], memory_order_relaxed);
 }

@@ -10,8 +10,8 @@
 struct notices {
 	struct denials *denials;
 	const struct memory_store *memory;
-	uint64_t dropped;               /* events, as of the last second that was summed up */
-	uint64_t evicted;               /* as of the last warning */
+	uint64_t dropped[2]; /* events, and of shadow mode, as of the last second summed up */
+	uint64_t evicted;    /* as of the last warning */
 	usec_t table_full_at, stats_at; /* steady */
 };
 
@@ -71,10 +71,10 @@ void notices_start(const struct notices *n, const struct notices_started *s)
 
 static void log_denial(const struct event *e)
 {
-	log_info("denied", KV_Z("client", e->client), KV_Z("ip", e->ip), KV_Z("rule", e->rule),
-		KV_Z("reason", reason_name(e->reason)), KV_INT("limit", e->limit),
-		KV_INT("retry_after", e->retry_after), KV_Z("tier", e->tier),
-		KV_Z("endpoint", e->endpoint));
+	log_info(e->shadow ? "shadow" : "denied", KV_Z("client", e->client), KV_Z("ip", e->ip),
+		KV_Z("rule", e->rule), KV_Z("reason", reason_name(e->reason)),
+		KV_INT("limit", e->limit), KV_INT("retry_after", e->retry_after),
+		KV_Z("tier", e->tier), KV_Z("endpoint", e->endpoint));
 }
 
 void notices_read(struct notices *n, struct worker *const *worker, unsigned workers)
@@ -88,16 +88,20 @@ void notices_read(struct notices *n, struct worker *const *worker, unsigned work
 
 void notices_sum_up(struct notices *n, struct worker *const *worker, unsigned workers)
 {
+	static const char *const event[] = { "denied_more", "shadow_more" };
 	struct denials_more more;
 	while (denials_next(n->denials, &more))
-		log_info("denied_more", KV_Z("rule", more.rule),
+		log_info(event[more.shadow], KV_Z("rule", more.rule),
 			KV_Z("reason", reason_name(more.reason)), KV_INT("count", more.count));
-	uint64_t dropped = 0;
-	for (unsigned i = 0; i < workers; i++)
-		dropped += event_ring_dropped(worker_events(worker[i]));
-	if (dropped != n->dropped)
-		log_info("denied_more", KV_Z("rule", "any"), KV_INT("count", dropped - n->dropped));
-	n->dropped = dropped;
+	for (unsigned shadow = 0; shadow < 2; shadow++) {
+		uint64_t dropped = 0;
+		for (unsigned i = 0; i < workers; i++)
+			dropped += event_ring_dropped(worker_events(worker[i]), shadow);
+		if (dropped != n->dropped[shadow])
+			log_info(event[shadow], KV_Z("rule", "any"),
+				KV_INT("count", dropped - n->dropped[shadow]));
+		n->dropped[shadow] = dropped;
+	}
 }
 
 void notices_look_at_table(struct notices *n, const struct snapshot *snapshot, struct now now)

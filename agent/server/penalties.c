@@ -59,6 +59,7 @@ void penalties_find(struct penalties *p, struct plan *plan, struct now now)
 	if (!until)
 		return;
 	plan->outcome = OUTCOME_BANNED;
+	plan->marks = 0;
 	plan->banned_until = until;
 }
 

@@ -18,12 +18,82 @@ struct tally_names {
 
 struct tally *tally_new(void)
 {
-	return calloc(1, sizeof(struct tally));
+	struct tally *t = calloc(1, sizeof *t);
+	if (t)
+		t->last = &t->none;
+	return t;
 }
 
 void tally_free(struct tally *t)
 {
 	free(t);
+}
+
+/* The places of the rules of a plan, whose takes follow each other. */
+static unsigned places_of(const struct plan *plan, uint16_t place[PLAN_MAX])
+{
+	const struct rule *last = NULL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct rule *r = plan->take[i].limit->rule;
+		if (r != last)
+			place[n++] = (uint16_t)(r->tally / TALLY_ROW);
+		last = r;
+	}
+	return n;
+}
+
+/* Where it is, or is to be; NULL: no place is left. */
+static struct tally_set *find_set(struct tally *t, uint64_t marks)
+{
+	struct tally_set *set;
+
+	if (marks == 0)
+		return &t->none;
+	for (uint64_t i = marks; (set = &t->set[i % TALLY_SETS])->marks; i++)
+		if (set->marks == marks)
+			return set;
+	return t->set_n < TALLY_SETS_MAX ? set : NULL;
+}
+
+void tally_other_set(struct tally *t, const struct plan *plan)
+{
+	struct tally_set *set = find_set(t, plan->marks);
+	uint16_t place[PLAN_MAX];
+
+	/* A set that is new is learnt from the takes, and of a degraded plan some are gone. */
+	if (!set || (set->marks != plan->marks && plan->degraded)) {
+		for (unsigned i = places_of(plan, place); i; i--)
+			tally_add(&t->applied[place[i - 1]]);
+		return;
+	}
+	if (set->marks != plan->marks) {
+		unsigned n = places_of(plan, set->rule);
+		set->marks = plan->marks;
+		t->set_n++;
+		atomic_store_explicit(&set->rule_n, n, memory_order_release);
+	}
+	t->last = set;
+	tally_add(&set->n);
+}
+
+void tally_shadowed(struct tally *t, const struct plan *plan, const struct decision *d)
+{
+	const struct rule *last = NULL;
+	bool first_has_take = false;
+
+	for (unsigned i = 0; i < plan->n; i++) {
+		const struct rule *r = plan->take[i].limit->rule;
+		if (r == last || r->mode != MODE_SHADOW || plan->take[i].verdict.admits)
+			continue;
+		tally_add(&t->shadowed[r->tally / TALLY_ROW]);
+		first_has_take |= r == d->shadow;
+		last = r;
+	}
+	/* Not asked: the failure policy decided for it. */
+	if (!first_has_take)
+		tally_add(&t->shadowed[d->shadow->tally / TALLY_ROW]);
 }
 
 struct tally_names *tally_names_new(void)
@@ -72,12 +142,25 @@ static unsigned place_of(struct names *names, const char *name, char *slot, unsi
 	return (*n)++;
 }
 
+/* Of 64 bits that look like chance (splitmix64), so that no two sets have the same sum: not once
+ * in the life of 2^64 / TALLY_SETS_MAX^2 agents. The same in all generations. */
+static uint64_t mark_of(unsigned place)
+{
+	uint64_t z = (place + 1) * UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
 void tally_names_apply(struct tally_names *t, struct policy *p)
 {
-	for (unsigned i = 0; i < p->rule_n; i++)
-		p->rule[i].tally = TALLY_ROW * place_of(t->rules, p->rule[i].name,
-						       t->rule[t->rule_n % TALLY_RULES], &t->rule_n,
-						       TALLY_RULES, ROW_OTHER);
+	for (unsigned i = 0; i < p->rule_n; i++) {
+		unsigned place = place_of(t->rules, p->rule[i].name,
+			t->rule[t->rule_n % TALLY_RULES], &t->rule_n, TALLY_RULES, ROW_OTHER);
+		p->rule[i].tally = TALLY_ROW * place;
+		p->rule[i].mark = mark_of(place);
+	}
 	for (unsigned i = 0; i < p->tier_n; i++)
 		p->tier[i].tally =
 			(uint16_t)(i >= p->tier_named
@@ -103,6 +186,29 @@ static uint64_t sum_at(const struct tally *const of[], unsigned n, size_t offset
 	return sum;
 }
 
+static uint64_t sum_checks(const struct tally *const of[], unsigned n, size_t cell)
+{
+	return sum_at(of, n, offsetof(struct tally, checks) + cell * sizeof(uint64_t));
+}
+
+/* Of each rule: in sets, and by itself. */
+static void sum_applied(const struct tally *const of[], unsigned n, uint64_t applied[TALLY_RULES])
+{
+	memset(applied, 0, TALLY_RULES * sizeof *applied);
+	for (unsigned i = 0; i < n; i++) {
+		for (unsigned k = 0; k < TALLY_RULES; k++)
+			applied[k] += atomic_load_explicit(
+				&of[i]->applied[k], memory_order_relaxed);
+		for (unsigned k = 0; k < TALLY_SETS; k++) {
+			const struct tally_set *s = &of[i]->set[k];
+			unsigned rules = atomic_load_explicit(&s->rule_n, memory_order_acquire);
+			uint64_t checks = atomic_load_explicit(&s->n, memory_order_relaxed);
+			for (unsigned r = 0; r < rules; r++)
+				applied[s->rule[r]] += checks;
+		}
+	}
+}
+
 static bool add_line(struct tally_sum *sum, size_t *room, const struct tally_line *line)
 {
 	if (sum->line_n == *room) {
@@ -120,25 +226,26 @@ static bool add_line(struct tally_sum *sum, size_t *room, const struct tally_lin
 bool tally_sum(const struct tally_names *t, const struct tally *const of[], unsigned n,
 	struct tally_sum *sum)
 {
+	uint64_t applied[TALLY_RULES];
 	size_t room = 0;
 
+	sum_applied(of, n, applied);
 	*sum = (struct tally_sum){ .rule = calloc(t->rule_n, sizeof *sum->rule) };
 	if (!sum->rule)
 		return false;
 	for (unsigned row = 0; row < t->rule_n; row++) {
 		size_t each = row * sizeof(uint64_t);
-		struct tally_rule rule = { t->rule[row],
+		struct tally_rule rule = { t->rule[row], applied[row],
 			sum_at(of, n, offsetof(struct tally, warned) + each),
 			sum_at(of, n, offsetof(struct tally, shadowed) + each),
 			sum_at(of, n, offsetof(struct tally, tagged) + each) };
-		if (row >= ROWS_RESERVED || rule.warned || rule.shadowed || rule.tagged)
+		if (row >= ROWS_RESERVED || rule.applied || rule.warned || rule.shadowed ||
+			rule.tagged)
 			sum->rule[sum->rule_n++] = rule;
 		for (unsigned i = 0; i < t->tier_n * TALLY_OUTCOMES; i++) {
 			struct tally_line line = { t->rule[row], t->tier[i / TALLY_OUTCOMES],
 				(enum reason)(i % TALLY_OUTCOMES / 2), i % 2,
-				sum_at(of, n,
-					offsetof(struct tally, checks) +
-						(row * TALLY_ROW + i) * sizeof(uint64_t)) };
+				sum_checks(of, n, row * TALLY_ROW + i) };
 			if (line.n && !add_line(sum, &room, &line)) {
 				tally_sum_free(sum);
 				return false;

@@ -14,11 +14,28 @@ enum {
 	TALLY_TIERS = 32,            /* the first: others */
 	TALLY_OUTCOMES = 16,         /* 2 * reason + deny */
 	TALLY_ROW = TALLY_TIERS * TALLY_OUTCOMES,
+	TALLY_SETS = 256, /* of rules that applied together; a power of two */
+	TALLY_SETS_MAX = TALLY_SETS / 4 * 3,
+};
+
+/* The rules that applied to a check, known by the sum of their marks: mostly they are those of the
+ * check before, and one number counts for all of them. */
+struct tally_set {
+	uint64_t marks;
+	_Atomic(uint64_t) n;
+	_Atomic(unsigned) rule_n; /* the last that is written */
+	uint16_t rule[PLAN_MAX];  /* their places */
 };
 
 /* A worker's own to write. A rule's `tally` and a plan's add up to where an outcome is counted. */
 struct tally {
 	_Atomic(uint64_t) checks[TALLY_RULES * TALLY_ROW];
+	struct tally_set *last;           /* the owner's: what the last check counted in */
+	struct tally_set set[TALLY_SETS]; /* found by marks, linear probing; never emptied */
+	struct tally_set none;            /* of no rule */
+	unsigned set_n;
+	/* Of sets for which there was no place, each rule by itself. */
+	_Atomic(uint64_t) applied[TALLY_RULES];
 	_Atomic(uint64_t) warned[TALLY_RULES], shadowed[TALLY_RULES], tagged[TALLY_RULES];
 };
 
@@ -38,10 +55,8 @@ static inline void tally_warned(struct tally *t, const struct take *reported)
 	tally_add(&t->warned[reported ? reported->limit->rule->tally / TALLY_ROW : 0]);
 }
 
-static inline void tally_shadowed(struct tally *t, const struct rule *shadow)
-{
-	tally_add(&t->shadowed[shadow->tally / TALLY_ROW]);
-}
+/* Of all rules in shadow mode that would have denied: the decision names the first of them. */
+void tally_shadowed(struct tally *, const struct plan *, const struct decision *);
 
 static inline void tally_tagged(struct tally *t, const struct rule *tag)
 {
@@ -52,6 +67,19 @@ static inline void tally_count(struct tally *t, const struct plan *plan, const s
 {
 	uint32_t rule = d->reported ? d->reported->limit->rule->tally : 0;
 	tally_add(&t->checks[rule + plan->tally + 2 * (unsigned)d->reason + d->deny]);
+}
+
+/* Counts by another set than the last check's. */
+void tally_other_set(struct tally *, const struct plan *);
+
+/* How many checks each rule applied to, whichever was reported. A walk over the takes would cost 20
+ * instructions for each. */
+static inline void tally_applied(struct tally *t, const struct plan *plan)
+{
+	if (__builtin_expect(t->last->marks == plan->marks, 1))
+		tally_add(&t->last->n);
+	else
+		tally_other_set(t, plan);
 }
 
 /* ---- control's side ---- */
@@ -77,7 +105,7 @@ struct tally_line {
 
 struct tally_rule {
 	const char *rule;
-	uint64_t warned, shadowed, tagged;
+	uint64_t applied, warned, shadowed, tagged;
 };
 
 struct tally_sum {

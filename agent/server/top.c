@@ -13,6 +13,7 @@ static const enum top_stream stream_of[] = {
 	[TOP_ENDPOINTS] = TOP_OF_DENIALS,
 	[TOP_CHECKED] = TOP_OF_CHECKS,
 	[TOP_COST] = TOP_OF_UNITS,
+	[TOP_SHADOW] = TOP_OF_SHADOWS,
 };
 
 struct top *top_new(void)
@@ -83,6 +84,7 @@ static void look_at_rates(struct top *t, usec_t now)
 
 	sampler_look(&s[TOP_OF_CHECKS], seconds, false);
 	sampler_look(&s[TOP_OF_DENIALS], seconds, false);
+	sampler_look(&s[TOP_OF_SHADOWS], seconds, false);
 	sampler_look(&s[TOP_OF_UNITS], seconds, s[TOP_OF_CHECKS].every == 1);
 	t->looked_at = now;
 	atomic_store_explicit(&t->look_next, now + pause, memory_order_relaxed);
@@ -97,9 +99,14 @@ static struct key key_of(const struct take *t)
 	return (struct key){ t->key.a ^ salt->a ^ rule, (t->key.b ^ salt->b) | 1 };
 }
 
-static uint32_t rule_of(const struct take *t)
+static uint32_t place_of(const struct rule *r)
 {
-	return t ? t->limit->rule->tally / TALLY_ROW : 0;
+	return r ? r->tally / TALLY_ROW : 0;
+}
+
+static const struct rule *rule_of(const struct take *t)
+{
+	return t ? t->limit->rule : NULL;
 }
 
 /* false: `weight` is left for when there is a name. */
@@ -117,7 +124,7 @@ static void turn_samplers(struct top *t, const struct plan *plan, const struct d
 	usec_t now = plan->now.steady;
 	usec_t next = atomic_load_explicit(&t->look_next, memory_order_relaxed);
 	int64_t units = top_units(d);
-	int64_t n[] = { 1, d->deny, units < COST_MAX ? units : COST_MAX };
+	int64_t n[] = { 1, d->deny, units < COST_MAX ? units : COST_MAX, d->shadow != NULL };
 
 	for (unsigned i = 0; i < TOP_STREAMS; i++)
 		t->sampler[i].left += i == TOP_OF_UNITS ? units : n[i];
@@ -137,17 +144,19 @@ static void turn_samplers(struct top *t, const struct plan *plan, const struct d
 bool top_add(
 	struct top *t, const struct plan *plan, const struct decision *d, struct top_rest *rest)
 {
-	const struct take *take = decision_known_by(d);
-	bool asked = d->reported && take->cost == 0; /* and nobody was refused */
+	bool only_asks = d->reported && d->reported->cost == 0; /* and nobody was refused */
 	uint64_t epoch = epoch_at(plan->now.steady), stands_for[TOP_STREAMS];
 	bool more = false;
 
 	if (epoch != t->epoch)
 		begin_half(t, epoch);
 	turn_samplers(t, plan, d, stands_for);
+	rest->shadow = decision_shadow(plan, d);
 	for (unsigned i = 0; i < TOP_KINDS; i++) {
-		bool of_denials = stream_of[i] == TOP_OF_DENIALS;
-		bool counts = of_denials ? !asked : d->reported != NULL;
+		const struct take *take = i == TOP_SHADOW ? rest->shadow : decision_known_by(d);
+		bool of_all = stream_of[i] == TOP_OF_CHECKS || stream_of[i] == TOP_OF_UNITS;
+		bool asked = i == TOP_SHADOW ? take && take->cost == 0 : only_asks;
+		bool counts = of_all ? d->reported != NULL : !asked;
 		uint64_t weight = counts ? stands_for[stream_of[i]] : 0;
 		bool done = i != TOP_ENDPOINTS && count(t, i, take, weight);
 		rest->weight[i] = done ? 0 : weight;
@@ -165,30 +174,40 @@ static void add(struct top *t, enum top_kind kind, struct key k, uint64_t weight
 		sketch_put(s, k, weight, rule, name);
 }
 
+/* Its client, to those of the lists `kinds` (a bit each) that want one. */
+static void add_client(struct top *t, const struct policy *p, const struct take *take,
+	const struct rule *rule, const struct view *v, const struct top_rest *rest, unsigned kinds)
+{
+	char name[SKETCH_NAME_MAX];
+	bool is_wanted = false;
+
+	for (unsigned i = 0; i < TOP_KINDS; i++)
+		is_wanted |= (kinds >> i & 1) && rest->weight[i];
+	if (!is_wanted)
+		return;
+	struct str s = { name, describe_client(p, take, v, name, sizeof name) };
+	struct key k = take ? key_of(take) : hasher_of(&p->hasher, s.p, s.n);
+	for (unsigned i = 0; i < TOP_KINDS; i++)
+		if ((kinds >> i & 1) && rest->weight[i])
+			add(t, i, k, rest->weight[i], place_of(rule), s);
+}
+
 void top_add_rest(struct top *t, const struct policy *p, const struct decision *d,
 	const struct view *v, const struct top_rest *rest)
 {
+	enum { OF_SHADOW = 1 << TOP_SHADOW, OF_NO_CLIENT = 1 << TOP_ENDPOINTS | OF_SHADOW };
+	const struct take *known_by = decision_known_by(d);
+	const struct rule *reported = rule_of(known_by);
 	char name[SKETCH_NAME_MAX];
-	const struct take *take = decision_known_by(d);
-	uint32_t rule = rule_of(take);
-	bool of_client = false;
 
-	for (unsigned i = 0; i < TOP_KINDS; i++)
-		of_client |= i != TOP_ENDPOINTS && rest->weight[i];
-	if (of_client) {
-		size_t n = describe_client(p, take, v, name, sizeof name);
-		struct str s = { name, n };
-		struct key k = take ? key_of(take) : hasher_of(&p->hasher, name, n);
-		for (unsigned i = 0; i < TOP_KINDS; i++)
-			if (i != TOP_ENDPOINTS && rest->weight[i])
-				add(t, i, k, rest->weight[i], rule, s);
-	}
+	add_client(t, p, known_by, reported, v, rest, ~(unsigned)OF_NO_CLIENT);
+	add_client(t, p, rest->shadow, d->shadow, v, rest, OF_SHADOW);
 	if (rest->weight[TOP_ENDPOINTS]) {
 		size_t n = describe_endpoint(p, v, name, sizeof name);
 		struct key k = hasher_of(&p->hasher, name, n);
-		k.a ^= rule * UINT64_C(0x9e3779b97f4a7c15);
+		k.a ^= place_of(reported) * UINT64_C(0x9e3779b97f4a7c15);
 		if (n)
-			add(t, TOP_ENDPOINTS, k, rest->weight[TOP_ENDPOINTS], rule,
+			add(t, TOP_ENDPOINTS, k, rest->weight[TOP_ENDPOINTS], place_of(reported),
 				(struct str){ name, n });
 	}
 }

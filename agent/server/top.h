@@ -23,14 +23,15 @@ enum top_kind {
 	TOP_ENDPOINTS, /* denials, by METHOD:/path */
 	TOP_CHECKED,   /* checks, by client */
 	TOP_COST,      /* units that admitted checks took, by client */
+	TOP_SHADOW,    /* checks that a rule in shadow mode would have denied, by client */
 	TOP_KINDS
 };
 
 /* What is sampled, each by its own rate. */
-enum top_stream { TOP_OF_CHECKS, TOP_OF_DENIALS, TOP_OF_UNITS, TOP_STREAMS };
+enum top_stream { TOP_OF_CHECKS, TOP_OF_DENIALS, TOP_OF_UNITS, TOP_OF_SHADOWS, TOP_STREAMS };
 
 /* A client is the descriptor of the rule that was reported, or that banned him, and goes with that
- * rule. */
+ * rule; of TOP_SHADOW it is the first rule in shadow mode that would have denied. */
 struct top {
 	struct sampler sampler[TOP_STREAMS];
 	usec_t looked_at;          /* at the rates; steady */
@@ -49,6 +50,7 @@ void top_free(struct top *);
 /* What is to be counted once its name is known; 0: nothing. */
 struct top_rest {
 	uint64_t weight[TOP_KINDS];
+	const struct take *shadow; /* the plan's; NULL: none */
 };
 
 bool top_add(struct top *, const struct plan *, const struct decision *, struct top_rest *);
@@ -74,6 +76,8 @@ static inline bool top_count(
 	} else if (__builtin_expect(sampler_pass(&t->sampler[TOP_OF_UNITS], top_units(d)), 0)) {
 		due = true;
 	}
+	if (d->shadow && __builtin_expect(sampler_pass(&t->sampler[TOP_OF_SHADOWS], 1), 0))
+		due = true;
 	return __builtin_expect(due, 0) && top_add(t, plan, d, rest);
 }
 

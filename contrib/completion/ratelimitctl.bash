@@ -35,7 +35,7 @@ _ratelimitctl() {
 		return
 		;;
 	--by)
-		mapfile -t COMPREPLY < <(compgen -W "denied checked cost" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "denied checked cost shadow" -- "$cur")
 		return
 		;;
 	-r | --rule)
@@ -43,7 +43,7 @@ _ratelimitctl() {
 		return
 		;;
 	--types)
-		mapfile -t COMPREPLY < <(compgen -W "denied warning reload store change ban" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "denied shadow warning reload store change ban" -- "$cur")
 		return
 		;;
 	--for)

@@ -766,8 +766,8 @@ static void check_reported(const struct plan *plan, const struct decision *d, st
 			(double)d->remaining + 1 > r->verdict.left - EARLY &&
 			(d->remaining > 0) == (r->verdict.left >= 1 - EARLY),
 		"remaining %" PRId64 ", %.9g are left", d->remaining, r->verdict.left);
-	hold(d->reset >= 0 && d->reset_at * USEC_PER_SEC >= now.utc,
-		"reset %" PRId64 " at %" PRId64, d->reset, d->reset_at);
+	hold(d->reset >= 0 && d->reset_at >= now.utc, "reset %" PRId64 " at %" PRId64, d->reset,
+		d->reset_at);
 	hold(d->deny || d->retry_after == 0, "retry_after %" PRId64 " and not denied",
 		d->retry_after);
 	hold(d->reason != REASON_LIMITED || d->retry_after >= 1, "limited, retry_after %" PRId64,

@@ -73,6 +73,34 @@ def test_denials(admin):
     assert data["ip"] == "10.0.0.1" and isinstance(data["time"], float), data
 
 
+def test_what_shadow_mode_would_deny(run, tmp_path):
+    admin = Admin(run, tmp_path, rules='''
+{ name = "spy"; per = [ "user" ]; rate = "2/day"; mode = "shadow"; },
+{ name = "api"; per = [ "ip" ]; rate = "1/day"; match = { path = "/a"; }; }
+''')
+    e, some = Events(admin), Events(admin, "?types=shadow")
+    sent = {"user": "al", "ip": "10.0.0.1", "method": "GET", "tier": "gold"}
+    for path in ("/b", "/b", "/b", "/c"):
+        admin.agent.check({**sent, "path": path})
+    admin.agent.check({**sent, "path": "/b", "cost": 0})
+    for listener in (e, some):
+        for path in ("/b", "/c"):
+            kind, data = listener.next()
+            assert (kind, data["event"]) == ("shadow", "shadow"), data
+            assert data["rule"] == "spy" and data["client"] == "user=al" and data["limit"] == 2, data
+            assert data["reason"] == "limited" and 0 < data["retry_after"] <= 86400, data
+            assert data["endpoint"] == f"GET:{path}" and data["tier"] == "gold", data
+    with admin.agent.connect() as c:
+        c.batch([message("check", {"user": "x"}) for _ in range(500)])
+    told, more = 0, 0
+    while told + more < 498:
+        kind, data = some.next()
+        assert kind == "shadow", (kind, data)
+        told += data["event"] == "shadow"
+        more += data["count"] if data["event"] == "shadow_more" else 0
+    assert told + more == 498 and told < 200 and more
+
+
 def test_a_flood_is_summed_up(admin):
     e = Events(admin, "?types=denied")
     with admin.agent.connect() as c:

@@ -73,6 +73,35 @@ def test_checked_and_cost(admin):
     assert "endpoints" not in t
 
 
+def test_whom_shadow_mode_would_deny(run, tmp_path):
+    """By the rule in shadow mode and its own descriptor, whatever rule was reported."""
+    admin = Admin(run, tmp_path, rules='''
+{ name = "spy"; per = [ "user" ]; rate = "3/day"; mode = "shadow"; },
+{ name = "all"; per = [ "ip" ]; rate = "1/day"; match = { path = "/x"; }; },
+{ name = "second"; per = [ "user" ]; rate = "3/day"; mode = "shadow"; }
+''')
+    with admin.agent.connect() as c:
+        for user, n in (("alice", 6), ("bob", 4), ("carol", 3)):
+            for _ in range(n):
+                c.check({"user": user, "ip": "10.0.0.1"})
+        for _ in range(5):  # asks, and nobody would be refused
+            c.check({"user": "alice", "cost": 0})
+    t = top(admin, "?by=shadow")
+    assert t["by"] == "shadow" and "endpoints" not in t
+    assert rows(t["clients"]) == [("spy", "user=alice", 3), ("spy", "user=bob", 1)]
+    assert rows(top(admin, "?by=shadow&rule=all")["clients"]) == []
+    assert rows(top(admin)["clients"]) == []
+
+    # Of each such rule is counted what it would have denied, and of how many.
+    def counts(rule):
+        return admin.ask(f"/api/v1/rules?rule={rule}").json["counts"]
+    for rule in ("spy", "second"):
+        assert (counts(rule)["applied"], counts(rule)["shadow"]) == (18, 9), rule
+    assert (counts("all")["applied"], counts("all")["allowed"]) == (0, 0)
+    assert admin.value("ratelimit_rule_applied_total", rule="spy") == 18
+    assert admin.value("ratelimit_rule_applied_total", rule="all") == 0
+
+
 def test_secrets_are_hashed(admin):
     key = "sesame-open-the-door"
     with admin.agent.connect() as c:

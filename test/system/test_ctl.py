@@ -90,12 +90,19 @@ def test_rules(ctl):
         ctl.agent.check({"user": "u", "tier": "gold"} if _ else {"user": "v"})
     until(lambda: ctl.json("rules", "api")["counts"]["allowed"] == 4)
     rows = table(ctl("rules").stdout)
-    assert rows[0][:5] == ["RULE", "MODE", "ALLOWED", "DENIED", "SHARE"]
-    assert rows[1][:6] == ["api", "enforce", "4", "0", "0.0", "%"]
-    assert [r[:2] for r in rows[2:]] == [["spy", "shadow"], ["idle", "off"]]
+    assert rows[0][:7] == ["RULE", "MODE", "APPLIED", "ALLOWED", "DENIED", "SHARE", "SHADOW"]
+    assert rows[1][:8] == ["api", "enforce", "4", "4", "0", "0.0", "%", "0"]
+    # What never applied is seen; a rule in shadow mode is never reported.
+    assert [r[:5] for r in rows[2:]] == [
+        ["spy", "shadow", "0", "0", "0"], ["idle", "off", "0", "0", "0"]]
     one = ctl("rules", "api").stdout
     assert "mode now     enforce" in one
     assert "rate.gold    9/day" in one and ["gold", "3", "0", "0.0", "%"] in table(one), one
+    for _ in range(3):
+        ctl.agent.check(user="u", tier="gold", path="/spy/x")
+    until(lambda: ctl.json("rules", "spy")["counts"]["applied"] == 3)
+    spy = [r for r in table(ctl("rules").stdout) if r[:1] == ["spy"]]
+    assert spy[0][:8] == ["spy", "shadow", "3", "0", "0", "2", "66.7", "%"], spy
     gone = ctl("rules", "apo", status=REFUSED)
     assert 'did you mean "api"' in gone.stderr and not gone.stdout
     assert json.loads(ctl("rules", "apo", "--json", status=REFUSED).stdout)["status"] == 404
@@ -565,7 +572,7 @@ def test_completion_of_bash(ctl):
     for name, options in known.items():
         assert complete(name, "--") == options, name
     assert complete("--json", "ov") == {"override"} and complete("override", "a") == {"add"}
-    assert complete("top", "--by", "") == {"denied", "checked", "cost"}
+    assert complete("top", "--by", "") == {"denied", "checked", "cost", "shadow"}
     script = f"source {COMPLETION}/ratelimitctl.bash; _ratelimitctl_rules"
     env = environment({"PATH": f"{os.path.dirname(CTL)}:{os.environ['PATH']}",
                        "RATELIMIT_ADMIN": ctl.socket})

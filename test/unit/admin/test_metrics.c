@@ -48,7 +48,7 @@ static void samples(void **state)
 	(void)state;
 	struct report r = report();
 	struct tally_line line = { "a\"b\\c\nd", "other", REASON_LIMITED, true, 5 };
-	struct tally_rule rule = { "api", 1, 2, 3 };
+	struct tally_rule rule = { "api", 4, 1, 2, 3 };
 	struct tally_sum tally = { &line, 1, &rule, 1 };
 	struct exposition e = { .report = &r,
 		.tally = &tally,
@@ -68,6 +68,7 @@ static void samples(void **state)
 	has(text,
 		"ratelimit_checks_total{rule=\"a\\\"b\\\\c\\nd\",tier=\"other\",decision=\"deny\","
 		"reason=\"limited\"} 5");
+	has(text, "ratelimit_rule_applied_total{rule=\"api\"} 4");
 	has(text, "ratelimit_rule_warned_total{rule=\"api\"} 1");
 	has(text, "ratelimit_rule_shadow_total{rule=\"api\"} 2");
 	has(text, "ratelimit_rule_tagged_total{rule=\"api\"} 3");

@@ -45,6 +45,28 @@ static void each_rule_has_its_own_share(void **state)
 	denials_free(d);
 }
 
+static void shadow_mode_has_a_share_of_its_own(void **state)
+{
+	(void)state;
+	struct denials *d = denials_new();
+	struct denials_more more;
+	struct event e = { .shadow = true, .reason = REASON_LIMITED, .rule = "api" };
+
+	assert_int_equal(take_many(d, "api", REASON_LIMITED, 21), DENIALS_PER_SECOND);
+	for (unsigned i = 0; i < DENIALS_PER_SECOND; i++)
+		assert_true(denials_take(d, &e));
+	for (unsigned i = 0; i < 3; i++)
+		assert_false(denials_take(d, &e));
+	assert_true(denials_next(d, &more));
+	assert_false(more.shadow);
+	assert_int_equal(more.count, 1);
+	assert_true(denials_next(d, &more));
+	assert_true(more.shadow);
+	assert_int_equal(more.count, 3);
+	assert_false(denials_next(d, &more));
+	denials_free(d);
+}
+
 static void a_new_second_begins_anew(void **state)
 {
 	(void)state;
@@ -83,6 +105,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_rule_has_its_own_share),
+		cmocka_unit_test(shadow_mode_has_a_share_of_its_own),
 		cmocka_unit_test(a_new_second_begins_anew),
 		cmocka_unit_test(too_many_rules_are_counted_together),
 	};

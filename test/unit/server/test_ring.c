@@ -52,19 +52,19 @@ static void what_does_not_fit_is_counted(void **state)
 	(void)state;
 	struct event_ring *e = event_ring_new(2);
 	struct event event = { .reason = REASON_LIMITED, .limit = 10, .rule = "api" };
-	assert_true(event_ring_has_room(e));
+	assert_true(event_ring_has_room(e, false));
 	assert_true(event_ring_put(e, &event));
 	assert_true(event_ring_put(e, &event));
-	assert_int_equal(event_ring_dropped(e), 0);
+	assert_int_equal(event_ring_dropped(e, false), 0);
 	assert_false(event_ring_put(e, &event));
-	assert_false(event_ring_has_room(e));
-	assert_int_equal(event_ring_dropped(e), 2);
+	assert_false(event_ring_has_room(e, false));
+	assert_int_equal(event_ring_dropped(e, false), 2);
 	struct event got;
 	assert_true(event_ring_get(e, &got));
 	assert_string_equal(got.rule, "api");
 	assert_int_equal(got.limit, 10);
-	assert_true(event_ring_has_room(e));
-	assert_int_equal(event_ring_dropped(e), 2);
+	assert_true(event_ring_has_room(e, false));
+	assert_int_equal(event_ring_dropped(e, false), 2);
 	event_ring_free(e);
 	event_ring_free(NULL);
 }

@@ -112,7 +112,14 @@ static void sums_up(void **state)
 	tally_count(a, &plan, &denied);
 	tally_count(b, &plan, &denied);
 	tally_warned(b, &take);
-	tally_shadowed(a, &s->policy->rule[1]);
+	struct limit of_shadow = { .rule = &s->policy->rule[1] };
+	s->policy->rule[1].mode = MODE_SHADOW;
+	plan.take[0].limit = &limit;
+	plan.take[1].limit = plan.take[2].limit = &of_shadow;
+	plan.n = 3; /* two limits of a rule: counted once */
+	tally_shadowed(a, &plan, &(struct decision){ .shadow = &s->policy->rule[1] });
+	plan.n = 0; /* the failure policy decided */
+	tally_shadowed(a, &plan, &(struct decision){ .shadow = &s->policy->rule[1] });
 	plan.tally = 0;
 	tally_count(b, &plan, &blocked);
 
@@ -129,7 +136,62 @@ static void sums_up(void **state)
 	assert_int_equal(sum.line[1].n, 2);
 	assert_int_equal(sum.rule_n, 2);
 	assert_int_equal(sum.rule[0].warned, 1);
-	assert_int_equal(sum.rule[1].shadowed, 1);
+	assert_int_equal(sum.rule[1].shadowed, 2);
+	tally_sum_free(&sum);
+	tally_free(a);
+	tally_free(b);
+	snapshot_free(s);
+	tally_names_free(names);
+}
+
+/* Rules i of a bit i of `set` apply. */
+static void apply(struct tally *t, struct policy *p, unsigned set, bool degraded)
+{
+	struct limit limit[8] = { 0 };
+	struct plan plan = { .degraded = degraded };
+
+	for (unsigned i = 0; i < p->rule_n; i++) {
+		if (!(set >> i & 1))
+			continue;
+		limit[i].rule = &p->rule[i];
+		plan.marks += p->rule[i].mark;
+		for (unsigned k = 0; k < 2; k++) /* limits of one rule */
+			plan.take[plan.n++].limit = &limit[i];
+	}
+	tally_applied(t, &plan);
+}
+
+/* Of sets in any order, known or new, also more of them than there is room for. */
+static void rules_that_apply_are_counted(void **state)
+{
+	(void)state;
+	static const char rules[] =
+		"rules = ( { name = \"r0\"; rate = \"1/day\"; }, { name = \"r1\"; rate = \"1/day\"; },"
+		"{ name = \"r2\"; rate = \"1/day\"; }, { name = \"r3\"; rate = \"1/day\"; },"
+		"{ name = \"r4\"; rate = \"1/day\"; }, { name = \"r5\"; rate = \"1/day\"; },"
+		"{ name = \"r6\"; rate = \"1/day\"; }, { name = \"r7\"; rate = \"1/day\"; } );";
+	struct tally_names *names = tally_names_new();
+	struct snapshot *s = load(rules);
+	tally_names_apply(names, s->policy);
+	struct tally *a = tally_new(), *b = tally_new();
+	const struct tally *of[] = { a, b };
+	uint64_t expected[8] = { 0 };
+	struct tally_sum sum;
+
+	assert_int_equal(s->policy->rule_n, 8);
+	for (unsigned round = 0, set = 0; round < 3 * 256; round++, set += 37) {
+		apply(round % 3 ? a : b, s->policy, set % 256, round % 5 == 0);
+		for (unsigned i = 0; i < 8; i++)
+			expected[i] += set % 256 >> i & 1;
+	}
+	apply(a, s->policy, 1, false);
+	apply(a, s->policy, 1, false);
+	expected[0] += 2;
+	assert_true(tally_sum(names, of, 2, &sum));
+	assert_int_equal(sum.rule_n, 8);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(sum.rule[i].applied, expected[i]);
+	assert_int_equal(a->set_n, TALLY_SETS_MAX);
 	tally_sum_free(&sum);
 	tally_free(a);
 	tally_free(b);
@@ -144,6 +206,7 @@ int main(void)
 		cmocka_unit_test(they_are_bounded),
 		cmocka_unit_test(tiers_of_the_tiers_file_alone_are_others),
 		cmocka_unit_test(sums_up),
+		cmocka_unit_test(rules_that_apply_are_counted),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
