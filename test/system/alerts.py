@@ -27,10 +27,13 @@ def duration(family, *counts):
 
 CHECK, CALL = "ratelimit_check_duration_seconds", "ratelimit_redis_call_duration_seconds"
 RULE = 'ratelimit_checks_total{rule="api",tier="free",decision="%s",reason="%s"}'
+OTHER = RULE.replace("free", "other") % ("allow", "ok")
 ALLOWED, DENIED = RULE % ("allow", "ok"), RULE % ("deny", "limited")
 SHADOW = 'ratelimit_switch{rule="",mode="shadow"}'
 ENFORCED = 'ratelimit_switch{rule="login",mode="enforce"}'  # by its own switch
 ERROR = 'ratelimit_disconnects_total{by="%s",code="%d",text="x"}'
+
+EVERYWHERE = "*"  # the other agent is no better
 
 # Ten checks a second, one in a hundred of them denied.
 ALL_IS_WELL = {
@@ -46,6 +49,9 @@ ALL_IS_WELL = {
     DENIED: growing(6),
     **duration(CHECK, 600, 600, 600),
     **duration(CALL, 600, 600, 600),
+    "ratelimit_connections_open": steady(4),
+    "ratelimit_health_checks_total": growing(30),
+    OTHER: steady(0),
     "ratelimit_keys": steady(1000),
     "ratelimit_keys_max": steady(100000),
     ERROR % ("haproxy", 0): growing(1),
@@ -60,6 +66,12 @@ def total(name, values):
     return {f"ratelimit_{name}_total": values}
 
 
+NOT_ASKED = {**total("checks_allowed", steady(7)), **total("checks_denied", steady(0)),
+             ALLOWED: steady(7), DENIED: steady(0)}
+
+NONE_ASKED = {**NOT_ASKED, EVERYWHERE: True}
+UNCONNECTED, UNPROBED = {"ratelimit_connections_open": steady(0)}, total("health_checks", steady(9))
+
 # The alert, what is otherwise than when all is well, and when it is looked at. No other alert fires.
 FIRING = (
     ("RatelimitDown", {"up": steady(0)}, "75m"),
@@ -68,6 +80,10 @@ FIRING = (
      {"process_start_time_seconds": "1+0x50 2+0x3 3+0x3 4+0x3 5+0x90"}, "75m"),
     ("RatelimitOff", {"ratelimit_enabled": turned(10, 1, 0)}, "75m"),
     ("RatelimitOff", {SHADOW: turned(10, 0, 1)}, "75m"),
+    ("RatelimitNoChecks", NONE_ASKED, "75m"),
+    ("RatelimitNoChecks", {**NONE_ASKED, **UNCONNECTED}, "75m"),
+    ("RatelimitNoChecks", {**NONE_ASKED, **UNPROBED}, "75m"),
+    ("RatelimitTierUnknown", {OTHER: growing(40)}, "75m"),
     ("RatelimitReloadRefused", total("reloads_refused", turned(71, 0, 1)), "75m"),
     ("RatelimitDenialsHigh", total("checks_denied", growing(300)), "75m"),
     ("RatelimitRuleDenialsHigh", {DENIED: growing(900)}, "75m"),
@@ -102,6 +118,11 @@ QUIET = (
     ("RatelimitOff", {SHADOW: turned(20, 0, 1)}, "75m"),
     ("RatelimitOff", {'ratelimit_switch{rule="api",mode="shadow"}': steady(1)}, "75m"),
     ("RatelimitOff", {SHADOW: steady(1), ENFORCED: steady(1)}, "75m"),
+    ("RatelimitNoChecks", NOT_ASKED, "75m"),  # the other one is: this is a backup
+    ("RatelimitNoChecks", {**NONE_ASKED, **UNCONNECTED, **UNPROBED}, "75m"),
+    ("RatelimitNoChecks", {**NONE_ASKED, **total("checks_allowed", f"0+60x62 3720+0x{N}")}, "75m"),
+    ("RatelimitTierUnknown", {OTHER: growing(20)}, "75m"),
+    ("RatelimitTierUnknown", {OTHER: f"0+0x67 0+60x{N}"}, "75m"),
     ("RatelimitReloadRefused", total("reloads_refused", turned(50, 0, 1)), "75m"),
     ("RatelimitDenialsHigh", total("checks_denied", growing(150)), "75m"),
     ("RatelimitDenialsHigh", {**total("checks_denied", growing(30)),
@@ -136,12 +157,14 @@ QUIET = (
 def series(changed):
     def of(instance, values):
         for name, text in values.items():
-            if text is not None:
+            if text is not None and name != EVERYWHERE:
                 head, _, labels = name.partition("{")
                 more = "," + labels[:-1] if labels else ""
                 yield {"series": f'{head}{{job="spoa-ratelimit",instance="{instance}"{more}}}',
                        "values": text}
     well = {**ALL_IS_WELL, **({"up": changed["up"]} if changed.get("up", "") is None else {})}
+    if EVERYWHERE in changed:
+        well = {**well, **changed}
     if "_x" in (changed.get("up") or ""):
         well["up"] = changed["up"]      # absent is who has no agent at all
     return [*of(ILL, {**ALL_IS_WELL, **changed}), *of(WELL, well)]
@@ -149,10 +172,11 @@ def series(changed):
 
 def case(name, changed, at, fire):
     """`fire`: the alerts that fire then, and there; nothing else does."""
+    where = (ILL, WELL) if EVERYWHERE in changed else (ILL,)
     return {"name": name, "interval": "1m", "input_series": series(changed), "promql_expr_test": [{
         "expr": 'count by (alertname, instance) (ALERTS{alertstate="firing"})', "eval_time": at,
         "exp_samples": [{"labels": f'{{alertname="{n}"' + (
-            "}" if n == "RatelimitAbsent" else f',instance="{ILL}"}}'), "value": 1} for n in fire]}]}
+            "}" if n == "RatelimitAbsent" else f',instance="{i}"}}'), "value": 1} for n in fire for i in where]}]}
 
 
 def wrong(name, changed, at):
