@@ -13,8 +13,8 @@ static struct snapshot *with_rule(const char *rule, const char *identity)
 	char text[1024];
 
 	snprintf(text, sizeof text,
-		"identity: { %s }; rules = ( { name = \"r\"; rate = \"1/minute\"; %s } );", identity,
-		rule);
+		"identity: { %s }; rules = ( { name = \"r\"; rate = \"1/minute\"; %s } );",
+		identity, rule);
 	return loaded(text, &test_key, 1);
 }
 

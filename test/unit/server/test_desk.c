@@ -280,8 +280,7 @@ static void start_kept(struct rig *r, const char *path)
 	struct memory_store *store = NULL;
 
 	if (state_load(path, 100, clock_read(), &store, message, sizeof message) == STATE_NONE)
-		assert_int_equal(
-			state_save(store, path, clock_read(), message, sizeof message), 0);
+		assert_int_equal(state_save(store, path, clock_read(), message, sizeof message), 0);
 	start(r, store, path);
 }
 
