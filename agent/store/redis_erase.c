@@ -14,7 +14,7 @@ struct erased {
 	struct redis_node *node; /* whom it was sent to */
 	uint16_t slot;
 	unsigned redirects;
-	bool plain; /* this server does not say what was there: before Redis 6.2 */
+	bool plain; /* it is not asked what was there: Redis before 6.2, or no string */
 	size_t name_n;
 	char name[REDIS_KEY_MAX];
 };
@@ -83,10 +83,13 @@ static bool is_read(struct erased *k, const redisReply *r)
 	return true;
 }
 
-/* It knows no GET there: then without. */
+/* Its SET knows no GET, or what stands there is no string, which only a plain SET replaces: then
+ * without. Neither has changed anything. */
 static bool is_asked_plainly(struct erased *k, const redisReply *r)
 {
-	if (k->plain || !r || r->type != REDIS_REPLY_ERROR || !strstr(r->str, "syntax"))
+	if (k->plain || !r || r->type != REDIS_REPLY_ERROR)
+		return false;
+	if (!strstr(r->str, "syntax") && strncmp(r->str, "WRONGTYPE", 9) != 0)
 		return false;
 	k->plain = true;
 	return send_key(k, k->node);

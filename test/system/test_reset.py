@@ -286,6 +286,20 @@ def test_denied_reset_passes_at_both(run, tmp_path, redis):
     until(lambda: redis("HLEN", "rl:{changes}") == 1)
 
 
+def test_what_is_no_counter_goes_as_well(run, tmp_path, redis):
+    """Something of another type stands where the counter was: it is not told what, and it goes."""
+    admin = Admin(run, tmp_path, rules='{ name = "api"; per = [ "user" ]; rate = "2/300d"; }',
+                  top=redis.group())
+    assert passed(admin, 1, user="alice")[0] == 1
+    key, = (x for x in redis.keys() if "changes" not in x)
+    for args in (("RPUSH", key, "a"), ("HSET", key, "a", "b"), ("SADD", key, "m")):
+        redis("DEL", key)
+        redis(*args)
+        counter, = reset(admin, fields={"user": "alice"})["counters"]
+        assert counter["held"] is None, (args, counter)
+        until(lambda: not redis("EXISTS", key), "it to go")
+
+
 def test_what_stands_in_for_redis_forgets_it_too(run, tmp_path, redis):
     a, b = two(run, tmp_path, redis)
     for at in (a, b):
