@@ -25,6 +25,17 @@ static inline bool str_eq(struct str a, struct str b)
 	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* FNV-1a, for small tables of names that an operator chose: who may choose them to collide wants
+ * base/hash.h. `begin`: 0, or what is to tell them apart besides. */
+static inline uint32_t str_fnv(struct str s, uint32_t begin)
+{
+	uint32_t h = UINT32_C(2166136261) ^ begin;
+
+	for (size_t i = 0; i < s.n; i++)
+		h = (h ^ (uint8_t)s.p[i]) * UINT32_C(16777619);
+	return h;
+}
+
 /* Its first eight bytes, the first of them in the lowest bits; zeros where it is shorter. */
 enum { STR_HEAD_BYTES = 8 };
 

@@ -23,12 +23,10 @@ struct names {
 	struct chunk *chunk;
 };
 
-/* FNV-1a */
 static uint32_t hash_of(struct str s)
 {
-	uint32_t h = 2166136261u;
-	for (size_t i = 0; i < s.n; i++)
-		h = (h ^ (uint8_t)s.p[i]) * 16777619u;
+	uint32_t h = str_fnv(s, 0);
+
 	return h ^ h >> 15;
 }
 

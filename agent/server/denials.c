@@ -29,11 +29,7 @@ void denials_free(struct denials *d)
 
 static unsigned hash(const struct event *event)
 {
-	/* FNV-1a. Rule names are the operator's: nobody chooses them to collide. */
-	uint32_t h = 2166136261u ^ (2 * (uint32_t)event->reason + event->shadow);
-	for (const char *rule = event->rule; *rule; rule++)
-		h = (h ^ (uint8_t)*rule) * 16777619u;
-	return h;
+	return str_fnv(str_of(event->rule), 2 * (uint32_t)event->reason + event->shadow);
 }
 
 /* NULL: the table is full. */

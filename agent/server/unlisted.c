@@ -11,10 +11,8 @@ enum { SITES = 64 }; /* so that one name does not hide another */
 static struct log_site *site_of(struct str tier)
 {
 	static struct log_site site[SITES];
-	uint32_t hash = 2166136261u;
+	uint32_t hash = str_fnv(tier, 0);
 
-	for (size_t i = 0; i < tier.n; i++)
-		hash = (hash ^ (unsigned char)tier.p[i]) * 16777619u;
 	return &site[(hash ^ hash >> 16) % SITES];
 }
 

@@ -61,6 +61,17 @@ class Events:
         self.s.close()
 
 
+def assert_summed_up(events, name, n):
+    """Some are told, and of the others how many: `n` in all."""
+    told, more = 0, 0
+    while told + more < n:
+        kind, data = events.next()
+        assert kind == name, (kind, data)
+        told += data["event"] == name
+        more += data["count"] if data["event"] == f"{name}_more" else 0
+    assert told + more == n and told < 200 and more
+
+
 def test_denials(admin):
     e = Events(admin)
     assert e.headers["content-type"].startswith("text/event-stream")
@@ -92,26 +103,14 @@ def test_what_shadow_mode_would_deny(run, tmp_path):
             assert data["endpoint"] == f"GET:{path}" and data["tier"] == "gold", data
     with admin.agent.connect() as c:
         c.batch([message("check", {"user": "x"}) for _ in range(500)])
-    told, more = 0, 0
-    while told + more < 498:
-        kind, data = some.next()
-        assert kind == "shadow", (kind, data)
-        told += data["event"] == "shadow"
-        more += data["count"] if data["event"] == "shadow_more" else 0
-    assert told + more == 498 and told < 200 and more
+    assert_summed_up(some, "shadow", 498)
 
 
 def test_a_flood_is_summed_up(admin):
     e = Events(admin, "?types=denied")
     with admin.agent.connect() as c:
         c.batch([message("check", {"user": "x"}) for _ in range(500)])
-    told, more = 0, 0
-    while told + more < 499:
-        kind, data = e.next()
-        assert kind == "denied", (kind, data)
-        told += data["event"] == "denied"
-        more += data["count"] if data["event"] == "denied_more" else 0
-    assert told + more == 499 and told < 200 and more
+    assert_summed_up(e, "denied", 499)
 
 
 def test_types(admin):
