@@ -6,6 +6,7 @@
 
 #define STATS_EVERY      (60 * USEC_PER_SEC)
 #define TABLE_FULL_EVERY (60 * USEC_PER_SEC)
+#define CLOCK_STEP_MIN   USEC_PER_SEC /* less moves no window that matters */
 
 struct notices {
 	struct denials *denials;
@@ -13,6 +14,7 @@ struct notices {
 	uint64_t dropped[2]; /* events, and of shadow mode, as of the last second summed up */
 	uint64_t evicted;    /* as of the last warning */
 	usec_t table_full_at, stats_at; /* steady */
+	usec_t clock_offset;            /* UTC less steady, as of the last look */
 };
 
 struct notices *notices_new(const struct memory_store *memory, struct now now)
@@ -28,6 +30,7 @@ struct notices *notices_new(const struct memory_store *memory, struct now now)
 	n->memory = memory;
 	n->evicted = memory_store_stats(memory).evicted;
 	n->stats_at = now.steady;
+	n->clock_offset = now.utc - now.steady;
 	return n;
 }
 
@@ -116,6 +119,24 @@ void notices_look_at_table(struct notices *n, const struct snapshot *snapshot, s
 		KV_Z("hint", "raise store.max_keys, or count by fewer different values (per)"));
 	n->evicted = s.evicted;
 	n->table_full_at = now.steady;
+}
+
+void notices_look_at_clock(struct notices *n, struct now now)
+{
+	usec_t offset = now.utc - now.steady, by = offset - n->clock_offset;
+	if (by > -CLOCK_STEP_MIN && by < CLOCK_STEP_MIN)
+		return;
+	n->clock_offset = offset;
+	log_warning("clock_stepped",
+		KV_INT("by_seconds", (by + (by > 0 ? 1 : -1) * USEC_PER_SEC / 2) / USEC_PER_SEC),
+		KV_Z("what",
+			by > 0     ? "windows that the new time is beyond have ended; token "
+				     "buckets follow another clock, and gave nothing"
+			: now.held ? "windows stand still until the time is again where it was"
+				   : "windows begin by the new time; what was counted before stays "
+				     "counted in them"),
+		KV_Z("hint", "see the time service of this machine; if counters are wrong now: "
+			     "`ratelimitctl reset --rule RULE`, or --all"));
 }
 
 bool notices_stats_are_due(struct notices *n, struct now now)

@@ -36,6 +36,10 @@ void notices_sum_up(struct notices *, struct worker *const *, unsigned workers);
 /* A warning, at most once a minute, if live keys had to go since the last one. */
 void notices_look_at_table(struct notices *, const struct snapshot *, struct now);
 
+/* A warning if the wall clock was set, by a second or more, since the last look: calendar windows
+ * follow it (base/timeline.h). Once a second. */
+void notices_look_at_clock(struct notices *, struct now);
+
 /* Is it time for statistics again? Once a minute. */
 bool notices_stats_are_due(struct notices *, struct now);
 

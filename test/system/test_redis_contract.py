@@ -2,8 +2,6 @@
 other test would see broken."""
 
 import re
-import shutil
-import subprocess
 import time
 
 import pytest
@@ -13,6 +11,7 @@ from agent import check_file, config, free_port, until
 from redisd import admitted, hammer
 from spop import message
 from test_limits import DAY, EVERY, near, not_at_midnight, rule, rules  # noqa: F401
+from wall import Wall
 
 LONG = "300d"
 
@@ -234,39 +233,17 @@ def test_it_refills_by_the_servers_clock(run, redis, algorithm):
 
 # --- section 4: the clock is the server's -------------------------------------------------------
 
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <sys/time.h>
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone)
-{
-	int (*real)(struct timeval *, void *) = (int (*)(struct timeval *, void *))dlsym(RTLD_NEXT,
-		"gettimeofday");
-	int rc = real(now, zone);
-	now->tv_sec += atol(getenv("CLOCK_AHEAD"));
-	return rc;
-}
-"""
-
-
 @pytest.fixture
 def clocked(tmp_path, ends):
     """clocked(days): one and the same Redis, with its data, by a clock that is so far ahead."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler:
-        pytest.skip("needs a compiler")
-    (tmp_path / "shim.c").write_text(SHIM)
-    library = tmp_path / "shim.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "shim.c", "-ldl"],
-                   check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    wall = Wall(tmp_path)
     server = redisd.Server(tmp_path, "clocked", persist=True)
 
     def at(days):
         if server.running:
             server.kill()
-        server.env = {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(int(days * DAY))}
+        wall.ahead(days * DAY)
+        server.env = wall.env
         server.start()
         seconds, _ = server("TIME")
         assert abs(int(seconds) - days * DAY - time.time()) < 60, "its clock is not the one it was given"

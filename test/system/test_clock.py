@@ -1,0 +1,58 @@
+"""The wall clock is set while the agent runs: what it follows, and that it says so."""
+
+import re
+
+import pytest
+
+from agent import until
+from test_limits import DAY, not_at_midnight, rule, rules  # noqa: F401
+from wall import Wall
+
+KINDS = ("token-bucket", "sliding-window", "fixed-window")
+RULES = rules(*(rule(x, per=f'[ "{x}" ]', rate="5/day", algorithm=f'"{x}"') for x in KINDS))
+
+
+@pytest.fixture
+def wall(tmp_path):
+    return Wall(tmp_path)
+
+
+def steps(a):
+    return [int(x) for x in re.findall(r"warning clock_stepped by_seconds=(-?\d+)", a.stderr)]
+
+
+def denied(a):
+    return {x for x in KINDS if a.check({x: "u"}, cost=0)["deny"]
+            or not a.check({x: "u"}, cost=0)["remaining"]}
+
+
+@pytest.mark.parametrize("by, still, says", [
+    (2 * DAY, {"token-bucket"}, "windows that the new time is beyond have ended"),
+    (-30, set(KINDS), "windows stand still"),
+    (-3 * DAY, set(KINDS), "what was counted before stays counted"),
+])
+def test_the_clock_is_set(run, store, wall, by, still, says):
+    if store == "redis":
+        pytest.skip("there the server's clock counts (test_redis_contract.py)")
+    a = run(rules=RULES, env=wall.env)
+    for x in KINDS:
+        assert a.check({x: "u"}, cost=5)["deny"] is False
+    assert denied(a) == set(KINDS)
+    assert steps(a) == []
+    wall.ahead(by)
+    assert denied(a) == still
+    until(lambda: steps(a), "the step to be told")
+    assert says in a.stderr
+    assert steps(a) == [by]
+    assert denied(a) == still
+
+
+def test_set_there_and_back(run, wall):
+    """Each step is told, and connections live on."""
+    a = run(rules=RULES, env=wall.env)
+    with a.connect() as c:
+        for n, ahead in enumerate((3600, 0, -3600, 0), 1):
+            wall.ahead(ahead)
+            until(lambda n=n: len(steps(a)) == n, "the step to be told")
+            assert c.check(nobody="u")["reason"] == "ok"
+    assert steps(a) == [3600, -3600, -3600, 3600]
