@@ -4,7 +4,7 @@
 #include "config/json.h"
 #include "admin/routes.h"
 
-static json_t *ban_json(const struct ban *b)
+json_t *ban_json(const struct ban *b)
 {
 	char id[BAN_ID_BYTES + 1];
 

@@ -37,15 +37,15 @@ static void on_taken(struct plan *plan)
 static void find_ban(struct asking *x, usec_t utc)
 {
 	struct explain *e = &x->explain;
-	usec_t until;
+	struct ban ban;
 
 	if (!e->policy->has_penalties || e->plan.outcome != OUTCOME_LIMITS)
 		return;
-	until = desk_banned_until(control_desk(x->admin->control), &e->plan, utc);
-	if (!until)
+	if (!desk_find_ban(control_desk(x->admin->control), &e->plan, utc, &ban))
 		return;
 	e->outcome = OUTCOME_BANNED;
-	e->plan.banned_until = until;
+	e->plan.banned_until = ban.until;
+	e->ban = ban_json(&ban);
 }
 
 static void take(struct asking *x, struct str tier, struct now now)

@@ -35,7 +35,7 @@ struct resetting {
 	json_t *counters;          /* that were forgotten; a reference */
 	char *rule, *who, *reason; /* owned; rule and reason NULL: none was given */
 	bool in_part;              /* the store is not certain of all */
-	usec_t banned_until;
+	json_t *ban;               /* owned; NULL: none holds */
 	usec_t utc;
 };
 
@@ -45,18 +45,16 @@ static void end(struct resetting *x)
 	free(x->who);
 	free(x->reason);
 	json_decref(x->counters);
+	json_decref(x->ban);
 	asking_end(&x->asking);
 }
 
 static json_t *answer(const struct resetting *x)
 {
-	json_t *ban = x->banned_until ? json_pack("{s:I}", "until",
-						(json_int_t)(x->banned_until / USEC_PER_SEC))
-				      : json_null();
-
 	return json_pack("{s:s, s:O, s:o, s:o, s:o}", "reset", "counters", "counters", x->counters,
 		"left", explain_left_json(&x->asking.explain, x->rule), "untouched",
-		explain_untouched_json(&x->asking.explain, x->rule), "banned", ban);
+		explain_untouched_json(&x->asking.explain, x->rule), "banned",
+		x->ban ? json_incref(x->ban) : json_null());
 }
 
 static struct act act_of(const struct resetting *x)
@@ -159,6 +157,7 @@ static void erase(struct asking *a, struct str tier, struct now now)
 {
 	struct resetting *x = (struct resetting *)a;
 	struct desk *desk = desk_of(a->admin);
+	struct ban ban;
 	char err[256];
 
 	explain_counters(&a->explain, tier, x->rule, &x->at);
@@ -178,7 +177,8 @@ static void erase(struct asking *a, struct str tier, struct now now)
 		end(x);
 		return;
 	}
-	x->banned_until = desk_banned_until(desk, &a->explain.plan, now.utc);
+	if (desk_find_ban(desk, &a->explain.plan, now.utc, &ban))
+		x->ban = ban_json(&ban);
 	x->utc = now.utc;
 	erase_counters(x);
 }

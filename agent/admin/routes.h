@@ -71,6 +71,9 @@ extern const unsigned admin_route_n;
  * rules that the configuration does not have. */
 json_t *switches_json(const struct admin *, bool in_force);
 
+/* A ban as in `bans` of /api/v1/bans. */
+json_t *ban_json(const struct ban *);
+
 void events_free(struct events *); /* after http_free(): nobody listens then. NULL is fine */
 
 #define X(method, path, right, handler, help) void handler(struct request *);

@@ -84,8 +84,10 @@ bool explain_init(
 void explain_fini(struct explain *e)
 {
 	json_decref(e->fields);
+	json_decref(e->ban);
 	free(e->scratch);
 	e->fields = NULL;
+	e->ban = NULL;
 	e->scratch = NULL;
 }
 
@@ -505,13 +507,6 @@ const char *explain_unknown_field(const struct policy *p, json_t *fields)
 	return NULL;
 }
 
-static json_t *ban_json(const struct explain *e)
-{
-	if (e->outcome != OUTCOME_BANNED)
-		return json_null();
-	return json_pack("{s:I}", "until", seconds(e->plan.banned_until));
-}
-
 /* By which an override is set for it. */
 static json_t *key_json(const struct explain *e)
 {
@@ -551,6 +546,7 @@ json_t *explain_json(struct explain *e)
 		decision, "certain", certain, "key", key_json(e), "tier",
 		json_of((struct str){ e->plan.tier, e->plan.tier_length }), "tier_from",
 		tier_from(e), "override", override_json(e), "on_block_list", e->why.blocks,
-		"on_allow_list", e->why.allows, "banned", ban_json(e), "degraded", e->plan.degraded,
-		"ignored", ignored_json(e), "rules", rules);
+		"on_allow_list", e->why.allows, "banned",
+		e->ban ? json_incref(e->ban) : json_null(), "degraded", e->plan.degraded, "ignored",
+		ignored_json(e), "rules", rules);
 }

@@ -85,10 +85,11 @@ static void say_counters(const struct ctl *c, const json_t *answer)
 	{
 		say(c, "untouched: %s, which %s", ctl_text(l, "rule"), ctl_text(l, "why"));
 	}
-	int64_t banned = ctl_int(json_object_get(answer, "banned"), "until");
-	if (banned)
-		say(c, "still banned until %s: see ratelimitctl ban list",
-			text_instant(banned, until));
+	const json_t *ban = json_object_get(answer, "banned");
+	if (ctl_int(ban, "until"))
+		say(c, "still banned by rule %s, as %s, until %s: `ratelimitctl ban lift %s` ends that",
+			ctl_text(ban, "rule"), ctl_text(ban, "client"),
+			text_instant(ctl_int(ban, "until"), until), ctl_text(ban, "id"));
 }
 
 static int reset_client(struct ctl *c, json_t *body)

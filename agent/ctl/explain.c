@@ -82,6 +82,14 @@ static void show_counted_elsewhere(const json_t *a)
 	}
 }
 
+static void show_ban(const json_t *ban)
+{
+	if (!json_is_object(ban))
+		return;
+	put_clean(" by rule ", ctl_text(ban, "rule"), "");
+	put_clean(" as ", ctl_text(ban, "client"), "");
+}
+
 static void show_decision(const json_t *a)
 {
 	const json_t *d = json_object_get(a, "decision");
@@ -93,6 +101,7 @@ static void show_decision(const json_t *a)
 	put_clean(deny ? "denied: " : "allowed: ", ctl_text(d, "reason"), "");
 	if (*ctl_text(d, "rule"))
 		put_clean(", rule ", ctl_text(d, "rule"), "");
+	show_ban(json_object_get(a, "banned"));
 	/* Limits are not asked while a ban holds: they may deny when it has ended. */
 	if (deny && ctl_int(d, "retry_after"))
 		(void)printf("; %s in %s",
@@ -100,6 +109,9 @@ static void show_decision(const json_t *a)
 								     : "the same would pass",
 			text_seconds(ctl_int(d, "retry_after"), after));
 	(void)putchar('\n');
+	if (*ctl_text(json_object_get(a, "banned"), "id"))
+		put_clean("ends with: ratelimitctl ban lift ",
+			ctl_text(json_object_get(a, "banned"), "id"), "\n");
 	show_client(a);
 }
 

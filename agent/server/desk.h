@@ -132,8 +132,8 @@ enum { BAN_ID_BYTES = 32 };
 void ban_id(const struct ban *, char out[BAN_ID_BYTES + 1]);
 /* Calls `each` for those that hold at `utc`. */
 void desk_bans(struct desk *, usec_t utc, void (*each)(void *with, const struct ban *), void *with);
-/* When the ban ends that holds for the plan's client; 0: none does. */
-usec_t desk_banned_until(struct desk *, const struct plan *, usec_t utc);
+/* The ban that holds for the plan's client, copied. false: none does. */
+bool desk_find_ban(struct desk *, const struct plan *, usec_t utc, struct ban *);
 /* Lifts it, and forgets how often this client was banned. false: there is none of that name. (A
  * lift that the disk cannot take holds all the same.) */
 bool desk_lift(struct desk *, const char *id, struct act);

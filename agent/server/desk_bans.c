@@ -284,11 +284,15 @@ void desk_bans(struct desk *d, usec_t utc, void (*each)(void *with, const struct
 	desk_each_ban(d, utc, show_if_it_holds, &s);
 }
 
-usec_t desk_banned_until(struct desk *d, const struct plan *plan, usec_t utc)
+bool desk_find_ban(struct desk *d, const struct plan *plan, usec_t utc, struct ban *ban)
 {
 	unsigned take;
+	struct key key;
 
-	return bans_find(d->args.bans, plan, utc, &take);
+	if (!bans_find(d->args.bans, plan, utc, &take))
+		return false;
+	key = take_ban_key(&plan->take[take]);
+	return bans_get(d->args.bans, &key, ban) && ban->until > utc;
 }
 
 bool desk_lift(struct desk *d, const char *id, struct act act)

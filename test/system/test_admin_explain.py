@@ -223,7 +223,9 @@ def test_a_ban(run, tmp_path):
     until(lambda: admin.agent.check(ip="10.0.0.1")["reason"] == "banned")
     told = explain(admin, ip="10.0.0.1")
     assert told["decision"]["reason"] == "banned" and told["decision"]["deny"]
-    assert 3500 <= told["decision"]["retry_after"] <= 3600 and told["banned"]["until"]
+    assert 3500 <= told["decision"]["retry_after"] <= 3600
+    bans = admin.ask("/api/v1/bans").json["bans"]
+    assert [told["banned"]] == bans and bans[0]["rule"] == "login" and bans[0]["client"] == "ip=10.0.0.1"
     assert rule(told, "login")["limits"][0]["remaining_now"] == 0
     assert explain(admin, ip="10.0.0.2")["banned"] is None
 

@@ -273,7 +273,7 @@ def test_bans(run, tmp_path):
     until(lambda: ctl.agent.check({"ip": "192.0.2.1"})["reason"] == "banned")
     # The limit, of a day, is not asked while the ban holds: nobody promises that he passes then.
     got = ctl("explain", "ip=192.0.2.1").stdout
-    assert got.startswith("denied: banned; the ban ends in ") and "would pass" not in got
+    assert re.match(r"denied: banned by rule \S+ as ip=192\.0\.2\.1; the ban ends in ", got) and "would pass" not in got
     ban, = ctl.json("ban", "list")["bans"]
     titles, row = table(ctl("ban", "list").stdout)
     assert titles[:3] == ["ID", "RULE", "CLIENT"] and row[:3] == [ban["id"], "login", "ip=192.0.2.1"]

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import browser as browsers
+import redisd
 from agent import ROOT, until
 from spop import Connection
 from test_admin import BEARER, TOKEN, Admin
@@ -348,6 +349,8 @@ def test_a_ban_is_lifted(page):
     assert page.text("bans") is None    # nobody: nothing to see
     decide(admin, 6, ip="10.0.0.9", path="/login")
     assert admin.agent.check(ip="10.0.0.9", path="/login")["reason"] == "banned"
+    page.element("e-fields").send_keys("ip=10.0.0.9 path=/login\n")
+    until(lambda: "banned by rule login as ip=10.0.0.9: the ban ends in " in (page.text("e-said") or ""), "why")
     unlocked(page)
     until(lambda: "ip=10.0.0.9" in (page.text("bans-body") or ""), "the ban")
     page.driver.find_element("css selector", "#bans-body button").click()
@@ -402,6 +405,44 @@ def test_a_reset_and_a_reload(page):
     page.element("reload").click()
     page.element("ask-do").click()
     until(lambda: admin.ask("/api/v1/status").json["generation"] > generation, "the reload")
+
+
+def test_which_rules_apply(page):
+    def applied(name):
+        return page.js(f"""return [...document.querySelectorAll("#rules-body tr")].filter(
+            r => r.firstChild.textContent.includes("{name}")).map(r => r.children[6].textContent)[0]""")
+    decide(page.admin, 3, user="bob", ip="10.0.0.2")
+    until(lambda: applied("api") == "3", "the rule by users")
+    assert applied("login") == "never"
+
+
+def test_what_keeps_the_store_from_its_work(chromium, run, ends, tmp_path):
+    """A Redis that is away: since when, where, and what to do."""
+    redis = ends(redisd.Server(tmp_path, "r"))
+    admin = Admin(run, tmp_path, rules=RULES, top=redis.group())
+    chromium.url = f"http://127.0.0.1:{admin.port}/"
+    opened(chromium)
+    assert not chromium.text("notices")
+    redis.kill()
+    admin.agent.check(user="bob")
+    until(lambda: "The store is away, since " in (chromium.text("notices") or ""), "it to be told")
+    until(lambda: str(redis.port) in chromium.text("notices") and "What to do: " in chromium.text("notices"),
+          "where, and what to do")
+    redis.start()
+    until(lambda: not chromium.text("notices"), "it to be over")
+
+
+def test_a_state_file_that_is_not_written(chromium, run, tmp_path):
+    (tmp_path / "d").mkdir()
+    admin = Admin(run, tmp_path, rules=RULES,
+                  top=f'store: {{ state_file = "{tmp_path}/d/state"; state_interval = "1s"; }};')
+    chromium.url = f"http://127.0.0.1:{admin.port}/"
+    opened(chromium)
+    (tmp_path / "d" / "state.tmp").mkdir()      # a file of that name cannot be made
+    until(lambda: "The state file is not written, since " in (chromium.text("notices") or ""), "it to be told")
+    assert "state.tmp: cannot create" in chromium.text("notices")
+    (tmp_path / "d" / "state.tmp").rmdir()
+    until(lambda: not chromium.text("notices"), "it to be over")
 
 
 def test_an_agent_that_is_gone_and_comes_back(page):
