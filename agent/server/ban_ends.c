@@ -42,11 +42,23 @@ static bool is_cut_otherwise(
 	return memcmp(masked.bytes, a.bytes, a.len) != 0;
 }
 
+/* Does each + stand between two fields? Else clients have said some: "user=a+ip=::1+ip=10.0.0.1",
+ * and which value is the address's is not certain. */
+static bool is_certain(const struct rule *r, const char *client)
+{
+	unsigned n = 1;
+
+	for (; (client = strchr(client, '+')); client++)
+		n++;
+	return n <= r->per_n;
+}
+
 /* By the text of a ban's descriptor, which says what it counts by. */
 static const char *why_lost(const struct policy *now, const struct policy *before,
 	const struct rule *r, const char *client)
 {
 	const char *at = client;
+	bool certain = is_certain(r, client);
 
 	/* A text that was cut may have lost fields at its end. */
 	if (strlen(client) == BAN_CLIENT_MAX)
@@ -57,7 +69,8 @@ static const char *why_lost(const struct policy *now, const struct policy *befor
 			unsigned slot = r->per[i].slot[a];
 			value = value_at(at, i == 0, now->layout.field[slot].name,
 				now->layout.field[slot].length);
-			if (value && slot == FIELD_IP && is_cut_otherwise(now, before, value))
+			if (value && certain && slot == FIELD_IP &&
+				is_cut_otherwise(now, before, value))
 				return "addresses are cut by another prefix now";
 		}
 		if (!value)
@@ -71,6 +84,8 @@ const char *ban_ends(const struct policy *now, const struct policy *before, cons
 {
 	const struct rule *r = rule_of(now, b->rule), *was = rule_of(before, b->rule);
 
+	if (!r && before && !was) /* it is of another agent, which has another configuration */
+		return NULL;
 	if (!r)
 		return "its rule has no penalty any more";
 	if (was && (was->penalty->salt.a != r->penalty->salt.a ||

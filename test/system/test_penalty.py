@@ -144,6 +144,22 @@ def test_who_is_banned_is_denied_by_his_own_name(run, tmp_path):
     assert set(clients) == {"user=fred"} and clients["user=fred"] >= 6, top
 
 
+@pytest.mark.parametrize("user", ["mal\0lory", "mallory+ip=2001:db8::1", "a+b", "m" * 200, "\0" * 200],
+                         ids=["NUL", "as-an-address", "plus", "long", "NULs"])
+def test_nobody_names_himself_out_of_a_ban(run, tmp_path, user):
+    """What a ban is known by to people says what he says of himself."""
+    admin = Admin(run, tmp_path, rules='''{ name = "a"; per = [ "user", "ip" ]; rate = "1/day";
+                  penalty = { after = "1/1m"; ban = "1h"; }; }''')
+    a = admin.agent
+    until(lambda: a.check(user=user, ip="10.0.0.9")["reason"] == "banned")
+    until(lambda: "what=ban" in a.stderr)
+    assert admin.ask("/api/v1/reload", "POST", headers=BEARER).status == 200
+    assert a.check(user=user, ip="10.0.0.9")["reason"] == "banned"
+    assert "what=end" not in a.stderr
+    ban, = admin.ask("/api/v1/bans").json["bans"]
+    assert len(user) > 99 or ban["client"] == f"user={user}+ip=10.0.0.9".replace("\0", "?"), ban
+
+
 def test_a_restart_without_the_penalty_ends_its_bans(run, tmp_path, store):
     if store == "redis":
         pytest.skip("with Redis there is no state file")

@@ -26,6 +26,8 @@ static void what_nothing_finds_ends(void **state)
 	static const char any[] = PENALTY "per = [ \"key|user|ip\" ];";
 	static const char ip[] = PENALTY "per = [ \"ip\" ];";
 	static const char both[] = PENALTY "per = [ \"user\", \"host\" ];";
+	static const char none[] = "per = [ \"user\" ];";
+	static const char who[] = PENALTY "per = [ \"user\", \"ip\" ];";
 	static const char cut4[] = "ipv4_prefix = 24;", cut6[] = "ipv6_prefix = 48;";
 	static const struct {
 		const char *title, *before, *now, *client;
@@ -39,6 +41,8 @@ static void what_nothing_finds_ends(void **state)
 			"user=a", "", "", false, false },
 		{ "its penalty is gone", user, "per = [ \"user\" ];", "user=a", "", "", true,
 			true },
+		{ "another agent's, of which neither knows the penalty", none, none, "user=a", "",
+			"", false, true },
 		{ "its rule is off", user, PENALTY "per = [ \"user\" ]; mode = \"off\";", "user=a",
 			"", "", true, true },
 		{ "its rule is in shadow: it may be back", user,
@@ -52,6 +56,14 @@ static void what_nothing_finds_ends(void **state)
 		{ "by more than before", user, both, "user=a", "", "", true, true },
 		{ "by less than before", both, user, "user=a+host=b", "", "", true, false },
 		{ "by both still", both, both, "user=a+b+host=c", "", "", false, false },
+		{ "who says himself what looks like an address", who, who,
+			"user=a+ip=2001:db8::1+ip=10.0.0.1", "", "", false, false },
+		{ "and then no prefix is certain", who, who, "user=a+ip=2001:db8::1+ip=10.0.0.1",
+			"", cut4, false, false },
+		{ "a + that is no field's", who, who, "user=a+b+ip=10.0.0.1", "", "", false,
+			false },
+		{ "an address behind a user", who, who, "user=a+ip=10.0.0.1", "", cut4, true,
+			true },
 		{ "a shorter prefix", ip, ip, "ip=10.0.0.1", "", cut4, true, true },
 		{ "a longer one", ip, ip, "ip=10.0.0.0", cut4, "", true, false },
 		{ "that of the other family", ip, ip, "ip=10.0.0.1", "", cut6, false, false },
