@@ -5,14 +5,14 @@ static unsigned alternative(const struct take *t, unsigned i)
 	return t->per_found >> 4 * i & 15;
 }
 
-bool take_is_by_secret_key(const struct policy *p, const struct take *t)
+bool take_has_name_by_hash(const struct policy *p, const struct take *t, const struct view *v)
 {
 	const struct rule *r = t->limit->rule;
+	uint64_t slots = 0;
 
 	for (unsigned i = 0; i < r->per_n; i++)
-		if (r->per[i].slot[alternative(t, i)] == FIELD_KEY)
-			return p->secret >> FIELD_KEY & 1;
-	return false;
+		slots |= 1ull << r->per[i].slot[alternative(t, i)];
+	return (slots & p->secret) >> FIELD_KEY & 1 && (slots & v->present) == slots;
 }
 
 /* As long as the key's hash, whatever the field's value is. */

@@ -6,8 +6,9 @@
 
 #include "limit/plan.h"
 
-/* Does the take count by a key that is secret? */
-bool take_is_by_secret_key(const struct policy *, const struct take *);
+/* Does the take count by a key that is secret, and has the view all that it counts by? (One that
+ * was read once more, from a NOTIFY that was kept in part, may not.) */
+bool take_has_name_by_hash(const struct policy *, const struct take *, const struct view *);
 
 /* The take's descriptor by a name that needs no more than the key's SHA-256 in lower-case hex,
  * `hex`; the other fields are the view's. */

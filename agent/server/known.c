@@ -88,7 +88,7 @@ void known_learn(
 		const struct take *t = &plan->take[i];
 		struct key descriptor = take_descriptor(t);
 		bool again = hashed && descriptor.a == last.a && descriptor.b == last.b;
-		if (again || !take_is_by_secret_key(p, t))
+		if (again || !take_has_name_by_hash(p, t, v))
 			continue;
 		if (!hashed)
 			hash_sha256_hex(v->text[FIELD_KEY], hex);

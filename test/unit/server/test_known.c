@@ -120,6 +120,26 @@ static void digits_are_of_one_of_nobody_or_of_several(void **state)
 	drop(s);
 }
 
+/* Of a long request whose check waited the beginning is kept: what is behind that is not in the
+ * view that is read from it, and in its place may be what an earlier request has left. */
+static void what_is_not_there_any_more_is_not_looked_at(void **state)
+{
+	struct snapshot *s = loaded(config, &test_key, 1);
+	struct known *k = known_new();
+	static struct request whole, kept, other;
+	(void)state;
+
+	request(&whole, s->policy, "secret", "a");
+	request(&kept, s->policy, "secret", "");
+	kept.view.text[FIELD_HOST] = STR("b");
+	known_learn(k, s->policy, &whole.plan, &kept.view);
+	assert_int_equal(found(k, s->policy, &whole), 3); /* but by the host */
+	request(&other, s->policy, "secret", "b");
+	assert_int_equal(found(k, s->policy, &other), 3);
+	known_free(k);
+	drop(s);
+}
+
 /* However many come, the last ones are there. */
 static void it_is_bounded_and_knows_the_last(void **state)
 {
@@ -156,6 +176,7 @@ int main(void)
 		cmocka_unit_test(all_that_a_key_is_counted_by_is_found),
 		cmocka_unit_test(nothing_is_known_of_who_has_no_key),
 		cmocka_unit_test(digits_are_of_one_of_nobody_or_of_several),
+		cmocka_unit_test(what_is_not_there_any_more_is_not_looked_at),
 		cmocka_unit_test(it_is_bounded_and_knows_the_last),
 	};
 	return hash_init() ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
