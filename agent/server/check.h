@@ -33,7 +33,8 @@ struct event_ring *event_ring_new(unsigned capacity); /* a power of two */
 void event_ring_free(struct event_ring *);
 bool event_ring_put(struct event_ring *, const struct event *); /* false: full; counted */
 /* Is there room? So that a flood of denials does not compose what would be dropped; where there is
- * none, that counts as one dropped. The writer. */
+ * none, that counts as one dropped. For shadow mode there is half of it: however many it would have
+ * denied, those that are denied have their lines. The writer. */
 bool event_ring_has_room(struct event_ring *, bool shadow);
 bool event_ring_get(struct event_ring *, struct event *);            /* false: empty */
 uint64_t event_ring_dropped(const struct event_ring *, bool shadow); /* since the start; reader */

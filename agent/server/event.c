@@ -7,6 +7,7 @@
 
 struct event_ring {
 	struct ring *ring;
+	unsigned half; /* of its places: those of shadow mode leave as many to denials */
 	_Atomic(uint64_t) dropped[2]; /* denials, and of shadow mode; the putting side writes it */
 };
 
@@ -15,6 +16,7 @@ struct event_ring *event_ring_new(unsigned capacity)
 	struct event_ring *e = calloc(1, sizeof *e);
 	if (!e)
 		return NULL;
+	e->half = capacity / 2;
 	e->ring = ring_new(capacity, sizeof(struct event));
 	if (!e->ring) {
 		event_ring_free(e);
@@ -47,7 +49,7 @@ bool event_ring_put(struct event_ring *e, const struct event *event)
 
 bool event_ring_has_room(struct event_ring *e, bool shadow)
 {
-	if (!ring_full(e->ring))
+	if (ring_room(e->ring) > (shadow ? e->half : 0))
 		return true;
 	count_dropped(e, shadow);
 	return false;

@@ -48,11 +48,16 @@ static uint8_t *slot(struct ring *r, unsigned at)
 	return r->items + (size_t)(at & r->mask) * r->item_bytes;
 }
 
-bool ring_full(const struct ring *r)
+unsigned ring_room(const struct ring *r)
 {
 	unsigned head = atomic_load_explicit(&r->head, memory_order_relaxed);
 	unsigned tail = atomic_load_explicit(&r->tail, memory_order_acquire);
-	return head - tail > r->mask;
+	return r->mask + 1 - (head - tail);
+}
+
+bool ring_full(const struct ring *r)
+{
+	return ring_room(r) == 0;
 }
 
 bool ring_empty(const struct ring *r)

@@ -15,6 +15,7 @@ void ring_free(struct ring *);
 /* The putting thread's side. false: full. */
 bool ring_put(struct ring *, const void *item);
 bool ring_full(const struct ring *);
+unsigned ring_room(const struct ring *); /* how many more it takes, at least */
 bool ring_empty(const struct ring *);
 
 /* The getting thread's side. false: empty. */

@@ -69,6 +69,31 @@ static void what_does_not_fit_is_counted(void **state)
 	event_ring_free(NULL);
 }
 
+/* However many shadow mode would have denied, who is denied has a line. */
+static void shadow_mode_leaves_room_for_denials(void **state)
+{
+	(void)state;
+	struct event_ring *e = event_ring_new(8);
+	struct event event = { .shadow = true }, got;
+	for (unsigned i = 0; i < 4; i++) {
+		assert_true(event_ring_has_room(e, true));
+		assert_true(event_ring_put(e, &event));
+	}
+	assert_false(event_ring_has_room(e, true));
+	assert_int_equal(event_ring_dropped(e, true), 1);
+	event.shadow = false;
+	for (unsigned i = 0; i < 4; i++) {
+		assert_true(event_ring_has_room(e, false));
+		assert_true(event_ring_put(e, &event));
+	}
+	assert_false(event_ring_has_room(e, false));
+	assert_int_equal(event_ring_dropped(e, false), 1);
+	for (unsigned i = 0; i < 5; i++)
+		assert_true(event_ring_get(e, &got));
+	assert_true(event_ring_has_room(e, true));
+	event_ring_free(e);
+}
+
 enum { EVENTS = 20000 };
 
 static void *write_events(void *arg)
@@ -111,6 +136,7 @@ int main(void)
 		cmocka_unit_test(first_in_is_first_out),
 		cmocka_unit_test(full_takes_no_more),
 		cmocka_unit_test(what_does_not_fit_is_counted),
+		cmocka_unit_test(shadow_mode_leaves_room_for_denials),
 		cmocka_unit_test(two_threads_agree),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
