@@ -1,10 +1,12 @@
 #include "server/unlisted.h"
 
-#include "base/log.h"
+#include "base/log_tap.h"
 #include "config/nearest.h"
 #include "limit/override.h"
 
 #define TELL_EVERY (600 * USEC_PER_SEC)
+
+static const char unlisted[] = "tier_unlisted";
 
 enum { SITES = 64 }; /* so that one name does not hide another */
 
@@ -49,7 +51,7 @@ static __attribute__((noinline)) void tell(const struct policy *p, const struct 
 			"no limit by tier: mend its name, or list it (\"unlimited\" where that is meant)"),
 		{ 0 },
 	};
-	log_put_every(site, TELL_EVERY, LOG_LEVEL_WARNING, "tier_unlisted", fields);
+	log_put_every(site, TELL_EVERY, LOG_LEVEL_WARNING, unlisted, fields);
 }
 
 void unlisted_tell(const struct policy *p, const struct plan *plan, const struct view *v,
@@ -61,6 +63,9 @@ void unlisted_tell(const struct policy *p, const struct plan *plan, const struct
 		return;
 	struct log_site *site = site_of(tier);
 	if (now.steady < atomic_load_explicit(&site->next, memory_order_relaxed))
+		return;
+	/* A line that nobody reads has no next time: it would be composed for each check. */
+	if (!log_enabled(LOG_LEVEL_WARNING) && !log_tap_is_wanted(LOG_LEVEL_WARNING, unlisted))
 		return;
 	if (policy_misses_tier(p, view_has(v, FIELD_TIER) ? v->text[FIELD_TIER] : tier))
 		tell(p, plan, v, from_redis, site);
