@@ -406,15 +406,28 @@ static enum desk_end tell_lost(const struct desk *d, const char *why, enum desk_
 	return end;
 }
 
+/* All that was handed over, and the whole, if one was begun. */
+static bool settle(struct desk *d, usec_t deadline)
+{
+	while (d->composed.is_begun)
+		compose_piece(d);
+	bool settled = clerk_settle(d->clerk, deadline);
+	look_at_disk(d);
+	return settled;
+}
+
 enum desk_end desk_settle(struct desk *d, usec_t deadline)
 {
 	enum desk_end end = DESK_KEPT;
 
 	if (d->clerk) {
 		forget_saved(d);
-		while (d->composed.is_begun)
-			compose_piece(d);
-		bool settled = clerk_settle(d->clerk, deadline);
+		bool settled = settle(d, deadline);
+		/* There is no later time for what was to be written then. */
+		if (settled && (d->whole_wanted || d->broken || d->missing)) {
+			keep_whole(d, false);
+			settled = settle(d, deadline);
+		}
 		on_kept(d);
 		if (!settled)
 			end = tell_lost(d, "the disk does not answer", DESK_HANGS);

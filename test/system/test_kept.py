@@ -174,6 +174,17 @@ def test_a_disk_that_has_room_again_gets_it_by_itself(run, tmp_path):
     assert a.overrides() == ["one"]
 
 
+def test_a_disk_that_has_room_again_gets_it_at_a_stop(run, tmp_path):
+    """Though the next time for that has not come."""
+    a = Kept(run, tmp_path, preexec=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+    limit_files(a, 64)
+    assert "warnings" in override(a, user="one", bypass=True)
+    limit_files(a, -1)
+    assert a.agent.stop() == 0, a.agent.stderr
+    a.start()
+    assert a.overrides() == ["one"]
+
+
 def up(a):
     return a.samples()[1]["ratelimit_state_file_up", ()]
 
