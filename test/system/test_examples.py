@@ -319,6 +319,12 @@ def test_engine_an_escaped_slash_is_refused(deployment_engine, path):
     assert deployment_engine.ask(path, "POST", client=new_client()).status == 400
 
 
+@pytest.mark.parametrize("path", ["/auth/%4Cogin", "/%41uth/login", "/auth/logi%4e", "/%5auth"])
+def test_engine_an_escaped_capital_is_refused(deployment_engine, path):
+    """HAProxy's `lower` comes before it is unescaped: it would be a login in no rule's words."""
+    assert deployment_engine.ask(path, "POST", client=new_client()).status == 400
+
+
 @pytest.mark.parametrize("path", ["/API/x", "/v1/Api/x", "/api;v=1/x"])
 def test_engine_the_api_in_other_words(deployment_engine, path):
     stack.until_denied(deployment_engine, 5, path, client=new_client())
@@ -440,6 +446,11 @@ def test_training_a_job_in_other_words_is_a_job(training_server, path):
                              client=client)
     assert got.headers["X-RateLimit-Limit"] == "10"
     assert training_server.ask(path, "POST", client=client).status == 429
+
+
+@pytest.mark.parametrize("path", ["/jobs/1/%45xecute", "/jobs/1/execut%45", "/jobs%2F1%2f%50ause"])
+def test_training_an_escaped_capital_is_refused(training_server, path):
+    assert training_server.ask(path, "POST", client=new_client()).status == 400
 
 
 @pytest.mark.parametrize("path, method, limit", [
