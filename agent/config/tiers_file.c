@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { TIERS_FILE_MAX = 256 << 20, TWICE_TOLD = 20 };
+enum { TIERS_FILE_MAX = 256 << 20, LINES_TOLD = 20 /* of a kind */ };
 
 static bool is_blank(char c)
 {
@@ -50,7 +50,7 @@ struct tiers_reading {
 	struct place at;
 	bool *told; /* by tier: one that no rule lists was warned of */
 	bool warn;
-	size_t entries, twice;
+	size_t entries, twice, commented;
 };
 
 static void warn_unlisted(struct tiers_reading *t, int tier)
@@ -89,10 +89,12 @@ static size_t comment_at(const struct loader *l, struct str tier)
 }
 
 /* A line that was valid stays so: only that it is surely not what is meant is told. */
-static void warn_comment(const struct tiers_reading *t, struct str tier, size_t at)
+static void warn_comment(struct tiers_reading *t, struct str tier, size_t at)
 {
 	struct str before = trim((struct str){ tier.p, at });
 
+	if (++t->commented > LINES_TOLD)
+		return;
 	problem_warn(t->l->problems, t->at,
 		"\"%.*s\" is the tier, for HAProxy too: a comment is a line of its own; want "
 		"KEY-OR-USER %.*s",
@@ -102,9 +104,17 @@ static void warn_comment(const struct tiers_reading *t, struct str tier, size_t 
 /* The name may be a key: it is not told. */
 static void warn_twice(struct tiers_reading *t)
 {
-	if (++t->twice <= TWICE_TOLD)
+	if (++t->twice <= LINES_TOLD)
 		problem_warn(t->l->problems, t->at,
 			"this key or user has a line before: that one holds, and this one does not");
+}
+
+/* Of so many: a long file is not to take the room of other warnings. */
+static void warn_more(const struct tiers_reading *t, size_t n, const char *what)
+{
+	if (n > LINES_TOLD)
+		problem_warn(t->l->problems, (struct place){ .file = t->at.file },
+			"%zu more lines %s", n - LINES_TOLD, what);
 }
 
 /* false: there is no point in going on. */
@@ -205,10 +215,8 @@ void tiers_file_load(struct loader *l)
 	l->policy->tier_map = tier_map_new();
 	if (t.told && l->policy->tier_map) {
 		lines_read(&t, file);
-		if (t.twice > TWICE_TOLD)
-			problem_warn(l->problems, (struct place){ .file = l->values.tiers_file },
-				"%zu more lines are of a key or user that has one before",
-				t.twice - TWICE_TOLD);
+		warn_more(&t, t.twice, "are of a key or user that has one before");
+		warn_more(&t, t.commented, "have a comment behind the tier");
 		text_update(l, file, t.entries);
 	} else {
 		problem_out_of_memory(l->problems);

@@ -312,6 +312,33 @@ static void tiers_file_twice(void **state)
 	problems_free(&p);
 }
 
+/* A warning has room only so long: a file of thousands leaves it to the others. */
+static void tiers_file_of_comments(void **state)
+{
+	enum { LINES = 3000 };
+	char *text = malloc(LINES * 24), *at = text;
+	const char *const file = "t.cfg";
+	struct problems p = { 0 };
+	(void)state;
+
+	assert_non_null(text);
+	for (int i = 0; i < LINES; i++)
+		at += sprintf(at, "u%d premium # ours\n", i);
+	put_file("t.cfg",
+		"identity: { tiers_file = \"tiers.map\"; default_tier = \"anonymus\"; };\n" TIERS(
+			""));
+	put_file("tiers.map", text);
+	free(text);
+	struct snapshot *s = config_load(&file, 1, &test_key, 1, &p);
+	assert_non_null(s);
+	drop(s);
+	assert_int_equal(p.n, 22);
+	assert_string_equal(p.message[20],
+		"tiers.map: warning: 2980 more lines have a comment behind the tier");
+	assert_non_null(strstr(p.message[21], "did you mean \"anonymous\"?"));
+	problems_free(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -324,6 +351,7 @@ int main(void)
 		cmocka_unit_test(tiers_misspelt),
 		cmocka_unit_test(tiers_file),
 		cmocka_unit_test(tiers_file_twice),
+		cmocka_unit_test(tiers_file_of_comments),
 	};
 	return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
