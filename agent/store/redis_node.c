@@ -194,8 +194,7 @@ static const struct redis_conn_events conn_events = { on_ready, on_lost, on_fail
 
 /* ---- deadlines ---- */
 
-#define TOO_LATE      "it does not answer within redis.timeout"
-#define TOO_LATE_HINT "see its latency (redis-cli --latency), or raise redis.timeout"
+#define TOO_LATE "it does not answer within redis.timeout"
 
 static void expire(struct redis_node *n, struct now now)
 {

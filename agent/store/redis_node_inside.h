@@ -16,6 +16,7 @@ enum {
 };
 
 #define IDLE_ASK_EVERY (1 * USEC_PER_SEC)
+#define TOO_LATE_HINT  "see its latency (redis-cli --latency), or raise redis.timeout"
 
 enum health {
 	HEALTH_AWAY,   /* no connection */

@@ -165,8 +165,10 @@ static void on_probe_reply(struct redis_node *n, const struct sent *sent, bool g
 		n->probe_at = now.steady + IDLE_ASK_EVERY;
 		return;
 	}
-	if (good)
+	if (good) {
 		why = "it answers later than redis.timeout";
+		hint = TOO_LATE_HINT; /* so it can be reached */
+	}
 	node_failed(n, !good, why, hint, now.steady);
 	if (n->health == HEALTH_WELL)
 		n->probe_at = now.steady + IDLE_ASK_EVERY;
