@@ -343,6 +343,26 @@ def test_what_was_explained_is_reset(page):
     assert not admin.agent.check(user="bob")["deny"] and admin.agent.check(user="eve")["deny"]
 
 
+def test_what_is_not_known_is_not_said_to_be_allowed(chromium, run, tmp_path):
+    """A key's hash that the agent has not seen; whom a counter is not for; a reset of nothing."""
+    page = chromium
+    page.admin = Admin(run, tmp_path, rules='{ name = "keys"; per = [ "key|user" ]; rate = "3/day"; }')
+    page.url = f"http://127.0.0.1:{page.admin.port}/"
+    opened(page)
+    fields = page.element("e-fields")
+    fields.send_keys(f"key=sha256:{'0' * 64}\n")
+    until(lambda: (page.text("e-said") or "").startswith("Not known: rule keys counts by key"), "that")
+    assert "Without that: Allowed: ok" in page.text("e-said")
+    unlocked(page)
+    fields.clear()
+    fields.send_keys("user=bob\n")
+    until(lambda: page.text("e-said").startswith("Allowed"), "one that is known")
+    assert "rule keys counts so only requests without key" in page.text("e-said")
+    page.element("e-reset").click()
+    page.element("ask-do").click()
+    until(lambda: "nothing was counted" in (page.text("said") or ""), "what came of it")
+
+
 def test_a_ban_is_lifted(page):
     admin = page.admin
     opened(page)
