@@ -10,10 +10,10 @@
 /* In the place of libc's: how often the name that was meant is looked for. */
 static unsigned compared;
 
-int strcasecmp(const char *a, const char *b)
+int strcasecmp(const char *s1, const char *s2)
 {
 	compared++;
-	return strcmp(a, b);
+	return strcmp(s1, s2);
 }
 
 /* How many comparisons a hundred checks of one client are. */
