@@ -343,6 +343,7 @@ def test_keys_in_patterns_are_not_shown(run, tmp_path):
                           headers={"Content-Type": "application/json"})
     assert explained.status == 200 and key not in explained.text, explained.text
     assert reload(admin).status == 200
+    assert admin.agent.stop() == 0  # then all of its lines are there
     assert "each key" in admin.agent.stderr and key not in admin.agent.stderr
 
 
