@@ -39,8 +39,8 @@ static void add_away(json_t *store, struct control *c)
 
 	if (!control_store_away(c, &away))
 		return;
-	json_t *o = json_pack("{s:o, s:s, s:o, s:I}", "reason", json_of(str_of(away.why)), "server",
-		away.server, "hint", json_of(str_of(away.hint)), "since",
+	json_t *o = json_pack("{s:o, s:o, s:o, s:I}", "reason", json_of(str_of(away.why)), "server",
+		json_of(str_of(away.server)), "hint", json_of(str_of(away.hint)), "since",
 		unix_of(away.since, clock_read()));
 	if (o)
 		(void)json_object_update(store, o);

@@ -706,3 +706,13 @@ def test_status_says_why_since_when_and_which_server(run, tmp_path, redis, wire)
     redis.start()
     until(lambda: a.ask("/api/v1/status").json["store"]["state"] == "well", "it is back")
     assert "since" not in a.ask("/api/v1/status").json["store"]
+
+
+def test_status_says_so_of_a_server_whose_name_is_no_utf8(run, tmp_path):
+    a = Admin(run, tmp_path, top=group("${REDIS_AT}"), env={"REDIS_AT": "/nowhere/r\udce4.sock"})
+
+    def told():
+        s = a.ask("/api/v1/status").json["store"]
+        return s["state"] == "degraded" and s
+    store = until(told, "it is missed")
+    assert store["reason"] and store["hint"] and store["server"].startswith("/nowhere/r"), store
