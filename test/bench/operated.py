@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 
-from common import ROOT, Failed, free_port
+from common import ROOT, Failed, free_port, median
 
 TOKEN = "of-the-benchmark"
 STREAMS = 10
@@ -145,18 +145,26 @@ WATCHED = {
 }
 
 
+def beside_us(agent):
+	"""Processor time of all threads but those that decide."""
+	return agent.thread_cpu_us() - agent.thread_cpu_us("worker-")
+
+
 def turn(bench, agent, watched, seconds):
+	"""Checks a second, and the share of one core that the agent's other threads took meanwhile."""
 	who = [watcher(agent.admin) for watcher in WATCHED[watched]]
 	with contextlib.ExitStack() as stack:
 		for w in who:
 			stack.enter_context(w)
+		began, spent = time.monotonic(), beside_us(agent)
 		got = bench.load(agent, denials=True, seconds=seconds)["per_second"]
+		share = (beside_us(agent) - spent) / 1e6 / (time.monotonic() - began)
 	for w in who:
 		if w.failed or not w.asked or not w.read:
 			raise Failed(f"{type(w).__name__}: {w.failed or 'nothing asked, or no event'}")
 		if isinstance(w, Page) and not w.rounds:  # each takes its time, and asks again when it has all answers
 			raise Failed("Page: not one round")
-	return got
+	return got, share
 
 
 @contextlib.contextmanager
@@ -171,7 +179,8 @@ def agent(bench):
 def part(bench):
 	"""Every NOTIFY has its ACK, or the load generator fails. Few per cent are looked for where one
 	turn differs from the next by more: so there are many turns, no longer than it takes to ask
-	everything once, and who was first is last in the next round."""
+	everything once, and who was first is last in the next round. What the agent's other threads
+	take of a core says how much of that is its own doing: it hardly differs from turn to turn."""
 	bench.section("At full load, operated against left alone",
 		      ("three rules, TCP, depth 32: requests", "ratio", "wanted", "met"))
 	seconds = max(1.5, bench.args.seconds)
@@ -183,7 +192,10 @@ def part(bench):
 				got[watched].append(turn(bench, p, watched, seconds))
 	for watched, what in (("operated", "scraped, asked, reloaded and ten times listened to"),
 			      ("shown", f"the same, and in {PAGES} open pages")):
-		bench.ratio_row(what, [o / a for o, a in zip(got[watched], got["alone"])], 0.97)
+		bench.ratio_row(what, [o / a for (o, _), (a, _) in zip(got[watched], got["alone"])], 0.97)
+		shares = [100 * share for _, share in got[watched]]
+		bench.row("meanwhile, processor time of the agent beside its worker's, per cent of one core",
+			  f"{median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})")
 
 
 def smoke(bench):
