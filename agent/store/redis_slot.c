@@ -1,6 +1,6 @@
 #include "store/redis_slot.h"
 
-const char redis_base64url[64] = { "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+const char redis_base64url[65] = { "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 				   "0123456789-_" };
 
 /* The first 18 bits of its bytes, little-endian, as a key's characters are. */

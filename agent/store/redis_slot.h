@@ -20,6 +20,6 @@ uint16_t redis_slot(const struct take *);
 uint16_t redis_slot_of(const struct key *, const struct key *salt);
 
 /* The digits of base64url (RFC 4648), without padding. */
-extern const char redis_base64url[64];
+extern const char redis_base64url[65]; /* 64 digits */
 
 #endif

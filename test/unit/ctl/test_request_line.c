@@ -328,11 +328,13 @@ static void a_key_may_be_there_as_its_hash(void **state)
 /* What is read of it lies in the line, in what the parser owns, or in JSON's memory. */
 static void look_at(const struct view *v)
 {
-	volatile unsigned sum = 0;
+	const volatile char *p;
 
 	for (unsigned i = 0; i < v->layout->n; i++)
-		for (size_t k = 0; view_has(v, i) && i != FIELD_IP && k < v->text[i].n; k++)
-			sum += (unsigned char)v->text[i].p[k];
+		for (size_t k = 0; view_has(v, i) && i != FIELD_IP && k < v->text[i].n; k++) {
+			p = v->text[i].p + k;
+			(void)*p;
+		}
 }
 
 static void cut_everywhere(struct world *w, const struct row *row, size_t n)

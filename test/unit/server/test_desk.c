@@ -156,7 +156,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 }
 
 /* As after a kill: the state file is not written. */
-static void stop(struct rig *r)
+static void finish(struct rig *r)
 {
 	desk_free(r->desk);
 	bans_free(r->bans);
@@ -204,7 +204,7 @@ static void a_change_is_served_at_once(void **state)
 	assert_int_equal(api_mode(&r), MODE_ENFORCE);
 	assert_false(desk_remove(r.desk, "switch:api", by, err, sizeof err));
 	assert_string_equal(err, "nothing is set under this name");
-	stop(&r);
+	finish(&r);
 }
 
 static void what_is_refused_changes_nothing(void **state)
@@ -237,7 +237,7 @@ static void what_is_refused_changes_nothing(void **state)
 	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
 	json_t *kept = changes_get(desk_changes(r.desk), "override:user:a");
 	assert_non_null(json_object_get(json_object_get(kept, "rates"), "api"));
-	stop(&r);
+	finish(&r);
 }
 
 static void each_reset_makes_other_counters(void **state)
@@ -256,7 +256,7 @@ static void each_reset_makes_other_counters(void **state)
 	}
 	assert_false(desk_reset_rule(r.desk, "gone", by, err, sizeof err));
 	assert_string_equal(err, "there is no rule \"gone\"");
-	stop(&r);
+	finish(&r);
 }
 
 static void an_end_comes_by_itself(void **state)
@@ -279,7 +279,7 @@ static void an_end_comes_by_itself(void **state)
 	uint64_t generation = r.served->generation;
 	desk_tick(r.desk, (struct now){ .utc = INT64_C(2000000002) * USEC_PER_SEC });
 	assert_int_equal(r.served->generation, generation); /* nothing to do */
-	stop(&r);
+	finish(&r);
 }
 
 /* The state file is on disk before the rig starts, as main.c sees to it. */
@@ -325,13 +325,13 @@ static void changes_survive_a_restart(void **state)
 	assert_true(put(&r, "override:user:a", "{\"bypass\":true}", err));
 	assert_true(put(&r, "override:user:b", "{\"bypass\":true}", err));
 	assert_true(desk_remove(r.desk, "override:user:b", by, err, sizeof err));
-	stop(&r);
+	finish(&r);
 
 	start_kept(&r, f.state);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 2);
 	assert_non_null(changes_get(desk_changes(r.desk), "override:user:a"));
 	assert_int_equal(api_mode(&r), MODE_SHADOW);
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -395,7 +395,7 @@ static void who_waits_is_told_when_it_is_on_disk(void **state)
 		assert_false(w[i].why);
 		free((char *)(uintptr_t)w[i].name);
 	}
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -436,7 +436,7 @@ static void who_waits_is_told_when_redis_has_it(void **state)
 	desk_when_kept(r.desk, &w[1].wait);
 	assert_int_equal(w[0].kept, 1);
 	assert_int_equal(w[1].kept, 2);
-	stop(&r);
+	finish(&r);
 }
 
 /* It holds all the same. */
@@ -476,7 +476,7 @@ static void who_waits_is_told_why_redis_has_it_not(void **state)
 	assert_int_equal(w.kept, 0);
 	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_string_equal(w.not_shared, "the agent stops");
-	stop(&r);
+	finish(&r);
 }
 
 static void nobody_waits_for_redis_for_ever(void **state)
@@ -497,7 +497,7 @@ static void nobody_waits_for_redis_for_ever(void **state)
 		assert_int_equal(w[i].kept, 1);
 		assert_string_equal(w[i].not_shared, "Redis has not answered");
 	}
-	stop(&r);
+	finish(&r);
 }
 
 /* Nor for a disk that hangs: their places are for others. */
@@ -531,7 +531,7 @@ static void nobody_waits_for_a_disk_for_ever(void **state)
 		(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 		assert_int_equal(w[0].kept, 1);
 	} while (w[0].why);
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -557,7 +557,7 @@ static void a_stop_waits_for_a_disk_until_its_time_is_over(void **state)
 	change_and_wait(&r, &w);
 	assert_int_equal(desk_settle(r.desk, clock_steady() + USEC_PER_DAY), DESK_LOST);
 	disk_fails = false;
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -596,7 +596,7 @@ static void the_whole_is_composed_in_pieces(void **state)
 
 	folder_make(&f);
 	start_kept(&r, f.state);
-	stop(&r);
+	finish(&r);
 	write_changes(f.state, MANY);
 	start_kept(&r, f.state);
 	assert_int_equal(changes_count(desk_changes(r.desk)), MANY);
@@ -632,7 +632,7 @@ static void the_whole_is_composed_in_pieces(void **state)
 	assert_in_range(all, MANY, MANY + PIECE);
 	assert_in_range(turns, MANY / PIECE, MANY);
 	assert_true(w[1].kept == 1 && !w[1].why && !w[0].why);
-	stop(&r);
+	finish(&r);
 
 	start_kept(&r, f.state);
 	assert_int_equal(changes_count(desk_changes(r.desk)), MANY);
@@ -642,7 +642,7 @@ static void the_whole_is_composed_in_pieces(void **state)
 	assert_true(is_changed(&r, "override:user:u00009", "bypass"));
 	assert_null(changes_get(desk_changes(r.desk), "override:user:u00008"));
 	assert_null(changes_get(desk_changes(r.desk), "override:user:u09008"));
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -659,7 +659,7 @@ static void a_stop_ends_a_whole(bool by_itself)
 	later.steady += 60 * USEC_PER_SEC;
 	folder_make(&f);
 	start_kept(&r, f.state);
-	stop(&r);
+	finish(&r);
 	write_changes(f.state, MANY);
 	start_kept(&r, f.state);
 	disk_fails = true;
@@ -673,10 +673,10 @@ static void a_stop_ends_a_whole(bool by_itself)
 	assert_int_equal(w.kept, 0);
 	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_true(w.kept == 1 && !w.why);
-	stop(&r);
+	finish(&r);
 	start_kept(&r, f.state);
 	assert_int_equal(changes_count(desk_changes(r.desk)), MANY + 1);
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -711,7 +711,7 @@ static void bans_leave_room_for_the_operator(void **state)
 	assert_false(put(&r, "override:user:b", "{\"bypass\":true}", err));
 	assert_non_null(strstr(err, "try again"));
 	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
-	stop(&r);
+	finish(&r);
 }
 
 /* Workers take a reload over a moment later: whom they ban till then is let in as well. */
@@ -734,7 +734,7 @@ static void a_ban_that_comes_after_its_penalty_has_gone_ends(void **state)
 	assert_true(bans_get(r.bans, &b.key, &now) && now.until > utc);
 	assert_true(bans_get(r.bans, &late.key, &now) && now.until <= utc);
 	assert_int_equal(r.told_bans, 3); /* both, and the end of one */
-	stop(&r);
+	finish(&r);
 }
 
 /* What earlier releases left in the state file is newer than a changes file beside it: they do not
@@ -751,7 +751,7 @@ static void notes_of_an_earlier_release_are_taken_over(void **state)
 	folder_make(&f);
 	start_kept(&r, f.state);
 	assert_true(put(&r, "override:user:old", "{\"bypass\":true}", err));
-	stop(&r);
+	finish(&r);
 	for (unsigned i = 0; i < 2; i++) {
 		assert_int_equal(
 			state_load(f.state, 100, clock_read(), &store, message, sizeof message),
@@ -765,11 +765,11 @@ static void notes_of_an_earlier_release_are_taken_over(void **state)
 		assert_int_equal(api_mode(&r), i ? MODE_ENFORCE : MODE_OFF);
 		assert_false(holds(f.state, "switch:api"));
 		assert_int_equal(holds(f.changes, "switch:api"), !i);
-		stop(&r);
+		finish(&r);
 	}
 	start_kept(&r, f.state);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -805,11 +805,11 @@ static void the_file_does_not_grow_for_ever(void **state)
 	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_int_equal(stat(f.changes, &st), 0);
 	assert_in_range(st.st_size, 100, 1000);
-	stop(&r);
+	finish(&r);
 
 	start_kept(&r, f.state);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 1);
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -836,7 +836,7 @@ static void a_ban_survives(const char *client)
 	start_kept(&r, f.state);
 	assert_true(bans_begin(r.bans, &penalty, &b, utc));
 	desk_tick(r.desk, (struct now){ .utc = utc });
-	stop(&r);
+	finish(&r);
 
 	start_kept(&r, f.state);
 	desk_bans(r.desk, utc, count_ban, id);
@@ -846,13 +846,13 @@ static void a_ban_survives(const char *client)
 	assert_false(desk_lift(r.desk, "0000000000001234ffffffffffffff+f", by));
 	assert_true(desk_lift(r.desk, id, by));
 	assert_false(desk_lift(r.desk, id, by));
-	stop(&r);
+	finish(&r);
 
 	start_kept(&r, f.state);
 	id[0] = '\0';
 	desk_bans(r.desk, utc, count_ban, id);
 	assert_string_equal(id, "");
-	stop(&r);
+	finish(&r);
 	folder_remove(&f);
 }
 
@@ -888,7 +888,7 @@ static void a_ban_of_the_future_begins_at_the_start(void **state)
 	assert_true(bans_begin(r.bans, &penalty, &b, utc + off));
 	usec_t remembered = b.forget_at - b.since;
 	desk_tick(r.desk, (struct now){ .utc = utc + off });
-	stop(&r);
+	finish(&r);
 
 	/* Twice: the second time finds it as the first has kept it. */
 	usec_t since[2];
@@ -901,7 +901,7 @@ static void a_ban_of_the_future_begins_at_the_start(void **state)
 		assert_true(b.since <= clock_read().utc);
 		assert_int_equal(b.until - b.since, penalty.ban);
 		assert_int_equal(b.forget_at - b.since, remembered);
-		stop(&r);
+		finish(&r);
 	}
 	assert_int_equal(since[0], since[1]);
 	folder_remove(&f);
@@ -924,7 +924,7 @@ static void a_lift_is_the_last_word(void **state)
 	assert_int_equal(r.told_epoch, 2);
 	desk_tick(r.desk, (struct now){ .utc = utc });
 	assert_int_equal(r.told_epoch, 2);
-	stop(&r);
+	finish(&r);
 }
 
 /* Others write there, too. */
@@ -948,7 +948,7 @@ static void a_ban_of_no_time_is_none(void **state)
 	assert_int_equal(bans_count(r.bans), 0);
 	desk_bans(r.desk, clock_read().utc, count_ban, id);
 	assert_string_equal(id, "");
-	stop(&r);
+	finish(&r);
 }
 
 /* While others hear nothing it is not told: what waits for them is bounded. And what they forget
@@ -988,7 +988,7 @@ static void a_ban_that_is_forgotten_is_told(void **state)
 		desk_tick(r.desk, later);
 	assert_int_equal(r.told_gone, 1);
 	assert_int_equal(bans_count(r.bans), 0);
-	stop(&r);
+	finish(&r);
 }
 
 /* Whose clock is far ahead forgets a ban that holds here, and what it hears of it is old to it: if
@@ -1025,7 +1025,7 @@ static void two_clocks_do_not_tell_each_other_for_ever(void **state)
 		}
 		if (r.told_bans - r.told_gone != row[i].told || r.told_gone != row[i].gone)
 			fail_msg("%s: told %u, gone %u", row[i].title, r.told_bans, r.told_gone);
-		stop(&r);
+		finish(&r);
 	}
 }
 
@@ -1064,7 +1064,7 @@ static void what_is_told_is_all_there_is(void **state)
 	assert_int_equal(api_mode(&r), MODE_ENFORCE);
 	desk_told(r.desk, NULL, NULL, 0);
 	assert_int_equal(changes_count(desk_changes(r.desk)), 0);
-	stop(&r);
+	finish(&r);
 }
 
 static int setup(void **state)
