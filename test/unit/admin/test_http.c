@@ -197,7 +197,8 @@ static void routing(void **state)
 	ask(g, "GET http://x" HTTP "\r\n", "there is no / here");
 	ask(g, "GET /hell" HTTP "\r\n", "there is no /hell here");
 	ask(g, "GET /hello/" HTTP "\r\n", "HTTP/1.1 404 ");
-	ask(g, "GET /%ff%00" HTTP "\r\n", "HTTP/1.1 404 ");
+	ask(g, "GET /%ff" HTTP "\r\n", "HTTP/1.1 404 ");
+	ask(g, "GET /%ff%00" HTTP "\r\n", "HTTP/1.1 40"); /* libmicrohttpd 1.0.10 itself: 400 */
 	ask(g, "POST /hello" HTTP "\r\n", "Allow: GET, HEAD, PUT, DELETE\r\n");
 	ask(g, "OPTIONS /later" HTTP "\r\n", "Allow: GET, HEAD\r\n");
 	ask(g, "BREW /hello" HTTP "\r\n", "HTTP/1.1 405 ");
