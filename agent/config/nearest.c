@@ -33,6 +33,26 @@ static unsigned distance(const char *a, size_t an, const char *b, size_t bn)
 	return row[an % 3][bn];
 }
 
+static char small(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
+}
+
+/* "lvl" for "level", "maxconn" for "max_connections", "keys" for "max_keys": from the beginning of
+ * a word of the name on, its letters in their order. */
+static bool abbreviates(const char *word, size_t length, const char *name)
+{
+	for (const char *start = name; length >= 3 && start; start = strchr(start, '_')) {
+		start += *start == '_';
+		size_t i = 0;
+		for (const char *c = start; *c && (i || c == start); c++)
+			i += small(word[i]) == small(*c);
+		if (i == length)
+			return true;
+	}
+	return false;
+}
+
 const char *nearest(const char *word, const char *const *names, size_t n)
 {
 	size_t length = strlen(word);
@@ -57,6 +77,9 @@ const char *nearest(const char *word, const char *const *names, size_t n)
 			best_distance = d;
 		}
 	}
+	for (size_t i = 0; i < n && !best; i++)
+		if (abbreviates(word, length, names[i]))
+			best = names[i];
 	return best;
 }
 

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The name nearest to `word` by edits (a swap of neighbours is one), the first of equals; NULL:
- * none is near enough to be worth saying. */
+/* The name nearest to `word` by edits (a swap of neighbours is one), the first of equals, or else
+ * the first that `word` abbreviates; NULL: none is near enough to be worth saying. */
 const char *nearest(const char *word, const char *const *names, size_t n);
 
 /* Whether two names differ by one slip: a letter too many, too few, another one, two in each

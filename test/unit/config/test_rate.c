@@ -200,6 +200,13 @@ static void what_was_meant(void **state)
 		{ "max_conn", "max_connections" },
 		{ "pre", "per" },
 		{ "rates", "rate" },
+		/* abbreviations */
+		{ "maxconn", "max_connections" },
+		{ "max_conns", "max_connections" },
+		{ "lstn", "listen" },
+		{ "Conns", "max_connections" },
+		{ "rt", NULL },
+		{ "nectar", NULL },
 		{ "burst", NULL },
 		{ "x", NULL },
 		{ "", NULL },

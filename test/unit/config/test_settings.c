@@ -16,6 +16,10 @@ static void settings(void **state)
 			"t.cfg:1: unknown setting \"zzzzz\"\n" },
 		{ "unknown in a group", "agent: {\n\n thread = 1; };\n",
 			"t.cfg:3: unknown setting \"agent.thread\"; did you mean \"threads\"?\n" },
+		{ "an abbreviation", "log: { lvl = \"info\"; };\nagent: { frame_size = 1; };\n",
+			"t.cfg:1: unknown setting \"log.lvl\"; did you mean \"level\"?\n"
+			"t.cfg:2: unknown setting \"agent.frame_size\"; did you mean "
+			"\"max_frame_size\"?\n" },
 		{ "one that lives elsewhere", "threads = 1;\n",
 			"t.cfg:1: unknown setting \"threads\"; did you mean \"agent.threads\"?\n" },
 		{ "one of another group", "agent: { max_keys = 1; };\n",
