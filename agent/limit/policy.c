@@ -153,6 +153,25 @@ static long long whole_seconds(usec_t t)
 	return (t + USEC_PER_SEC - 1) / USEC_PER_SEC;
 }
 
+/* "api:3600". Of windows that are as long in whole seconds, those that are not those seconds go by
+ * another name: a month beside 30 days, 1500 milliseconds beside two seconds. */
+static void label_of_several(const struct rule *r, const struct limits *limits, struct limit *l)
+{
+	const struct window *w = &l->quota.window;
+	long long seconds = whole_seconds(w->length);
+	bool is_alone = true;
+
+	for (unsigned i = 0; i < limits->n; i++)
+		is_alone &= &limits->limit[i] == l ||
+			    whole_seconds(limits->limit[i].quota.window.length) != seconds;
+	if (!is_alone && w->kind == WINDOW_MONTH)
+		snprintf(l->label, sizeof l->label, "%s:month", r->name);
+	else if (!is_alone && w->length % USEC_PER_SEC)
+		snprintf(l->label, sizeof l->label, "%s:%lldus", r->name, (long long)w->length);
+	else
+		snprintf(l->label, sizeof l->label, "%s:%lld", r->name, seconds);
+}
+
 static void seal_limits(const struct policy *p, struct rule *r, struct limits *limits)
 {
 	for (unsigned i = 0; i < limits->n; i++) {
@@ -167,8 +186,7 @@ static void seal_limits(const struct policy *p, struct rule *r, struct limits *l
 		l->slowest_refill = 0;
 		l->slowest_interval = 0;
 		if (limits->n > 1)
-			snprintf(l->label, sizeof l->label, "%s:%lld", r->name,
-				whole_seconds(l->quota.window.length));
+			label_of_several(r, limits, l);
 		else
 			snprintf(l->label, sizeof l->label, "%s", r->name);
 	}

@@ -36,7 +36,8 @@ struct limit {
 	double slowest_refill;     /* microseconds from empty to full, and */
 	double slowest_interval;   /* for one unit: the longest of all tiers that share this counter
 				    */
-	char label[RULE_NAME_MAX + 16]; /* "api", or "api:3600" where the rule has several */
+	char label[RULE_NAME_MAX + 20]; /* "api", or "api:3600" where the rule has several; no two
+					 * of a rule are the same */
 };
 
 /* The limits of one rule for one tier. */
