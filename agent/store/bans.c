@@ -144,6 +144,24 @@ static void put(struct bans *b, struct ban *place, const struct ban *ban, usec_t
 		ends_at(b, ban->until);
 }
 
+/* Until when it holds; 0: it is over. Where the clock has gone back, one that begins in the future
+ * begins now: nobody is banned for longer than he would have been. (Clocks of agents that share
+ * bans may be a little apart.) */
+static usec_t holds_until(struct bans *b, struct ban *ban, usec_t utc)
+{
+	usec_t ahead = ban->since - utc;
+
+	if (ban->until <= utc)
+		return 0;
+	if (ahead > CLOCKS_APART) {
+		ban->since -= ahead;
+		ban->until -= ahead;
+		ban->forget_at -= ahead;
+		ends_at(b, ban->until);
+	}
+	return ban->until;
+}
+
 usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc, unsigned *take)
 {
 	if (atomic_load_explicit(&b->n, memory_order_relaxed) == 0)
@@ -157,8 +175,8 @@ usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc, unsigned *
 		struct key k = take_ban_key(t);
 		unsigned set = set_of(&k);
 		lock_get(lock_of(b, set));
-		const struct ban *ban = find(b, set, &k);
-		usec_t until = ban && ban->until > utc ? ban->until : 0;
+		struct ban *ban = find(b, set, &k);
+		usec_t until = ban ? holds_until(b, ban, utc) : 0;
 		lock_put(lock_of(b, set));
 		if (until) {
 			*take = i;

@@ -162,6 +162,32 @@ static void what_others_tell_counts_where_it_ends_later(void **state)
 	bans_free(b);
 }
 
+/* Who is banned for ten minutes is so for ten minutes, were the clock wrong by a year when it
+ * began.
+ */
+static void a_clock_set_back_makes_no_ban_longer(void **state)
+{
+	enum { YEAR = 366 * 24 * 60 };
+	static struct banned_rig r;
+	struct bans *b = bans_new();
+	struct ban ban = ban_of(1), got[8];
+	struct plan *plan = plan_of(&r, 1);
+	uint64_t cursor = 0;
+	(void)state;
+
+	assert_true(bans_begin(b, &penalty, &ban, YEAR * MIN));
+	/* clocks of agents are a little apart: up to a minute says nothing */
+	assert_int_equal(bans_find(b, plan, (YEAR - 1) * MIN, &take), (YEAR + 10) * MIN);
+	assert_int_equal(bans_find(b, plan, 5 * MIN, &take), 15 * MIN);
+	assert_int_equal(bans_find(b, plan, 14 * MIN, &take), 15 * MIN);
+	assert_int_equal(bans_find(b, plan, 15 * MIN, &take), 0);
+	assert_int_equal(bans_ended(b, &cursor, got, 8, 15 * MIN), 1);
+	/* forgotten after an hour, as ever */
+	assert_int_equal(bans_epoch(b, &ban.key, 74 * MIN), 1);
+	assert_int_equal(bans_epoch(b, &ban.key, 75 * MIN), 0);
+	bans_free(b);
+}
+
 /* Those that bans_ended() tells at this minute, by their clients. */
 static const char *ended(struct bans *b, usec_t minute)
 {
@@ -298,6 +324,7 @@ int main(void)
 		cmocka_unit_test(a_ban_says_which_take_it_is_of),
 		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
 		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
+		cmocka_unit_test(a_clock_set_back_makes_no_ban_longer),
 		cmocka_unit_test(an_end_is_told_once),
 		cmocka_unit_test(the_table_is_bounded),
 		cmocka_unit_test(who_is_forgotten_is_told_once),
