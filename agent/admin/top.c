@@ -11,7 +11,7 @@ enum { ITEMS_SHOWN = 10 };
 static size_t number_of(const char *text)
 {
 	char *end;
-	if (!text)
+	if (!text || !*text)
 		return ITEMS_SHOWN;
 	if (*text < '0' || *text > '9')
 		return 0;
@@ -73,13 +73,18 @@ void top_show(struct request *r)
 	size_t n = number_of(request_query(r, "n"));
 	unsigned kind = TOP_DENIED;
 
+	/* "?rule=&n=" asks for nothing by these. */
+	if (by && !*by)
+		by = NULL;
+	if (rule && !*rule)
+		rule = NULL;
 	while (by && kind < TOP_KINDS && (!by_name[kind] || strcmp(by, by_name[kind]) != 0))
 		kind++;
 	if (kind == TOP_KINDS) {
 		request_problem(r, 400, "by=%.32s: want denied, checked, cost or shadow", by);
 	} else if (!n) {
 		request_problem(r, 400, "n: want a number, from 1");
-	} else if (rule && *rule && !has_rule(a->control, rule)) {
+	} else if (rule && !has_rule(a->control, rule)) {
 		request_problem(r, 404, "there is no rule \"%.64s\"", rule);
 	} else {
 		json_t *answer = json_pack("{s:s, s:o?}", "by", by_name[kind], "clients",

@@ -41,7 +41,7 @@ static bool add_rates(const struct ctl_options *o, json_t *body)
 	bool good = true;
 
 	for (size_t i = 0; i < o->rates && good; i++) {
-		const char *equals = strchr(o->rate[i], '=');
+		const char *equals = strrchr(o->rate[i], '='); /* a rule's name may have some */
 		char *rule = equals ? strndup(o->rate[i], (size_t)(equals - o->rate[i])) : NULL;
 		json_t *list = rule ? json_object_get(rates, rule) : NULL;
 		if (rule && *rule && !list &&

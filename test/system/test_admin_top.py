@@ -57,6 +57,7 @@ def test_who_is_denied_and_where(admin):
     one = top(admin, "?rule=login&n=1&by=denied")
     assert rows(one["clients"]) == [("login", "ip=10.0.0.1", 7)]
     assert rows(one["endpoints"], "endpoint") == [("login", "POST:/login", 10)]
+    assert rows(top(admin, "?by=&rule=&n=")["clients"]) == rows(t["clients"])  # what is empty is not asked
 
 
 def test_checked_and_cost(admin):

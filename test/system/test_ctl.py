@@ -217,6 +217,8 @@ def test_overrides(ctl):
     typo = ctl("override", "add", "user=cy", "--tier", "glod")
     assert "warning: this tier is listed by no rule" in typo.stderr and "tier glod" in typo.stdout
     ctl("override", "add", "user=al", "--rate", "apo=1/day", status=REFUSED)
+    # a rule's name may have a "=", a rate has none
+    assert '"a=b"' in ctl("override", "add", "user=al", "--rate", "a=b=1/day", status=REFUSED).stderr
     for wrong in (["add", "user=al"], ["add", "--block"], ["add", "user=al", "--block", "--bypass"],
                   ["add", "host=x", "--block"], ["add", "user=al", "--rate", "api"], ["lst"],
                   ["list", "user=al"], ["remove"], ["remove", "user=al", "--tier", "gold"],
