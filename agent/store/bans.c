@@ -144,22 +144,23 @@ static void put(struct bans *b, struct ban *place, const struct ban *ban, usec_t
 		ends_at(b, ban->until);
 }
 
-/* Until when it holds; 0: it is over. Where the clock has gone back, one that begins in the future
- * begins now: nobody is banned for longer than he would have been. (Clocks of agents that share
- * bans may be a little apart.) */
+/* Until when it holds; 0: it is over, also where the clock has gone back since it ended. Where it
+ * has, one that begins in the future begins now: nobody is banned for longer than he would have
+ * been. (Clocks of agents that share bans may be a little apart.) */
 static usec_t holds_until(struct bans *b, struct ban *ban, usec_t utc)
 {
-	usec_t ahead = ban->since - utc;
+	usec_t back = ban->end_told ? ban->until - utc : ban->since - utc;
 
 	if (ban->until <= utc)
 		return 0;
-	if (ahead > CLOCKS_APART) {
-		ban->since -= ahead;
-		ban->until -= ahead;
-		ban->forget_at -= ahead;
-		ends_at(b, ban->until);
+	if (ban->end_told || back > CLOCKS_APART) {
+		ban->since -= back;
+		ban->until -= back;
+		ban->forget_at -= back;
 	}
-	return ban->until;
+	if (!ban->end_told)
+		ends_at(b, ban->until);
+	return ban->until > utc ? ban->until : 0;
 }
 
 usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc, unsigned *take)
@@ -236,7 +237,7 @@ bool bans_begin(struct bans *b, const struct penalty *p, struct ban *ban, usec_t
 
 	lock_get(lock_of(b, set));
 	struct ban *place = find(b, set, &ban->key);
-	bool banned = place && place->until > utc;
+	bool banned = place && holds_until(b, place, utc);
 	if (!banned) {
 		const struct ban *last = place && place->forget_at > utc ? place : NULL;
 		ban->level = last && last->until != LIFTED ? last->level + 1 : 0;
@@ -274,7 +275,7 @@ bool bans_lift(struct bans *b, const struct key *k, usec_t utc)
 
 	lock_get(lock_of(b, set));
 	struct ban *ban = find(b, set, k);
-	bool holds = ban && ban->until > utc;
+	bool holds = ban && holds_until(b, ban, utc);
 	if (holds) {
 		ban->until = LIFTED;
 		ban->epoch++;
@@ -317,9 +318,13 @@ size_t bans_copy(struct bans *b, uint64_t *cursor, struct ban *out, size_t n, us
 	for (; *cursor < SETS && n - got >= WAYS; ++*cursor) {
 		unsigned set = (unsigned)*cursor;
 		lock_get(lock_of(b, set));
-		for (unsigned i = 0; i < WAYS; i++)
-			if (b->ban[set][i].until && b->ban[set][i].forget_at > utc)
-				out[got++] = b->ban[set][i];
+		for (unsigned i = 0; i < WAYS; i++) {
+			struct ban *ban = &b->ban[set][i];
+			if (!ban->until || ban->forget_at <= utc)
+				continue;
+			(void)holds_until(b, ban, utc);
+			out[got++] = *ban;
+		}
 		lock_put(lock_of(b, set));
 	}
 	return got;

@@ -1,10 +1,12 @@
 """The wall clock is set while the agent runs: what it follows, and that it says so."""
 
 import re
+import time
 
 import pytest
 
 from agent import until
+from test_admin import Admin
 from test_limits import DAY, not_at_midnight, rule, rules  # noqa: F401
 from wall import Wall
 
@@ -56,3 +58,18 @@ def test_set_there_and_back(run, wall):
             until(lambda n=n: len(steps(a)) == n, "the step to be told")
             assert c.check(nobody="u")["reason"] == "ok"
     assert steps(a) == [3600, -3600, -3600, 3600]
+
+
+def test_a_ban_is_as_long_as_it_is(run, store, tmp_path, wall):
+    """Whose clock was ahead when he was banned is not banned until then by the right one."""
+    if store == "redis":
+        pytest.skip("there others' clocks have their say")
+    wall.ahead(7200)
+    admin = Admin(run, tmp_path, env=wall.env, rules='''{ name = "login"; per = [ "ip" ]; rate = "1/day";
+        penalty = { after = "2/1m"; ban = "10m"; factor = 1; max = "1d"; }; }''')
+    until(lambda: admin.agent.check(ip="10.0.0.1")["reason"] == "banned")
+    wall.ahead(0)
+    until(lambda: admin.agent.check(ip="10.0.0.1")["retry_after"] <= 600, "the ban to follow")
+    answer = admin.agent.check(ip="10.0.0.1")
+    assert answer["reason"] == "banned" and answer["retry_after"] > 0
+    assert admin.ask("/api/v1/bans").json["bans"][0]["until"] <= time.time() + 601
