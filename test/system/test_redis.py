@@ -435,6 +435,7 @@ def test_the_first_requests_of_an_agent(run, redis):
 
 def test_the_acl_is_enough_and_no_more_than_is_used(run, tmp_path, ends):
     redis = ends(redisd.Server(tmp_path))
+    before = redis.calls()      # Valkey 9 counts calls of its own at its start
     long = rule("long", rate=f"1000/{LONG}", algorithm='"fixed-window"')
     a = run(rules=rules(rule(), long), top=redis.group(db=2))
     for _ in range(7):
@@ -443,7 +444,7 @@ def test_the_acl_is_enough_and_no_more_than_is_used(run, tmp_path, ends):
     a.check(user="u")
     redis("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     until(lambda: a.check(user="u")["reason"] == "limited", "recovery")
-    calls = redis.calls()
+    calls = {k: n for k, n in redis.calls().items() if n > before.get(k, 0)}
     for ours in ("auth", "acl|log", "info", "client|kill", "script|flush", "ping", "hello"):
         calls.pop(ours, None)
     listed = {*redisd.COMMANDS, *redisd.TIERS_COMMANDS, *redisd.CHANGES_COMMANDS}
