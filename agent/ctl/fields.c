@@ -1,6 +1,7 @@
 /* What the words of a command say: fields of a request, whom a change is for, how long, how many.
  */
 #include "base/hash.h"
+#include "config/rate.h"
 #include "ctl/ctl.h"
 #include "ctl/text.h"
 
@@ -120,6 +121,18 @@ long ctl_number(const struct ctl_options *o, long usual, long most)
 	return -1;
 }
 
+/* A duration, or whole seconds. NULL: it is neither. */
+static json_t *length_json(const char *text)
+{
+	int64_t seconds;
+	usec_t length;
+
+	if (integer_parse(str_of(text), &seconds))
+		return seconds > 0 ? json_integer(seconds) : NULL;
+	return duration_parse(str_of(text), &length) && length >= USEC_PER_SEC ? json_string(text)
+									       : NULL;
+}
+
 json_t *ctl_change_body(const struct ctl_options *o)
 {
 	const char *reason = o->value[CTL_REASON], *length = o->value[CTL_FOR];
@@ -135,8 +148,9 @@ json_t *ctl_change_body(const struct ctl_options *o)
 		(void)ctl_fail(0, "--reason: want UTF-8");
 		goto fail;
 	}
-	if (length && json_object_set_new(body, "for", json_string(length)) < 0) {
-		(void)ctl_fail(0, "--for: want a time like 10m");
+	if (length && json_object_set_new(body, "for", length_json(length)) < 0) {
+		(void)ctl_fail(
+			0, "--for %s: want a time of 1s at least, like 10m, or seconds", length);
 		goto fail;
 	}
 	if (!until)

@@ -216,6 +216,8 @@ def test_overrides(ctl):
     assert "nothing is set" in ctl("override", "remove", "user=nobody", status=REFUSED).stderr
     typo = ctl("override", "add", "user=cy", "--tier", "glod")
     assert "warning: this tier is listed by no rule" in typo.stderr and "tier glod" in typo.stdout
+    half = ctl.json("override", "add", "user=half", "--block", "--for", "1800")  # seconds, as the interface has it
+    assert half["until"] - half["since"] == 1800
     ctl("override", "add", "user=al", "--rate", "apo=1/day", status=REFUSED)
     # a rule's name may have a "=", a rate has none
     assert '"a=b"' in ctl("override", "add", "user=al", "--rate", "a=b=1/day", status=REFUSED).stderr
@@ -224,6 +226,8 @@ def test_overrides(ctl):
                   ["list", "user=al"], ["remove"], ["remove", "user=al", "--tier", "gold"],
                   ["add", "user=al", "--block", "--for", "1h", "--until", "18:00"],
                   ["add", "user=al", "--block", "--until", "yesterday"],
+                  ["add", "user=al", "--block", "--for", "1h30m"],
+                  ["add", "user=al", "--block", "--for", "0"],
                   ["add", "user=", "--block"], ["add", f"key={KEY}", "--block"],
                   ["add", "key=sha256:abc", "--block"]):
         ctl("override", *wrong, status=USAGE)
