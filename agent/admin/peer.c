@@ -123,11 +123,25 @@ static void add(struct gate *g, int fd, const struct sockaddr_storage *from, soc
 		log_warning_every(USEC_PER_SEC, "no_memory", KV_Z("for", "an admin connection"));
 }
 
+static void pause_gates(struct peers *all)
+{
+	gates_close(all);
+	ev_timer_stop(all->loop, &all->pause);
+	ev_timer_set(&all->pause, PAUSE_NO_DESCRIPTORS, 0.);
+	ev_timer_start(all->loop, &all->pause);
+}
+
 static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 {
-	(void)revents;
+	(void)loop;
 	struct gate *g = io->data;
 	struct peers *all = g->peers;
+	if (revents & EV_ERROR) { /* epoll_ctl() refused: the loop has stopped to watch it */
+		log_warning_every(10 * USEC_PER_SEC, "not_watched", KV_Z("for", "admin.listen"),
+			KV_Z("hint", "no memory, or more than fs.epoll.max_user_watches"));
+		pause_gates(all);
+		return;
+	}
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
 		if (all->n >= HTTP_CONNECTIONS_MAX) {
 			gates_close(all); /* until one has gone */
@@ -151,9 +165,7 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 				KV_Z("for", "an admin connection"),
 				KV_Z("hint", "raise the limit of open files (LimitNOFILE= of the "
 					     "service), or lower agent.max_connections"));
-			gates_close(all);
-			ev_timer_set(&all->pause, PAUSE_NO_DESCRIPTORS, 0.);
-			ev_timer_start(loop, &all->pause);
+			pause_gates(all);
 			return;
 		}
 	}

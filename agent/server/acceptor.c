@@ -163,9 +163,15 @@ static void take(struct acceptor *a, const struct listener *l, struct worker *wo
 static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 {
 	(void)loop;
-	(void)revents;
 	struct watch *w = io->data;
 	struct acceptor *a = w->acceptor;
+	if (revents & EV_ERROR) { /* epoll_ctl() refused: the loop has stopped to watch it */
+		log_warning_every(10 * USEC_PER_SEC, "not_watched",
+			KV_Z("listen", w->listener->text),
+			KV_Z("hint", "no memory, or more than fs.epoll.max_user_watches"));
+		pause_for(a, PAUSE_NO_DESCRIPTORS);
+		return;
+	}
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
 		struct worker *worker = balancer_choose(a->balancer);
 		if (!worker) {

@@ -473,11 +473,23 @@ static void discard(struct conn *c)
 		conn_end(c, n <= 0 ? "closed" : "sends on after DISCONNECT");
 }
 
+/* The loop could not watch it (epoll_ctl() had no memory, or the user watches too many), and has
+ * stopped to: nothing would come of it any more. Whoever is there connects again. */
+static void end_unwatched(struct conn *c)
+{
+	log_warning_every(10 * USEC_PER_SEC, "not_watched", KV_Z("peer", c->peer),
+		KV_Z("hint", "no memory, or more than fs.epoll.max_user_watches"));
+	conn_end(c, "not watched");
+}
+
 static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	(void)loop;
-	(void)revents;
 	struct conn *c = w->data;
+	if (revents & EV_ERROR) {
+		end_unwatched(c);
+		return;
+	}
 	if (c->state == CONN_LINGERING) {
 		discard(c);
 		return;
@@ -511,9 +523,12 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 
 static void on_writable(struct ev_loop *loop, ev_io *w, int revents)
 {
-	(void)revents;
 	struct conn *c = w->data;
 	struct now now = clock_read();
+	if (revents & EV_ERROR) {
+		end_unwatched(c);
+		return;
+	}
 	if (c->state == CONN_FLUSHING) {
 		close_after_flush(c, now);
 		return;

@@ -12,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,6 +22,20 @@
 
 #define BOUND (20 * USEC_PER_SEC)
 #define TOKEN "0123456789abcdef"
+
+/* In the place of libc's: of this descriptor it refuses so many, as where no memory is left. */
+static int refused_fd = -1;
+static unsigned refusals;
+
+int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+	if (fd == refused_fd && op == EPOLL_CTL_ADD && refusals) {
+		refusals--;
+		errno = ENOMEM;
+		return -1;
+	}
+	return (int)syscall(SYS_epoll_ctl, epfd, op, fd, event);
+}
 
 struct rig {
 	struct ev_loop *loop;
@@ -449,6 +465,17 @@ static void refused_in_every_place(void **state)
 	assert_true(left > HTTP_CONNECTIONS_MAX / 2);
 }
 
+/* It is tried again, by and by. */
+static void a_listener_that_cannot_be_watched(void **state)
+{
+	struct rig *g = *state;
+	refused_fd = g->listeners.at[0].fd;
+	refusals = 2;
+	ask(g, "GET /hello" HTTP "\r\n", "\r\n\r\nhello you");
+	assert_int_equal(refusals, 0);
+	refused_fd = -1;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -461,6 +488,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(streams, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_connections, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused_in_every_place, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_listener_that_cannot_be_watched, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

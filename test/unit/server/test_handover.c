@@ -11,12 +11,26 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #define SEC USEC_PER_SEC
+
+/* In the place of libc's: as where the user watches as many descriptors as he may. */
+static bool watches_no_more;
+
+int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+	if (watches_no_more && op == EPOLL_CTL_ADD) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return (int)syscall(SYS_epoll_ctl, epfd, op, fd, event);
+}
 
 enum { PEERS = 4, BYTES = 65536 };
 
@@ -656,6 +670,24 @@ static void as_much_as_is_wanted(void **state)
 	}
 }
 
+/* Its loop hears nothing of it: it ends, and so its peer connects again, instead of waiting for
+ * answers for good. */
+static void who_cannot_be_watched_there_ends(void **state)
+{
+	struct fixture *f = *state;
+	say_hello(f, &f->a, 0);
+	give_all(f);
+	expect_at(f, 0, PEERS);
+	watches_no_more = true;
+	turn(&f->b);
+	watches_no_more = false;
+	expect_at(f, 0, 0);
+	for (unsigned i = 0; i < PEERS; i++)
+		assert_int_equal(recv(f->peer[i], f->bytes, sizeof f->bytes, 0), 0);
+	connect_peer(f, &f->b, 0);
+	say_hello(f, &f->b, 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -672,6 +704,7 @@ int main(void)
 		TEST(what_drains_there_drains_here),
 		TEST(longer_frames_than_there_were),
 		TEST(as_much_as_is_wanted),
+		TEST(who_cannot_be_watched_there_ends),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
