@@ -89,7 +89,9 @@ struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh)
 			log_warning("change_without_effect", KV_Z("problem", problems.message[i]));
 	problems_free(&problems);
 	if (!s) {
-		log_error("changes_not_applied", KV_Z("why", "out of memory"));
+		log_error("changes_not_applied", KV_Z("why", "out of memory"),
+			KV_Z("hint", "until it is tried again, every second, none of them holds"));
+		d->behind = true;
 		return fresh;
 	}
 	drop(fresh);

@@ -207,6 +207,32 @@ static void a_change_is_served_at_once(void **state)
 	finish(&r);
 }
 
+/* As where there is no memory: a configuration that cannot be built again. */
+static void a_reload_without_them_is_made_good(void **state)
+{
+	static const char text[] = "rules = ( { name = \"api\"; per = [ \"user\" ]; "
+				   "rate = \"${DESK_TEST_RATE}\"; } );";
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(put(&r, "switch:api", "{\"mode\":\"shadow\"}", err));
+	assert_int_equal(setenv("DESK_TEST_RATE", "5/minute", 1), 0);
+	struct snapshot *fresh = loaded(text, &test_key, 3);
+	assert_int_equal(unsetenv("DESK_TEST_RATE"), 0);
+	drop(r.served);
+	r.served = desk_apply(r.desk, fresh);
+	assert_ptr_equal(r.served, fresh);
+	desk_tick(r.desk, clock_read());
+	assert_int_equal(api_mode(&r), MODE_ENFORCE);
+	assert_int_equal(setenv("DESK_TEST_RATE", "5/minute", 1), 0);
+	desk_tick(r.desk, clock_read());
+	assert_int_equal(api_mode(&r), MODE_SHADOW);
+	assert_int_equal(unsetenv("DESK_TEST_RATE"), 0);
+	stop(&r);
+}
+
 static void what_is_refused_changes_nothing(void **state)
 {
 	struct rig r;
@@ -1085,6 +1111,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_change_is_served_at_once),
+		cmocka_unit_test(a_reload_without_them_is_made_good),
 		cmocka_unit_test(what_is_refused_changes_nothing),
 		cmocka_unit_test(each_reset_makes_other_counters),
 		cmocka_unit_test(an_end_comes_by_itself),
