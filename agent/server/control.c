@@ -4,6 +4,7 @@
 #include "server/balancer.h"
 #include "server/keeper.h"
 #include "server/known.h"
+#include "server/loop_memory.h"
 #include "server/notices.h"
 #include "server/service.h"
 
@@ -256,6 +257,7 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 			crew_size(&c->snapshot->settings));
 		goto fail;
 	}
+	loop_memory_init();
 	c->loop = ev_default_loop(EVFLAG_AUTO);
 	c->notices = notices_new(args->store, now);
 	c->tally_names = tally_names_new();
