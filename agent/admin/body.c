@@ -55,6 +55,11 @@ json_t *body_fields(json_t *body, const char *const *known, size_t n)
 	if (fields)
 		return json_incref(fields);
 	fields = json_copy(body);
+	if (json_object_size(fields) != json_object_size(body)) {
+		/* No memory. What was asked of one client is not done to all: this is refused. */
+		json_decref(fields);
+		return json_null();
+	}
 	for (size_t i = 0; i < n; i++)
 		(void)json_object_del(fields, known[i]);
 	if (json_object_size(fields))

@@ -50,15 +50,20 @@ static bool take_end(struct request *r, json_t *body, json_t *change)
 				"for: want a duration of 1s at least, like \"10m\", or a number of seconds");
 			return false;
 		}
-		until = json_integer(now + (v + USEC_PER_SEC - 1) / USEC_PER_SEC);
-		(void)json_object_set_new(change, "until", until);
-		return true;
+		json_t *end = json_integer(now + (v + USEC_PER_SEC - 1) / USEC_PER_SEC);
+		if (json_object_set_new(change, "until", end) == 0)
+			return true;
+		request_problem(r, 503, "no memory"); /* without an end it would never end */
+		return false;
 	}
 	if (until && (!json_is_integer(until) || json_integer_value(until) <= now)) {
 		request_problem(r, 422, "until: want an instant in the future, in Unix seconds");
 		return false;
 	}
-	return !until || json_object_set(change, "until", until) == 0;
+	if (!until || json_object_set(change, "until", until) == 0)
+		return true;
+	request_problem(r, 503, "no memory");
+	return false;
 }
 
 static struct act act_of(struct request *r, const char *reason)

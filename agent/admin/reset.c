@@ -2,8 +2,9 @@
 #include "admin/asking.h"
 #include "admin/body.h"
 #include "admin/keeping.h"
+#include "admin/peer.h"
 
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 static struct desk *desk_of(const struct admin *a)
@@ -26,6 +27,8 @@ static void reset_rules(struct request *r, const char *rule, struct act act)
 
 /* ---- of one client ---- */
 
+enum { WHO_MAX = sizeof(((struct peer *)0)->who) };
+
 /* Its plan holds what is to be forgotten next; then its strikes, what counts for penalties of it.
  */
 struct resetting {
@@ -33,7 +36,9 @@ struct resetting {
 	struct plan strikes;
 	struct counters_at at;
 	json_t *counters;          /* that were forgotten; a reference */
-	char *rule, *who, *reason; /* owned; rule and reason NULL: none was given */
+	json_t *body;              /* a reference: of it are */
+	const char *rule, *reason; /* NULL: none was given */
+	char who[WHO_MAX];         /* the request may go first */
 	bool in_part;              /* the store is not certain of all */
 	json_t *ban;               /* owned; NULL: none holds */
 	usec_t utc;
@@ -41,9 +46,7 @@ struct resetting {
 
 static void end(struct resetting *x)
 {
-	free(x->rule);
-	free(x->who);
-	free(x->reason);
+	json_decref(x->body);
 	json_decref(x->counters);
 	json_decref(x->ban);
 	asking_end(&x->asking);
@@ -183,7 +186,8 @@ static void erase(struct asking *a, struct str tier, struct now now)
 	erase_counters(x);
 }
 
-static void reset_client(struct request *r, json_t *fields, const char *rule, struct act act)
+static void reset_client(
+	struct request *r, json_t *body, json_t *fields, const char *rule, struct act act)
 {
 	struct resetting *x = (struct resetting *)asking_new(r, sizeof *x);
 	const struct policy *policy;
@@ -193,9 +197,10 @@ static void reset_client(struct request *r, json_t *fields, const char *rule, st
 		return;
 	policy = x->asking.snapshot->policy;
 	unknown = explain_unknown_field(policy, fields);
-	x->rule = *rule ? strdup(rule) : NULL;
-	x->who = strdup(act.who);
-	x->reason = act.reason ? strdup(act.reason) : NULL;
+	x->body = json_incref(body);
+	x->rule = *rule ? rule : NULL;
+	x->reason = act.reason;
+	(void)snprintf(x->who, sizeof x->who, "%s", act.who);
 	if (unknown)
 		request_problem(r, 422, "%.64s: no rule looks at such a field", unknown);
 	if (unknown || !asking_begin(&x->asking, fields, erase))
@@ -219,7 +224,7 @@ static void reset(struct request *r, json_t *body)
 	fields = body_fields(body, known, 3);
 	struct act act = { .who = request_who(r), .reason = *reason ? reason : NULL };
 	if (fields && !all)
-		reset_client(r, fields, rule, act);
+		reset_client(r, body, fields, rule, act);
 	else if (!fields && all != (*rule != '\0'))
 		reset_rules(r, all ? NULL : rule, act);
 	else
