@@ -230,7 +230,7 @@ static void a_reload_without_them_is_made_good(void **state)
 	desk_tick(r.desk, clock_read());
 	assert_int_equal(api_mode(&r), MODE_SHADOW);
 	assert_int_equal(unsetenv("DESK_TEST_RATE"), 0);
-	stop(&r);
+	finish(&r);
 }
 
 static void what_is_refused_changes_nothing(void **state)
