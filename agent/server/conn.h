@@ -68,8 +68,9 @@ void conns_drain(struct conns *);
 /* Every half second or so: closes what is beyond its deadline. */
 void conns_expire(struct conns *, struct now);
 
-/* Call it every few milliseconds until it returns true: answers what has been received, leaves
- * 10 ms after the last ACK, says DISCONNECT(0), lingers. Bounded to about a second. */
+/* Call it every few milliseconds until it returns true: answers what has been received, says
+ * DISCONNECT(0) (to HAProxy 3.1 and newer 10 ms after the last ACK), lingers. Bounded to about a
+ * second. */
 bool conns_stop(struct conns *, struct now);
 
 #endif

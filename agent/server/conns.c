@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -250,6 +251,27 @@ static bool has_nothing_under_way(const struct conn *c)
 	return !c->in && !c->out && !c->session.assembling && !c->checks_n;
 }
 
+/* Between two looks of its reader: what came since is to be answered first. */
+static bool has_something_to_read(const struct conn *c)
+{
+	char byte;
+	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* What HAProxy sends while the DISCONNECT is on its way is lost. HAProxy 3.1.0 would miss the ACK
+ * just before it, too, so whoever may be that is left after a pause, which a busy connection does
+ * not make by itself. Older ones, which announce async, are left between two requests. */
+static bool may_leave(const struct conn *c, usec_t since, struct now now)
+{
+	bool busy_too_long = since >= STOP_BUSY_MAX;
+	/* One round of the loop at least, for what has been received already. */
+	if (since < STOP_QUIET || (!busy_too_long && !has_nothing_under_way(c)))
+		return false;
+	if (c->session.async && !busy_too_long)
+		return !has_something_to_read(c);
+	return now.steady - c->answered_at >= STOP_QUIET;
+}
+
 bool conns_stop(struct conns *all, struct now now)
 {
 	if (!all->stopping_since) {
@@ -268,12 +290,9 @@ bool conns_stop(struct conns *all, struct now now)
 			expire(c, now);
 			continue;
 		}
-		bool busy_too_long = since >= STOP_BUSY_MAX;
-		if (busy_too_long)
+		if (since >= STOP_BUSY_MAX)
 			ev_io_stop(all->loop, &c->reader); /* so that it becomes quiet */
-		/* One round of the loop at least, for what has been received already. */
-		if (since >= STOP_QUIET && now.steady - c->answered_at >= STOP_QUIET &&
-			(busy_too_long || has_nothing_under_way(c)))
+		if (may_leave(c, since, now))
 			conn_disconnect(c, SPOP_NORMAL, now);
 	}
 	return all->n == 0;

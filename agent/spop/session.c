@@ -217,6 +217,7 @@ static enum session_rc on_hello(struct session *s, const struct session_settings
 
 	s->healthcheck = h.healthcheck;
 	s->pipelining = list_has(h.capabilities, STR("pipelining"));
+	s->async = list_has(h.capabilities, STR("async"));
 	if (h.engine_id.p)
 		keep_engine_id(s, h.engine_id);
 	s->send_max = smaller(h.max_frame_size.number, settings->max_frame_size);

@@ -36,6 +36,7 @@ struct session {
 	uint32_t send_max;    /* negotiated: frames sent are at most so long */
 	uint32_t receive_max; /* frames accepted: what HAProxy advertised, within accept_max */
 	bool pipelining;
+	bool async; /* announced; never used, but up to HAProxy 3.0 only */
 	bool healthcheck;
 	bool draining; /* set by the owner: health checks are answered with a DISCONNECT */
 	enum spop_status

@@ -12,8 +12,9 @@
 
 #include <cmocka.h>
 
-/* A HELLO as HAProxy 2.6 sends it (without engine-id); how long it is. */
-static inline size_t put_hello(uint8_t *out, size_t size, uint32_t frame_max, bool healthcheck)
+/* A HELLO as HAProxy sends it (without engine-id), with its capabilities; how long it is. */
+static inline size_t put_hello_of(
+	uint8_t *out, size_t size, uint32_t frame_max, bool healthcheck, struct str capabilities)
 {
 	struct wire_writer w = { out, out + size, false };
 	uint8_t *at = frame_begin(&w, FRAME_HAPROXY_HELLO, 0, 0);
@@ -25,7 +26,7 @@ static inline size_t put_hello(uint8_t *out, size_t size, uint32_t frame_max, bo
 	wire_put_varint(&w, frame_max);
 	wire_put_str(&w, STR("capabilities"));
 	wire_put_u8(&w, 8);
-	wire_put_str(&w, STR("pipelining"));
+	wire_put_str(&w, capabilities);
 	if (healthcheck) {
 		wire_put_str(&w, STR("healthcheck"));
 		wire_put_u8(&w, 0x11);
@@ -33,6 +34,12 @@ static inline size_t put_hello(uint8_t *out, size_t size, uint32_t frame_max, bo
 	frame_end(&w, at);
 	assert_false(w.bad);
 	return (size_t)(w.p - out);
+}
+
+/* As of HAProxy 3.1. Up to 3.0 it is "pipelining,async". */
+static inline size_t put_hello(uint8_t *out, size_t size, uint32_t frame_max, bool healthcheck)
+{
+	return put_hello_of(out, size, frame_max, healthcheck, STR("pipelining"));
 }
 
 #endif

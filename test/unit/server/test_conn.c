@@ -360,6 +360,33 @@ static void a_stop_says_goodbye_after_the_last_answer(void **state)
 	assert_true(conns_stop(&f->conns, now));
 }
 
+/* HAProxy up to 3.0 has what it has sent answered, and nothing is waited for after that. */
+static void a_stop_leaves_between_two_requests(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	struct now later;
+	send_bytes(
+		f, bytes, put_hello_of(bytes, sizeof bytes, 16380, false, STR("pipelining,async")));
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_HELLO);
+	assert_false(conns_stop(&f->conns, clock_read()));
+	/* The last moment before it would go, and a request has come. */
+	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, 3));
+	later = clock_read();
+	later.steady += 20 * USEC_PER_MSEC;
+	assert_false(conns_stop(&f->conns, later));
+	assert_int_equal(receive(f->peer, bytes, sizeof bytes), 0);
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	assert_false(conns_stop(&f->conns, later));
+	expect_disconnect(f, SPOP_NORMAL);
+	(void)close(f->peer);
+	f->peer = -1;
+	turn(f);
+	assert_true(conns_stop(&f->conns, later));
+}
+
 static void a_stop_is_bounded(void **state)
 {
 	struct fixture *f = *state;
@@ -407,6 +434,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_never_reads_is_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_stop_says_goodbye_after_the_last_answer, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_stop_leaves_between_two_requests, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stop_is_bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_reload_may_raise_the_frame_size, setup, teardown),
 	};
