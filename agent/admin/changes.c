@@ -285,11 +285,11 @@ static const char *mode_of(struct request *r, json_t *body)
 		request_problem(r, 422, "\"mode\" and \"enabled\": want one of them");
 	else if (json_is_boolean(enabled))
 		return json_is_true(enabled) ? "configured" : "off";
-	else if (text && strcmp(text, "shadow") == 0)
-		return "shadow";
+	else if (text && *text)
+		return text;
 	else
 		request_problem(r, 422,
-			"enabled: want true, false or \"shadow\"; or \"mode\" in its place");
+			"enabled: want true, false, or what \"mode\" takes, like \"shadow\"");
 	return NULL;
 }
 

@@ -210,7 +210,10 @@ def test_the_switch_in_other_words(admin):
     assert put(enabled=True) == {"enabled": True, "switches": []}
     assert put(enabled=False, rule="api")["switches"][0]["rule"] == "api"
     assert put(enabled=True, rule="api")["switches"] == []
-    for body in ({"enabled": True, "mode": "off"}, {"enabled": "off"}, {"enabled": 1},
+    for mode in ("off", "enforce"):
+        assert put(enabled=mode)["switches"][0]["mode"] == mode
+        assert put(enabled="configured") == {"enabled": True, "switches": []}
+    for body in ({"enabled": True, "mode": "off"}, {"enabled": "on"}, {"enabled": ""}, {"enabled": 1},
                  {"enabled": None}, {"enabled": True, "rule": "nope"},
                  {"enabled": False, "for": 0}, {"enabled": False, "for": -1},
                  {"enabled": False, "for": 1.5}, {"enabled": False, "for": True},
