@@ -430,6 +430,17 @@ static void say(struct text *t, const void *p, size_t n)
 	t->n += n;
 }
 
+/* What clients say: its NUL would be the end of a text that people are shown, and make two clients
+ * one to them, or a client another. */
+static void say_free(struct text *t, struct str s)
+{
+	size_t from = t->n;
+
+	say(t, s.p, s.n);
+	for (char *z; t->n > from && (z = memchr(t->p + from, '\0', t->n - from));)
+		*z = '?';
+}
+
 static void say_value(struct text *t, const struct policy *p, const struct view *v, unsigned slot)
 {
 	char hex[SHA256_HEX_BYTES], ip[ADDR_TEXT_MAX];
@@ -449,7 +460,7 @@ static void say_value(struct text *t, const struct policy *p, const struct view 
 		say(t, "sha256:", 7);
 		s.n = SECRET_HEX_SHOWN;
 	}
-	say(t, s.p, s.n);
+	say_free(t, s);
 }
 
 /* The fields that a take counts by, joined by +; with their values where there is a view. */

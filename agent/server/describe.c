@@ -55,7 +55,10 @@ size_t describe_endpoint(const struct policy *p, const struct view *v, char *out
 
 	if (!method.n && !path.n)
 		return 0;
-	return put(out, put(out, put(out, 0, size, method), size, STR(":")), size, path);
+	size_t n = put(out, put(out, put(out, 0, size, method), size, STR(":")), size, path);
+	for (char *z; (z = memchr(out, '\0', n));)
+		*z = '?';
+	return n;
 }
 
 /* What both lines have. `take` may be NULL. */

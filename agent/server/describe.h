@@ -5,7 +5,7 @@
 
 #include "server/check.h"
 
-/* Each returns the length written, at most `size`; no NUL. */
+/* Each returns the length written, at most `size`; no NUL, neither behind it nor in it. */
 
 /* The descriptor that the take counts by, or without one the address; "" where there is neither. */
 size_t describe_client(

@@ -63,18 +63,6 @@ void penalties_find(struct penalties *p, struct plan *plan, struct now now)
 	plan->banned_until = until;
 }
 
-/* A ban is told of by a text that ends with the first NUL: what clients say has none there. */
-static void describe_client(struct strikes *s, unsigned i, const struct policy *p,
-	const struct take *t, const struct view *view)
-{
-	char *client = s->of[i].client;
-	size_t n = take_describe(p, t, view, client, BAN_CLIENT_MAX);
-
-	for (char *z; (z = memchr(client, '\0', n));)
-		*z = '?';
-	client[n] = '\0';
-}
-
 /* Who has had one too many is banned, by this agent's clock. */
 static void ban_who_is_out(struct strikes *s, usec_t utc)
 {
@@ -123,7 +111,8 @@ void penalties_count(struct penalties *p, struct snapshot *snap, const struct pl
 		strikes_begin_anew(
 			&s->plan.take[i], bans_epoch(p->bans, &s->of[i].ban_key, now.utc));
 		s->of[i].rule = t->limit->rule;
-		describe_client(s, i, snap->policy, t, view);
+		size_t n = take_describe(snap->policy, t, view, s->of[i].client, BAN_CLIENT_MAX);
+		s->of[i].client[n] = '\0';
 	}
 	s->plan.done = on_counted;
 	s->plan.now = now;

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from agent import until
 from spop import Connection, message
 from test_admin import Admin
 
@@ -35,6 +36,22 @@ def test_nothing_yet(admin):
     for part in (t["clients"], t["endpoints"]):
         assert part["items"] == [] and part["total"] == 0 and part["error"] == 0
         assert part["one_in"] == 1 and 0 <= part["seconds"] < 600
+
+
+def test_who_says_a_nul_is_nobody_else(admin):
+    """A text that ends there would be another client's: its counts, its line, its help."""
+    for user, path in (("alice", "/a"), ("alice\0x", "/a\0x"), ("alice\0y", "/a\0y")):
+        for _ in range(2):
+            admin.agent.check(user=user, method="GET", path=path, cost=1000)
+    t = top(admin)
+    assert sorted(rows(t["clients"])) == [("api", "user=alice", 2), ("api", "user=alice?x", 2),
+                                          ("api", "user=alice?y", 2)]
+    assert sorted(rows(t["endpoints"], "endpoint")) == [("api", "GET:/a", 2), ("api", "GET:/a?x", 2),
+                                                        ("api", "GET:/a?y", 2)]
+    lines = until(lambda: (lambda d: len(d) == 6 and d)(
+        [x for x in admin.agent.lines() if " denied " in x]))
+    assert sum('client="user=alice?' in x for x in lines) == 4, lines
+    assert sum('endpoint=GET:/a?' in x for x in lines) == 4, lines
 
 
 def test_who_is_denied_and_where(admin):
