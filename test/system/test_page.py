@@ -301,6 +301,25 @@ def test_who_is_denied_most_is_helped(page):
     until(lambda: not admin.agent.check(user="bob", ip="10.0.0.2")["deny"], "bob to pass")
 
 
+def test_who_is_not_one_field_is_not_helped(chromium, run, tmp_path):
+    """Several fields, or a part of one, would be another client's name."""
+    admin = Admin(run, tmp_path, rules='''{ name = "both"; per = [ "user", "host" ]; rate = "1/day"; },
+                  { name = "one"; match = { path = "/one"; }; per = [ "user" ]; rate = "1/day"; }''')
+    chromium.admin = admin
+    chromium.url = f"http://127.0.0.1:{admin.port}/"
+    decide(admin, 3, user="bob", host="a.example")
+    for user in ("eve+host=b.example", "m" * 200):
+        decide(admin, 3, user=user, path="/one")
+    unlocked(opened(chromium))
+    until(lambda: "mmm" in (chromium.text("top-clients") or ""), "all of them")
+    assert "user=bob+host=a.example" in chromium.text("top-clients")
+
+    def helped():
+        return chromium.js("return [...document.querySelectorAll('#top-clients .set')]"
+                           ".filter(b => b.checkVisibility()).map(b => b.ariaLabel)")
+    until(lambda: helped() == ["Override for user=eve+host=b.example"], "help for eve alone")
+
+
 def test_why_somebody_is_denied(page):
     """From the list of who is denied most to the reason, with what is left of each limit."""
     admin = page.admin
