@@ -6,9 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-static void put_clean(const char *z)
+static void put_clean(struct str s)
 {
-	char *clean = text_clean(str_of(z));
+	char *clean = text_clean(s);
 
 	(void)fputs(clean ? clean : "?", stdout);
 	free(clean);
@@ -17,7 +17,7 @@ static void put_clean(const char *z)
 static void put_value(const json_t *v)
 {
 	if (json_is_string(v)) {
-		put_clean(json_string_value(v));
+		put_clean((struct str){ json_string_value(v), json_string_length(v) });
 	} else {
 		char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
 		(void)fputs(text ? text : "?", stdout);
@@ -42,17 +42,17 @@ static void put_line(const json_t *event, const char *type)
 	(void)printf("%s  ", text_instant(json_is_number(when) ? (int64_t)json_number_value(when)
 							       : (int64_t)time(NULL),
 				     at));
-	put_clean(type);
+	put_clean(str_of(type));
 	if (*what && strcmp(what, type) != 0) {
 		(void)fputs("  ", stdout);
-		put_clean(what);
+		put_clean(str_of(what));
 	}
 	json_object_foreach((json_t *)event, name, v)
 	{
 		if (has_place(name) || json_is_null(v))
 			continue;
 		(void)fputs("  ", stdout);
-		put_clean(name);
+		put_clean(str_of(name));
 		(void)putchar('=');
 		put_value(v);
 	}
@@ -62,7 +62,7 @@ static void put_line(const json_t *event, const char *type)
 static bool on_event(void *with, const char *type, const char *data)
 {
 	const struct ctl *c = with;
-	json_t *event = json_loads(data, 0, NULL);
+	json_t *event = json_loads(data, JSON_ALLOW_NUL, NULL);
 
 	if (!*type)
 		type = "message";

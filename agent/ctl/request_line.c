@@ -357,7 +357,7 @@ static bool load_json(struct request_line *l, struct str text, struct view *v, u
 	json_t *value;
 
 	json_decref(l->object);
-	l->object = json_loadb(text.p, text.n, 0, NULL);
+	l->object = json_loadb(text.p, text.n, JSON_ALLOW_NUL, NULL);
 	if (!json_is_object(l->object) ||
 		!load_json_time(l, json_object_get(l->object, "time"), utc))
 		return false;

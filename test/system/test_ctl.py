@@ -430,7 +430,7 @@ def test_somebody_else_answers(tmp_path):
 
 def test_events_however_they_are_cut():
     says = (b": a comment\n\nevent: denied\r\ndata: {\"time\":86400.5,\"level\":\"info\",\"event\":"
-            b"\"denied\",\ndata: \"client\":\"user=\\u001b[2J\"}\n\nevent: x\ndata: no JSON\n\n"
+            b"\"denied\",\ndata: \"client\":\"user=\\u001b[2J\\u0000a\"}\n\nevent: x\ndata: no JSON\n\n"
             b"data: {\"n\": 1}\n\nevent: cut")
     for step in (1, 7, len(says)):
         for args in ([], ["--json"]):
@@ -451,10 +451,10 @@ def test_events_however_they_are_cut():
             if args:
                 assert [json.loads(x) for x in r.stdout.splitlines()] == [
                     {"type": "denied", "time": 86400.5, "level": "info", "event": "denied",
-                     "client": "user=\x1b[2J"}, {"type": "message", "n": 1}]
+                     "client": "user=\x1b[2J\0a"}, {"type": "message", "n": 1}]
             else:
                 first, second = r.stdout.splitlines()
-                assert first.endswith("  denied  client=user=\\u{1B}[2J"), first
+                assert first.endswith("  denied  client=user=\\u{1B}[2J\\u{0}a"), first
                 assert second.endswith("  message  n=1"), second
 
 

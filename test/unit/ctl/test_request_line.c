@@ -264,6 +264,8 @@ static const struct row json[] = {
 		"user=u" },
 	{ "{\"time\":\"2026-11-21T18:33:01+02:00\",\"path\":\"/[21/Nov/2026:00:00:00] \\\"GET / \"}",
 		"path=/[21/Nov/2026:00:00:00] \"GET / " },
+	/* A client may say a NUL (behind it this test's text ends). */
+	{ "{\"time\":1795278781,\"user\":\"a\\u0000b\",\"cost\":5}", "user=a cost=5" },
 	/* `message` is often a sentence. */
 	{ "{\"time\":1795278781,\"user\":\"u\",\"message\":\"check-login\"}",
 		"message=check-login user=u" },
