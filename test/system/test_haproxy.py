@@ -38,7 +38,6 @@ spoe-agent rl
     option set-on-error err
     option continue-on-error
     option pipelining
-    no option async
     {"" if frag else "no option send-frag-payload"}
     timeout hello 5s
     timeout idle 5m
