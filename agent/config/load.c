@@ -190,10 +190,12 @@ static void redis_fill(struct loader *l)
 	}
 }
 
-/* A file that is named has to be there; what is in it OpenSSL finds out at the start. */
+/* A file that is named has to be there; what is in it OpenSSL finds out at the start. Not asked
+ * again where operators' changes are put upon what holds: one that is missing meanwhile must not
+ * refuse them. */
 static void check_tls_file(struct loader *l, enum option id, const char *path)
 {
-	if (path[0] && access(path, R_OK) != 0)
+	if (!l->changes && path[0] && access(path, R_OK) != 0)
 		problem_add(l->problems, l->option_at[id], "%s = \"%s\": %s", option_table[id].name,
 			path, strerror(errno));
 }

@@ -13,6 +13,8 @@ import redisd
 from agent import check_file, config, execute, free_port, until
 from redisd import Asker, admitted, hammer
 from spop import message
+from test_admin import Admin
+from test_admin_changes import change
 from test_limits import rule, rules
 from test_redis_away import LONG, NOISE, said
 
@@ -234,6 +236,17 @@ def test_certificates_are_read_again_at_a_reload(run, tmp_path, ends, ca, strang
 
 
 # --- sentinels -------------------------------------------------------------------------------
+
+@with_tls
+def test_a_file_that_is_missing_refuses_no_switch(run, tmp_path, server, ca):
+    """Only a reload looks for it; what operators change is put upon what holds."""
+    mine = tmp_path / "ca.pem"
+    mine.write_text(ca.path.read_text())
+    admin = Admin(run, tmp_path, rules=rule(), top=redisd.group(server.where, tls=True, tls_ca=mine))
+    mine.unlink()
+    change(admin, "/api/v1/enabled", enabled=False)
+    until(lambda: admin.agent.check(user="u")["reason"] == "disabled", "the switch")
+
 
 @with_tls
 def test_sentinels(run, tmp_path, ends, ca):
