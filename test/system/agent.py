@@ -108,11 +108,12 @@ class Process:
         self.pass_fds = ()
         self.child = None
         self.killed = False     # by ourselves
+        self.awaited = False    # its end was
         self.out_path = self.directory / f"{name}.out"
         self.err_path = self.directory / f"{name}.err"
 
     def start(self):
-        self.killed = False
+        self.killed = self.awaited = False
         # Appended: what a run before this one said is still there to be judged at the end.
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self.child = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out,
@@ -150,7 +151,9 @@ class Process:
 
     def wait(self, bound=BOUND):
         try:
-            return self.child.wait(bound)
+            status = self.child.wait(bound)
+            self.awaited = True
+            return status
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(
@@ -229,6 +232,19 @@ class Agent(Process):
         except (ConnectionError, FileNotFoundError):
             return False
 
+    def await_admin(self, path):
+        """Until it serves: it listens before it reads state file and certificates, and a test that does
+        something to these comes after that."""
+        def serves():
+            assert self.running, f"{self.name} ended with {self.child.returncode}:\n{self.stderr}"
+            try:
+                with spop.dial(path, 20) as s:
+                    s.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                    return s.recv(100).startswith(b"HTTP/1.1 200 ")
+            except (ConnectionError, FileNotFoundError):
+                return False
+        until(serves, f"{self.name} to serve")
+
     def connect(self, **items):
         return spop.Connection(self.address, **items)
 
@@ -279,8 +295,8 @@ class Agent(Process):
                 self.sane()
                 # A test that ends the agent has looked at its status; nothing else may end it.
                 status = self.child.returncode
-                assert self.killed or 0 <= status != 99, (
-                    f"{self.name} died: {status}\n{self.stderr}")
+                assert self.killed or self.awaited and 0 <= status != 99, (
+                    f"{self.name} ended by itself: {status}\n{self.stderr}")
         finally:
             self.forget()
             self.kill()

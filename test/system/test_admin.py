@@ -63,7 +63,7 @@ class Admin:
         self.socket = str(tmp_path / "adm.sock")
         self.token = token
         self.agent = run(rules=rules, top=self.top(top), agent=agent, **kw)
-        until(lambda: os.path.exists(self.socket))
+        self.agent.await_admin(self.socket)
 
     def top(self, more="", listen=None, token=None):
         listen = listen or f'[ "127.0.0.1:{self.port}", "{self.socket}" ]'
@@ -216,6 +216,7 @@ def test_the_socket(run, tmp_path):
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))       # and nobody listens: what a process left behind
     a = run(rules=RULES, top=text)
+    a.await_admin(str(path))
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     with contextlib.closing(Unix(str(path))) as c:
         c.request("GET", "/readyz")

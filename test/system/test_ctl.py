@@ -49,7 +49,7 @@ class Ctl:
         self.top = (f'admin: {{ listen = [ "127.0.0.1:{self.port}", "{self.socket}" ]; '
                     f'token = "{token}"; }}; {top}')
         self.agent = run(rules=rules, top=self.top)
-        until(lambda: os.path.exists(self.socket))
+        self.agent.await_admin(self.socket)
 
     def __call__(self, *args, status=DONE, **kw):
         r = call(*args, "--socket", self.socket, **kw)

@@ -48,7 +48,7 @@ class Kept(Admin):
 
     def start(self):
         self.agent.start()
-        until(lambda: os.path.exists(self.socket))
+        self.agent.await_admin(self.socket)
         until(self.answers)
 
     def answers(self):

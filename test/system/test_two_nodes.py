@@ -3,6 +3,7 @@ README sets them up, enforce one limit together, and go on when one of them is l
 
 import re
 import shutil
+import time
 
 import pytest
 
@@ -96,6 +97,7 @@ def test_a_failover_under_load(nodes, how):
         before = nodes.used_by(EMIL)
         if how == "kill":
             nodes.redis[old].kill()
+        asked = time.monotonic()
         agents.until(lambda: nodes.leads(1 - old) or how == "asked" and nodes.fail_over(old),
                      "the other server", stack.BOUND)
         for node in (0, 1):
@@ -103,7 +105,9 @@ def test_a_failover_under_load(nodes, how):
         load.more(50)
         denied.more(20)
     assert {x[2] for x in load.got} == {200} and not unchecked(load.got)
-    assert {x[2] for x in denied.got} == {429}
+    let_in = [(when - asked, *more) for when, *more in denied.got if more[1] != 429]
+    assert not let_in, (let_in, time.monotonic() - asked, [p.stderr for p in nodes.agents],
+                        [p.stdout[-3000:] for p in nodes.redis])
     # What was counted before is counted still, but for what had not been copied yet.
     assert nodes.used_by(EMIL) >= before - 50
     if how == "kill":
