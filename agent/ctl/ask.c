@@ -229,7 +229,9 @@ int ctl_refused(struct ctl *c, struct reply *r)
 int ctl_away(struct ctl *c, const char *why)
 {
 	(void)ctl_fail(0, "no agent answers at %s: %s", place_text(&c->place), why);
-	if (!c->o->value[CTL_SOCKET] && !c->o->value[CTL_URL])
+	if (c->place.socket[0] && access(c->place.socket, W_OK) != 0 && errno == EACCES)
+		(void)ctl_fail(0, "who may connect there: root, and owner and group of the socket");
+	else if (!c->o->value[CTL_SOCKET] && !c->o->value[CTL_URL])
 		(void)ctl_fail(
 			0, "is it running, with an admin group? --socket or --url say where");
 	return CTL_AWAY;

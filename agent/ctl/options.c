@@ -98,6 +98,29 @@ static bool load(struct ctl_options *o, int argc, char **argv)
 	return true;
 }
 
+/* A command; or `help`, which is -h, and -v, which is `version`: as people type them elsewhere. */
+static bool find_task(struct ctl_options *o, int argc, char **argv)
+{
+	const char *word = optind < argc ? argv[optind] : NULL;
+
+	if (word && strcmp(word, "help") == 0) {
+		o->given |= CTL_BIT(HELP);
+		word = ++optind < argc ? argv[optind] : NULL;
+	}
+	if (!word && ctl_given(o, CTL_VERSION)) {
+		o->given &= ~CTL_BIT(VERSION);
+		word = "version";
+	} else if (word) {
+		optind++;
+	} else if (!ctl_given(o, CTL_HELP)) {
+		(void)fputs("ratelimitctl: what shall it do? ratelimitctl -h tells what there is\n",
+			stderr);
+		return false;
+	}
+	o->command = word ? find_command(word) : NULL;
+	return !word || o->command;
+}
+
 static bool options_go_with(const struct ctl_options *o)
 {
 	uint32_t odd = o->given & ~o->command->options;
@@ -115,17 +138,7 @@ static bool options_go_with(const struct ctl_options *o)
 bool ctl_options_load(struct ctl_options *o, int argc, char **argv)
 {
 	*o = (struct ctl_options){ 0 };
-	if (!load(o, argc, argv))
-		return false;
-	if (optind == argc) {
-		if (ctl_given(o, CTL_HELP))
-			return true;
-		(void)fputs("ratelimitctl: what shall it do? ratelimitctl -h tells what there is\n",
-			stderr);
-		return false;
-	}
-	o->command = find_command(argv[optind++]);
-	if (!o->command)
+	if (!load(o, argc, argv) || !find_task(o, argc, argv))
 		return false;
 	if (ctl_given(o, CTL_HELP))
 		return true;
@@ -158,8 +171,8 @@ static void help_options(uint32_t options)
 void ctl_help(const struct command *command)
 {
 	if (command) {
-		(void)printf("usage: ratelimitctl %s [OPTIONS] %s\n\n%s\n\n", command->name,
-			command->words, command->help);
+		(void)printf("usage: ratelimitctl %s [OPTIONS]%s%s\n\n%s\n\n", command->name,
+			*command->words ? " " : "", command->words, command->help);
 		help_options(command->options);
 		return;
 	}
@@ -167,7 +180,7 @@ void ctl_help(const struct command *command)
 	for (unsigned i = 0; i < COMMANDS; i++)
 		(void)printf("  %-13s %s\n", command_table[i].name, command_table[i].help);
 	(void)puts("");
-	help_options(CTL_AGENT);
+	help_options(CTL_AGENT | CTL_BIT(VERSION));
 	(void)puts(
 		"\nThe agent is the one of --socket or --url, else of the admin group of -f FILE, "
 		"else of\n$RATELIMIT_ADMIN (a socket, or HOST:PORT), else the one at\n" DEFAULT_SOCKET

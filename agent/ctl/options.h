@@ -18,6 +18,7 @@ enum {
 /* X(NAME, long name, letter or 0, what it takes or NULL, help) */
 #define CTL_OPTIONS(X) \
 	X(HELP, "help", 'h', NULL, "this help; with a command, its own") \
+	X(VERSION, "version", 'v', NULL, "as the command version") \
 	X(JSON, "json", 'j', NULL, "print what the agent says, as JSON") \
 	X(SOCKET, "socket", 's', "PATH", "the agent's admin socket") \
 	X(URL, "url", 'u', "URL", "the agent's admin address, like http://127.0.0.1:9601") \

@@ -53,7 +53,7 @@ _ratelimitctl() {
 	-u | --url | -n | --number | --tier | --rate | --until | --reason | --captures) return ;;
 	esac
 	case $command in
-	'') options=$agent words=$commands ;;
+	'') options="$agent --version" words=$commands ;;
 	status | reload | version) options=$agent ;;
 	rules) options=$agent words=$(_ratelimitctl_rules) ;;
 	top) options="$agent --watch --by --rule --number" ;;

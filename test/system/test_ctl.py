@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -410,6 +411,21 @@ def test_nobody_answers(tmp_path):
         assert call("version", *where).status == DONE
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_who_may_not_connect_is_told_who_may(run):
+    """And not asked whether it runs."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are root's alone
+        os.chmod(folder, 0o755)
+        ctl = Ctl(run, pathlib.Path(folder))
+        own = shutil.copy(CTL, folder)
+        done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                               own, "status"], capture_output=True, text=True, check=False,
+                              timeout=30, env=environment({"RATELIMIT_ADMIN": ctl.socket}))
+    assert done.returncode == AWAY and not done.stdout, done
+    assert "Permission denied" in done.stderr and "who may connect there: root" in done.stderr, done
+    assert "is it running" not in done.stderr, done
+
+
 def test_somebody_else_answers(tmp_path):
     """Neither an HTTP server of another kind, nor one that speaks nonsense, or not at all."""
     for says, status in ((b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", REFUSED),
@@ -469,7 +485,17 @@ def test_usage():
         assert r.status == USAGE and r.stderr and not r.stdout, (args, r)
     assert 'did you mean "status"' in call("stauts").stderr
     assert "key=-" in call("explain", f"key={KEY}").stderr
-    assert call("-h").status == DONE and call("override", "-h").status == DONE
+    for args in (["-h"], ["--help"], ["help"], ["help", "-h"]):
+        r = call(*args)
+        assert r.status == DONE and r.stdout == call("-h").stdout and "  override" in r.stdout, (args, r)
+    for args in (["override", "-h"], ["-h", "override"], ["help", "override"]):
+        r = call(*args)
+        assert r.status == DONE and r.stdout.startswith("usage: ratelimitctl override [OPTIONS] add|"), (args, r)
+    assert call("status", "-h").stdout.startswith("usage: ratelimitctl status [OPTIONS]\n")
+    assert 'did you mean "status"' in call("help", "stauts").stderr
+    for args in (["status", "--version"], ["help", "nothing"], ["help", "--nothing"]):
+        r = call(*args)
+        assert r.status == USAGE and r.stderr and not r.stdout, (args, r)
 
 
 def test_check_config(tmp_path):
@@ -492,6 +518,9 @@ def test_version(ctl):
     number = own.removeprefix("ratelimitctl ")
     assert its == f"agent {number} at {ctl.socket}"
     assert ctl.json("version") == {"ratelimitctl": number, "agent": number}
+    for option in ("-v", "--version"):
+        assert ctl(option).stdout.splitlines() == [own, its]
+    assert ctl.json("--version") == ctl.json("version")
 
 
 def test_explain_offline(tmp_path):
@@ -560,6 +589,11 @@ def commands():
     return {n: set(re.findall(r"(?m)^  (?:-\w, )?(--[\w-]+)", call(n, "-h").stdout)) for n in names}
 
 
+def anywhere():
+    """And the options that it has without a command."""
+    return set(re.findall(r"(?m)^  (?:-\w, )?(--[\w-]+)", call("-h").stdout))
+
+
 def complete(*words):
     """What bash offers for the last of these words."""
     quoted = " ".join(f"'{w}'" for w in ("ratelimitctl", *words))
@@ -574,7 +608,7 @@ def complete(*words):
 def test_completion_of_bash(ctl):
     assert subprocess.run(["bash", "-n", COMPLETION / "ratelimitctl.bash"], check=False).returncode == 0
     known = commands()
-    assert complete("") == set(known)
+    assert complete("") == set(known) and complete("--") == anywhere()
     for name, options in known.items():
         assert complete(name, "--") == options, name
     assert complete("--json", "ov") == {"override"} and complete("override", "a") == {"add"}
@@ -594,7 +628,7 @@ def test_completion_of_zsh():
     for name in known:
         assert re.search(rf"(?m)^\t\t(?:.* \| )?{name}(?: \| .*)?\)", text), name
     options = set(re.findall(r"(--[a-z][a-z-]*)\b", text))
-    assert options == set().union(*known.values())
+    assert options == anywhere().union(*known.values())
     if shutil.which("zsh"):
         assert subprocess.run(["zsh", "-n", COMPLETION / "_ratelimitctl"], check=False).returncode == 0
 
@@ -604,5 +638,5 @@ def test_the_manual_has_all():
     known = commands()
     for name in known:
         assert re.search(rf"(?m)^\.(It )?Ic {name}( |$)", text), name
-    for option in set().union(*known.values()):
+    for option in anywhere().union(*known.values()):
         assert re.search(rf"(?m)^\.It Fl (\w , )?{option[1:]}( |$)", text), option
