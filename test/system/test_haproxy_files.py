@@ -93,6 +93,29 @@ def test_haproxy_accepts_what_the_readme_shows(tmp_path):
     assert "WARNING" not in done.stdout + done.stderr, done.stderr
 
 
+def test_what_the_readme_shows_limits_and_says_how_long(tmp_path):
+    """Retry-After only where waiting helps: 0 would say "at once" to who can never pass, or is blocked."""
+    for name in ("agent", "proxy", "run"):
+        (tmp_path / name).mkdir()
+    cfg = tmp_path / "agent/ratelimit.cfg"
+    cfg.write_text('agent: { listen = [ "127.0.0.1:9600" ]; };\nblock = ( { path = "/blocked"; } );\n'
+                   + readme_block("rules = (").replace("\n);", """,
+                     { name = "none"; match = { path = "/none"; }; per = [ "ip" ]; rate = "0/minute"; } );"""))
+    shutil.copy(ROOT / "haproxy/spoe-ratelimit.conf", tmp_path / "proxy")
+    shown = readme_block("frontend web").replace("/etc/haproxy/", "")
+    (tmp_path / "proxy/haproxy.cfg").write_text(
+        "global\n\tnbthread 1\ndefaults\n mode http\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n"
+        + shown.replace("frontend web\n", "frontend web\n    bind 127.0.0.1:8080\n    default_backend app\n")
+        + "\nbackend app\n    http-request return status 200\n")
+    with stack.running(tmp_path / "run", cfg, tmp_path / "proxy") as s:
+        agents.until(lambda: s.agent_is("UP"), "HAProxy to see the agent", stack.BOUND)
+        assert s.ask("/api/x", client=new_client()).headers["Retry-After"] is None
+        assert 1 <= int(stack.until_denied(s, 5, "/api/x").headers["Retry-After"]) <= 12
+        for path in ("/none", "/blocked"):
+            refused = s.ask(path)
+            assert refused.status == 429 and refused.headers["Retry-After"] is None, (path, refused)
+
+
 def test_the_agent_accepts_what_the_readme_shows(tmp_path):
     (tmp_path / "ratelimit.cfg").write_text(readme_block("rules = ("))
     said = agents.check_file(tmp_path / "ratelimit.cfg")
