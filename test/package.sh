@@ -101,4 +101,12 @@ must "a purge leaves no file" sh -c '! ls -d /etc/spoa-ratelimit /var/lib/spoa-r
 	/var/log/spoa-ratelimit /etc/systemd/system/*/spoa-ratelimit.* 2>/dev/null'
 must "a purge leaves no user and no group" sh -c '! getent passwd spoa-ratelimit && ! getent group spoa-ratelimit'
 must "a purge can be repeated" dpkg --purge spoa-ratelimit
+
+installs "it installs once more"
+inside sh -c 'echo secret >/etc/spoa-ratelimit/own.key; chmod 640 /etc/spoa-ratelimit/own.key
+	chgrp spoa-ratelimit /etc/spoa-ratelimit/own.key'
+must "it is purged at once" apt-get -qq purge -y spoa-ratelimit
+is "what the administrator put there stays, and is no longer the group's" \
+	"stat -c %a:%U:%G /etc/spoa-ratelimit/own.key" 640:root:root
+inside rm -rf /etc/spoa-ratelimit
 [ "$failures" = 0 ]
