@@ -93,8 +93,9 @@ class TwoNodes:
         return self
 
     def launch(self, line, name):
-        """A command as it is printed, in the background."""
-        folder, command = re.fullmatch(r"(?:\(cd (\S+) && )?(.*?)\)? &", line).groups()
+        """A command as it is printed, in the background. It is the job itself (`exec`): the `kill` that
+        ends all of it would end the shell between them, and leave it."""
+        folder, command = re.fullmatch(r"(?:\(cd (\S+) && exec )?(.*?)\)? &", line).groups()
         words = command.split()
         env = dict(self.secrets, **self.env)
         while "=" in words[0]:
