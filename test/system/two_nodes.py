@@ -142,6 +142,17 @@ class TwoNodes:
         lines = self.ask_redis(i, "INFO", section).decode().splitlines()
         return dict(x.split(":", 1) for x in lines if ":" in x)
 
+    def copied(self, old):
+        """Redis of this node has written so much, and now the other has it, too. Whoever is made the
+        master sooner than he has read what was sent to him, goes on without it: SENTINEL FAILOVER does
+        not wait, and a replica counts as online while it still reads its data."""
+        written = int(self.info(old, "replication")["master_repl_offset"])
+
+        def has_all():
+            got = self.info(1 - old, "replication")
+            return got["master_link_status"] == "up" and int(got["slave_repl_offset"]) >= written
+        agents.until(has_all, "the replica to have it all", BOUND)
+
     def used_by(self, headers):
         """What this client has used of his limit, of 1000000."""
         left = re.search(r'"api";r=(\d+)', self.ask(0, headers=headers).headers["RateLimit"])
