@@ -7,9 +7,10 @@
  *   lease     of a rule with a lease, blocks that were not spent
  *   refund    in a cluster, of any limit, what a request was charged that another node denied
  *
- * What else makes a counter less is told by deny_cache_clear(): a reload, a reset, an override, and
- * a lost connection, since who answers next may have been emptied, or lack the last writes. (Not
- * told is who deletes keys by hand.)
+ * What else makes a counter less is told by deny_cache_clear(): a reload, a reset, an override, a
+ * lost connection, since who answers next may have been emptied, or lack the last writes, and a
+ * clock of Redis that was set: its window may be another one. (Not told is who deletes keys by
+ * hand.)
  *
  * Not where a rule of the plan counts denied requests: those have to be told. Bounded: a new denial
  * takes an old one's place. One thread. */

@@ -23,7 +23,7 @@ struct redis_store {
 	struct deny_cache *denied; /* what Redis would deny again; owned */
 	struct ledger *ledger;     /* what was taken ahead; owned */
 	struct leases *leases;     /* owned */
-	uint64_t lost;             /* connections, of which ledger and denials know */
+	uint64_t lost;             /* redis_nodes_lost() of which ledger and denials know */
 	struct ev_loop *loop;
 
 	bool of_cluster;
@@ -81,7 +81,7 @@ static void on_news(void *owner, const struct plan *here)
 	warm(owner, here, clock_read());
 }
 
-/* Who answers next may not know what is in hand, nor what was denied. */
+/* Who answers next may not know what is in hand, nor what was denied; or has another window. */
 static void look_for_losses(struct redis_store *s)
 {
 	uint64_t lost = redis_nodes_lost(s->nodes);

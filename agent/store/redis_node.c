@@ -137,6 +137,7 @@ static void on_ready(void *owner)
 
 	redis_count(&n->stats->connects, 1);
 	n->heard_at = now;
+	n->knows_clock = false;
 	node_set_health(n, HEALTH_BROKEN);
 	node_send_probe(n, now);
 	node_set_timer(n, now);

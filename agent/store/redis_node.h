@@ -92,6 +92,8 @@ struct redis_node_events {
 	 * server, since that steady time? */
 	void (*works)(void *owner, struct redis_node *);
 	bool (*has_worked)(void *owner, struct redis_node *, usec_t since);
+	/* Its clock was set: what was foreseen by it does not hold. */
+	void (*stepped)(void *owner, struct redis_node *);
 };
 
 /* Away until it is told where to go and has been there. `one_of_many`: of a cluster. Its calls are

@@ -60,7 +60,9 @@ struct redis_node {
 	unsigned probes;     /* in the ring */
 	bool script_is_sent; /* in the ring */
 	usec_t probe_at, probe_delay, heard_at;
-	usec_t asks_from; /* nothing is to be asked before */
+	usec_t asks_from;               /* nothing is to be asked before */
+	usec_t ahead_least, ahead_most; /* by how much its clock is, of our steady one */
+	bool knows_clock;
 	uint64_t seed;
 
 	struct redis_addresses addresses;

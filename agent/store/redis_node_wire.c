@@ -19,6 +19,7 @@ enum {
 };
 
 #define ERROR_LOG_EVERY (10 * USEC_PER_SEC)
+#define CLOCK_STEP      USEC_PER_SEC /* by less it is set by and by */
 
 /* ---- sending ---- */
 
@@ -145,6 +146,20 @@ static void log_error_reply(struct redis_node *n, const char *error, const char 
 		KV_Z("hint", hint ? hint : "see the log of Redis"));
 }
 
+/* It told the time after it was asked, and before now. */
+static void look_at_clock(struct redis_node *n, const struct sent *sent, usec_t steady)
+{
+	usec_t told = sent->call->asked.now.utc, least = told - steady, most = told - sent->at;
+	bool stepped = n->knows_clock &&
+		       (least > n->ahead_most + CLOCK_STEP || most < n->ahead_least - CLOCK_STEP);
+
+	n->knows_clock = true;
+	n->ahead_least = least;
+	n->ahead_most = most;
+	if (stepped)
+		n->events.stepped(n->owner, n);
+}
+
 static void on_probe_reply(struct redis_node *n, const struct sent *sent, bool good,
 	const char *why, const char *hint, struct now now)
 {
@@ -232,7 +247,9 @@ static void on_script_reply(
 		return;
 	bool good = !is_error && r->type == REDIS_REPLY_STRING &&
 		    redis_call_read(&sent->call->asked, r->str, (size_t)r->len);
-	if (!good && !is_error)
+	if (good)
+		look_at_clock(n, sent, now.steady);
+	else if (!is_error)
 		why = "a reply that the script does not give";
 	if (sent->kind == KIND_PROBE)
 		on_probe_reply(n, sent, good, why, hint, now);

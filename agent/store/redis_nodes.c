@@ -33,7 +33,7 @@ struct redis_nodes {
 	bool of_cluster;
 	uint64_t generation; /* of what the hub said */
 	bool knows;          /* where they are */
-	uint64_t lost;       /* times that one was */
+	uint64_t lost;       /* times that one was, or that its clock was set */
 	bool leaving;        /* some are not in the map, and may go when nothing waits there */
 	struct member member[REDIS_NODES_MAX];
 	unsigned member_n;         /* places, free ones among them */
@@ -111,6 +111,15 @@ static bool on_has_worked(void *owner, struct redis_node *node, usec_t since)
 	return redis_hub_has_worked(s->hub, redis_node_address(node), since);
 }
 
+/* A window that denied may be over, or begin anew: who remembers it asks again. */
+static void on_stepped(void *owner, struct redis_node *node)
+{
+	struct redis_nodes *s = owner;
+
+	(void)node;
+	s->lost++;
+}
+
 /* ---- members ---- */
 
 static bool on_redirected(
@@ -128,9 +137,9 @@ static void on_ended(void *owner, struct node_call *c, bool answered, struct now
 static struct member *member_new(struct redis_nodes *s)
 {
 	static const struct redis_node_events single = { on_ended, NULL, on_away, on_back, on_works,
-		on_has_worked };
+		on_has_worked, on_stepped };
 	static const struct redis_node_events many = { on_ended, on_redirected, on_away, on_back,
-		on_works, on_has_worked };
+		on_works, on_has_worked, on_stepped };
 	unsigned i = 0;
 
 	while (i < s->member_n && s->member[i].node)

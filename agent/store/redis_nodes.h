@@ -48,7 +48,7 @@ bool redis_nodes_add_after(struct redis_nodes *, struct redis_after *);
 /* The same for what a ledger wants. false: there is no room, or nobody who works. */
 bool redis_nodes_add_ask(struct redis_nodes *, const struct ledger_ask *);
 
-/* How often a server was lost, or given up for a while. */
+/* How often a server was lost, or given up for a while, or its clock was set. */
 uint64_t redis_nodes_lost(const struct redis_nodes *);
 
 /* Before the loop sleeps. */

@@ -8,6 +8,7 @@ from agent import until
 from redisd import admitted, hammer
 from spop import message
 from test_limits import rule, rules
+from wall import Wall
 
 LONG = "300d"
 FLOOD = 1000
@@ -165,3 +166,18 @@ def test_many_denied_clients(run, redis, asked):
     assert admitted(answers) == 500
     calls, answers = asked(lambda: hammer([a], lambda _: several, 2, settle=False))
     assert admitted(answers) == 0 and calls <= 400
+
+
+def test_a_step_of_the_clock_of_redis_is_followed(run, tmp_path, ends):
+    """Tomorrow is another window, and it is the clock of Redis that says so: also where nobody asks
+    but who is denied."""
+    wall = Wall(tmp_path)
+    server = redisd.Server(tmp_path)
+    server.env = wall.env
+    ends(server)
+    a = run(rules=rule(rate="5/day", algorithm='"fixed-window"'), top=server.group())
+    flood(a)
+    assert a.check(user="u")["deny"]
+    wall.ahead(86400)
+    until(lambda: not a.check(user="u")["deny"], "the next window", 10)
+    assert admitted(flood(a)) == 4

@@ -3,7 +3,7 @@
 #include "redis_rig.h"
 #include "store/redis_node_inside.h"
 
-static unsigned went_away, came_back, answered_n;
+static unsigned went_away, came_back, answered_n, stepped;
 static const char *last_hint;
 
 static void on_ended(void *owner, struct node_call *c, bool answered, struct now now)
@@ -46,12 +46,20 @@ static bool on_has_worked(void *owner, struct redis_node *n, usec_t since)
 	return false;
 }
 
+static void on_stepped(void *owner, struct redis_node *n)
+{
+	(void)owner;
+	(void)n;
+	stepped++;
+}
+
 static const struct redis_node_events events = {
 	.ended = on_ended,
 	.away = on_away,
 	.back = on_back,
 	.works = on_works,
 	.has_worked = on_has_worked,
+	.stepped = on_stepped,
 };
 
 static struct redis_stats stats;
@@ -60,9 +68,16 @@ static struct redis_stats stats;
 
 static struct node_calls pool = { .most = 512 };
 
+static usec_t ahead; /* the server's clock */
+
 static void reply(struct redis_node *n, char kind)
 {
-	static char good[] = "\0\0\0\0\0\0\6", error[] = "OOM command not allowed";
+	static char error[] = "OOM command not allowed";
+	uint64_t told = (uint64_t)(clock_steady() + ahead);
+	char good[8];
+
+	for (unsigned i = 0; i < sizeof good; i++)
+		good[i] = (char)(told >> 8 * i);
 	struct redisReply r = { .type = REDIS_REPLY_STRING, .str = good, .len = 8 };
 
 	if (kind == 'e')
@@ -143,6 +158,44 @@ static void it_is_given_up_for_failures_in_a_row(void **state)
 	ev_loop_destroy(loop);
 }
 
+/* What it tells is of some instant between the question and the answer: nothing is known closer. */
+static void a_clock_that_is_set_is_told_once(void **state)
+{
+	static const struct {
+		const char *title;
+		double ahead; /* seconds */
+		char kind;    /* of probe(): l was sent two minutes ago */
+		unsigned stepped;
+	} row[] = {
+		{ "the first that it tells", 1e9, 'p', 0 },
+		{ "the same", 1e9, 'p', 0 },
+		{ "slewed", 1e9 + .5, 'p', 0 },
+		{ "an hour later", 1e9 + 3600, 'p', 1 },
+		{ "an hour later still", 1e9 + 3600, 'p', 0 },
+		{ "a day earlier", 1e9 - 86400, 'p', 1 },
+		{ "two seconds back", 1e9 - 86402, 'p', 1 },
+		{ "an answer that took long, told at its beginning", 1e9 - 86402 - 119, 'l', 0 },
+		{ "and the next one at once", 1e9 - 86402, 'p', 0 },
+		{ "one that took long, and an hour more", 1e9 - 82802, 'l', 1 },
+	};
+	(void)state;
+
+	loop = ev_loop_new(EVFLAG_AUTO);
+	struct redis_node *n = redis_node_new(&settings, false, &stats, &pool, &events, NULL, loop);
+	assert_non_null(n);
+	node_set_health(n, HEALTH_WELL);
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		stepped = 0;
+		ahead = (usec_t)(row[i].ahead * (double)USEC_PER_SEC);
+		probe(n, row[i].kind);
+		if (stepped != row[i].stepped)
+			fail_msg("%s: told %u times", row[i].title, stepped);
+	}
+	redis_node_free(n);
+	node_calls_fini(&pool);
+	ev_loop_destroy(loop);
+}
+
 /* ---- under way at once ---- */
 
 static unsigned pongs;
@@ -217,6 +270,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		REDIS_TEST(it_is_given_up_for_failures_in_a_row),
+		REDIS_TEST(a_clock_that_is_set_is_told_once),
 		REDIS_TEST(no_more_is_sent_than_it_keeps_account_of),
 	};
 	if (!tests_begin(argc, argv))
