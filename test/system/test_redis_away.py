@@ -291,7 +291,9 @@ def loading(redis, wire):
     with redis.client() as c:
         for i in range(3000):
             c("SET", f"other:{i}", "x" * 64)
-        c("SAVE")
+        # (By a child: it would be away for that already, and come back, before it is away.)
+        c("BGSAVE")
+    until(lambda: redis.info("persistence")["rdb_bgsave_in_progress"] == "0", "what it will load")
     redis.kill()
     slow = "key-load-delay 500\nloading-process-events-interval-bytes 1024\n"
     with open(redis.conf, "a", encoding="ascii") as f:
