@@ -241,6 +241,23 @@ static struct listen_address *addresses_of(const struct set *s, unsigned **n)
 	return s->member;
 }
 
+/* "redis://:password@host:6379", as other programs have it: not shown, for what is in it. */
+static bool looks_like_url(const char *text)
+{
+	return strstr(text, "://") || strchr(text, '@');
+}
+
+static bool refuse_server(const struct set *s, const struct given *g, const char *want)
+{
+	if (!looks_like_url(g->text))
+		return refuse(s, g, want);
+	problem_add(s->l->problems, g->at,
+		"%s: found a URL, want \"host:port\": what else it says have redis.username, "
+		"redis.password, redis.db and redis.tls",
+		s->o->name);
+	return false;
+}
+
 static bool set_addresses(const struct set *s)
 {
 	bool servers = s->o->kind == OPTION_SERVERS, good = true;
@@ -254,7 +271,8 @@ static bool set_addresses(const struct set *s)
 		if (g->type != GIVEN_STRING) {
 			good = refuse(s, g, "a string: \"host:port\" or an absolute path");
 		} else if (!listen_parse(g->text, &address, why, sizeof why)) {
-			good = refuse(s, g, why + strlen("want "));
+			good = servers ? refuse_server(s, g, why + strlen("want "))
+				       : refuse(s, g, why + strlen("want "));
 		} else if (servers && !address.is_unix && !address.host[0]) {
 			good = refuse(s, g, "a host before the port");
 		} else if (servers && strcmp(address.port, "0") == 0) {

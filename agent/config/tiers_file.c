@@ -50,7 +50,7 @@ struct tiers_reading {
 	struct place at;
 	bool *told; /* by tier: one that no rule lists was warned of */
 	bool warn;
-	size_t entries, twice, commented;
+	size_t entries, twice, commented, swapped;
 };
 
 static void warn_unlisted(struct tiers_reading *t, int tier)
@@ -101,6 +101,23 @@ static void warn_comment(struct tiers_reading *t, struct str tier, size_t at)
 		(int)tier.n, tier.p, before.n ? (int)before.n : 4, before.n ? before.p : "TIER");
 }
 
+/* "premium KEY": a tier first, and behind it what is none that a rule lists. It may be a key. */
+static bool is_swapped(const struct loader *l, struct str name, struct str tier)
+{
+	int first = policy_tier_find(l->policy, name), second = policy_tier_find(l->policy, tier);
+
+	return first >= 0 && l->tier_listed[first] && !(second >= 0 && l->tier_listed[second]);
+}
+
+static void warn_swapped(struct tiers_reading *t, struct str name)
+{
+	if (++t->swapped <= LINES_TOLD)
+		problem_warn(t->l->problems, t->at,
+			"\"%.*s\" is a tier, and what is behind it is listed by no rule: want "
+			"KEY-OR-USER TIER",
+			(int)name.n, name.p);
+}
+
 /* The name may be a key: it is not told. */
 static void warn_twice(struct tiers_reading *t)
 {
@@ -144,12 +161,15 @@ static bool entry_load(struct tiers_reading *t, struct str line)
 		return true;
 	}
 	size_t comment = comment_at(t->l, tier);
+	bool swapped = is_swapped(t->l, name, tier);
 	int number = policy_tier_add(t->l->policy, tier);
 	if (number < 0) {
 		problem_add(problems, t->at, "more than %d tiers in all", TIERS_MAX);
 		return false;
 	}
-	if (comment < tier.n)
+	if (swapped)
+		warn_swapped(t, name);
+	else if (comment < tier.n)
 		warn_comment(t, tier, comment);
 	else
 		warn_unlisted(t, number);
@@ -217,6 +237,7 @@ void tiers_file_load(struct loader *l)
 		lines_read(&t, file);
 		warn_more(&t, t.twice, "are of a key or user that has one before");
 		warn_more(&t, t.commented, "have a comment behind the tier");
+		warn_more(&t, t.swapped, "begin with a tier");
 		text_update(l, file, t.entries);
 	} else {
 		problem_out_of_memory(l->problems);

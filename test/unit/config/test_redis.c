@@ -81,6 +81,14 @@ static void messages(void **state)
 			"t.cfg:1: redis.servers = \"a:0\": want a port from 1 to 65535 after the colon\n" },
 		{ "and a host", "redis: { servers = [ \":1\" ]; };",
 			"t.cfg:1: redis.servers = \":1\": want a host before the port\n" },
+		{ "no URL, and no password is shown",
+			"redis: { servers = [ \"redis://:hunter2@db:6379/3\" ]; };",
+			"t.cfg:1: redis.servers: found a URL, want \"host:port\": what else it says have "
+			"redis.username, redis.password, redis.db and redis.tls\n" },
+		{ "nor where only that is there",
+			"redis: { servers = [ \"me:hunter2@db:6379\", \"db:6380\" ]; };",
+			"t.cfg:1: redis.servers: found a URL, want \"host:port\": what else it says have "
+			"redis.username, redis.password, redis.db and redis.tls\n" },
 		{ "too short a timeout", "redis: { timeout = \"0s\"; };",
 			"t.cfg:1: redis.timeout = \"0s\": want a duration from \"1ms\" to \"1m\" (units: "
 			"us, ms, s, m, h, d)\n" },

@@ -290,6 +290,22 @@ static void tiers_file(void **state)
 		"own; want KEY-OR-USER a#b\n"));
 }
 
+/* What may be a key is not shown. */
+static void tiers_file_swapped(void **state)
+{
+	(void)state;
+	put_file("t.cfg", "identity: { tiers_file = \"tiers.map\"; };\n" TIERS(""));
+	put_file("tiers.map",
+		"premium sk-live-1\nanonymous sk-live-2 # ours\npremium anonymous\nsk-live-3 premium\n");
+	drop(load_file("t.cfg",
+		"tiers.map:1: warning: \"premium\" is a tier, and what is behind it is listed by no rule: "
+		"want KEY-OR-USER TIER\n"
+		"tiers.map:2: warning: \"anonymous\" is a tier, and what is behind it is listed by no rule: "
+		"want KEY-OR-USER TIER\n"
+		"tiers.map:3: warning: this key or user has a line before: that one holds, and this one "
+		"does not\n"));
+}
+
 static void tiers_file_twice(void **state)
 {
 	char text[1024] = "a premium\n";
@@ -350,6 +366,7 @@ int main(void)
 		cmocka_unit_test(default_tier),
 		cmocka_unit_test(tiers_misspelt),
 		cmocka_unit_test(tiers_file),
+		cmocka_unit_test(tiers_file_swapped),
 		cmocka_unit_test(tiers_file_twice),
 		cmocka_unit_test(tiers_file_of_comments),
 	};
