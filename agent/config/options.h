@@ -55,7 +55,7 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"each core") \
 	X(agent_max_connections, "agent.max_connections", INTEGER, "1024", 1, 1000000, RELOAD, "", \
 		settings.agent.max_connections, \
-		"connections open at once; more are closed at once, and counted") \
+		"connections open at once; of more only health checks are answered") \
 	X(agent_max_frame_size, "agent.max_frame_size", INTEGER, "16380", 256, 1048576, RELOAD, \
 		"", settings.agent.max_frame_size, \
 		"bytes of a frame, as announced to HAProxy; for connections made from then on") \

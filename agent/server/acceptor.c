@@ -1,5 +1,7 @@
 #include "server/acceptor.h"
 
+#include "server/conn.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -11,7 +13,8 @@
 #include <unistd.h>
 
 enum {
-	ACCEPTS_A_TURN = 64,        /* of one listener: signals and the rest get their turn too */
+	ACCEPTS_A_TURN = 64, /* of one listener: signals and the rest get their turn too */
+	CHECKS_BEYOND = 16,  /* connections that may be health checks when all others are open */
 	DESCRIPTORS_OTHERWISE = 160 /* loops, log, state file, the admin interface, … */
 };
 
@@ -132,6 +135,19 @@ static unsigned connections(const struct acceptor *a)
 	return (unsigned)n;
 }
 
+static void make_room(struct acceptor *a, int64_t open, int64_t max)
+{
+	log_warning_every(60 * USEC_PER_SEC, "connections_crowded", KV_INT("connections", open),
+		KV_INT("max_connections", max),
+		KV_Z("what", "those that ask nothing for 10 s are closed"),
+		KV_Z("hint",
+			"HAProxy up to 3.0 opens one for each request of a burst, and keeps it for "
+			"the \"timeout idle\" of its spoe-agent section: shorten that, or raise "
+			"agent.max_connections"));
+	for (unsigned i = 0; i < a->workers_n; i++)
+		worker_make_room(a->workers[i]);
+}
+
 static void take(struct acceptor *a, const struct listener *l, struct worker *worker, int fd,
 	const struct sockaddr_storage *from, socklen_t from_n)
 {
@@ -145,15 +161,15 @@ static void take(struct acceptor *a, const struct listener *l, struct worker *wo
 		(void)close(fd);
 		return;
 	}
-	if (connections(a) >= max) {
-		metric_add(a->metrics, METRIC_connections_refused, 1);
-		log_warning_every(10 * USEC_PER_SEC, "connection_refused",
-			KV_Z("peer", letter.peer), KV_Z("why", "agent.max_connections are open"),
-			KV_INT("max_connections", max),
-			KV_Z("hint", "each thread of each HAProxy opens some: raise it"));
+	int64_t open = connections(a);
+	if (open >= max - max / 8)
+		make_room(a, open, max);
+	if (open >= max + CHECKS_BEYOND) {
+		conn_refused(a->metrics, letter.peer, max);
 		(void)close(fd);
 		return;
 	}
+	letter.beyond = open >= max;
 	metric_add(a->metrics, METRIC_connections_accepted, 1);
 	if (log_enabled(LOG_LEVEL_DEBUG))
 		log_debug("connection", KV_Z("peer", letter.peer), KV_Z("listen", l->text));
@@ -263,8 +279,8 @@ void acceptor_raise_limit(const struct settings *s, unsigned workers_n)
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
 	/* A loop has an epoll and an event descriptor, and some to spare. */
-	rlim_t need = (rlim_t)s->agent.max_connections + s->agent.listen_n + 4 * workers_n +
-		      DESCRIPTORS_OTHERWISE;
+	rlim_t need = (rlim_t)s->agent.max_connections + CHECKS_BEYOND + s->agent.listen_n +
+		      4 * workers_n + DESCRIPTORS_OTHERWISE;
 	if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= need)
 		return;
 	bool enough = limit.rlim_max == RLIM_INFINITY || limit.rlim_max >= need;

@@ -166,6 +166,15 @@ void conn_disconnect(struct conn *c, enum spop_status status, struct now now)
 
 /* Frames. */
 
+void conn_refused(struct metrics *metrics, const char *peer, int64_t max_connections)
+{
+	metric_add(metrics, METRIC_connections_refused, 1);
+	log_warning_every(10 * USEC_PER_SEC, "connection_refused", KV_Z("peer", peer),
+		KV_Z("why", "agent.max_connections are open"),
+		KV_INT("max_connections", max_connections),
+		KV_Z("hint", "each thread of each HAProxy opens some: raise it"));
+}
+
 static void log_disconnect(const struct conn *c)
 {
 	const struct session *s = &c->session;
@@ -175,6 +184,11 @@ static void log_disconnect(const struct conn *c)
 	if (s->healthcheck && s->draining)
 		normal = true;
 	metric_disconnect(c->all->metrics, s->by_peer, s->status);
+	if (s->beyond && !s->by_peer && s->status == SPOP_NO_RESOURCE) {
+		conn_refused(
+			c->all->metrics, c->peer, c->all->snapshot->settings.agent.max_connections);
+		return;
+	}
 	if (!s->by_peer && !normal)
 		metric_add(c->all->metrics, METRIC_frames_bad, 1);
 	if (normal) {

@@ -12,11 +12,13 @@
 
 #include <ev.h>
 
-/* Timeouts. Idle connections are never closed: HAProxy decides how long it keeps them. */
-#define CONN_HELLO_TIMEOUT  (5 * USEC_PER_SEC)  /* from accept to the end of HELLO */
-#define CONN_FRAME_TIMEOUT  (5 * USEC_PER_SEC)  /* from a frame's first bytes to its last */
-#define CONN_CHECK_TIMEOUT  (5 * USEC_PER_SEC)  /* from a health check's answer to its end */
-#define CONN_WRITE_TIMEOUT  (10 * USEC_PER_SEC) /* of a peer that reads nothing at all */
+/* Timeouts. HAProxy decides how long it keeps idle connections, but where it is crowded. */
+#define CONN_HELLO_TIMEOUT (5 * USEC_PER_SEC)  /* from accept to the end of HELLO */
+#define CONN_FRAME_TIMEOUT (5 * USEC_PER_SEC)  /* from a frame's first bytes to its last */
+#define CONN_CHECK_TIMEOUT (5 * USEC_PER_SEC)  /* from a health check's answer to its end */
+#define CONN_WRITE_TIMEOUT (10 * USEC_PER_SEC) /* of a peer that reads nothing at all */
+/* Beyond agent.max_connections there are few places, which are for checks. */
+#define CONN_BEYOND_TIMEOUT USEC_PER_SEC
 #define CONN_LINGER_TIMEOUT (500 * USEC_PER_MSEC)
 
 struct conn;
@@ -40,6 +42,7 @@ struct conns {
 	unsigned n;
 	_Atomic(unsigned) open; /* n and what was promised: who mails or hands over adds before,
 				 * each that ends or leaves here takes one off */
+	_Atomic(bool) crowded;  /* those that are idle go */
 	bool draining;
 	usec_t stopping_since; /* steady; 0: not */
 };
@@ -59,8 +62,18 @@ void conns_allow_busy_poll(struct conns *, bool allow);
 /* The next snapshot (the caller keeps it alive, and the old one until this returns). */
 void conns_use(struct conns *, struct snapshot *);
 
-/* Takes the non-blocking `fd` over. `conns->open` has been counted up for it. */
-void conns_add(struct conns *, int fd, const char *peer, struct now);
+/* Takes the non-blocking `fd` over. `conns->open` has been counted up for it. `beyond`
+ * agent.max_connections only a health check is answered: HAProxy would take an agent for DOWN that
+ * serves all the others. */
+void conns_add(struct conns *, int fd, const char *peer, bool beyond, struct now);
+
+/* Counts and logs one that is turned away because agent.max_connections are open. Any thread. */
+void conn_refused(struct metrics *, const char *peer, int64_t max_connections);
+
+/* Somebody came who found no room, or nearly none: those that are idle go, some with each
+ * conns_expire(). (HAProxy up to 3.0 opens a connection for each request of a burst, and keeps it.)
+ * Any thread. */
+void conns_make_room(struct conns *);
 
 /* Health checks fail from now on; all else is served. */
 void conns_drain(struct conns *);

@@ -10,7 +10,12 @@
 enum {
 	ACCEPT_FRAME_MAX = 65536, /* accepted whatever is configured: HAProxy 3.1.0 ignores what was
 				   * negotiated and sends up to its own size */
+	LEAVES_A_TURN = 64,       /* where it is crowded: a fraction of a millisecond */
 };
+
+/* So long nothing was asked, where it is crowded. A NOTIFY that crosses the DISCONNECT is lost: of
+ * these that is one in a hundred thousand. */
+#define IDLE (10 * USEC_PER_SEC)
 
 #define STOP_QUIET (10 * USEC_PER_MSEC) /* between the last ACK and DISCONNECT: HAProxy 3.1.0 */
 #define STOP_BUSY_MAX \
@@ -172,7 +177,7 @@ void conns_use(struct conns *all, struct snapshot *snapshot)
 	all->settings.max_frame_size = fresh.max_frame_size;
 }
 
-void conns_add(struct conns *all, int fd, const char *peer, struct now now)
+void conns_add(struct conns *all, int fd, const char *peer, bool beyond, struct now now)
 {
 	struct conn *c = calloc(1, sizeof *c);
 	if (!c) {
@@ -187,9 +192,10 @@ void conns_add(struct conns *all, int fd, const char *peer, struct now now)
 	c->settings = all->settings;
 	session_init(&c->session, &c->settings);
 	c->session.draining = all->draining;
+	c->session.beyond = beyond;
 	c->room = SESSION_OUT_MAX;
 	c->decided_end = &c->decided;
-	c->deadline = now.steady + CONN_HELLO_TIMEOUT;
+	c->deadline = now.steady + (beyond ? CONN_BEYOND_TIMEOUT : CONN_HELLO_TIMEOUT);
 	c->answered_at = now.steady;
 	conn_watch(c);
 	conn_attach(c, all);
@@ -204,6 +210,18 @@ void conn_end(struct conn *c, const char *why)
 }
 
 /* Deadlines and the end. */
+
+static bool has_nothing_under_way(const struct conn *c)
+{
+	return !c->in && !c->out && !c->session.assembling && !c->checks_n;
+}
+
+/* Between two looks of its reader: what came since is to be answered first. */
+static bool has_something_to_read(const struct conn *c)
+{
+	char byte;
+	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
 
 static void expire(struct conn *c, struct now now)
 {
@@ -230,11 +248,30 @@ static void expire(struct conn *c, struct now now)
 	conn_disconnect(c, SPOP_TIMEOUT, now);
 }
 
+static bool is_idle(const struct conn *c, struct now now)
+{
+	return c->state == CONN_OPEN && c->session.state == SESSION_OPEN &&
+	       now.steady - c->answered_at >= IDLE && has_nothing_under_way(c) &&
+	       !has_something_to_read(c);
+}
+
+void conns_make_room(struct conns *all)
+{
+	atomic_store_explicit(&all->crowded, true, memory_order_relaxed);
+}
+
 void conns_expire(struct conns *all, struct now now)
 {
+	bool crowded = atomic_exchange_explicit(&all->crowded, false, memory_order_relaxed);
+	unsigned may_leave = crowded ? LEAVES_A_TURN : 0;
 	for (struct conn *c = all->head, *next; c; c = next) {
 		next = c->next;
 		c->recent /= 2;
+		if (may_leave && is_idle(c, now)) {
+			may_leave--;
+			conn_disconnect(c, SPOP_NORMAL, now);
+			continue;
+		}
 		expire(c, now);
 	}
 }
@@ -244,18 +281,6 @@ void conns_drain(struct conns *all)
 	all->draining = true;
 	for (struct conn *c = all->head; c; c = c->next)
 		c->session.draining = true;
-}
-
-static bool has_nothing_under_way(const struct conn *c)
-{
-	return !c->in && !c->out && !c->session.assembling && !c->checks_n;
-}
-
-/* Between two looks of its reader: what came since is to be answered first. */
-static bool has_something_to_read(const struct conn *c)
-{
-	char byte;
-	return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 /* What HAProxy sends while the DISCONNECT is on its way is lost. HAProxy 3.1.0 would miss the ACK

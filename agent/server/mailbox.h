@@ -9,6 +9,7 @@ enum { PEER_TEXT_MAX = 127, MAILBOX_LETTERS = 256 };
 struct letter {
 	int fd;                       /* owned by whoever holds the letter */
 	char peer[PEER_TEXT_MAX + 1]; /* "127.0.0.1:41234", for the log */
+	bool beyond;                  /* agent.max_connections: to be a health check, or to go */
 };
 
 struct mailbox;

@@ -89,7 +89,7 @@ static void fetch_letters(struct worker *w)
 	struct letter letter;
 	struct now now = clock_read();
 	while (mailbox_get(w->mailbox, &letter))
-		conns_add(&w->conns, letter.fd, letter.peer, now);
+		conns_add(&w->conns, letter.fd, letter.peer, letter.beyond, now);
 	conns_fetch(&w->conns, now);
 }
 
@@ -258,6 +258,11 @@ void worker_mail(struct worker *w, const struct letter *letter)
 	atomic_fetch_add_explicit(&w->conns.open, 1, memory_order_relaxed);
 	(void)mailbox_put(w->mailbox, letter);
 	ev_async_send(w->loop, &w->wake);
+}
+
+void worker_make_room(struct worker *w)
+{
+	conns_make_room(&w->conns);
 }
 
 bool worker_mailbox_empty(const struct worker *w)

@@ -38,6 +38,9 @@ bool worker_mailbox_full(const struct worker *);
 /* Hands over a connection. The mailbox must not be full. */
 void worker_mail(struct worker *, const struct letter *);
 
+/* Within a second: connections that are idle go. */
+void worker_make_room(struct worker *);
+
 /* Asks it to hand over so much, in thousandths, of what its connections ask (handover.h). What was
  * asked before and is not done yet is forgotten. */
 void worker_give(struct worker *, struct worker *to, unsigned share);

@@ -228,7 +228,7 @@ static enum session_rc on_hello(struct session *s, const struct session_settings
 
 	/* A status other than 0 is what fails a check: no new connections come, while those that
 	 * are there go on being served. */
-	if (s->healthcheck && s->draining)
+	if (s->healthcheck ? s->draining : s->beyond)
 		return session_disconnect(s, SPOP_NO_RESOURCE, out);
 	put_hello(s, out);
 	s->state = s->healthcheck ? SESSION_CHECKED : SESSION_OPEN;

@@ -39,6 +39,7 @@ struct session {
 	bool async; /* announced; never used, but up to HAProxy 3.0 only */
 	bool healthcheck;
 	bool draining; /* set by the owner: health checks are answered with a DISCONNECT */
+	bool beyond;   /* set by the owner: all but health checks are */
 	enum spop_status
 		status;     /* after SESSION_CLOSE: ours if we closed, else what HAProxy sent */
 	bool by_peer;       /* after SESSION_CLOSE: HAProxy said DISCONNECT */

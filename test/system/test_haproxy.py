@@ -40,7 +40,7 @@ spoe-agent rl
     option pipelining
     {"" if frag else "no option send-frag-payload"}
     timeout hello 5s
-    timeout idle 5m
+    timeout idle 30s
     timeout processing {processing}
     use-backend agents
 spoe-group request

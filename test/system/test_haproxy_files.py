@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -458,6 +459,41 @@ def test_who_was_connected_to_an_agent_that_hangs_moves_to_the_second(tmp_path):
         finally:
             s.agent.send_signal(signal.SIGCONT)
             s.end(other)
+
+
+def test_a_burst_does_not_take_the_agent_down(tmp_path):
+    """HAProxy up to 3.0 opens more connections than the agent takes; those that it has carry all of
+    the requests, and its checks are answered: it would take a well agent for DOWN."""
+    def narrow(s):
+        s.cfg.write_text(stack.replaced(s.cfg.read_text(), "agent: {", "agent: { max_connections = 3;", s.cfg))
+    path = str(tmp_path / "adm.sock")
+
+    def counted(metric):
+        with socket.socket(socket.AF_UNIX) as c:
+            c.connect(path)
+            c.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            text = b"".join(iter(lambda: c.recv(65536), b"")).decode()
+        return int(re.search(rf"(?m)^ratelimit_{metric} (\d+)$", text)[1])
+
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy",
+                       env={"RATELIMIT_ADMIN": path}, edit=narrow) as s:
+        got, start = [], threading.Barrier(40)
+
+        def client(i):
+            with s.connect(f"127.2.0.{i + 1}") as c:
+                start.wait()
+                for _ in range(5):
+                    got.append(stack.send(c, "/api/x"))
+        threads = [threading.Thread(target=client, args=(i,)) for i in range(40)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert len(got) == 200 and {a.status for a in got} == {200}
+        assert all(a.headers["X-RateLimit-Limit"] for a in got), "some were not checked"
+        before = counted("health_checks_total")
+        agents.until(lambda: counted("health_checks_total") >= before + 4, "checks", stack.BOUND)
+        assert s.agent_is("UP") and " is DOWN" not in s.haproxy.stderr + s.haproxy.stdout
 
 
 def test_a_reload_changes_limits_without_haproxy(tmp_path):

@@ -1,5 +1,6 @@
 """The wire: HELLO, NOTIFY, fragments, garbage, and peers that behave badly beside good ones."""
 
+import contextlib
 import ipaddress
 import os
 import random
@@ -820,9 +821,18 @@ def test_max_connections(run):
             served.append(c)
         return len(served) == 3
     until(fill)
-    assert greeted() is None
-    for c in served:
-        assert c.check(user=someone())["remaining"] == 4
+    with pytest.raises(Disconnected) as e, Connection(a.address):
+        pass
+    assert e.value.code == 13
+    # HAProxy must not take it for DOWN: it serves all the others.
+    assert all(spop.health_check(a.address) for _ in range(20))
+    # Nor does who says no HELLO there keep its checks out for long.
+    with contextlib.ExitStack() as mute:
+        for _ in range(100):
+            mute.enter_context(spop.dial(a.address))
+        for c in served:
+            assert c.check(user=someone())["remaining"] == 4
+        until(lambda: spop.health_check(a.address), "a check to be answered")
     served.pop().close()
     served.append(until(greeted, "the place that became free"))
     for c in served:

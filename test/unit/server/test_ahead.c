@@ -95,7 +95,7 @@ static int setup(void **state)
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
 	atomic_fetch_add(&f->conns.open, 1);
-	conns_add(&f->conns, pair[0], "test", clock_read());
+	conns_add(&f->conns, pair[0], "test", false, clock_read());
 	f->peer = pair[1];
 	f->w = (struct wire_writer){ f->bytes, f->bytes + sizeof f->bytes, false };
 	f->w.p += put_hello(f->w.p, wire_room(&f->w), 16380, false);
@@ -361,7 +361,7 @@ static void world_send(struct world *w, const uint8_t *p, size_t n)
 		/* So that answers have to wait for who reads them late. */
 		(void)setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof least);
 		atomic_fetch_add(&w->conns.open, 1);
-		conns_add(&w->conns, pair[0], "test", clock_read());
+		conns_add(&w->conns, pair[0], "test", false, clock_read());
 		w->peer = pair[1];
 	}
 	/* Where it has closed already nobody hears the rest. */

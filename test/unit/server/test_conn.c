@@ -40,14 +40,19 @@ static uint64_t metric(const struct fixture *f, enum metric id)
 	return f->metrics.value[id];
 }
 
-static int connect_peer(struct fixture *f)
+static int connect_beyond(struct fixture *f, bool beyond)
 {
 	int pair[2];
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
 	atomic_fetch_add(&f->conns.open, 1);
-	conns_add(&f->conns, pair[0], "test", f->start);
+	conns_add(&f->conns, pair[0], "test", beyond, f->start);
 	return pair[1];
+}
+
+static int connect_peer(struct fixture *f)
+{
+	return connect_beyond(f, false);
 }
 
 static int setup(void **state)
@@ -262,6 +267,77 @@ static void health_checks_fail_while_draining(void **state)
 	assert_int_equal(metric(f, METRIC_frames_bad), 0);
 }
 
+static void beyond_the_bound_are_only_health_checks(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	for (int is_check = 0; is_check < 2; is_check++) {
+		(void)close(f->peer);
+		f->peer = connect_beyond(f, true);
+		send_bytes(f, bytes, put_hello(bytes, sizeof bytes, 16380, is_check));
+		turn(f);
+		if (!is_check)
+			expect_disconnect(f, SPOP_NO_RESOURCE);
+	}
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_HELLO);
+	assert_int_equal(metric(f, METRIC_connections_refused), 1);
+	assert_int_equal(metric(f, METRIC_frames_bad), 0);
+}
+
+static void where_it_is_crowded_idle_ones_go(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	say_hello(f);
+	conns_expire(&f->conns, after(f, 60 * SEC)); /* it is not */
+	conns_make_room(&f->conns);
+	conns_expire(&f->conns, after(f, 10 * SEC - 1));
+	/* It is not idle whose request waits to be read. */
+	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, 3));
+	conns_make_room(&f->conns);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	/* Nor whose frame has begun. */
+	size_t n = put_notify(bytes, sizeof bytes, 4);
+	send_bytes(f, bytes, 5);
+	turn(f);
+	conns_make_room(&f->conns);
+	struct now now = clock_read();
+	now.steady += 4 * SEC;
+	conns_expire(&f->conns, now);
+	send_bytes(f, bytes + 5, n - 5);
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	conns_expire(&f->conns, after(f, 60 * SEC)); /* room was made */
+	assert_int_equal(f->conns.n, 1);
+	conns_make_room(&f->conns);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	expect_disconnect(f, SPOP_NORMAL);
+	assert_int_equal(metric(f, METRIC_timeouts) + metric(f, METRIC_frames_bad), 0);
+}
+
+/* So that who asks meanwhile does not wait for it. */
+static void of_idle_ones_a_few_go_at_a_time(void **state)
+{
+	struct fixture *f = *state;
+	enum { N = 100, A_TURN = 64 };
+	int peer[N], closed = 0, first = f->peer;
+	uint8_t bytes[512];
+	for (int i = 0; i < N; i++) {
+		f->peer = peer[i] = connect_peer(f);
+		say_hello(f);
+	}
+	conns_make_room(&f->conns);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	for (int i = 0; i < N; i++) {
+		closed += receive(peer[i], bytes, sizeof bytes) != 0;
+		(void)close(peer[i]);
+	}
+	assert_int_equal(closed, A_TURN);
+	f->peer = first;
+}
+
 static void rubbish_gets_its_status(void **state)
 {
 	struct fixture *f = *state;
@@ -429,6 +505,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_health_check_is_closed_in_the_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(health_checks_fail_while_draining, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			beyond_the_bound_are_only_health_checks, setup, teardown),
+		cmocka_unit_test_setup_teardown(where_it_is_crowded_idle_ones_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(of_idle_ones_a_few_go_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish_gets_its_status, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_does_not_read_is_not_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_never_reads_is_closed, setup, teardown),

@@ -152,7 +152,7 @@ static void connect_peer(struct fixture *f, struct side *s, unsigned i)
 	if (f->peer[i] >= 0)
 		(void)close(f->peer[i]);
 	atomic_fetch_add(&s->conns.open, 1);
-	conns_add(&s->conns, pair[0], "test", clock_read());
+	conns_add(&s->conns, pair[0], "test", false, clock_read());
 	f->peer[i] = pair[1];
 }
 

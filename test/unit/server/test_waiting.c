@@ -56,7 +56,7 @@ static void connect_peer(struct fixture *f, unsigned i)
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
 	atomic_fetch_add(&f->conns.open, 1);
-	conns_add(&f->conns, pair[0], "test", clock_read());
+	conns_add(&f->conns, pair[0], "test", false, clock_read());
 	f->peer[i] = pair[1];
 
 	uint8_t bytes[512];
