@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "store/redis_conn.h"
 #include "store/redis_hints.h"
+#include "store/redis_map.h"
 #include "store/redis_script.h"
 
 #include <assert.h>
@@ -224,6 +225,16 @@ static bool call_goes_on(struct redis_node *n, struct node_call *c, const char *
 	return false;
 }
 
+/* Nobody waits for the call any more, so nobody follows: but that is no error of the node's. */
+static bool is_moved_late(const struct redis_node *n, const struct sent *sent, const char *error)
+{
+	struct redis_address to;
+	uint16_t slot;
+
+	return sent->kind == KIND_CHECKS && !sent->call->waits && n->events.redirected &&
+	       redis_redirect_read(error, NULL, &slot, &to) != REDIRECT_NONE;
+}
+
 static void on_script_reply(
 	struct redis_node *n, const struct sent *sent, const struct redisReply *r, struct now now)
 {
@@ -240,7 +251,8 @@ static void on_script_reply(
 			return;
 		if (sent->kind == KIND_CHECKS && call_goes_on(n, sent->call, error))
 			return;
-		log_error_reply(n, error, hint);
+		if (!is_moved_late(n, sent, error))
+			log_error_reply(n, error, hint);
 	}
 	/* What did not get there shows in the call that follows it. */
 	if (sent->kind == KIND_SCRIPT || sent->kind == KIND_ASKING)

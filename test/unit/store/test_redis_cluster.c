@@ -1,6 +1,7 @@
 /* The Redis store with a cluster whose nodes send it elsewhere, come too late, lie, or go: every
  * check is answered once and in time, and sent again only where a node has said that it did
  * nothing. How long a machine takes is no matter of these tests; redis_rig.h says how. */
+#include "base/log_tap.h"
 #include "fake_cluster.h"
 #include "store/redis.h"
 #include "store/redis_hub.h"
@@ -206,6 +207,35 @@ static void test_moved(void **state)
 	assert_int_equal(fake->node[0].calls, 1);
 	assert_int_equal(fake->node[1].calls, 2);
 	assert_true(is_well());
+}
+
+static unsigned errors_told;
+
+static bool counts_errors(enum log_level level, const char *event)
+{
+	(void)level;
+	errors_told += strcmp(event, "redis_error") == 0;
+	return false;
+}
+
+/* A slot that is elsewhere is no error, also where nobody waits for its word any more. */
+static void test_moved_says_who_is_late(void **state)
+{
+	(void)state;
+	assert_true(ask_one(LOW));
+	fake->node[0].other = 1;
+	fake->node[0].mode = FAKE_MOVED;
+	errors_told = 0;
+	log_tap(counts_errors);
+	set_timeout(TIMEOUT);
+	kill(fake->node[0].pid, SIGSTOP);
+	assert_false(ask_one(LOW));
+	kill(fake->node[0].pid, SIGCONT);
+	set_timeout(PATIENT);
+	assert_true(ask_one(LOW)); /* which comes behind it */
+	assert_int_equal(fake->node[1].calls, 1);
+	log_tap(NULL);
+	assert_int_equal(errors_told, 0);
 }
 
 static void test_moved_to_a_node_that_nobody_knew(void **state)
@@ -465,6 +495,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_each_slot_at_its_node),
 		T(test_moved),
+		T(test_moved_says_who_is_late),
 		T(test_moved_to_a_node_that_nobody_knew),
 		T(test_ask),
 		T(test_tryagain),
