@@ -185,7 +185,10 @@ void redis_node_use(struct redis_node *n, const struct redis_addresses *a)
 	if (redis_conn_use(n->conn, redis_node_address(n), a->master_only)) {
 		if (n->health != HEALTH_AWAY) {
 			node_set_health(n, HEALTH_AWAY);
-			tell_away(n, "it has moved", NULL);
+			tell_away(n, "it has moved",
+				a->master_only
+					? "a failover: by the sentinels this is the master now"
+					: "its name has this address now");
 		}
 		drop_all(n, clock_read());
 	}

@@ -134,6 +134,19 @@ def test_news_are_followed_at_once(run, ends, two):
     assert sorted(took)[len(took) // 2] < usual / 2, (took, usual)
 
 
+def test_a_failover_is_told_as_one(run, ends, two):
+    """Not that one should see whether Redis runs: it does."""
+    s = sentinel(ends, two[0])
+    a = run(rules=rule(), top=group(s))
+    until(lambda: a.check(user="u", cost=0)["reason"] == "ok" and s.listeners, "the master")
+    s.master = ("127.0.0.1", two[1].port)
+    s.say()
+    until(lambda: in_use(two[1]) and not in_use(two[0]), "the other master")
+    (line,) = until(lambda: said(a, "store_degraded"), "a line")
+    assert 'why="it has moved"' in line and f"server=127.0.0.1:{two[1].port} " in line
+    assert "by the sentinels this is the master now" in line
+
+
 def test_who_says_too_much_and_who_says_nonsense(run, ends, two):
     """Nothing rests on what one of them pushes, and nobody waits for it."""
     good, loud, odd = (sentinel(ends, two[0]) for _ in range(3))
