@@ -147,6 +147,16 @@ static void log_error_reply(struct redis_node *n, const char *error, const char 
 		KV_Z("hint", hint ? hint : "see the log of Redis"));
 }
 
+/* Who is a replica was the master as he was connected to, where sentinels name him. */
+static const char *hint_for(const struct redis_node *n, const char *error)
+{
+	bool is_replica = strncmp(error, "READONLY", 8) == 0 ||
+			  strncmp(error, "MASTERDOWN", 10) == 0;
+
+	return is_replica && n->addresses.master_only ? "a failover may be under way"
+						      : redis_error_hint(error);
+}
+
 /* It told the time after it was asked, and before now. */
 static void look_at_clock(struct redis_node *n, const struct sent *sent, usec_t steady)
 {
@@ -245,7 +255,7 @@ static void on_script_reply(
 	if (is_error) {
 		snprintf(error, sizeof error, "%s", r->str);
 		why = error;
-		hint = redis_error_hint(error);
+		hint = hint_for(n, error);
 		if (sent->call && strncmp(error, "NOSCRIPT", 8) == 0 &&
 			call_again(n, *sent, now.steady))
 			return;

@@ -147,6 +147,20 @@ def test_a_failover_is_told_as_one(run, ends, two):
     assert "by the sentinels this is the master now" in line
 
 
+def test_a_master_that_is_made_a_replica_by_hand(run, ends, two):
+    """The mode that the hint would name is the one that is set; and it ends when the sentinels know."""
+    s = sentinel(ends, two[0])
+    a = run(rules=rule(rate=f"100/{LONG}"), top=group(s))
+    until(lambda: a.check(user="u")["reason"] == "ok", "the master")
+    two[0]("REPLICAOF", "127.0.0.1", two[1].port)
+    until(lambda: a.check(user="u")["reason"] == "degraded", "an error")
+    (line, *_) = until(lambda: said(a, "READONLY"), "a line")
+    assert "a failover may be under way" in line and "redis.servers" not in line
+    s.master = ("127.0.0.1", two[1].port)
+    s.say()
+    until(lambda: a.check(user="u")["reason"] == "ok", "the other master")
+
+
 def test_who_says_too_much_and_who_says_nonsense(run, ends, two):
     """Nothing rests on what one of them pushes, and nobody waits for it."""
     good, loud, odd = (sentinel(ends, two[0]) for _ in range(3))
