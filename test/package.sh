@@ -82,6 +82,17 @@ must "it starts as its user, and keeps its state" sh -c '
 	status=$?; rm -f $cfg
 	[ $status = 0 ] && [ -s /var/lib/spoa-ratelimit/state ]'
 
+# The configuration says 127.0.0.1:9601 to a shell that has not the unit's environment; port 1, as somebody
+# may listen there on the machine that this shares its network with.
+# shellcheck disable=SC2016
+must "who asks an agent that does not run is told of the unit's socket, too" sh -c '
+	cfg=/etc/spoa-ratelimit/ratelimit.cfg
+	cp -p $cfg $cfg.kept && sed -i "s/127.0.0.1:9601/127.0.0.1:1/" $cfg
+	said=$(ratelimitctl status 2>&1); status=$?
+	mv $cfg.kept $cfg
+	[ $status = 3 ] && echo "$said" | grep -q "at http://127.0.0.1:1:" &&
+		echo "$said" | grep -q "nor at /run/spoa-ratelimit/admin.sock"'
+
 must "the socket unit is there, and not enabled" sh -c 'test -e /usr/lib/systemd/system/spoa-ratelimit.socket &&
 	! ls /etc/systemd/system/*/spoa-ratelimit.socket 2>/dev/null'
 

@@ -170,7 +170,8 @@ static bool find_place(struct ctl *c)
 		said = env;
 	if (!said && o->files)
 		return find_by_files(c, o->file, o->files, true);
-	if (!said && !somebody_listens(DEFAULT_SOCKET))
+	c->guessed = !said && !somebody_listens(DEFAULT_SOCKET);
+	if (c->guessed)
 		return find_by_files(c, usual, 1, false);
 	char full[PATH_MAX];
 	if (said && said == o->value[CTL_SOCKET] && said[0] != '/' && getcwd(full, sizeof full)) {
@@ -229,6 +230,9 @@ int ctl_refused(struct ctl *c, struct reply *r)
 int ctl_away(struct ctl *c, const char *why)
 {
 	(void)ctl_fail(0, "no agent answers at %s: %s", place_text(&c->place), why);
+	/* What the file says may be for who has not the unit's environment. */
+	if (c->guessed && strcmp(c->place.socket, DEFAULT_SOCKET) != 0)
+		(void)ctl_fail(0, "nor at " DEFAULT_SOCKET ", where its unit has it");
 	if (c->place.socket[0] && access(c->place.socket, W_OK) != 0 && errno == EACCES)
 		(void)ctl_fail(0, "who may connect there: root, and owner and group of the socket");
 	else if (!c->o->value[CTL_SOCKET] && !c->o->value[CTL_URL])

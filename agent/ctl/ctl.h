@@ -15,6 +15,7 @@ struct ctl {
 	const struct ctl_options *o;
 	const char *version;
 	struct place place; /* empty until the agent is asked the first time */
+	bool guessed;       /* from the usual file, as nobody listens at the usual socket */
 };
 
 /* The commands. Each returns the exit status, and has said on stderr what was wrong. */
