@@ -282,6 +282,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		r = *state = request_new(arg, connection);
 		if (!r)
 			return MHD_NO;
+		r->head = strcmp(method, "HEAD") == 0;
 		peer_enter(r->peer, PEER_BODY);
 		judge(r, path_of(url), method);
 		if (!r->status)

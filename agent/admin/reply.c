@@ -202,6 +202,11 @@ struct stream *request_stream(
 	s->ended = ended;
 	s->arg = arg;
 	s->n = 0;
+	/* Not in chunks: libmicrohttpd 0.9.75 sends the last one behind a HEAD's headers, too, and
+	 * who keeps the connection would read it as the beginning of the next answer. */
+	if (r->head)
+		(void)MHD_set_response_options(
+			response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 	put_headers(response, type, data_only);
 	r->stream = s;
 	set_response(r, 200, response);

@@ -26,6 +26,7 @@ struct request {
 	struct peer *peer;
 	const struct route *route; /* NULL: refused */
 	bool by_token;
+	bool head;      /* asked by HEAD: its reply has no body */
 	bool asked;     /* the handler has it, or had */
 	bool suspended; /* the daemon does nothing about it until it is resumed */
 	bool too_long;

@@ -181,6 +181,18 @@ def test_bounded(admin):
     assert not admin.agent.check({"user": "v"}).denied
 
 
+def test_head_has_headers_and_nothing_behind_them(admin):
+    """What is behind them would be read as the beginning of the next answer."""
+    with admin.dial() as s, s.makefile("rb") as f:
+        s.sendall(b"HEAD /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+                  b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert f.readline().startswith(b"HTTP/1.1 200 ")
+        fields = list(iter(f.readline, b"\r\n"))
+        assert b"Content-Type: text/event-stream\r\n" in fields
+        rest = f.read()
+    assert rest == b"" or rest.startswith(b"HTTP/1.1 200 "), rest
+
+
 def test_it_ends_with_the_agent(admin):
     e = Events(admin)
     admin.agent.stop()
