@@ -3,6 +3,7 @@
 #include "admin/keeping.h"
 #include "config/json.h"
 #include "admin/routes.h"
+#include "base/addr.h"
 #include "config/changes.h"
 #include "config/rate.h"
 
@@ -143,15 +144,29 @@ void overrides_show(struct request *r)
 }
 
 /* A tier that no rule names is as a rule a typing error, and who is on it has no limit by tier. */
-static void warn_of_tier(struct request *r, json_t *answer, const char *tier)
+static void warn_of_tier(struct request *r, json_t *warnings, const char *tier)
 {
 	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
 	int at = policy_tier_find(p, str_of(tier));
 
 	if (at < 0 || (unsigned)at >= p->tier_named)
-		(void)json_object_set_new(answer, "warnings",
-			json_pack("[s]", "this tier is listed by no rule: `default` holds for it "
-					 "where a rule has one, else no limit by tier"));
+		(void)json_array_append_new(warnings,
+			json_string("this tier is listed by no rule: `default` holds for it "
+				    "where a rule has one, else no limit by tier"));
+}
+
+/* "10.0.0.1/8" is as a rule one address, or a net that was meant smaller. */
+static void warn_of_prefix(json_t *warnings, const json_t *ip)
+{
+	struct str text = { json_string_value(ip), json_string_length(ip) };
+	struct cidr cidr;
+	const char *why;
+
+	if (text.p && cidr_parse(text, &cidr, &why) && cidr_was_cut(text, &cidr))
+		(void)json_array_append_new(warnings,
+			json_sprintf("this holds for all of its first %u bits: leave the slash out "
+				     "where the one address is meant",
+				(unsigned)cidr.prefix));
 }
 
 static void put_override(struct request *r, json_t *body, json_t *change)
@@ -173,9 +188,13 @@ static void put_override(struct request *r, json_t *body, json_t *change)
 		refuse(r, 422, err);
 		return;
 	}
-	json_t *answer = override_json(name, change);
+	json_t *answer = override_json(name, change), *warnings = json_array();
 	if (json_object_get(change, "tier"))
-		warn_of_tier(r, answer, json_string_value(json_object_get(change, "tier")));
+		warn_of_tier(r, warnings, json_string_value(json_object_get(change, "tier")));
+	warn_of_prefix(warnings, json_object_get(body, "ip"));
+	if (json_array_size(warnings))
+		(void)json_object_set(answer, "warnings", warnings);
+	json_decref(warnings);
 	reply_when_kept(r, answer);
 }
 

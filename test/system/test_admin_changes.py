@@ -69,6 +69,17 @@ def test_an_override_for_a_user(admin):
     assert admin.ask("/api/v1/overrides").json == {"overrides": []}
 
 
+def test_a_prefix_with_bits_behind_it_is_told_of(admin):
+    """Where one address was meant, sixteen million of them would have been let pass in silence."""
+    wide = override(admin, ip="10.0.0.1/8", bypass=True, **{"for": "1h"})
+    assert wide["ip"] == "10.0.0.0/8" and "first 8 bits" in wide["warnings"][0], wide
+    for ip in ("10.0.0.0/8", "192.0.2.1", "192.0.2.1/32", "2001:db8::/32"):
+        assert "warnings" not in override(admin, ip=ip, bypass=True), ip
+    both = override(admin, ip="2001:db8::1/64", tier="glod")
+    assert len(both["warnings"]) == 2, both
+    assert "warnings" not in json.dumps(admin.ask("/api/v1/overrides").json)
+
+
 def test_a_tier_that_no_rule_lists_is_told_of(admin):
     """A typing error would take the client's limits away in silence."""
     assert "listed by no rule" in override(admin, user="alice", tier="glod")["warnings"][0]
