@@ -95,7 +95,7 @@ class TwoNodes:
     def launch(self, line, name):
         """A command as it is printed, in the background. It is the job itself (`exec`): the `kill` that
         ends all of it would end the shell between them, and leave it."""
-        folder, command = re.fullmatch(r"(?:\(cd (\S+) && exec )?(.*?)\)? &", line).groups()
+        folder, command = re.fullmatch(r"(?:\(cd (\S+) && (?:exec )?)?(.*?)\)? &", line).groups()
         words = command.split()
         env = dict(self.secrets, **self.env)
         while "=" in words[0]:
