@@ -262,6 +262,15 @@ def test_a_tier_that_haproxy_does_not_send_is_found_by_the_agent(web):
     assert got.headers["X-RateLimit-Limit"] == "100"
 
 
+def test_an_empty_key_is_none(web):
+    """The other field is looked at then."""
+    got = web.ask("/api/x", headers={"X-API-Key": "", "Authorization": "Bearer key-of-tina"})
+    assert got.headers["X-RateLimit-Scope"] == "key", got
+    got = web.ask("/api/x", headers={"X-API-Key": "", "Authorization": "Bearer "},
+                  client=new_client())
+    assert got.headers["X-RateLimit-Scope"] == "ip", got
+
+
 def test_an_invented_key_gives_no_counter_of_its_own(web):
     client = new_client()
     got = stack.until_denied(
