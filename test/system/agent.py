@@ -113,6 +113,7 @@ class Process:
         self.err_path = self.directory / f"{name}.err"
 
     def start(self):
+        assert not self.running, f"{self.name} runs: nobody would end it"
         self.killed = self.awaited = False
         # Appended: what a run before this one said is still there to be judged at the end.
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:

@@ -197,7 +197,6 @@ def test_only_who_needs_the_node_misses_it(run, cluster):
 def test_what_is_no_cluster_says_so(run, tmp_path, ends):
     """And a node of one that is taken for a single server."""
     single = ends(redisd.Server(tmp_path, "single"))
-    single.start()
     a = run(rules=rule(), top=single.group(mode="cluster"))
     until(lambda: "cluster support disabled" in a.stderr, "a word on it")
     assert 'set redis.mode = \\"single' in a.stderr
