@@ -116,6 +116,7 @@ backend agents
         """A reload: a new process takes the listeners, the old one ends what it has."""
         old = self.child
         self.argv = [stack.HAPROXY, "-db", "-f", str(self.cfg), "-x", self.control, "-sf", str(old.pid)]
+        self.child = None
         super().start()
         old.wait(40)
         until(lambda: self.ready() and self.status(0) == "UP", "the new HAProxy")
