@@ -42,7 +42,8 @@ struct node_call {
 	 * is in none. */
 	struct node_call *next, *before;
 	struct node_call *next_unsent, *before_unsent;
-	bool waits, gathers, sent, resent;
+	bool waits, gathers, sent;
+	uint8_t resent; /* times, for want of the script */
 };
 
 /* For all nodes of a worker. Begins zeroed, with `most`. */

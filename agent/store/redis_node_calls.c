@@ -16,7 +16,8 @@ struct node_call *node_calls_get(struct node_calls *pool)
 			return NULL;
 		pool->n++;
 	}
-	c->waits = c->gathers = c->sent = c->resent = c->asking = false;
+	c->waits = c->gathers = c->sent = c->asking = false;
+	c->resent = 0;
 	c->redirects = c->retries = 0;
 	return c;
 }

@@ -17,6 +17,9 @@ enum {
 	 * (measured with three limits a check: 8 was best, by a tenth and by half). */
 	WINDOW = 8,
 	WINDOW_OF_MANY = 64, /* each carries what is of one slot */
+	/* The script may be gone again when the call comes behind it: somebody flushes scripts all
+	 * the time, or many agents find it missing after a restart. */
+	RESENT_MAX = 5,
 };
 
 #define ERROR_LOG_EVERY (10 * USEC_PER_SEC)
@@ -91,7 +94,7 @@ void node_send_probe(struct redis_node *n, usec_t now)
 {
 	if (n->probes)
 		return;
-	n->probe.resent = false;
+	n->probe.resent = 0;
 	n->probe_at = INT64_MAX;
 	(void)send_call(n, KIND_PROBE, &n->probe, now);
 }
@@ -129,9 +132,9 @@ static bool call_again(struct redis_node *n, struct sent sent, usec_t now)
 	struct node_call *c = sent.call;
 	bool wanted = sent.kind == KIND_PROBE || c->waits;
 
-	if (c->resent || !wanted || !send_script(n, now))
+	if (c->resent == RESENT_MAX || !wanted || !send_script(n, now))
 		return false;
-	c->resent = true;
+	c->resent++;
 	if (c->asking && !node_send_asking(n, now))
 		return false;
 	return send_call(n, sent.kind, c, now);

@@ -429,7 +429,7 @@ static bool on_redirected(
 	if (how == REDIRECT_NONE || slot != c->slot)
 		return false;
 	redis_count(&s->stats->redirected, 1);
-	c->resent = false;
+	c->resent = 0;
 	if (how != REDIRECT_TRYAGAIN) {
 		send_on(s, c, how, &to);
 		return true;
