@@ -244,13 +244,11 @@ static struct listen_address *addresses_of(const struct set *s, unsigned **n)
 /* "redis://:password@host:6379", as other programs have it: not shown, for what is in it. */
 static bool looks_like_url(const char *text)
 {
-	return strstr(text, "://") || strchr(text, '@');
+	return text[0] != '/' && (strstr(text, "://") || strchr(text, '@'));
 }
 
-static bool refuse_server(const struct set *s, const struct given *g, const char *want)
+static bool refuse_url(const struct set *s, const struct given *g)
 {
-	if (!looks_like_url(g->text))
-		return refuse(s, g, want);
 	problem_add(s->l->problems, g->at,
 		"%s: found a URL, want \"host:port\": what else it says have redis.username, "
 		"redis.password, redis.db and redis.tls",
@@ -270,9 +268,10 @@ static bool set_addresses(const struct set *s)
 		const struct given *g = &s->g->v[i];
 		if (g->type != GIVEN_STRING) {
 			good = refuse(s, g, "a string: \"host:port\" or an absolute path");
+		} else if (servers && looks_like_url(g->text)) {
+			good = refuse_url(s, g);
 		} else if (!listen_parse(g->text, &address, why, sizeof why)) {
-			good = servers ? refuse_server(s, g, why + strlen("want "))
-				       : refuse(s, g, why + strlen("want "));
+			good = refuse(s, g, why + strlen("want "));
 		} else if (servers && !address.is_unix && !address.host[0]) {
 			good = refuse(s, g, "a host before the port");
 		} else if (servers && strcmp(address.port, "0") == 0) {

@@ -89,6 +89,10 @@ static void messages(void **state)
 			"redis: { servers = [ \"me:hunter2@db:6379\", \"db:6380\" ]; };",
 			"t.cfg:1: redis.servers: found a URL, want \"host:port\": what else it says have "
 			"redis.username, redis.password, redis.db and redis.tls\n" },
+		{ "nor where it would pass for a name",
+			"redis: { servers = [ \"hunter2@db:6379\" ]; };",
+			"t.cfg:1: redis.servers: found a URL, want \"host:port\": what else it says have "
+			"redis.username, redis.password, redis.db and redis.tls\n" },
 		{ "too short a timeout", "redis: { timeout = \"0s\"; };",
 			"t.cfg:1: redis.timeout = \"0s\": want a duration from \"1ms\" to \"1m\" (units: "
 			"us, ms, s, m, h, d)\n" },
