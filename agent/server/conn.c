@@ -184,7 +184,7 @@ static void log_disconnect(const struct conn *c)
 	if (s->healthcheck && s->draining)
 		normal = true;
 	metric_disconnect(c->all->metrics, s->by_peer, s->status);
-	if (s->beyond && !s->by_peer && s->status == SPOP_NO_RESOURCE) {
+	if (s->beyond && !s->healthcheck && !s->by_peer && s->status == SPOP_NO_RESOURCE) {
 		conn_refused(
 			c->all->metrics, c->peer, c->all->snapshot->settings.agent.max_connections);
 		return;

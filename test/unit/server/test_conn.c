@@ -280,6 +280,13 @@ static void beyond_the_bound_are_only_health_checks(void **state)
 			expect_disconnect(f, SPOP_NO_RESOURCE);
 	}
 	(void)expect_frame(f, bytes, sizeof bytes, FRAME_AGENT_HELLO);
+	/* A check that fails for a drain was not refused for want of room. */
+	conns_drain(&f->conns);
+	(void)close(f->peer);
+	f->peer = connect_beyond(f, true);
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, 16380, true));
+	turn(f);
+	expect_disconnect(f, SPOP_NO_RESOURCE);
 	assert_int_equal(metric(f, METRIC_connections_refused), 1);
 	assert_int_equal(metric(f, METRIC_frames_bad), 0);
 }
