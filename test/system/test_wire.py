@@ -840,6 +840,34 @@ def test_max_connections(run):
         c.close()
 
 
+def test_who_is_idle_makes_room_for_who_comes(run):
+    """HAProxy up to 3.0 keeps what its bursts have opened, and another one would find no place."""
+    a = run(rules=RULES, agent="max_connections = 3;")
+    served = []
+
+    def greeted():
+        try:
+            served.append(a.connect(bound=5))
+            return True
+        except (TimeoutError, Closed, Disconnected, ConnectionError):
+            return False
+    for _ in range(3):
+        until(greeted)
+    busy = served[-1]
+
+    def finds_room():
+        assert busy.check(user=someone())["remaining"] == 4     # who asks is left alone
+        return greeted()
+    until(finds_room, "a place")
+    assert "connections_crowded" in a.stderr
+    assert served[-1].check(user=someone())["remaining"] == 4
+    assert busy.check(user=someone())["remaining"] == 4
+    with pytest.raises((Closed, Disconnected, ConnectionError)):
+        served[0].check(user=someone())
+    for c in served:
+        c.close()
+
+
 # --- listeners -------------------------------------------------------------------------------
 
 def refused(address, source=None):
