@@ -1,20 +1,65 @@
 /* The do-nothing agent: what a SPOP agent costs that decides nothing. It has the same loop as the
- * real one: epoll, one recv, one send for all that it answered. An ACK sets the boolean `ack`. */
+ * real one: epoll, one recv, one send for all that it answered. An ACK sets the boolean `ack`; with
+ * -v the agent's default variables, to what is always the same: what is HAProxy's work for them is
+ * no agent's to save. */
 #include "peer.h"
+
+#include "base/wire.h"
+#include "spop/value.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 enum { THREADS_MAX = 64, LISTEN_MAX = 4 };
 
+/* CONTRACT: those that are set by default. As long as those of three.cfg, about. */
+static const struct variable {
+	const char *name;
+	enum value_type type;
+	const char *text;
+	uint64_t number;
+} variable[] = {
+	{ "deny", VALUE_BOOL, NULL, 0 },
+	{ "reason", VALUE_STRING, "ok", 0 },
+	{ "limit", VALUE_INT64, NULL, 1000000000 },
+	{ "remaining", VALUE_INT64, NULL, 999999000 },
+	{ "reset", VALUE_INT64, NULL, 43200 },
+	{ "retry_after", VALUE_INT64, NULL, 0 },
+	{ "rule", VALUE_STRING, "endpoint", 0 },
+	{ "tier", VALUE_STRING, "anonymous", 0 },
+	{ "scope", VALUE_STRING, "ip+endpoint", 0 },
+	{ "warn", VALUE_BOOL, NULL, 0 },
+	{ "shadow", VALUE_STRING, "", 0 },
+	{ "tag", VALUE_STRING, "", 0 },
+};
+
+static uint8_t actions[PEER_ACTIONS_MAX];
+static size_t actions_n; /* 0: an ACK says only that it is one */
+
+static void make_actions(void)
+{
+	struct wire_writer w = { actions, actions + sizeof actions, false };
+	for (size_t i = 0; i < sizeof variable / sizeof *variable; i++) {
+		const struct variable *v = &variable[i];
+		w.p = action_put_head(w.p, SCOPE_TXN, str_of(v->name), (uint8_t)v->type);
+		if (v->type == VALUE_STRING)
+			wire_put_str(&w, str_of(v->text));
+		else if (v->type == VALUE_INT64)
+			wire_put_varint(&w, v->number);
+	}
+	actions_n = (size_t)(w.p - actions);
+}
+
 static void on_notify(struct peer *c, const struct peer_ids *ids, const uint8_t *payload, size_t n)
 {
 	(void)payload;
 	(void)n;
-	(void)peer_ack(c, ids); /* there was room before */
+	/* There was room before. */
+	(void)(actions_n ? peer_answer(c, ids, actions, actions_n) : peer_ack(c, ids));
 }
 
 static void conn_close(struct peer *c)
@@ -51,13 +96,18 @@ static void accept_one(int listen_fd, int poll_fd)
 		conn_close(c);
 }
 
-/* usage: null THREADS ADDRESS... */
+/* usage: null [-v] THREADS ADDRESS... */
 int main(int argc, char **argv)
 {
 	static int worker_fd[THREADS_MAX];
+	if (argc > 1 && strcmp(argv[1], "-v") == 0) {
+		make_actions();
+		argc--;
+		argv++;
+	}
 	int threads = argc > 1 ? atoi(argv[1]) : 0, next = 0;
 	if (threads < 1 || threads > THREADS_MAX || argc < 3 || argc > 2 + LISTEN_MAX) {
-		fputs("usage: null THREADS 127.0.0.1:PORT|/PATH...\n", stderr);
+		fputs("usage: null [-v] THREADS 127.0.0.1:PORT|/PATH...\n", stderr);
 		return 1;
 	}
 	int accept_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { ROOM = 128 }; /* more than any frame that is sent */
+enum { ROOM = 128 + PEER_ACTIONS_MAX }; /* more than any frame that is sent */
 
 static const uint8_t agent_hello[] = "\0\0\0\x40\x65\0\0\0\1\0\0"
 				     "\7version\10\3"
@@ -62,17 +62,23 @@ static void put(struct peer *c, const void *p, size_t n)
 	c->out_to += n;
 }
 
-bool peer_ack(struct peer *c, const struct peer_ids *ids)
+bool peer_answer(struct peer *c, const struct peer_ids *ids, const uint8_t *actions, size_t n)
 {
-	uint8_t head[9] = { 0, 0, 0, (uint8_t)(5 + ids->n + sizeof set_ack), FRAME_ACK, 0, 0, 0,
+	size_t length = 5 + ids->n + n;
+	uint8_t head[9] = { 0, 0, (uint8_t)(length >> 8), (uint8_t)length, FRAME_ACK, 0, 0, 0,
 		FRAME_FLAG_FIN };
 
 	if (!has_room(c))
 		return false;
 	put(c, head, sizeof head);
 	put(c, ids->bytes, ids->n);
-	put(c, set_ack, sizeof set_ack);
+	put(c, actions, n);
 	return true;
+}
+
+bool peer_ack(struct peer *c, const struct peer_ids *ids)
+{
+	return peer_answer(c, ids, set_ack, sizeof set_ack);
 }
 
 /* One frame without its length word. false: close after a send. */

@@ -13,6 +13,7 @@ enum {
 	PEER_IN_BYTES = 64 * 1024,
 	PEER_OUT_BYTES = 64 * 1024,
 	PEER_IDS_MAX = 20,
+	PEER_ACTIONS_MAX = 384,
 	PEER_KEY_BYTES = 64
 };
 
@@ -40,7 +41,10 @@ bool peer_accept(struct peer *, int listen_fd);
 /* One recv, and `on_notify` for each NOTIFY in it. What is to be sent waits for peer_send(). false:
  * send what there is, and close. */
 bool peer_receive(struct peer *, peer_on_notify);
-/* An ACK with the boolean `ack`. false: no room; the peer asks and never reads. */
+/* An ACK with these actions, at most PEER_ACTIONS_MAX bytes. false: no room; the peer asks and
+ * never reads. */
+bool peer_answer(struct peer *, const struct peer_ids *, const uint8_t *actions, size_t n);
+/* An ACK with the boolean `ack`. */
 bool peer_ack(struct peer *, const struct peer_ids *);
 /* false: close. */
 bool peer_send(struct peer *);
