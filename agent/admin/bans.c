@@ -53,7 +53,9 @@ void bans_remove(struct request *r)
 		if (desk_lift(control_desk(a->control), id, act))
 			reply_when_kept(r, json_pack("{s:s}", "lifted", id));
 		else
-			request_problem(r, 404, "no ban has this id: see GET /api/v1/bans");
+			request_problem(r, 404,
+				"no ban that holds has this id (`ratelimitctl ban list`, GET "
+				"/api/v1/bans)");
 	}
 	json_decref(body);
 }

@@ -1,10 +1,11 @@
 /* /api/v1/overrides, /api/v1/enabled: what the operator changes (config/changes.h). */
 #include "admin/body.h"
 #include "admin/keeping.h"
-#include "config/json.h"
 #include "admin/routes.h"
 #include "base/addr.h"
 #include "config/changes.h"
+#include "config/json.h"
+#include "config/nearest.h"
 #include "config/rate.h"
 
 #include <stdlib.h>
@@ -148,11 +149,19 @@ static void warn_of_tier(struct request *r, json_t *warnings, const char *tier)
 {
 	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
 	int at = policy_tier_find(p, str_of(tier));
+	const char **names;
+	char hint[HINT_MAX];
 
-	if (at < 0 || (unsigned)at >= p->tier_named)
-		(void)json_array_append_new(warnings,
-			json_string("this tier is listed by no rule: `default` holds for it "
-				    "where a rule has one, else no limit by tier"));
+	if ((at >= 0 && (unsigned)at < p->tier_named) || policy_matches_tier(p, str_of(tier)))
+		return;
+	names = calloc(p->tier_named + 1, sizeof *names);
+	for (unsigned i = 0; names && i < p->tier_named; i++)
+		names[i] = p->tier[i].name;
+	(void)json_array_append_new(warnings,
+		json_sprintf("this tier is listed by no rule: `default` holds for it where a rule "
+			     "has one, else no limit by tier%s",
+			nearest_hint(tier, names, names ? p->tier_named : 0, hint)));
+	free(names);
 }
 
 /* "10.0.0.1/8" is as a rule one address, or a net that was meant smaller. */

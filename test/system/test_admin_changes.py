@@ -82,7 +82,9 @@ def test_a_prefix_with_bits_behind_it_is_told_of(admin):
 
 def test_a_tier_that_no_rule_lists_is_told_of(admin):
     """A typing error would take the client's limits away in silence."""
-    assert "listed by no rule" in override(admin, user="alice", tier="glod")["warnings"][0]
+    warning, = override(admin, user="alice", tier="glod")["warnings"]
+    assert "listed by no rule" in warning and warning.endswith('; did you mean "gold"?')
+    assert "did you mean" not in override(admin, user="alice", tier="platinum")["warnings"][0]
     assert "warnings" not in override(admin, user="alice", tier="gold")
     assert "warnings" not in override(admin, user="alice", bypass=True)
     got, = admin.ask("/api/v1/overrides").json["overrides"]

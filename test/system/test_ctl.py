@@ -286,7 +286,7 @@ def test_bans(run, tmp_path):
     assert titles[:3] == ["ID", "RULE", "CLIENT"] and row[:3] == [ban["id"], "login", "ip=192.0.2.1"]
     assert ctl("ban", "lift", ban["id"], "--reason", "a mistake").stdout == "lifted\n"
     until(lambda: ctl.json("ban", "list")["count"] == 0)
-    ctl("ban", "lift", ban["id"], status=REFUSED)
+    assert "`ratelimitctl ban list`" in ctl("ban", "lift", ban["id"], status=REFUSED).stderr
     for wrong in (["lift"], ["list", "x"], ["x"]):
         ctl("ban", *wrong, status=USAGE)
 
