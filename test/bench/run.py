@@ -319,7 +319,10 @@ class Bench:
 			self.wrk(port, 1)
 		for i in range(2 * self.args.rounds):
 			for who in list(ports)[::-1 if i % 2 else 1]:
-				got[who].append(self.wrk(ports[who], max(1, round(self.args.seconds))))
+				try:
+					got[who].append(self.wrk(ports[who], max(1, round(self.args.seconds))))
+				except Failed as e:
+					raise Failed(f"frontend {who}, round {i + 1}: {e}") from e
 
 		def ratios(one, other):
 			return [a / b for a, b in zip(got[one], got[other])]
