@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static_assert(sizeof(((struct hash_key *)0)->bytes) == crypto_shorthash_siphashx24_KEYBYTES,
 	"the hash's key");
@@ -98,16 +99,21 @@ void hash_sha256_hex(struct str s, char hex[SHA256_HEX_BYTES])
 	}
 }
 
+enum { SAID_PREFIX = 7 };
+
+static bool has_said_prefix(struct str s)
+{
+	return s.n >= SAID_PREFIX && strncasecmp(s.p, "sha256:", SAID_PREFIX) == 0;
+}
+
 enum hash_said hash_said(struct str s, char hex[SHA256_HEX_BYTES])
 {
-	static const struct str prefix = { "sha256:", 7 };
-
-	if (s.n < prefix.n || memcmp(s.p, prefix.p, prefix.n) != 0)
+	if (!has_said_prefix(s))
 		return HASH_NOT_SAID;
-	if (s.n != prefix.n + SHA256_HEX_BYTES)
+	if (s.n != SAID_PREFIX + SHA256_HEX_BYTES)
 		return HASH_SAID_BADLY;
 	for (size_t i = 0; i < SHA256_HEX_BYTES; i++) {
-		char c = s.p[prefix.n + i];
+		char c = s.p[SAID_PREFIX + i];
 		if (!isxdigit((unsigned char)c))
 			return HASH_SAID_BADLY;
 		hex[i] = (char)tolower((unsigned char)c);
@@ -117,13 +123,13 @@ enum hash_said hash_said(struct str s, char hex[SHA256_HEX_BYTES])
 
 struct str hash_said_in_part(struct str s)
 {
-	enum { BEFORE = 7, LEAST = 12 };
+	enum { LEAST = 12 };
 	struct str digits;
 
-	if (s.n < BEFORE + LEAST || s.n >= BEFORE + SHA256_HEX_BYTES ||
-		memcmp(s.p, "sha256:", BEFORE) != 0)
+	if (s.n < SAID_PREFIX + LEAST || s.n >= SAID_PREFIX + SHA256_HEX_BYTES ||
+		!has_said_prefix(s))
 		return (struct str){ 0 };
-	digits = (struct str){ s.p + BEFORE, s.n - BEFORE };
+	digits = (struct str){ s.p + SAID_PREFIX, s.n - SAID_PREFIX };
 	for (size_t i = 0; i < digits.n; i++)
 		if (!isxdigit((unsigned char)digits.p[i]))
 			return (struct str){ 0 };

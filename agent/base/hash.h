@@ -74,15 +74,16 @@ bool key_parse(const char *hex, struct key *); /* NULL is none */
 /* Lower-case hex of SHA-256, without a terminating NUL. */
 void hash_sha256_hex(struct str s, char hex[SHA256_HEX_BYTES]);
 
-/* A secret of which only the hash is said: "sha256:" and 64 hex digits, in either case. */
+/* A secret of which only the hash is said: "sha256:" and 64 hex digits, all in either
+ * case. */
 enum hash_said {
 	HASH_NOT_SAID, /* it does not begin so */
 	HASH_SAID,     /* `hex` has the digits, in lower case */
 	HASH_SAID_BADLY,
 };
 enum hash_said hash_said(struct str s, char hex[SHA256_HEX_BYTES]);
-/* The hex digits of one that is said in part, as it is shown: 12 to 63 of them after "sha256:", in
- * either case, and nothing else; of length 0: `s` is no such thing. */
+/* The hex digits of one that is said in part, as it is shown: 12 to 63 of them after "sha256:", all
+ * in either case, and nothing else; of length 0: `s` is no such thing. */
 struct str hash_said_in_part(struct str s);
 #define HASH_SAID_WANTED "want 64 hex digits after sha256: (printf %s \"$KEY\" | sha256sum)"
 

@@ -58,7 +58,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"connections open at once; of more only health checks are answered") \
 	X(agent_max_frame_size, "agent.max_frame_size", INTEGER, "16380", 256, 1048576, RELOAD, \
 		"", settings.agent.max_frame_size, \
-		"bytes of a frame, as announced to HAProxy; for connections made from then on") \
+		"bytes of a frame, as announced to HAProxy; for connections made from then on. " \
+		"Where HAProxy's tune.bufsize was raised, that less 4: what is longer passes unchecked") \
 	X(agent_allow_from, "agent.allow_from", PREFIXES, "", 0, 65536, RELOAD, "", \
 		settings.agent.allow_from, \
 		"addresses and prefixes that may connect; [] is all: SPOP knows no authentication") \

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* {"user": NAME} and the like into `body`; a key as its hash: in clear it is nobody's business.
  * false: said why. */
@@ -25,7 +26,7 @@ static bool add_subject(const struct ctl_options *o, json_t *body)
 		json_decref(fields);
 		return false;
 	}
-	if (*key && strncmp(key, "sha256:", 7) != 0) {
+	if (*key && strncasecmp(key, "sha256:", 7) != 0) {
 		hash_sha256_hex(str_of(key), hex + 7);
 		(void)json_object_set_new(fields, "key", json_string(hex));
 	}

@@ -206,6 +206,19 @@ static void log_disconnect(const struct conn *c)
 	}
 }
 
+static __attribute__((noinline)) void note_truncated(const struct conn *c)
+{
+	metric_add(c->all->metrics, METRIC_fragments_truncated, 1);
+	log_warning_every(60 * USEC_PER_SEC, "notify_truncated", KV_Z("peer", c->peer),
+		KV_INT("bytes", (int64_t)c->settings.reassembly_max),
+		KV_Z("what",
+			"arguments that do not fit into so many count as absent, and rules that "
+			"look at them do not apply"),
+		KV_Z("hint",
+			"in HAProxy's spoe-message say who it is first, and bound what a client can "
+			"make long: path=path,bytes(0,2048); or raise agent.max_frame_size"));
+}
+
 /* One frame; its answer goes to `w`, which has c->room at least. */
 static enum session_rc on_frame(
 	struct conn *c, const struct frame *frame, struct wire_writer *w, struct now now)
@@ -230,7 +243,7 @@ static enum session_rc on_frame(
 	if (rc != SESSION_NOTIFY)
 		return rc;
 	if (s->notify.truncated)
-		metric_add(all->metrics, METRIC_fragments_truncated, 1);
+		note_truncated(c);
 	struct check *pending;
 	switch (check_answer(
 		&all->checker, all->snapshot, &s->notify, s->send_max, now, w, &pending)) {

@@ -499,6 +499,21 @@ def test_a_notify_larger_than_one_frame(agent):
         c.silent()
 
 
+def test_a_notify_that_is_too_large_is_told_of(run):
+    """Decided on its beginning; a client who can make an argument long could hide those behind it."""
+    a = run(rules=RULES)
+    user, late = someone(), someone()
+    with a.connect() as c:
+        for items in ({"user": user, "x": "x" * 70000}, {"x": "x" * 70000, "user": late}):
+            key, frames = c.fragments(message("check", items), [16000] * 4)
+            c.send(b"".join(frames))
+            assert c.wait(key).get("remaining") == (4 if "user" in list(items)[0] else None)
+    until(lambda: "notify_truncated" in a.stderr, "the line")
+    line, = [x for x in a.stderr.splitlines() if "notify_truncated" in x]
+    assert "peer=" in line and "bytes=65536" in line and "count as absent" in line, line
+    assert user not in line and "xxx" not in line
+
+
 def test_fragments_are_aborted(agent):
     user = someone()
     with agent.connect() as c:

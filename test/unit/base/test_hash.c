@@ -135,6 +135,7 @@ static void test_hash_in_part(void **state)
 		{ "sha256:0123456789a", 0 },
 		{ "sha256:0123456789aB", 12 },
 		{ "sha256:0123456789abc", 13 },
+		{ "SHA256:0123456789abc", 13 },
 		{ "sha256:0123456789ag", 0 },
 		{ "sha255:0123456789ab", 0 },
 		{ "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde", 63 },

@@ -450,7 +450,7 @@ static void tiers_file(void **state)
 			  "\"1/hour\"; }; } );\n");
 	put_file("tiers.map",
 		"# comment\n\n  \t\n  alice   gold  \r\n\tbob\tfree\n"
-		"sha256:2BB80D537B1DA3E38BD30361AA855686BDE0EACD7162FEF6A25FE97BF527A25B gold\n"
+		"SHA256:2BB80D537B1DA3E38BD30361AA855686BDE0EACD7162FEF6A25FE97BF527A25B gold\n"
 		"carol two words\nalice free\n   # alice none\nlast free");
 	struct snapshot *s = load_file("t.cfg",
 		"tiers.map:7: warning: tier \"two words\" is listed by no rule: `default` holds for it "
@@ -489,7 +489,7 @@ static void tiers_file(void **state)
 	drop(s);
 
 	put_file("tiers.map",
-		"alice gold\nSECRETKEY\nsha256:12 gold\n"
+		"alice gold\nSECRETKEY\nSha256:12 gold\n"
 		"sha256:zzb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b gold\n"
 		"x aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffff1234\n"
 		"x g\x01ld\n");
