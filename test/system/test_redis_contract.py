@@ -228,7 +228,9 @@ def test_it_refills_by_the_servers_clock(run, redis, algorithm):
     windows = int(took / 4) + 2     # that this may have touched
     most = {"token-bucket": 10 + 10 * took / 4 + 1, "fixed-window": 10 * windows,
             "sliding-window": 10 * windows}[algorithm]
-    assert 15 <= passed <= most
+    # Of a sliding window that begins with the test: all 10, and in its successor's first 2 s what is below 5.
+    least = {"token-bucket": 20, "fixed-window": 20, "sliding-window": 14}[algorithm]
+    assert least <= passed <= most
 
 
 # --- section 4: the clock is the server's -------------------------------------------------------
