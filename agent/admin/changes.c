@@ -8,6 +8,7 @@
 #include "config/nearest.h"
 #include "config/rate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -150,17 +151,18 @@ static void warn_of_tier(struct request *r, json_t *warnings, const char *tier)
 	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
 	int at = policy_tier_find(p, str_of(tier));
 	const char **names;
-	char hint[HINT_MAX];
+	char hint[HINT_MAX], text[128 + HINT_MAX];
 
 	if ((at >= 0 && (unsigned)at < p->tier_named) || policy_matches_tier(p, str_of(tier)))
 		return;
 	names = calloc(p->tier_named + 1, sizeof *names);
 	for (unsigned i = 0; names && i < p->tier_named; i++)
 		names[i] = p->tier[i].name;
-	(void)json_array_append_new(warnings,
-		json_sprintf("this tier is listed by no rule: `default` holds for it where a rule "
-			     "has one, else no limit by tier%s",
-			nearest_hint(tier, names, names ? p->tier_named : 0, hint)));
+	(void)snprintf(text, sizeof text,
+		"this tier is listed by no rule: `default` holds for it where a rule has one, else no "
+		"limit by tier%s",
+		nearest_hint(tier, names, names ? p->tier_named : 0, hint));
+	(void)json_array_append_new(warnings, json_of(str_of(text)));
 	free(names);
 }
 

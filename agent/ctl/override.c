@@ -6,13 +6,12 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* {"user": NAME} and the like into `body`; a key as its hash: in clear it is nobody's business.
  * false: said why. */
 static bool add_subject(const struct ctl_options *o, json_t *body)
 {
-	char hex[7 + SHA256_HEX_BYTES + 1] = "sha256:";
+	char hex[7 + SHA256_HEX_BYTES + 1] = "sha256:", said[SHA256_HEX_BYTES];
 	json_t *fields = o->words == 2 ? ctl_fields(o, 1, false) : NULL;
 	const char *key = ctl_text(fields, "key");
 
@@ -26,7 +25,7 @@ static bool add_subject(const struct ctl_options *o, json_t *body)
 		json_decref(fields);
 		return false;
 	}
-	if (*key && strncasecmp(key, "sha256:", 7) != 0) {
+	if (*key && hash_said(str_of(key), said) == HASH_NOT_SAID) {
 		hash_sha256_hex(str_of(key), hex + 7);
 		(void)json_object_set_new(fields, "key", json_string(hex));
 	}

@@ -277,6 +277,12 @@ def test_the_socket_tells_its_user(run, tmp_path):
     assert "drill" in line and "switch:" in line, line
 
 
+def test_a_tier_that_a_pattern_matches_is_no_typing_error(run, tmp_path):
+    admin = Admin(run, tmp_path, rules=RULES, top='allow = ( { tier = "intern*"; } );')
+    assert "warnings" not in override(admin, user="alice", tier="internal")
+    assert "listed by no rule" in override(admin, user="alice", tier="inside")["warnings"][0]
+
+
 @pytest.mark.parametrize("level, args", [("info", ()), ("warning", ()), ("error", ()), ("info", ("-q",))])
 def test_the_audit_log_is_always_written(run, tmp_path, level, args):
     """Who, what, why, until when; of every kind of change, whatever else is logged."""
