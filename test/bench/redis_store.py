@@ -229,10 +229,8 @@ def instructions_row(bench, redis, what, near, far, **load):
 
 
 def instructions(bench, rules, extra=(), env=None, **load):
-	"""The lowest of some runs: on a busy machine batches are smaller, and it polls more often."""
 	load = {"clients": 1, **load}
-	counts = [min(bench.callgrind_agent(n, rules, extra, env, **load)[0]
-		      for _ in range(3)) for n in (20000, 40000)]
+	counts = [bench.callgrind_agent(n, rules, extra, env, **load)[0] for n in (20000, 40000)]
 	return (counts[1] - counts[0]) / 20000
 
 
