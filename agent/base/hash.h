@@ -57,6 +57,12 @@ static inline struct key hasher_of(const struct hasher *h, const void *p, size_t
 	return (struct key){ word[0], word[1] };
 }
 
+/* Of hashes that are each as good as random. Unlike by exclusive or, one that is there twice stays. */
+static inline struct key key_sum(struct key x, struct key y)
+{
+	return (struct key){ x.a + y.a, x.b + y.b };
+}
+
 /* Where a key is hashed in turn: in one byte order, so that agents on different machines agree. */
 enum { KEY_BYTES = 16 };
 static inline void key_put(const struct key *k, void *out)

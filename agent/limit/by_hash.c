@@ -1,17 +1,12 @@
 #include "limit/by_hash.h"
 
-static unsigned alternative(const struct take *t, unsigned i)
-{
-	return t->per_found >> 4 * i & 15;
-}
-
 bool take_has_name_by_hash(const struct policy *p, const struct take *t, const struct view *v)
 {
 	const struct rule *r = t->limit->rule;
 	uint64_t slots = 0;
 
 	for (unsigned i = 0; i < r->per_n; i++)
-		slots |= 1ull << r->per[i].slot[alternative(t, i)];
+		slots |= 1ull << r->per[i].slot[per_alternative(t->per_found, i)];
 	return (slots & p->secret) >> FIELD_KEY & 1 && (slots & v->present) == slots;
 }
 
@@ -36,9 +31,11 @@ struct key take_name_by_hash(const struct policy *p, const struct take *t, const
 {
 	const struct rule *r = t->limit->rule;
 	char bytes[2 * PER_MAX * KEY_BYTES], *w = bytes;
+	uint8_t element[PER_MAX];
 
-	for (unsigned i = 0; i < r->per_n; i++, w += 2 * KEY_BYTES) {
-		unsigned a = alternative(t, i);
+	per_in_order(r, t->per_found, element);
+	for (unsigned k = 0; k < r->per_n; k++, w += 2 * KEY_BYTES) {
+		unsigned i = element[k], a = per_alternative(t->per_found, i);
 		struct key value = hash_of(p, v, r->per[i].slot[a], hex);
 		key_put(&r->per[i].salt[a], w);
 		key_put(&value, w + KEY_BYTES);

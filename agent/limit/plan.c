@@ -108,14 +108,9 @@ static inline bool find_per(const struct rule *r, const struct view *v, uint32_t
 	return true;
 }
 
-static inline unsigned alternative(uint32_t found, unsigned i)
-{
-	return found >> 4 * i & 15;
-}
-
 static inline unsigned slot_found(const struct rule *r, unsigned i, uint32_t found)
 {
-	return r->per[i].slot[alternative(found, i)];
+	return r->per[i].slot[per_alternative(found, i)];
 }
 
 /* The bytes by which a field counts; an address in its canonical form after the prefix. */
@@ -136,14 +131,29 @@ enum { VALUE_INLINE_MAX = 48, VALUE_LONG = 255 };
 
 static_assert((int)VALUE_INLINE_MAX <= (int)STR_SHORT_MAX, "copied so");
 
+static void per_found_in_order(const struct rule *r, uint32_t found, uint8_t slot[PER_MAX])
+{
+	uint8_t element[PER_MAX];
+
+	per_in_order(r, found, element);
+	for (unsigned i = 0; i < r->per_n; i++)
+		slot[i] = (uint8_t)slot_found(r, element[i], found);
+}
+
 static struct key hash_several(
 	const struct policy *p, const struct rule *r, const struct view *v, uint32_t found)
 {
 	char bytes[PER_MAX * (1 + VALUE_INLINE_MAX)], *w = bytes;
+	const uint8_t *slot = r->per_slot;
+	uint8_t found_slot[PER_MAX];
 	struct addr room;
 
-	for (unsigned i = 0; i < r->per_n; i++, found >>= 4) {
-		struct str s = value_of(p, v, r->per[i].slot[found & 15], &room);
+	if (!r->per_is_plain) {
+		per_found_in_order(r, found, found_slot);
+		slot = found_slot;
+	}
+	for (const uint8_t *end = slot + r->per_n; slot < end; slot++) {
+		struct str s = value_of(p, v, *slot, &room);
 		if (s.n <= VALUE_INLINE_MAX) {
 			*w++ = (char)s.n;
 			w = str_put_short(w, s);
@@ -177,8 +187,8 @@ struct memo {
 };
 
 /* The descriptor: what its names and its values hash to. Each part is a keyed hash of a text of its
- * own kind, so that their sum is as hard to steer as any of them; a name is hashed with its place,
- * so `user` and `key` of one value differ, and so does the order. */
+ * own kind, so that their sum is as hard to steer as any of them: `user` and `key` of one value
+ * differ. The order in which a rule names its fields is no part of it. */
 static inline struct key descriptor_of(const struct policy *p, const struct rule *r,
 	const struct view *v, uint32_t found, struct memo *memo)
 {
@@ -194,12 +204,9 @@ static inline struct key descriptor_of(const struct policy *p, const struct rule
 		k = memo->hash[r->per_shared];
 	}
 	if (!found)
-		return (struct key){ k.a ^ r->per_salt.a, k.b ^ r->per_salt.b };
-	for (unsigned i = 0; i < r->per_n; i++) {
-		const struct key *salt = &r->per[i].salt[alternative(found, i)];
-		k.a ^= salt->a;
-		k.b ^= salt->b;
-	}
+		return key_sum(k, r->per_salt);
+	for (unsigned i = 0; i < r->per_n; i++)
+		k = key_sum(k, r->per[i].salt[per_alternative(found, i)]);
 	return k;
 }
 

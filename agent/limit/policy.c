@@ -282,10 +282,31 @@ static bool seal_shares(struct rule *r, unsigned tiers, unsigned instances)
 	return true;
 }
 
+static bool stands_before(const struct key *x, const struct key *y)
+{
+	return x->a != y->a ? x->a < y->a : x->b < y->b;
+}
+
+void per_in_order(const struct rule *r, uint32_t found, uint8_t element[PER_MAX])
+{
+	const struct key *salt[PER_MAX];
+
+	for (unsigned i = 0, k; i < r->per_n; i++) {
+		const struct key *this = &r->per[i].salt[per_alternative(found, i)];
+		for (k = i; k && stands_before(this, salt[k - 1]); k--) {
+			salt[k] = salt[k - 1];
+			element[k] = element[k - 1];
+		}
+		salt[k] = this;
+		element[k] = (uint8_t)i;
+	}
+}
+
 /* A descriptor's names are hashed here, once; its values with each request. */
 static void seal_per(const struct policy *p, struct rule *r)
 {
 	char text[FIELD_NAME_MAX + 32];
+	uint8_t element[PER_MAX];
 
 	r->per_all = 0;
 	r->per_salt = (struct key){ 0, 0 };
@@ -293,15 +314,16 @@ static void seal_per(const struct policy *p, struct rule *r)
 	for (unsigned i = 0; i < r->per_n; i++) {
 		for (unsigned a = 0; a < r->per[i].n; a++) {
 			unsigned slot = r->per[i].slot[a];
-			int n = snprintf(
-				text, sizeof text, "per %u %s", i, p->layout.field[slot].name);
+			int n = snprintf(text, sizeof text, "per %s", p->layout.field[slot].name);
 			r->per[i].salt[a] = hash_name(p, text, n);
 		}
 		r->per_is_plain &= r->per[i].n == 1;
 		r->per_all |= 1ull << r->per[i].slot[0];
-		r->per_salt.a ^= r->per[i].salt[0].a;
-		r->per_salt.b ^= r->per[i].salt[0].b;
+		r->per_salt = key_sum(r->per_salt, r->per[i].salt[0]);
 	}
+	per_in_order(r, 0, element);
+	for (unsigned i = 0; i < r->per_n; i++)
+		r->per_slot[i] = r->per[element[i]].slot[0];
 }
 
 static bool same_per(const struct rule *a, const struct rule *b)

@@ -51,7 +51,7 @@ struct limits {
 struct per {
 	uint8_t slot[PER_ALT_MAX];
 	uint8_t n;
-	struct key salt[PER_ALT_MAX]; /* hashes of place and name; by policy_seal() */
+	struct key salt[PER_ALT_MAX]; /* hashes of the names; by policy_seal() */
 };
 
 struct rule {
@@ -60,9 +60,11 @@ struct rule {
 	struct match *match; /* owned; NULL: every request */
 	struct per per[PER_MAX];
 	uint8_t per_n; /* 0: one global counter */
-	/* by policy_seal(): without alternatives, its fields are `per_all` and its names hash to
-	 * `per_salt` (the salt of all first alternatives) */
+	/* by policy_seal(): without alternatives, its fields are `per_all`, its names hash to
+	 * `per_salt` (the salt of all first alternatives), and its values are hashed in the order
+	 * of `per_slot` */
 	bool per_is_plain;
+	uint8_t per_slot[PER_MAX];
 	uint8_t per_shared; /* a number that is not 0: rules that count by the same fields */
 	uint64_t per_all;
 	struct key per_salt;
@@ -132,6 +134,16 @@ bool policy_misses_tier(const struct policy *, struct str name);
 /* After everything is in its place: computes salts, labels, slowest refills, the layout's
  * text_wanted. Checks what only the whole can tell; on false `why` says it. */
 bool policy_seal(struct policy *, const struct hash_key *, char *why, size_t why_size);
+
+/* Which alternative each element of `per` found: 4 bits each, the first element's lowest. */
+static inline unsigned per_alternative(uint32_t found, unsigned element)
+{
+	return found >> 4 * element & 15;
+}
+
+/* In what order the elements' values are hashed: by their names' hashes, so that it is no matter in
+ * which order a rule has them. */
+void per_in_order(const struct rule *, uint32_t found, uint8_t element[PER_MAX]);
 
 /* What the keys of one kind of counter have in common, for penalty_seal(). */
 struct key policy_salt(const struct policy *, const char *kind, const struct limit *);

@@ -114,6 +114,54 @@ static void test_what_makes_a_counter_the_same(void **state)
 	policy_free(p);
 }
 
+/* The fields of a descriptor are a set: how they are listed is no part of it, which value is
+ * whose is. */
+static void test_the_order_of_fields_is_no_part_of_it(void **state)
+{
+	static const struct {
+		const char *per[3];
+		unsigned n;
+	} rules[] = {
+		{ { "user", "host", "method" }, 3 },
+		{ { "method", "user", "host" }, 3 },
+		{ { "host", "method", "user" }, 3 },
+		{ { "key|user", "method", "host" }, 3 },
+		{ { "host", "method|ip", "key|user|ip" }, 3 },
+		{ { "key|host", "key|user", "method" }, 3 },
+	};
+	enum { RULES = sizeof rules / sizeof *rules };
+	struct plan as_first, other;
+	char text[64];
+	(void)state;
+
+	for (unsigned i = 0; i < RULES; i++) {
+		struct policy *p = policy_of("api", rules[i].per, rules[i].n);
+		struct plan plan = plan_of(p, "user=a host=b method=c");
+		if (i == 0)
+			as_first = plan;
+		if (!same_key(&plan, &as_first))
+			fail_msg("rule %u counts apart from the first", i);
+		other = plan_of(p, "user=b host=a method=c");
+		assert_false(same_key(&plan, &other));
+		other = plan_of(p, "user=c host=b method=a");
+		assert_false(same_key(&plan, &other));
+		if (i == 1) { /* told in the order of the file */
+			text[take_scope(p, plan.take, text, sizeof text - 1)] = '\0';
+			assert_string_equal(text, "method+user+host");
+		}
+		policy_free(p);
+	}
+
+	/* Two of one name, of which neither takes the other away. */
+	struct policy *p = policy_of("api", (const char *[]){ "key|user", "user|key" }, 2);
+	struct plan user = plan_of(p, "user=a"), key = plan_of(p, "key=a");
+	struct plan both = plan_of(p, "user=a key=a");
+	assert_false(same_key(&user, &key));
+	assert_false(same_key(&user, &both));
+	assert_false(same_key(&key, &both));
+	policy_free(p);
+}
+
 /* A client chooses values: one that reads like what the names are hashed by must not cancel them
  * out. */
 static void test_a_value_that_looks_like_a_name(void **state)
@@ -123,8 +171,8 @@ static void test_a_value_that_looks_like_a_name(void **state)
 	static const struct {
 		const char *key, *user;
 	} rows[] = {
-		{ "per 0 key", "per 0 user" },
-		{ "per 0 user", "per 0 key" },
+		{ "per key", "per user" },
+		{ "per user", "per key" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -374,6 +422,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_what_makes_a_counter_the_same),
+		cmocka_unit_test(test_the_order_of_fields_is_no_part_of_it),
 		cmocka_unit_test(test_a_value_that_looks_like_a_name),
 		cmocka_unit_test(test_name_algorithm_and_window_are_part_of_it),
 		cmocka_unit_test(test_long_values_are_told_apart),
