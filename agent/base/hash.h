@@ -57,7 +57,8 @@ static inline struct key hasher_of(const struct hasher *h, const void *p, size_t
 	return (struct key){ word[0], word[1] };
 }
 
-/* Of hashes that are each as good as random. Unlike by exclusive or, one that is there twice stays. */
+/* Of hashes that are each as good as random. Unlike by exclusive or, one that is there twice stays.
+ */
 static inline struct key key_sum(struct key x, struct key y)
 {
 	return (struct key){ x.a + y.a, x.b + y.b };
