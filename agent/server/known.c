@@ -2,9 +2,10 @@
 
 #include "base/lock.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
-enum { WAYS = 8, SETS = KNOWN_MAX / WAYS, LOCKS = 64 };
+enum { WAYS = 8, SETS = KNOWN_MAX / WAYS, LOCKS = 64, LEARNT = 2 * KNOWN_MAX };
 
 struct one {
 	struct key name, descriptor;
@@ -20,6 +21,9 @@ struct set {
 struct known {
 	struct lock lock[LOCKS]; /* of set % LOCKS */
 	struct set set[SETS];
+	/* Some of the descriptors that are in the sets, each at its own place: whoever finds one
+	 * there is spared the SHA-256, which takes more than a decision. */
+	_Atomic(uint64_t) learnt[LEARNT];
 };
 
 struct known *known_new(void)
@@ -58,6 +62,24 @@ static struct one *oldest(struct set *set)
 	return best;
 }
 
+static _Atomic(uint64_t) *learnt_at(struct known *k, const struct key *descriptor)
+{
+	return &k->learnt[descriptor->a % LEARNT];
+}
+
+static bool is_learnt(struct known *k, const struct key *descriptor)
+{
+	return atomic_load_explicit(learnt_at(k, descriptor), memory_order_relaxed) ==
+	       descriptor->b;
+}
+
+/* He is learnt anew when he is named next. */
+static void let_go(struct known *k, const struct key *descriptor)
+{
+	if (is_learnt(k, descriptor))
+		atomic_store_explicit(learnt_at(k, descriptor), 0, memory_order_relaxed);
+}
+
 static void put(struct known *k, const struct key *name, const struct key *descriptor,
 	const char hex[SHA256_HEX_BYTES])
 {
@@ -68,10 +90,12 @@ static void put(struct known *k, const struct key *name, const struct key *descr
 	struct one *one = find(set, name);
 	if (!one)
 		one = oldest(set);
+	let_go(k, &one->descriptor);
 	one->name = *name;
 	one->descriptor = *descriptor;
 	memcpy(one->hex, hex, sizeof one->hex);
 	one->told = ++set->n;
+	atomic_store_explicit(learnt_at(k, descriptor), descriptor->b, memory_order_relaxed);
 	lock_put(&k->lock[at % LOCKS]);
 }
 
@@ -88,7 +112,7 @@ void known_learn(
 		const struct take *t = &plan->take[i];
 		struct key descriptor = take_descriptor(t);
 		bool again = hashed && descriptor.a == last.a && descriptor.b == last.b;
-		if (again || !take_has_name_by_hash(p, t, v))
+		if (again || is_learnt(k, &descriptor) || !take_has_name_by_hash(p, t, v))
 			continue;
 		if (!hashed)
 			hash_sha256_hex(v->text[FIELD_KEY], hex);

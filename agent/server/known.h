@@ -12,11 +12,11 @@
 
 enum {
 	KNOWN_MAX = 8192
-}; /* in sets; a full one lets go whom it has not been told of for longest */
+}; /* in sets; a full one lets go whom it has known for longest, until he is named again */
 
 struct known;
 
-struct known *known_new(void); /* about 850 KiB; NULL: out of memory */
+struct known *known_new(void); /* about 1 MiB; NULL: out of memory */
 void known_free(struct known *);
 
 /* The plan's client is named: remembers him, if any of its takes counts by a secret key. `view` is

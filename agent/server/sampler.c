@@ -6,10 +6,10 @@
 
 enum {
 	LOOKS_PER_SECOND = 1000 / SAMPLER_LOOK_MS,
-	ALL_MAX = SAMPLER_ALL_PER_SECOND / LOOKS_PER_SECOND,
+	ALL_MAX = 2000, /* between two looks */
 	TAKEN_MAX = 2 * SAMPLER_SAMPLES_PER_SECOND / LOOKS_PER_SECOND,
 	TAKEN_MORE = 40, /* and after so many more again: a burst is soon at its rate */
-	EVERY_FIRST = SAMPLER_ALL_PER_SECOND / SAMPLER_SAMPLES_PER_SECOND,
+	EVERY_FIRST = ALL_MAX * LOOKS_PER_SECOND / SAMPLER_SAMPLES_PER_SECOND,
 };
 
 /* splitmix64 */
@@ -39,7 +39,7 @@ static void begin_gap(struct sampler *s, uint64_t gap)
 
 void sampler_init(struct sampler *s, uint64_t seed)
 {
-	*s = (struct sampler){ .random = seed, .every = 1 };
+	*s = (struct sampler){ .random = seed, .every = 1, .credit = SAMPLER_ALL_BURST };
 	begin_gap(s, draw_gap(s));
 }
 
@@ -90,7 +90,9 @@ void sampler_look(struct sampler *s, double seconds, bool all)
 	double rate = (double)(s->seen + s->gap - (uint64_t)s->left) / seconds;
 	double every = ceil(rate / SAMPLER_SAMPLES_PER_SECOND);
 
-	if (all || rate <= SAMPLER_ALL_PER_SECOND)
+	s->credit += (SAMPLER_ALL_PER_SECOND - rate) * seconds;
+	s->credit = fmin(fmax(s->credit, 0), SAMPLER_ALL_BURST);
+	if (all || s->credit > 0)
 		s->every = 1;
 	else
 		s->every = every > (double)EVERY_MAX ? EVERY_MAX : (uint64_t)every;

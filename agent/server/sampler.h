@@ -1,6 +1,7 @@
-/* Which of many things are looked at closer: all of them, up to so many a second; beyond that
- * few, chosen by chance, each standing for as many as were passed over for one on average. What is
- * then known of the true number is an interval. Pure: time comes in. One thread. */
+/* Which of many things are looked at closer: all of them, up to so many a second, and so many more
+ * now and then; beyond that few, chosen by chance, each standing for as many as were passed over
+ * for one on average. What is then known of the true number is an interval. Pure: time comes in.
+ * One thread. */
 #ifndef SERVER_SAMPLER_H
 #define SERVER_SAMPLER_H
 
@@ -8,7 +9,8 @@
 #include <stdint.h>
 
 enum {
-	SAMPLER_ALL_PER_SECOND = 20000, /* up to here all are taken: less than a 50th of a core */
+	SAMPLER_ALL_PER_SECOND = 2000, /* up to here all are taken: less than a 100th of a core */
+	SAMPLER_ALL_BURST = 5000, /* and so many more, after which less have come for a while */
 	SAMPLER_SAMPLES_PER_SECOND = 1000, /* beyond */
 	SAMPLER_LOOK_MS = 100,             /* how often sampler_look() wants to be called */
 };
@@ -18,6 +20,7 @@ struct sampler {
 	uint64_t every; /* each thing is taken with a chance of one in so many */
 	uint64_t gap, seen;
 	uint32_t taken; /* since the rate was looked at */
+	double credit;  /* of things beyond SAMPLER_ALL_PER_SECOND that are all taken nonetheless */
 	uint64_t random;
 };
 

@@ -165,6 +165,9 @@ class Bench:
 		whole = [self.callgrind_agent(n) for n in (20000, 40000)]
 		self.row("the whole agent in user space: instructions for a request, three rules, depth 32",
 			 f"{(whole[1][0] - whole[0][0]) / 20000:.0f}")
+		slow = [self.callgrind_agent(n, rate=5000, depth=1) for n in (10000, 20000)]
+		self.row("the same, 5,000 requests a second, one at a time",
+			 f"{(slow[1][0] - slow[0][0]) / 10000:.0f}")
 		if not whole[0][1]:
 			raise Failed("callgrind saw no allocation at all, not even at the start")
 		self.row("allocations of the whole agent for 20,000 requests",

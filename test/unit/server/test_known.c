@@ -166,6 +166,13 @@ static void it_is_bounded_and_knows_the_last(void **state)
 	}
 	assert_in_range(lost, 0, LAST / 50);
 	assert_in_range(old, 0, LAST / 10);
+	/* Who was let go, or will be, is learnt whenever he is named. */
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(text, sizeof text, "key %u", i);
+		request(&r, s->policy, text, "");
+		known_learn(k, s->policy, &r.plan, &r.view);
+		assert_int_equal(found(k, s->policy, &r), r.plan.n);
+	}
 	known_free(k);
 	drop(s);
 }

@@ -57,9 +57,24 @@ static void below_the_rate_all_are_taken(void **state)
 {
 	(void)state;
 	struct timed t = begin(1);
-	struct run r = feed(&t, 200000, 55); /* 18,182 a second */
+	struct run r = feed(&t, 200000, 505); /* 1,980 a second */
 	assert_int_equal(r.samples, r.n);
 	assert_int_equal(r.sum, r.n);
+}
+
+/* So that what people try, and a busy moment, is counted and not estimated. */
+static void a_few_more_now_and_then_are_taken_too(void **state)
+{
+	(void)state;
+	struct timed t = begin(3);
+	for (unsigned i = 0; i < 10; i++) {
+		struct run r = feed(&t, 4000, 60); /* 16,667 a second, for a quarter of one */
+		assert_int_equal(r.samples, r.n);
+		(void)feed(&t, 10, 250000);
+	}
+	struct run r = feed(&t, 50000, 60);
+	assert_true(r.samples >= SAMPLER_ALL_BURST);
+	assert_true(r.samples < SAMPLER_ALL_BURST + 2000 + 4 * SAMPLER_SAMPLES_PER_SECOND);
 }
 
 static void above_it_they_stand_for_all(void **state)
@@ -96,7 +111,7 @@ static void a_burst_is_not_taken_whole(void **state)
 	struct timed t = begin(7);
 	(void)feed(&t, 100, 10000);
 	struct run r = feed(&t, 1000000, 0); /* 64 a microsecond */
-	assert_true(r.samples < SAMPLER_ALL_PER_SECOND / 10 + 2000);
+	assert_true(r.samples < 4000);
 	assert_true(r.most > 100);
 }
 
@@ -201,6 +216,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(below_the_rate_all_are_taken),
+		cmocka_unit_test(a_few_more_now_and_then_are_taken_too),
 		cmocka_unit_test(above_it_they_stand_for_all),
 		cmocka_unit_test(rates_that_change),
 		cmocka_unit_test(a_burst_is_not_taken_whole),

@@ -291,7 +291,7 @@ static void only_what_is_sampled_is_uncertain(void **state)
 	for (unsigned i = 0; i < 300000; i++)
 		see(0, 0, 1, now += 5, true, 1);
 	for (unsigned i = 0; i < 50000; i++)
-		see(1, 0, 2, now += 100, true, 1);
+		see(1, 0, 2, now += 600, true, 1);
 	struct top_list list = list_at(TOP_DENIED, now);
 	uint64_t absent = sampler_at_most(0, list.one_in);
 	assert_true(list.one_in > 100 && list.error == absent);
