@@ -1,5 +1,10 @@
 #include "limit/names.h"
 
+#include "base/hash.h"
+
+#include <assert.h>
+#include <stdalign.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct entry {
@@ -17,10 +22,22 @@ struct chunk {
 
 enum { CHUNK_BYTES = 1 << 16 };
 
+/* What was found for secrets: a word each, most of it of the secret's hash, and in its lowest bits
+ * the number and 2, so that also -1 is not 0. */
+enum { MEMO_SETS = 2048, MEMO_WAYS = 4, NUMBER_BITS = 16, NUMBER_FROM = 2 };
+
+static_assert(NAMES_OF_HASHES_MAX + NUMBER_FROM == 1 << NUMBER_BITS, "it fits into its bits");
+
+struct memo {
+	struct hasher hasher;
+	_Atomic(uint64_t) word[MEMO_SETS][MEMO_WAYS]; /* 0: nothing */
+};
+
 struct names {
 	struct entry *entry; /* open addressing, linear probing, at most half full */
 	size_t cap, n;       /* cap: a power of two */
 	struct chunk *chunk;
+	struct memo *memo; /* owned; of hashes only */
 };
 
 static uint32_t hash_of(struct str s)
@@ -44,10 +61,29 @@ struct names *names_new(void)
 	return t;
 }
 
+struct names *names_new_of_hashes(void)
+{
+	struct names *t = names_new();
+	struct memo *memo = aligned_alloc(alignof(struct memo), sizeof *memo);
+	struct hash_key key;
+
+	if (!t || !memo) {
+		names_free(t);
+		free(memo);
+		return NULL;
+	}
+	memset(memo, 0, sizeof *memo);
+	hash_key_random(&key);
+	hasher_init(&memo->hasher, &key);
+	t->memo = memo;
+	return t;
+}
+
 void names_free(struct names *t)
 {
 	if (!t)
 		return;
+	free(t->memo);
 	for (struct chunk *c = t->chunk, *next; c; c = next) {
 		next = c->next;
 		free(c);
@@ -124,6 +160,34 @@ bool names_add(struct names *t, struct str name, uint32_t number)
 
 int64_t names_find(const struct names *t, struct str name)
 {
+	if (t->n == 0)
+		return -1;
 	const struct entry *e = slot_of(t->entry, t->cap, name, hash_of(name));
 	return e->name ? (int64_t)e->number : -1;
+}
+
+int64_t names_find_secret(const struct names *t, struct str secret)
+{
+	char hex[SHA256_HEX_BYTES];
+
+	if (t->n == 0)
+		return -1; /* most files list no hash */
+	struct key k = hasher_of(&t->memo->hasher, secret.p, secret.n);
+	_Atomic(uint64_t) *set = t->memo->word[k.a % MEMO_SETS], *place = &set[k.b % MEMO_WAYS];
+	for (unsigned i = 0; i < MEMO_WAYS; i++) {
+		uint64_t word = atomic_load_explicit(&set[i], memory_order_relaxed);
+		if (!word) {
+			place = &set[i];
+			break;
+		}
+		if ((word ^ k.b) >> NUMBER_BITS == 0)
+			return (int64_t)(word & ((1u << NUMBER_BITS) - 1)) - NUMBER_FROM;
+	}
+	hash_sha256_hex(secret, hex);
+	int64_t number = names_find(t, (struct str){ hex, sizeof hex });
+	assert(number < NAMES_OF_HASHES_MAX);
+	atomic_store_explicit(place,
+		k.b >> NUMBER_BITS << NUMBER_BITS | (uint64_t)(number + NUMBER_FROM),
+		memory_order_relaxed);
+	return number;
 }

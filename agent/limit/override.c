@@ -2,6 +2,7 @@
 
 #include "limit/names.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -51,12 +52,19 @@ static struct str ip_hash_name(
 	return (struct str){ out, IP_HASH_NAME_MAX };
 }
 
+static bool is_by_secret(enum override_by by)
+{
+	return by == OVERRIDE_KEY || by == OVERRIDE_USER_HASH;
+}
+
+static_assert((int)OVERRIDES_MAX <= (int)NAMES_OF_HASHES_MAX, "they are numbers of names");
+
 struct overrides *overrides_new(void)
 {
 	struct overrides *s = calloc(1, sizeof *s);
 
 	for (unsigned i = 0; s && i < OVERRIDE_KINDS_OF_NAMES; i++)
-		if (!(s->by[i] = names_new())) {
+		if (!(s->by[i] = is_by_secret(i) ? names_new_of_hashes() : names_new())) {
 			overrides_free(s);
 			return NULL;
 		}
@@ -157,14 +165,10 @@ static const struct override *by_name(
 static const struct override *by_hash(
 	const struct overrides *s, enum override_by by, const struct view *v, unsigned slot)
 {
-	char hex[SHA256_HEX_BYTES];
-
-	if (!s->by_n[by])
-		return NULL;
 	if (v->hashed >> slot & 1)
 		return by_name(s, by, v->text[slot]);
-	hash_sha256_hex(v->text[slot], hex);
-	return by_name(s, by, (struct str){ hex, sizeof hex });
+	int64_t at = names_find_secret(s->by[by], v->text[slot]);
+	return at < 0 ? NULL : &s->of[at];
 }
 
 static const struct override *by_prefix(

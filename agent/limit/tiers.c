@@ -1,6 +1,5 @@
 #include "limit/tiers.h"
 
-#include "base/hash.h"
 #include "limit/names.h"
 
 #include <stdlib.h>
@@ -9,7 +8,6 @@
  * the key. */
 struct tier_map {
 	struct names *plain, *hashed; /* owned; hashed: by the hex after "sha256:" */
-	size_t hashed_n;
 };
 
 static const struct str sha256_prefix = { "sha256:", 7 };
@@ -25,7 +23,7 @@ struct tier_map *tier_map_new(void)
 	if (!m)
 		return NULL;
 	m->plain = names_new();
-	m->hashed = names_new();
+	m->hashed = names_new_of_hashes();
 	if (!m->plain || !m->hashed) {
 		tier_map_free(m);
 		return NULL;
@@ -46,7 +44,6 @@ bool tier_map_add(struct tier_map *m, struct str name, unsigned tier)
 {
 	if (!has_prefix(name, sha256_prefix))
 		return names_add(m->plain, name, tier);
-	m->hashed_n++;
 	return names_add(m->hashed,
 		(struct str){ name.p + sha256_prefix.n, name.n - sha256_prefix.n }, tier);
 }
@@ -62,11 +59,8 @@ bool tier_map_has(const struct tier_map *m, struct str name)
 int64_t tier_map_find(const struct tier_map *m, struct str name, bool secret)
 {
 	int64_t tier = names_find(m->plain, name);
-	if (tier >= 0 || !secret || m->hashed_n == 0)
-		return tier;
-	char hex[SHA256_HEX_BYTES];
-	hash_sha256_hex(name, hex);
-	return names_find(m->hashed, (struct str){ hex, sizeof hex });
+
+	return tier < 0 && secret ? names_find_secret(m->hashed, name) : tier;
 }
 
 int64_t tier_map_find_hash(const struct tier_map *m, struct str hex)
