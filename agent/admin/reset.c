@@ -3,6 +3,7 @@
 #include "admin/body.h"
 #include "admin/keeping.h"
 #include "admin/peer.h"
+#include "config/nearest.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -144,14 +145,18 @@ static void refuse_nothing(struct resetting *x)
 	(void)json_array_extend(list, untouched);
 	json_decref(untouched);
 	first = json_array_get(list, 0);
-	if (x->rule && !first)
-		request_problem(x->asking.request, 422, "there is no rule \"%s\"", x->rule);
-	else
+	if (x->rule && !first) {
+		const struct policy *p = control_snapshot(x->asking.admin->control)->policy;
+		char hint[HINT_MAX];
+		request_problem(x->asking.request, 422, "there is no rule \"%s\"%s", x->rule,
+			nearest_rule_hint(p, x->rule, hint));
+	} else {
 		request_problem(x->asking.request, 422,
 			"no counter of this client is found by these fields: rule \"%s\" %s%s",
 			json_string_value(json_object_get(first, "rule")),
 			json_string_value(json_object_get(first, "why")),
 			json_array_size(list) > 1 ? ", and so on: ratelimitctl explain" : "");
+	}
 	json_decref(list);
 	end(x);
 }

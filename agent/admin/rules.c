@@ -116,15 +116,9 @@ static json_t *rule_json(
 
 static void reply_no_rule(struct request *r, const struct policy *p, const char *name)
 {
-	const char *known[RULES_MAX];
 	char hint[HINT_MAX];
-	unsigned n = 0;
-	while (n < p->rule_n && n < RULES_MAX) {
-		known[n] = p->rule[n].name;
-		n++;
-	}
 	request_problem(
-		r, 404, "there is no rule \"%.64s\"%s", name, nearest_hint(name, known, n, hint));
+		r, 404, "there is no rule \"%.64s\"%s", name, nearest_rule_hint(p, name, hint));
 }
 
 void rules_show(struct request *r)

@@ -1,6 +1,7 @@
 /* /api/v1/top: who is denied most, asks most, uses most, and where what is denied goes. */
 #include "config/json.h"
 #include "admin/routes.h"
+#include "config/nearest.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +86,10 @@ void top_show(struct request *r)
 	} else if (!n) {
 		request_problem(r, 400, "n: want a number, from 1");
 	} else if (rule && !has_rule(a->control, rule)) {
-		request_problem(r, 404, "there is no rule \"%.64s\"", rule);
+		char hint[HINT_MAX];
+		const struct policy *p = control_snapshot(a->control)->policy;
+		request_problem(r, 404, "there is no rule \"%.64s\"%s", rule,
+			nearest_rule_hint(p, rule, hint));
 	} else {
 		json_t *answer = json_pack("{s:s, s:o?}", "by", by_name[kind], "clients",
 			list_json(a->control, kind, rule, n));

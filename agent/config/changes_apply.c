@@ -1,6 +1,7 @@
 /* changes_apply(): what the operator changed, into a policy that is being built. */
 #include "config/changes.h"
 #include "config/load.h"
+#include "config/nearest.h"
 #include "limit/override.h"
 
 #include <stdio.h>
@@ -37,6 +38,12 @@ static int rule_find(const struct policy *p, const char *name)
 	return -1;
 }
 
+static void warn_of_no_rule(const struct applying *a, const char *name)
+{
+	char hint[HINT_MAX];
+	warn(a, "there is no rule \"%s\"%s", name, nearest_rule_hint(a->l->policy, name, hint));
+}
+
 static void apply_switch(void *with, const char *name, json_t *value)
 {
 	struct applying *a = with;
@@ -51,7 +58,7 @@ static void apply_switch(void *with, const char *name, json_t *value)
 		return;
 	}
 	if (name[7]) {
-		warn(a, "there is no rule \"%s\"", name + 7);
+		warn_of_no_rule(a, name + 7);
 		return;
 	}
 	p->enabled = mode != MODE_OFF;
@@ -70,7 +77,7 @@ static void apply_epoch(void *with, const char *name, json_t *value)
 
 	a->name = name;
 	if (name[6] && rule_find(p, name + 6) < 0)
-		warn(a, "there is no rule \"%s\"", name + 6);
+		warn_of_no_rule(a, name + 6);
 	/* Those of all and of one count together: each rises, so no sum comes twice. */
 	for (unsigned i = 0; i < p->rule_n; i++)
 		if (!name[6] || strcmp(p->rule[i].name, name + 6) == 0)
@@ -168,7 +175,7 @@ static void build_rates(struct applying *a, struct override *o, json_t *rates)
 	{
 		int at = rule_find(p, name);
 		if (at < 0)
-			warn(a, "there is no rule \"%s\"", name);
+			warn_of_no_rule(a, name);
 		else if (special_build(a, &p->rule[at], v))
 			o->rates[o->rates_n++] = (struct override_rates){ (uint16_t)at,
 				(uint16_t)(p->rule[at].special_n - 1) };

@@ -1,6 +1,8 @@
 /* Edit distance over short names. Pure. */
 #include "config/nearest.h"
 
+#include "limit/policy.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -133,4 +135,14 @@ const char *nearest_hint(const char *word, const char *const *names, size_t n, c
 	if (name)
 		snprintf(out, HINT_MAX, "; did you mean \"%s\"?", name);
 	return out;
+}
+
+const char *nearest_rule_hint(const struct policy *p, const char *name, char out[HINT_MAX])
+{
+	const char *known[RULES_MAX];
+	unsigned n = 0;
+
+	for (; n < p->rule_n && n < RULES_MAX; n++)
+		known[n] = p->rule[n].name;
+	return nearest_hint(name, known, n, out);
 }

@@ -20,4 +20,8 @@ enum { HINT_MAX = 160 };
 /* `; did you mean "NAME"?`, or "" where nothing is near. Returns `out`. */
 const char *nearest_hint(const char *word, const char *const *names, size_t n, char out[HINT_MAX]);
 
+/* The same, of a policy's rules. */
+struct policy;
+const char *nearest_rule_hint(const struct policy *, const char *name, char out[HINT_MAX]);
+
 #endif

@@ -156,6 +156,22 @@ static struct str take_word(struct str *s)
 	return word;
 }
 
+/* What may be meant: a unit wants its number, other words are near a name. */
+static const char *window_hint(const char *word, char out[HINT_MAX])
+{
+	const char *names[NAMED_WINDOWS];
+
+	for (size_t i = 0; i < DURATION_UNITS; i++)
+		if (strcmp(word, duration_unit[i].name) == 0 &&
+			duration_unit[i].length >= USEC_PER_SEC) {
+			snprintf(out, HINT_MAX, "; did you mean \"1%s\"?", word);
+			return out;
+		}
+	for (size_t i = 0; i < NAMED_WINDOWS; i++)
+		names[i] = named_window[i].name;
+	return nearest_hint(word, names, NAMED_WINDOWS, out);
+}
+
 static bool window_parse(struct str s, struct window *out, char *why, size_t why_size)
 {
 	usec_t length;
@@ -177,15 +193,12 @@ static bool window_parse(struct str s, struct window *out, char *why, size_t why
 		};
 		return true;
 	}
-	const char *names[NAMED_WINDOWS];
 	char word[65], hint[HINT_MAX];
-	for (size_t i = 0; i < NAMED_WINDOWS; i++)
-		names[i] = named_window[i].name;
 	snprintf(word, sizeof word, "%.*s", (int)(s.n < 64 ? s.n : 64), s.p);
 	snprintf(why, why_size,
 		"unknown window \"%s\": want a duration like \"5m\", or second, minute, hour, day, "
 		"week, month%s",
-		word, nearest_hint(word, names, NAMED_WINDOWS, hint));
+		word, window_hint(word, hint));
 	return false;
 }
 

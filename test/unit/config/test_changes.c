@@ -277,7 +277,9 @@ static void what_does_not_go_with_the_configuration_is_told_and_the_rest_holds(v
 	char got[512];
 	struct snapshot *fresh = rebuilt(s,
 		"override:user:alice {\"rates\":{\"gone\":\"1/minute\",\"day\":\"5/day burst 7\",\"api\":\"3/minute\"}}\n"
+		"switch:ap {\"mode\":\"off\"}\n"
 		"switch:gone {\"mode\":\"off\"}",
+		"switch:ap: warning: there is no rule \"ap\"; did you mean \"api\"?\n"
 		"switch:gone: warning: there is no rule \"gone\"\n"
 		"override:user:alice: warning: there is no rule \"gone\"\n"
 		"override:user:alice: warning: rule \"day\": \"5/day burst 7\" does not go with its "

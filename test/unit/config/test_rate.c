@@ -109,6 +109,11 @@ static void rates(void **state)
 		{ "10/minutes", "!unknown window \"minutes\"" },
 		{ "10/Minute", "!unknown window \"Minute\"" },
 		{ "10/fortnight", "!unknown window \"fortnight\"" },
+		{ "10/s", "!unknown window \"s\": want a duration like \"5m\", or second, minute, "
+			  "hour, day, week, month; did you mean \"1s\"?" },
+		{ "10/min",
+			"!unknown window \"min\": want a duration like \"5m\", or second, minute, "
+			"hour, day, week, month; did you mean \"minute\"?" },
 		{ "10/60", "!unknown window \"60\"" },
 		{ "10/999999us", "!window \"999999us\": want 1s to 366d" },
 		{ "10/500ms", "!window \"500ms\": want 1s to 366d" },

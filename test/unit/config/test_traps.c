@@ -154,7 +154,7 @@ static void texts(void **state)
 		{ "numbers of every shape",
 			"rules = ( { name = \"a\"; per = []; rate = \"1/m\"; warn_at = 1e-1; } );\n",
 			"t.cfg:1: rule \"a\": rate = \"1/m\": unknown window \"m\": want a duration "
-			"like \"5m\", or second, minute, hour, day, week, month\n" },
+			"like \"5m\", or second, minute, hour, day, week, month; did you mean \"1m\"?\n" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++)
