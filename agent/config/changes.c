@@ -1,11 +1,11 @@
 #include "config/changes.h"
 
+#include "base/err.h"
 #include "base/hash.h"
 #include "config/rate.h"
 #include "limit/override.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -42,17 +42,6 @@ void changes_free(struct changes *c)
 
 /* ---- what a change may be ---- */
 
-static bool fail(char *err, size_t err_size, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-static bool fail(char *err, size_t err_size, const char *format, ...)
-{
-	va_list ap;
-	va_start(ap, format);
-	(void)vsnprintf(err, err_size, format, ap);
-	va_end(ap);
-	return false;
-}
-
 static const char *const mode_name[] = { "enforce", "shadow", "off" }; /* as enum rule_mode */
 
 int change_mode(const char *text)
@@ -69,10 +58,10 @@ static bool is_rate(json_t *v, char *err, size_t err_size)
 	struct rate rate;
 
 	if (!json_is_string(v))
-		return fail(err, err_size, "want a rate like \"100/minute\"");
+		return err_say(err, err_size, "want a rate like \"100/minute\"");
 	if (!rate_parse((struct str){ json_string_value(v), json_string_length(v) }, &rate, why,
 		    sizeof why))
-		return fail(err, err_size, "rate \"%s\": %s", json_string_value(v), why);
+		return err_say(err, err_size, "rate \"%s\": %s", json_string_value(v), why);
 	return true;
 }
 
@@ -83,7 +72,7 @@ static bool rates_check(json_t *rates, char *err, size_t err_size)
 	size_t i;
 
 	if (!json_is_object(rates) || json_object_size(rates) == 0)
-		return fail(err, err_size, "rates: want {\"RULE\": \"100/minute\"}");
+		return err_say(err, err_size, "rates: want {\"RULE\": \"100/minute\"}");
 	json_object_foreach(rates, rule, v)
 	{
 		if (json_is_array(v) && json_array_size(v) > 0 && json_array_size(v) <= PLAN_MAX) {
@@ -108,18 +97,18 @@ static bool override_check(json_t *value, char *err, size_t err_size)
 	json_t *bypass = json_object_get(value, "bypass"), *block = json_object_get(value, "block");
 
 	if (!!tier + !!rates + !!bypass + !!block != 1)
-		return fail(err, err_size, "%s", want);
+		return err_say(err, err_size, "%s", want);
 	if (tier) {
 		size_t n = json_is_string(tier) ? json_string_length(tier) : 0;
 		if (n < 1 || n > TIER_NAME_MAX || strlen(json_string_value(tier)) != n)
-			return fail(
+			return err_say(
 				err, err_size, "tier: want a name of 1 to %d bytes", TIER_NAME_MAX);
 		return true;
 	}
 	if (rates)
 		return rates_check(rates, err, err_size);
 	if (!json_is_true(bypass ? bypass : block))
-		return fail(err, err_size, "%s", want);
+		return err_say(err, err_size, "%s", want);
 	return true;
 }
 
@@ -127,7 +116,7 @@ static bool rule_name_check(const char *rule, char *err, size_t err_size)
 {
 	if (strlen(rule) <= RULE_NAME_MAX)
 		return true;
-	return fail(err, err_size, "no rule has a name of more than %d bytes", RULE_NAME_MAX);
+	return err_say(err, err_size, "no rule has a name of more than %d bytes", RULE_NAME_MAX);
 }
 
 static bool reset_check(json_t *value, char *err, size_t err_size)
@@ -138,7 +127,7 @@ static bool reset_check(json_t *value, char *err, size_t err_size)
 
 	json_array_foreach(keys, i, v) n -= key_parse(json_string_value(v), &k);
 	if (!i || i > RESET_KEYS_MAX || n || !json_is_integer(json_object_get(value, "at")))
-		return fail(err, err_size, "want \"keys\" of counters, and \"at\"");
+		return err_say(err, err_size, "want \"keys\" of counters, and \"at\"");
 	return true;
 }
 
@@ -147,14 +136,14 @@ static bool kind_check(const char *name, json_t *value, char *err, size_t err_si
 	if (strncmp(name, "switch:", 7) == 0) {
 		const char *mode = json_string_value(json_object_get(value, "mode"));
 		if (change_mode(mode) < 0)
-			return fail(err, err_size, "mode: want enforce, shadow or off");
+			return err_say(err, err_size, "mode: want enforce, shadow or off");
 		return rule_name_check(name + 7, err, err_size);
 	}
 	if (strncmp(name, "epoch:", 6) == 0) {
 		json_t *epoch = json_object_get(value, "epoch");
 		if (!json_is_integer(epoch) || json_integer_value(epoch) < 0 ||
 			json_integer_value(epoch) > UINT32_MAX)
-			return fail(err, err_size, "epoch: want an integer");
+			return err_say(err, err_size, "epoch: want an integer");
 		return rule_name_check(name + 6, err, err_size);
 	}
 	if (strncmp(name, "reset:", 6) == 0)
@@ -165,16 +154,17 @@ static bool kind_check(const char *name, json_t *value, char *err, size_t err_si
 		if (colon && (size_t)(colon - by) < sizeof kind)
 			memcpy(kind, by, (size_t)(colon - by));
 		if (!colon)
-			return fail(err, err_size,
+			return err_say(err, err_size,
 				"want override:user:NAME, override:key:… or "
 				"override:ip:CIDR");
 		if (!change_subject(kind, str_of(colon + 1), false, canonical, err, err_size))
 			return false;
 		if (strcmp(canonical, by) != 0)
-			return fail(err, err_size, "\"%.300s\": want override:%s", name, canonical);
+			return err_say(
+				err, err_size, "\"%.300s\": want override:%s", name, canonical);
 		return override_check(value, err, err_size);
 	}
-	return fail(err, err_size, "\"%.64s\": no change is called so", name);
+	return err_say(err, err_size, "\"%.64s\": no change is called so", name);
 }
 
 static bool text_member_check(
@@ -185,7 +175,7 @@ static bool text_member_check(
 	if (!v)
 		return true;
 	if (!json_is_string(v) || json_string_length(v) > max)
-		return fail(err, err_size, "%s: want a text of at most %zu bytes", member, max);
+		return err_say(err, err_size, "%s: want a text of at most %zu bytes", member, max);
 	return true;
 }
 
@@ -204,7 +194,7 @@ bool change_format_is_known(json_t *value, char *err, size_t err_size)
 
 	if (!format || (json_is_integer(format) && json_integer_value(format) == CHANGE_FORMAT))
 		return true;
-	return fail(err, err_size,
+	return err_say(err, err_size,
 		"its format is not %d, which is what this release knows: it is left as it is",
 		CHANGE_FORMAT);
 }
@@ -214,17 +204,17 @@ static bool check(const char *name, json_t *value, char *err, size_t err_size)
 	json_t *until = json_object_get(value, "until");
 
 	if (!json_is_object(value))
-		return fail(err, err_size, "want a JSON object");
+		return err_say(err, err_size, "want a JSON object");
 	if (!change_format_is_known(value, err, err_size))
 		return false;
 	if (strlen(name) >= CHANGE_NAME_MAX)
-		return fail(err, err_size, "its name is too long");
+		return err_say(err, err_size, "its name is too long");
 	if (!is_utf8(name))
-		return fail(err, err_size, "its name is no UTF-8");
+		return err_say(err, err_size, "its name is no UTF-8");
 	if (json_dumpb(value, NULL, 0, JSON_COMPACT) > CHANGE_TEXT_MAX)
-		return fail(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
+		return err_say(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
 	if (until && (!json_is_integer(until) || json_integer_value(until) <= 0))
-		return fail(err, err_size, "until: want an instant in Unix seconds");
+		return err_say(err, err_size, "until: want an instant in Unix seconds");
 	return text_member_check(value, "reason", 500, err, err_size) &&
 	       text_member_check(value, "who", 100, err, err_size) &&
 	       kind_check(name, value, err, err_size);
@@ -271,7 +261,7 @@ static bool ip_hash_subject(struct str value, char out[CHANGE_NAME_MAX], char *e
 		v = 10 * v + (unsigned)(slash[1 + i] - '0');
 	}
 	if (!good || v > 128)
-		return fail(err, err_size,
+		return err_say(err, err_size,
 			"ip: want 64 hex digits after sha256:, and the length of the prefix, as in "
 			"sha256:HEX/32");
 	(void)snprintf(out, CHANGE_NAME_MAX, "ip:sha256:%.*s/%u", SHA256_HEX_BYTES, hex, v);
@@ -288,7 +278,7 @@ static bool ip_subject(
 	if (hash_said(value, hex) != HASH_NOT_SAID)
 		return ip_hash_subject(value, out, err, err_size);
 	if (!cidr_parse(value, &c, &why))
-		return fail(err, err_size, "ip: %s", why);
+		return err_say(err, err_size, "ip: %s", why);
 	if (secret) {
 		override_ip_hash(&c, hex);
 		(void)snprintf(out, CHANGE_NAME_MAX, "ip:sha256:%.*s/%u", SHA256_HEX_BYTES, hex,
@@ -307,19 +297,19 @@ bool change_subject(const char *by, struct str value, bool secret, char out[CHAN
 	bool key = strcmp(by, "key") == 0;
 
 	if (value.n == 0 || value.n > 255)
-		return fail(err, err_size, "%s: want 1 to 255 bytes", by);
+		return err_say(err, err_size, "%s: want 1 to 255 bytes", by);
 	if (!key && !is_clean(value))
-		return fail(err, err_size, "%s: control characters are not for names", by);
+		return err_say(err, err_size, "%s: control characters are not for names", by);
 	if (strcmp(by, "ip") == 0)
 		return ip_subject(value, secret, out, err, err_size);
 	if (!key && strcmp(by, "user") != 0)
-		return fail(err, err_size, "\"%.32s\": want user, key or ip", by);
+		return err_say(err, err_size, "\"%.32s\": want user, key or ip", by);
 	if (!key && !secret && hash_said(value, digits) != HASH_SAID) {
 		(void)snprintf(out, CHANGE_NAME_MAX, "user:%.*s", (int)value.n, value.p);
 		return true;
 	}
 	if (!put_hash(value, hash))
-		return fail(err, err_size, "%s: %s", by, HASH_SAID_WANTED);
+		return err_say(err, err_size, "%s: %s", by, HASH_SAID_WANTED);
 	(void)snprintf(out, CHANGE_NAME_MAX, "%s:%s", by, hash);
 	return true;
 }
@@ -418,10 +408,10 @@ bool changes_put(struct changes *c, const char *name, json_t *value, char *err, 
 		return false;
 	size_t at = place_of(c, name, &found);
 	if (!found && c->n == CHANGES_MAX)
-		return fail(
+		return err_say(
 			err, err_size, "there are %d changes already: remove some", CHANGES_MAX);
 	if (!found && !insert(c, at, name))
-		return fail(err, err_size, "out of memory");
+		return err_say(err, err_size, "out of memory");
 	json_decref(c->v[at].value);
 	c->v[at].value = json_incref(value);
 	c->v[at].until = until ? json_integer_value(until) : INT64_MAX;
@@ -434,10 +424,10 @@ bool changes_put_text(
 	json_error_t e;
 
 	if (json.n > 2 * CHANGE_TEXT_MAX) /* written as wide as can be */
-		return fail(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
+		return err_say(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
 	json_t *value = json_loadb(json.p, json.n, JSON_REJECT_DUPLICATES, &e);
 	if (!value)
-		return fail(err, err_size, "no JSON: %s (byte %d)", e.text, e.position);
+		return err_say(err, err_size, "no JSON: %s (byte %d)", e.text, e.position);
 	bool put = changes_put(c, name, value, err, err_size);
 	json_decref(value);
 	return put;

@@ -27,14 +27,7 @@ static bool scalar(struct reading *r, const char *name, struct givens *g)
 	const config_setting_t *s = config_setting_get_member(r->group, name);
 
 	snprintf(r->what, sizeof r->what, "%s: penalty.%s", r->title, name);
-	if (!s || !givens_load(r->l->tree, s, r->what, g, r->l->problems))
-		return false;
-	if (!g->list)
-		return true;
-	problem_add(r->l->problems, tree_place(r->l->tree, s), "%s: found %s, want a single value",
-		r->what, tree_type_name(s));
-	givens_free(g);
-	return false;
+	return s && givens_load_one(r->l->tree, s, r->what, g, r->l->problems);
 }
 
 static void after_load(struct reading *r, struct penalty *p)

@@ -165,6 +165,19 @@ bool givens_load(const struct tree *t, const config_setting_t *s, const char *wh
 	return good;
 }
 
+bool givens_load_one(const struct tree *t, const config_setting_t *s, const char *what,
+	struct givens *out, struct problems *problems)
+{
+	if (!givens_load(t, s, what, out, problems))
+		return false;
+	if (!out->list)
+		return true;
+	problem_add(problems, tree_place(t, s), "%s: found %s, want a single value", what,
+		tree_type_name(s));
+	givens_free(out);
+	return false;
+}
+
 void givens_free(struct givens *g)
 {
 	for (size_t i = 0; i < g->n; i++)

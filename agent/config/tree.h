@@ -40,6 +40,9 @@ struct givens {
 /* A scalar, or a list or array of scalars. `what` is what messages call it. false: problems. */
 bool givens_load(const struct tree *, const config_setting_t *, const char *what,
 	struct givens *out, struct problems *);
+/* A scalar and nothing else: out->v[0]. */
+bool givens_load_one(const struct tree *, const config_setting_t *, const char *what,
+	struct givens *out, struct problems *);
 void givens_free(struct givens *);
 
 enum { SHOWN_MAX = 96 };

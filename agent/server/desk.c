@@ -1,21 +1,16 @@
 #include "server/desk_inside.h"
 
+#include "base/err.h"
 #include "base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool fail(char *err, size_t err_size, const char *why)
-{
-	(void)snprintf(err, err_size, "%s", why);
-	return false;
-}
-
 struct desk *desk_new(const struct desk_args *args, char *err, size_t err_size)
 {
 	struct desk *d = calloc(1, sizeof *d);
 
-	(void)fail(err, err_size, "no memory or threads left: raise the limits of the service");
+	(void)err_say(err, err_size, "no memory or threads left: raise the limits of the service");
 	if (!d)
 		return NULL;
 	d->args = *args;
@@ -124,11 +119,11 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 	bool fits = !name || !says(&problems, name, err, err_size), good = false;
 
 	if (!s)
-		(void)fail(err, err_size, "out of memory");
+		(void)err_say(err, err_size, "out of memory");
 	else if (fits && d->args.publish(d->args.with, s))
 		good = true;
 	else if (fits)
-		(void)fail(err, err_size,
+		(void)err_say(err, err_size,
 			"workers have not taken over the last changes yet: try again");
 	d->asks_to_wait = !good && (!s || fits);
 	problems_free(&problems);
@@ -184,7 +179,7 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 		return false;
 	json_t *before = json_incref(changes_get(d->changes, name));
 	if (!before)
-		return fail(err, err_size, "nothing is set under this name");
+		return err_say(err, err_size, "nothing is set under this name");
 	(void)changes_remove(d->changes, name);
 	bool good = desk_serve(d, NULL, err, err_size);
 	if (good) {

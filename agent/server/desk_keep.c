@@ -1,6 +1,7 @@
 /* What was changed goes to disk, beside the state file (store/journal.h). */
 #include "server/desk_inside.h"
 
+#include "base/err.h"
 #include "base/log.h"
 #include "server/keeper.h"
 #include "store/state.h"
@@ -18,12 +19,6 @@ enum {
 
 static const char no_memory[] = "no memory to write it";
 static const char catches_up[] = "the disk catches up: it is written with the whole, in a while";
-
-static bool fail(char *err, size_t err_size, const char *why)
-{
-	(void)snprintf(err, err_size, "%s", why);
-	return false;
-}
 
 /* ---- what an earlier run has left ---- */
 
@@ -71,7 +66,7 @@ static bool load_journal(struct desk *d, char *err, size_t err_size)
 		log_warning("changes_set_aside", KV_Z("why", message));
 		break;
 	case JOURNAL_UNUSABLE:
-		return fail(err, err_size, message);
+		return err_say(err, err_size, "%s", message);
 	}
 	if (l.lost)
 		log_warning("bans_lost", KV_INT("records", l.lost),
@@ -347,7 +342,7 @@ static bool write_whole(struct desk *d, char *err, size_t err_size)
 
 	changes_each(d->changes, "", pile_change, &pile);
 	if (good && pile.bad)
-		good = fail(err, err_size, "no memory to write changes: free some");
+		good = err_say(err, err_size, "no memory to write changes: free some");
 	if (good) {
 		pile_write(d->journal, &pile);
 		put_bans(d, d->journal);
@@ -378,7 +373,7 @@ bool desk_open(struct desk *d, char *err, size_t err_size)
 	if (!write_whole(d, err, err_size))
 		return false;
 	if (n && !memory_store_set_notes(d->args.store, "", 0))
-		return fail(err, err_size, "no memory to write the state file: free some");
+		return err_say(err, err_size, "no memory to write the state file: free some");
 	if (n && state_save(d->args.store, d->args.state_file, clock_read(), err, err_size) < 0)
 		return false;
 	d->clerk = clerk_new(&(struct clerk_args){

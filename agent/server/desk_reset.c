@@ -2,6 +2,7 @@
  * written over in the store. */
 #include "server/desk_inside.h"
 
+#include "base/err.h"
 #include "limit/penalty.h"
 #include "server/keeper.h"
 
@@ -17,12 +18,6 @@ enum {
 	RESET_LIFE = 60, /* seconds */
 };
 
-static bool fail(char *err, size_t err_size, const char *why)
-{
-	(void)snprintf(err, err_size, "%s", why);
-	return false;
-}
-
 bool desk_reset_rule(struct desk *d, const char *rule, struct act act, char *err, size_t err_size)
 {
 	char name[CHANGE_NAME_MAX];
@@ -32,7 +27,7 @@ bool desk_reset_rule(struct desk *d, const char *rule, struct act act, char *err
 		json_object_get(changes_get(d->changes, name), "epoch"));
 	json_t *value = json_pack("{s:I}", "epoch", (epoch + 1) & UINT32_MAX);
 	if (!value)
-		return fail(err, err_size, "out of memory");
+		return err_say(err, err_size, "out of memory");
 	bool good = desk_set(d, name, value, act, err, err_size);
 	(void)snprintf(name, sizeof name, "%s%s", rule ? "rule:" : "all", rule ? rule : "");
 	if (good)
@@ -65,7 +60,7 @@ bool desk_may_reset_client(struct desk *d, char *err, size_t err_size)
 	if (n < RESETS_MAX)
 		return desk_may_change(d, err, err_size);
 	d->asks_to_wait = false;
-	return fail(err, err_size,
+	return err_say(err, err_size,
 		"a thousand clients were reset just now: reset their rule, or wait a minute");
 }
 

@@ -2,19 +2,13 @@
  */
 #include "server/desk_inside.h"
 
+#include "base/err.h"
 #include "base/log.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { WAITS_MAX = 1000 };
-
-static bool fail(char *err, size_t err_size, const char *why)
-{
-	(void)snprintf(err, err_size, "%s", why);
-	return false;
-}
 
 /* ---- how far it is ---- */
 
@@ -175,12 +169,14 @@ void desk_when_kept(struct desk *d, struct desk_wait *w)
 static bool has_room(struct desk *d, char *err, size_t err_size)
 {
 	if (!desk_keeps_up(d))
-		return fail(
+		return err_say(
 			err, err_size, "the disk has not taken the last changes yet: try again");
 	if (d->args.shared && d->args.shared(d->args.with).waiting >= REDIS_CHANGES_WAITING_MAX)
-		return fail(err, err_size, "Redis has not taken the last changes yet: try again");
+		return err_say(
+			err, err_size, "Redis has not taken the last changes yet: try again");
 	return d->waits < WAITS_MAX ||
-	       fail(err, err_size, "too many changes wait for the disk, or for Redis: try again");
+	       err_say(err, err_size,
+		       "too many changes wait for the disk, or for Redis: try again");
 }
 
 bool desk_may_change(struct desk *d, char *err, size_t err_size)

@@ -1,5 +1,6 @@
 #include "store/journal.h"
 
+#include "base/err.h"
 #include "store/disk.h"
 
 #include <assert.h>
@@ -7,7 +8,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sodium.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,18 +59,6 @@ struct journal {
 	struct sink *to; /* where records go */
 	_Atomic(uint64_t) appended, whole;
 };
-
-static bool fail(char *err, size_t err_size, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static bool fail(char *err, size_t err_size, const char *format, ...)
-{
-	va_list args;
-	va_start(args, format);
-	(void)vsnprintf(err, err_size, format, args);
-	va_end(args);
-	return false;
-}
 
 static void hash_counters(const struct hash_key *key, uint8_t out[16])
 {
@@ -179,7 +167,7 @@ bool journal_begin(struct journal *j, char *err, size_t err_size)
 
 	s->fd = disk_open_beside(j->path, j->tmp);
 	if (s->fd < 0)
-		return fail(err, err_size, "%s: cannot create: %s", j->tmp, strerror(errno));
+		return err_say(err, err_size, "%s: cannot create: %s", j->tmp, strerror(errno));
 	memcpy(h.magic, magic, sizeof magic);
 	memcpy(h.counters, j->counters, sizeof h.counters);
 	randombytes_buf(h.salt, sizeof h.salt);
@@ -205,7 +193,7 @@ bool journal_replace(struct journal *j, char *err, size_t err_size)
 	if (s->error) {
 		(void)unlink(j->tmp);
 		sink_close(s);
-		return fail(err, err_size, "%s: cannot write: %s", j->tmp, strerror(s->error));
+		return err_say(err, err_size, "%s: cannot write: %s", j->tmp, strerror(s->error));
 	}
 	disk_sync_folder(j->path);
 	j->aside[0] = '\0';
@@ -250,8 +238,9 @@ bool journal_sync(struct journal *j, char *err, size_t err_size)
 	if (!s->error && fdatasync(s->fd) < 0)
 		s->error = errno;
 	s->n = 0;
-	return s->error ? fail(err, err_size, "%s: cannot write: %s", j->path, strerror(s->error))
-			: true;
+	return s->error
+		       ? err_say(err, err_size, "%s: cannot write: %s", j->path, strerror(s->error))
+		       : true;
 }
 
 /* ---- reading ---- */
@@ -282,18 +271,18 @@ static bool read_header(struct reading *r, struct header *h)
 	uint8_t sum[SUM_BYTES];
 
 	if (!read_bytes(r, h, sizeof *h))
-		return fail(r->err, r->err_size, "cut short in its header");
+		return err_say(r->err, r->err_size, "cut short in its header");
 	if (memcmp(h->magic, magic, sizeof magic) != 0)
-		return fail(r->err, r->err_size, "not a file of changes");
+		return err_say(r->err, r->err_size, "not a file of changes");
 	if (h->order == ORDER_OTHER)
-		return fail(r->err, r->err_size, "written on a machine of the other byte order");
+		return err_say(r->err, r->err_size, "written on a machine of the other byte order");
 	memcpy(sum, h->sum, SUM_BYTES);
 	sum_header(h);
 	if (memcmp(sum, h->sum, SUM_BYTES) != 0 || h->order != ORDER)
-		return fail(r->err, r->err_size, "damaged in its header");
+		return err_say(r->err, r->err_size, "damaged in its header");
 	if (h->version != VERSION)
-		return fail(r->err, r->err_size, "format version %" PRIu32 ", want %d", h->version,
-			(int)VERSION);
+		return err_say(r->err, r->err_size, "format version %" PRIu32 ", want %d",
+			h->version, (int)VERSION);
 	memcpy(r->sum, sum, SUM_BYTES);
 	return true;
 }
@@ -310,13 +299,16 @@ static bool read_record(struct reading *r, bool same_counters)
 	if (whole && record.text_n == NO_TEXT)
 		text.p = NULL;
 	if (whole && (!name.n || name.n > JOURNAL_NAME_MAX || text.n > JOURNAL_TEXT_MAX))
-		return fail(r->err, r->err_size, "damaged after %" PRIu64 " records", r->records);
+		return err_say(
+			r->err, r->err_size, "damaged after %" PRIu64 " records", r->records);
 	if (!whole || !read_bytes(r, r->name, name.n) || !read_bytes(r, r->text, text.n))
-		return fail(r->err, r->err_size, "cut short after %" PRIu64 " records", r->records);
+		return err_say(
+			r->err, r->err_size, "cut short after %" PRIu64 " records", r->records);
 	want = record;
 	sum_record(&want, r->sum, name, text);
 	if (memcmp(want.sum, record.sum, SUM_BYTES) != 0)
-		return fail(r->err, r->err_size, "damaged after %" PRIu64 " records", r->records);
+		return err_say(
+			r->err, r->err_size, "damaged after %" PRIu64 " records", r->records);
 	memcpy(r->sum, record.sum, SUM_BYTES);
 	r->name[name.n] = r->text[text.n] = '\0'; /* for who takes them for C strings */
 	r->each(r->with, name, text, same_counters);
@@ -329,7 +321,7 @@ static bool read_all(struct reading *r)
 	struct header h;
 
 	if (r->left > JOURNAL_BYTES_MAX)
-		return fail(r->err, r->err_size, "of %" PRIu64 " bytes, more than any of ours",
+		return err_say(r->err, r->err_size, "of %" PRIu64 " bytes, more than any of ours",
 			r->left);
 	if (!read_header(r, &h))
 		return false;
@@ -365,7 +357,7 @@ bool journal_parse(const uint8_t *bytes, size_t n, const struct hash_key *counte
 	FILE *in = fmemopen((void *)(uintptr_t)(n ? bytes : (const uint8_t *)""), n ? n : 1, "r");
 	hash_counters(counters, ours);
 	struct reading *r = reading_new(in, n, ours, each, with, err, err_size);
-	bool good = r ? read_all(r) : fail(err, err_size, "out of memory");
+	bool good = r ? read_all(r) : err_say(err, err_size, "out of memory");
 	free(r);
 	if (in)
 		(void)fclose(in);
@@ -381,7 +373,7 @@ static FILE *open_file(struct journal *j, uint64_t *bytes, char *message, size_t
 	if (fd < 0)
 		return NULL;
 	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
-		(void)fail(
+		(void)err_say(
 			message, message_size, "%s: is not a regular file: move it away", j->path);
 	FILE *in = message[0] ? NULL : fdopen(fd, "r");
 	if (!in)
@@ -395,12 +387,12 @@ static enum journal_rc put_aside(struct journal *j, usec_t utc, const char *why,
 {
 	if (!disk_link_aside(j->path, utc, j->aside)) {
 		j->aside[0] = '\0';
-		(void)fail(message, message_size,
+		(void)err_say(message, message_size,
 			"%s: %s, and it cannot be renamed out of the way: %s; move it away",
 			j->path, why, strerror(errno));
 		return JOURNAL_UNUSABLE;
 	}
-	(void)fail(message, message_size,
+	(void)err_say(message, message_size,
 		"%s: %s; set aside as %s, going on with the %" PRIu64 " records before that",
 		j->path, why, j->aside, records);
 	return JOURNAL_SET_ASIDE;
@@ -425,7 +417,7 @@ enum journal_rc journal_load(struct journal *j, usec_t utc, journal_each *each, 
 	struct reading *r = reading_new(in, bytes, j->counters, each, with, why, sizeof why);
 	if (!r) {
 		(void)fclose(in);
-		(void)fail(message, message_size, "%s: no memory to read it", j->path);
+		(void)err_say(message, message_size, "%s: no memory to read it", j->path);
 		return JOURNAL_UNUSABLE;
 	}
 	bool good = read_all(r);

@@ -1,5 +1,6 @@
 #include "store/state.h"
 
+#include "base/err.h"
 #include "store/disk.h"
 
 #include <assert.h>
@@ -8,7 +9,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <sodium.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,18 +56,6 @@ enum {
 /* What no counter ever reaches: a quota is at most 1e9 units, an instant is of this age. */
 #define UNITS_MAX   2e9
 #define INSTANT_MAX ((usec_t)1 << 53)
-
-static bool fail(char *err, size_t err_size, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static bool fail(char *err, size_t err_size, const char *format, ...)
-{
-	va_list args;
-	va_start(args, format);
-	(void)vsnprintf(err, err_size, format, args);
-	va_end(args);
-	return false;
-}
 
 /* ---- writing ---- */
 
@@ -138,7 +126,7 @@ int state_save(struct memory_store *m, const char *path, struct now now, char *e
 	char tmp[DISK_PATH_BYTES];
 	int fd = disk_open_beside(path, tmp);
 	if (fd < 0) {
-		fail(err, err_size, "%s: cannot create: %s", tmp, strerror(errno));
+		err_say(err, err_size, "%s: cannot create: %s", tmp, strerror(errno));
 		return -1;
 	}
 	bool ok = write_state(m, fd, now) && fsync(fd) == 0;
@@ -148,12 +136,13 @@ int state_save(struct memory_store *m, const char *path, struct now now, char *e
 		ok = false;
 	}
 	if (!ok) {
-		fail(err, err_size, "%s: cannot write: %s", tmp, strerror(why));
+		err_say(err, err_size, "%s: cannot write: %s", tmp, strerror(why));
 		(void)unlink(tmp);
 		return -1;
 	}
 	if (rename(tmp, path) < 0) {
-		fail(err, err_size, "%s: cannot rename %s to it: %s", path, tmp, strerror(errno));
+		err_say(err, err_size, "%s: cannot rename %s to it: %s", path, tmp,
+			strerror(errno));
 		(void)unlink(tmp);
 		return -1;
 	}
@@ -210,22 +199,22 @@ static bool is_sane(const struct memory_entry *e)
 static bool check_header(const struct header *h, char *err, size_t err_size)
 {
 	if (memcmp(h->magic, magic, sizeof magic) != 0)
-		return fail(err, err_size, "not a state file");
+		return err_say(err, err_size, "not a state file");
 	if (h->order == ORDER_OTHER)
-		return fail(err, err_size, "written on a machine of the other byte order");
+		return err_say(err, err_size, "written on a machine of the other byte order");
 	if (h->order != ORDER)
-		return fail(err, err_size, "damaged in its header");
+		return err_say(err, err_size, "damaged in its header");
 	if (h->version < VERSION || h->version > VERSION_AES)
-		return fail(err, err_size, "format version %" PRIu32 ", want %d to %d", h->version,
-			(int)VERSION, (int)VERSION_AES);
+		return err_say(err, err_size, "format version %" PRIu32 ", want %d to %d",
+			h->version, (int)VERSION, (int)VERSION_AES);
 	if (h->version == VERSION_AES && !cmac_is_there())
-		return fail(err, err_size,
+		return err_say(err, err_size,
 			"its keys are hashed by AES instructions, which this processor has not");
 	if (h->entry_bytes != sizeof(struct memory_entry) ||
 		(h->version == VERSION && h->notes_bytes) ||
 		(h->version == VERSION_NOTES && !h->notes_bytes) ||
 		h->notes_bytes > NOTES_BYTES_MAX || !is_instant(h->utc) || !is_instant(h->steady))
-		return fail(err, err_size, "damaged in its header");
+		return err_say(err, err_size, "damaged in its header");
 	return true;
 }
 
@@ -239,27 +228,27 @@ static bool check_source(const struct source *from, struct memory_entry *chunk, 
 	char **notes, uint64_t *count, char *err, size_t err_size)
 {
 	if (from->size < sizeof *h + sizeof(struct trailer))
-		return fail(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
+		return err_say(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
 	if (!source_read(from, 0, h, sizeof *h))
-		return fail(err, err_size, "cannot read: %s", strerror(errno));
+		return err_say(err, err_size, "cannot read: %s", strerror(errno));
 	if (!check_header(h, err, err_size))
 		return false;
 
 	uint64_t body = from->size - sizeof *h - sizeof(struct trailer);
 	struct trailer t;
 	if (h->notes_bytes > body)
-		return fail(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
+		return err_say(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
 	body -= h->notes_bytes;
 	*notes = malloc(h->notes_bytes + 1u);
 	if (!*notes)
-		return fail(err, err_size, "out of memory for its notes");
+		return err_say(err, err_size, "out of memory for its notes");
 	if (!source_read(from, sizeof *h, *notes, h->notes_bytes))
-		return fail(err, err_size, "cannot read: %s", strerror(errno));
+		return err_say(err, err_size, "cannot read: %s", strerror(errno));
 	if (!source_read(from, from->size - sizeof t, &t, sizeof t))
-		return fail(err, err_size, "cannot read: %s", strerror(errno));
+		return err_say(err, err_size, "cannot read: %s", strerror(errno));
 	*count = body / sizeof *chunk;
 	if (body % sizeof *chunk != 0 || t.count != *count)
-		return fail(err, err_size, "cut short, or with something behind its end");
+		return err_say(err, err_size, "cut short, or with something behind its end");
 
 	crypto_generichash_state sum;
 	crypto_generichash_init(&sum, NULL, 0, crypto_generichash_BYTES);
@@ -269,7 +258,7 @@ static bool check_source(const struct source *from, struct memory_entry *chunk, 
 	for (uint64_t i = 0; i < *count;) {
 		size_t n = *count - i < CHUNK ? (size_t)(*count - i) : CHUNK;
 		if (!source_read(from, entries_at(h) + i * sizeof *chunk, chunk, n * sizeof *chunk))
-			return fail(err, err_size, "cannot read: %s", strerror(errno));
+			return err_say(err, err_size, "cannot read: %s", strerror(errno));
 		crypto_generichash_update(&sum, (const uint8_t *)chunk, n * sizeof *chunk);
 		for (size_t k = 0; k < n; k++)
 			insane += !is_sane(&chunk[k]);
@@ -279,9 +268,9 @@ static bool check_source(const struct source *from, struct memory_entry *chunk, 
 	crypto_generichash_update(&sum, (const uint8_t *)&t.count, sizeof t.count);
 	crypto_generichash_final(&sum, want, sizeof want);
 	if (sodium_memcmp(want, t.sum, sizeof want) != 0)
-		return fail(err, err_size, "damaged: its checksum does not match");
+		return err_say(err, err_size, "damaged: its checksum does not match");
 	if (insane)
-		return fail(err, err_size, "%" PRIu64 " of its entries hold what no counter can",
+		return err_say(err, err_size, "%" PRIu64 " of its entries hold what no counter can",
 			insane);
 	return true;
 }
@@ -343,7 +332,7 @@ static enum load_rc load(const struct source *from, uint64_t max_keys, struct no
 		size_t n = count - i < CHUNK ? (size_t)(count - i) : CHUNK;
 		if (!source_read(
 			    from, entries_at(&h) + i * sizeof *chunk, chunk, n * sizeof *chunk)) {
-			fail(err, err_size, "cannot read: %s", strerror(errno));
+			err_say(err, err_size, "cannot read: %s", strerror(errno));
 			goto failed;
 		}
 		for (size_t k = 0; k < n; k++) {
@@ -363,7 +352,7 @@ static enum load_rc load(const struct source *from, uint64_t max_keys, struct no
 	return LOAD_OK;
 failed:
 	if (rc == LOAD_NO_MEMORY)
-		fail(err, err_size, "out of memory for %" PRIu64 " keys", max_keys);
+		err_say(err, err_size, "out of memory for %" PRIu64 " keys", max_keys);
 	if (m)
 		store_close(memory_store_base(m));
 	free(notes);
@@ -397,13 +386,14 @@ static bool folder_is_writable(const char *path, char *message, size_t message_s
 	char tmp[DISK_PATH_BYTES];
 	int fd = disk_open_beside(path, tmp);
 	if (fd < 0)
-		return fail(message, message_size,
+		return err_say(message, message_size,
 			"%s: cannot create: %s; the state file's folder must be there and writable "
 			"(store.state_file = \"\" runs without)",
 			tmp, strerror(errno));
 	(void)close(fd);
 	if (unlink(tmp) < 0)
-		return fail(message, message_size, "%s: cannot remove: %s", tmp, strerror(errno));
+		return err_say(
+			message, message_size, "%s: cannot remove: %s", tmp, strerror(errno));
 	return true;
 }
 
@@ -418,7 +408,7 @@ static enum state_rc load_file(int fd, const char *path, uint64_t max_keys, stru
 	} else if (fstat(fd, &st) < 0) {
 		(void)snprintf(why, sizeof why, "cannot read: %s", strerror(errno));
 	} else if (!S_ISREG(st.st_mode)) {
-		fail(message, message_size,
+		err_say(message, message_size,
 			"%s: is not a regular file: move it away, or change store.state_file",
 			path);
 		return STATE_UNUSABLE;
@@ -427,14 +417,14 @@ static enum state_rc load_file(int fd, const char *path, uint64_t max_keys, stru
 		switch (load(&from, max_keys, now, out, &lost, why, sizeof why)) {
 		case LOAD_OK:
 			if (lost)
-				fail(message, message_size,
+				err_say(message, message_size,
 					"%s: holds %" PRIu64
 					" keys more than store.max_keys = %" PRIu64
 					": those with least to lose were left out",
 					path, lost, max_keys);
 			return STATE_LOADED;
 		case LOAD_NO_MEMORY:
-			fail(message, message_size, "%s: %s", path, why);
+			err_say(message, message_size, "%s: %s", path, why);
 			return STATE_UNUSABLE;
 		case LOAD_BAD:
 			break;
@@ -443,17 +433,17 @@ static enum state_rc load_file(int fd, const char *path, uint64_t max_keys, stru
 
 	char aside[DISK_PATH_BYTES];
 	if (!disk_set_aside(path, now.utc, aside)) {
-		fail(message, message_size,
+		err_say(message, message_size,
 			"%s: %s, and it cannot be renamed out of the way: %s; move it away", path,
 			why, strerror(errno));
 		return STATE_UNUSABLE;
 	}
 	if (!start_empty(max_keys, now, out)) {
-		fail(message, message_size, "out of memory for %" PRIu64 " keys", max_keys);
+		err_say(message, message_size, "out of memory for %" PRIu64 " keys", max_keys);
 		return STATE_UNUSABLE;
 	}
-	fail(message, message_size, "%s: %s; set aside as %s, starting with empty counters", path,
-		why, aside);
+	err_say(message, message_size, "%s: %s; set aside as %s, starting with empty counters",
+		path, why, aside);
 	return STATE_SET_ASIDE;
 }
 
@@ -471,11 +461,11 @@ enum state_rc state_load(const char *path, uint64_t max_keys, struct now now,
 	if (fd < 0 && errno == ENOENT) {
 		if (start_empty(max_keys, now, out))
 			return STATE_NONE;
-		fail(message, message_size, "out of memory for %" PRIu64 " keys", max_keys);
+		err_say(message, message_size, "out of memory for %" PRIu64 " keys", max_keys);
 		return STATE_UNUSABLE;
 	}
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
-		fail(message, message_size, "%s: cannot open: %s", path, strerror(errno));
+		err_say(message, message_size, "%s: cannot open: %s", path, strerror(errno));
 		return STATE_UNUSABLE;
 	}
 	enum state_rc rc = load_file(fd, path, max_keys, now, out, message, message_size);
