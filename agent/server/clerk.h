@@ -25,7 +25,7 @@ struct clerk_args {
 	/* Where the whole is written anew: puts with journal_put() what the pile does not have. On
 	 * the clerk's thread. NULL: it has all. */
 	void (*rest)(void *with, struct journal *);
-	/* There is news for clerk_kept(). On the loop. */
+	/* There is news for clerk_state(). On the loop. */
 	void (*kept)(void *with);
 	void *with;
 	struct ev_loop *loop;

@@ -4,7 +4,7 @@
 #ifndef SERVER_DENIALS_H
 #define SERVER_DENIALS_H
 
-#include "server/check.h"
+#include "server/event.h"
 
 enum {
 	DENIALS_PER_SECOND = 20,  /* lines for each rule and reason, denied or in shadow mode */

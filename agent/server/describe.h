@@ -3,7 +3,7 @@
 #ifndef SERVER_DESCRIBE_H
 #define SERVER_DESCRIBE_H
 
-#include "server/check.h"
+#include "server/event.h"
 
 /* Each returns the length written, at most `size`; no NUL, neither behind it nor in it. */
 

@@ -1,8 +1,8 @@
-/* Denials on their way from a worker to the log: a ring that counts what did not fit. */
-#include "server/check.h"
+#include "server/event.h"
 
 #include "server/ring.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct event_ring {
