@@ -32,6 +32,16 @@ static size_t hook_lines(config_setting_t *s, const uint32_t *line, size_t next)
 	return next;
 }
 
+/* What libconfig's words leave out. */
+static const char *explained(const char *text)
+{
+	if (strcmp(text, "syntax error") == 0)
+		return " (here, or at the end of what stands before)";
+	if (strcmp(text, "duplicate setting name") == 0)
+		return ": its group has one already: leave out one of them";
+	return "";
+}
+
 static bool parse(struct tree *t, struct problems *problems)
 {
 	config_init(&t->config);
@@ -40,9 +50,9 @@ static bool parse(struct tree *t, struct problems *problems)
 		const char *text = config_error_text(&t->config);
 		int line = config_error_line(&t->config);
 		struct place at = source_place(&t->source, line > 0 ? (uint32_t)line - 1 : 0);
-		bool vague = text && strcmp(text, "syntax error") == 0;
-		problem_add(problems, at, "%s%s", text ? text : "cannot be read",
-			vague ? " (here, or at the end of what stands before)" : "");
+		if (!text)
+			text = "cannot be read";
+		problem_add(problems, at, "%s%s", text, explained(text));
 		return false;
 	}
 	config_setting_t *root = config_root_setting(&t->config);

@@ -122,8 +122,9 @@ int ctl_status(struct ctl *c)
 		json_is_true(json_object_get(a, "draining")) ? ", draining" : "");
 	line("up", "%s, since %s", text_seconds(ctl_int(a, "uptime"), up),
 		text_instant(ctl_int(a, "started"), since));
-	line("limiting", "%s; %lld rules, generation %lld", limiting(a),
-		(long long)ctl_int(a, "rules"), (long long)ctl_int(a, "generation"));
+	int64_t rules = ctl_int(a, "rules");
+	line("limiting", "%s; %lld rule%s, generation %lld", limiting(a), (long long)rules,
+		rules == 1 ? "" : "s", (long long)ctl_int(a, "generation"));
 	lines_of_switches(json_object_get(a, "switches"));
 	line_of_store(json_object_get(a, "store"));
 	line_of_away(json_object_get(a, "store"));

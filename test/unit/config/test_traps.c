@@ -72,7 +72,8 @@ static void texts(void **state)
 			"/*\n\n*/ enabled = true; /*\n*/\nagent: { threads 2; };\n",
 			"t.cfg:5: want '=' after threads, found a number\n" },
 		{ "a setting twice", "enabled = true;\nenabled = false;\n",
-			"t.cfg:2: duplicate setting name\n" },
+			"t.cfg:2: duplicate setting name: its group has one already: leave out one of "
+			"them\n" },
 		{ "a bracket that is never closed", "agent: {\n threads = 2;\n",
 			"t.cfg:1: '{' is never closed\n" },
 		{ "a bracket that closes nothing", "enabled = true;\n};\n",
