@@ -34,6 +34,8 @@
 		"counters that had to go for want of room, with what was consumed") \
 	X(keys_evicted_limited, "keys_evicted_limited", COUNTER, \
 		"of the evicted: at their limit; such a client got it once more") \
+	X(bans_evicted, "bans_evicted", COUNTER, \
+		"bans that held and had to go for want of room: such a client is let in again") \
 	X(store_up, "store_up", GAUGE, \
 		"share of the threads whose store answers; of the others the failure policy decides") \
 	X(state_file_up, "state_file_up", GAUGE, \
@@ -231,6 +233,7 @@ static void put_store(const struct out *o, const struct report *r)
 	put_one(o, &families[FAMILY_keys_expired], m->expired);
 	put_one(o, &families[FAMILY_keys_evicted], m->evicted);
 	put_one(o, &families[FAMILY_keys_evicted_limited], m->evicted_limited);
+	put_one(o, &families[FAMILY_bans_evicted], r->bans_evicted);
 	put_head(o, &families[FAMILY_store_up]);
 	(void)fprintf(o->f, "ratelimit_%s %.3f\n", families[FAMILY_store_up].name,
 		r->workers ? (double)(r->workers - r->degraded) / r->workers : 1.);

@@ -112,6 +112,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 		return;
 	sum_up_denials(c);
 	notices_look_at_table(c->notices, c->snapshot, now);
+	notices_look_at_bans(c->notices, c->bans, now);
 	notices_look_at_clock(c->notices, now);
 	if (c->phase == CONTROL_RUN)
 		desk_tick(c->desk, now);

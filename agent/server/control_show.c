@@ -6,7 +6,7 @@
 void control_report(struct control *c, struct report *r)
 {
 	report_sum(r, &(struct report_of){ &c->metrics, c->crew.worker, c->crew.n, c->args.store,
-			      c->redis.hub != NULL });
+			      c->bans, c->redis.hub != NULL });
 }
 
 bool control_state_trouble(struct control *c, struct keeper_trouble *t)

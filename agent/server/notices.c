@@ -12,9 +12,9 @@ struct notices {
 	struct denials *denials;
 	const struct memory_store *memory;
 	uint64_t dropped[2]; /* events, and of shadow mode, as of the last second summed up */
-	uint64_t evicted;    /* as of the last warning */
-	usec_t table_full_at, stats_at; /* steady */
-	usec_t clock_offset;            /* UTC less steady, as of the last look */
+	uint64_t evicted, bans_evicted;               /* as of the last warning of each */
+	usec_t table_full_at, bans_full_at, stats_at; /* steady */
+	usec_t clock_offset;                          /* UTC less steady, as of the last look */
 };
 
 struct notices *notices_new(const struct memory_store *memory, struct now now)
@@ -119,6 +119,21 @@ void notices_look_at_table(struct notices *n, const struct snapshot *snapshot, s
 		KV_Z("hint", "raise store.max_keys, or count by fewer different values (per)"));
 	n->evicted = s.evicted;
 	n->table_full_at = now.steady;
+}
+
+void notices_look_at_bans(struct notices *n, const struct bans *bans, struct now now)
+{
+	uint64_t evicted = bans_evicted(bans);
+	if (evicted == n->bans_evicted ||
+		(n->bans_full_at && now.steady - n->bans_full_at < TABLE_FULL_EVERY))
+		return;
+	log_warning("bans_full", KV_INT("evicted", evicted - n->bans_evicted),
+		KV_INT("bans", bans_count(bans)), KV_INT("bans_max", BANS_MAX),
+		KV_Z("hint",
+			"shorter bans (penalty), or block whole networks: ratelimitctl override "
+			"add ip=PREFIX --block"));
+	n->bans_evicted = evicted;
+	n->bans_full_at = now.steady;
 }
 
 void notices_look_at_clock(struct notices *n, struct now now)

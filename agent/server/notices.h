@@ -6,6 +6,7 @@
 #include "config/snapshot.h"
 #include "server/listener.h"
 #include "server/report.h"
+#include "store/bans.h"
 
 struct notices;
 
@@ -35,6 +36,9 @@ void notices_sum_up(struct notices *, struct worker *const *, unsigned workers);
 
 /* A warning, at most once a minute, if live keys had to go since the last one. */
 void notices_look_at_table(struct notices *, const struct snapshot *, struct now);
+
+/* The same of bans that held. */
+void notices_look_at_bans(struct notices *, const struct bans *, struct now);
 
 /* A warning if the wall clock was set, by a second or more, since the last look: calendar windows
  * follow it (base/timeline.h). Once a second. */

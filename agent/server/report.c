@@ -32,6 +32,7 @@ void report_sum(struct report *r, const struct report_of *of)
 			add_redis(r, redis);
 	}
 	r->memory = memory_store_stats(of->memory);
+	r->bans_evicted = bans_evicted(of->bans);
 }
 
 void report_log(const struct report *r, enum log_level level, const char *event)

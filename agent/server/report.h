@@ -3,6 +3,7 @@
 #define SERVER_REPORT_H
 
 #include "server/worker.h"
+#include "store/bans.h"
 #include "store/memory.h"
 
 enum redis_counter {
@@ -17,6 +18,7 @@ struct report {
 	uint64_t disconnects[2][DISCONNECT_CODES]; /* by the agent, by HAProxy */
 	struct histogram_sum check_time, call_time;
 	struct memory_stats memory;
+	uint64_t bans_evicted;
 	bool has_redis;
 	uint64_t redis[REDIS_COUNTER_COUNT];
 	unsigned workers;
@@ -29,6 +31,7 @@ struct report_of {
 	struct worker *const *worker;
 	unsigned worker_n;
 	const struct memory_store *memory;
+	const struct bans *bans;
 	bool has_redis;
 };
 

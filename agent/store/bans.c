@@ -124,7 +124,8 @@ static struct ban *make_room(struct bans *b, unsigned set, usec_t utc)
 		if (ban->until < best->until)
 			best = ban;
 	}
-	add(&b->evicted, 1);
+	if (best->until > utc)
+		add(&b->evicted, 1);
 	if (end_is_news(best, utc))
 		ring_put(&b->ended, best);
 	drop(b, best);

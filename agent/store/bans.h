@@ -71,6 +71,6 @@ size_t bans_forget(struct bans *, uint64_t *cursor, struct key *, size_t n, usec
 bool bans_forget_one(struct bans *, const struct key *, usec_t utc, struct ban *);
 
 uint64_t bans_count(const struct bans *);   /* about; those that ended and are not forgotten, too */
-uint64_t bans_evicted(const struct bans *); /* that were let go for want of room */
+uint64_t bans_evicted(const struct bans *); /* that held, and were let go for want of room */
 
 #endif

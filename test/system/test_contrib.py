@@ -53,6 +53,7 @@ def test_the_socket_unit_is_of_the_configuration():
 
 
 BOUNDS = {
+    "agent/store/bans.h": ("BANS_MAX",),
     "agent/limit/policy.h": ("PLAN_MAX", "RULES_MAX", "RULE_WINDOWS_MAX", "TIERS_MAX", "PER_MAX", "PER_ALT_MAX",
                              "TIER_NAME_MAX", "RULE_NAME_MAX"),
     "agent/limit/view.h": ("FIELDS_MAX", "FIELD_NAME_MAX"),

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from agent import until
+from spop import message
 from test_admin import BEARER, Admin
 
 RULES = '''
@@ -88,6 +89,20 @@ def test_a_ban_is_shown_lifted_and_written_down(run, tmp_path):
     until(lambda: "his mother called" in admin.agent.stderr)
     assert admin.value("ratelimit_bans_begun_total") == 1
     assert admin.value("ratelimit_checks_banned_total") >= 1
+
+
+def test_more_bans_than_there_is_room_for_are_told_of(run, tmp_path):
+    """Long before all of it is full some fall into places that are."""
+    rules = '{ name = "never"; per = [ "ip" ]; rate = "0/day"; penalty = { after = "1/1m"; ban = "1h"; }; }'
+    admin = Admin(run, tmp_path, rules=rules)
+    assert admin.value("ratelimit_bans_evicted_total") == 0
+    for i in range(0, 40000, 1000):
+        admin.agent.connection.batch(
+            [message("check", {"ip": f"10.0.{n >> 8}.{n & 255}"}) for n in range(i, i + 1000)])
+        if admin.value("ratelimit_bans_evicted_total"):
+            break
+    line = until(lambda: [x for x in admin.agent.lines() if "bans_full" in x])[0]
+    assert " warning " in line and "bans_max=32768" in line and "hint=" in line, line
 
 
 @pytest.mark.parametrize("change, why", [

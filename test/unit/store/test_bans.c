@@ -287,9 +287,15 @@ static void the_table_is_bounded(void **state)
 	assert_int_equal(bans_evicted(b), MANY + 1 - bans_count(b));
 	/* who is free last is let go last */
 	assert_int_equal(bans_find(b, plan_of(&r, 0), MANY, &take), 60 * MIN);
+	/* who is free again, and only remembered, is no loss */
+	uint64_t evicted = bans_evicted(b);
+	for (unsigned i = 1; i <= 1000; i++) {
+		struct ban ban = ban_of(2 * MANY + i);
+		assert_true(bans_begin(b, &penalty, &ban, 30 * MIN));
+	}
+	assert_int_equal(bans_evicted(b), evicted);
 	/* what has ended makes room */
 	assert_int_equal(copy_all(b, 200 * MIN), 0);
-	uint64_t evicted = bans_evicted(b);
 	for (unsigned i = 1; i <= 100; i++) {
 		struct ban ban = ban_of(MANY + i);
 		assert_true(bans_begin(b, &penalty, &ban, 200 * MIN));
