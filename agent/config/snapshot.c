@@ -66,9 +66,8 @@ static const char *secret_of(const struct snapshot *s, const struct option_row *
 	return (const char *)&s->settings + (o->offset - offsetof(struct values, settings));
 }
 
-/* "FILE:LINE" of an option, NULL: none is known. The group `admin` is what a listener that nobody
- * has named comes with. */
-static const char *option_at(const struct snapshot *s, const char *name)
+/* The group `admin` is what a listener that nobody has named comes with. */
+const char *snapshot_option_at(const struct snapshot *s, const char *name)
 {
 	const char *value;
 	size_t line = option_line(s, name, &value);
@@ -99,9 +98,9 @@ bool snapshot_can_replace(
 		}
 		if (!changed)
 			continue;
-		const char *at = option_at(fresh, name);
+		const char *at = snapshot_option_at(fresh, name);
 		if (!at) /* it is gone: where it stood */
-			at = option_at(old, name);
+			at = snapshot_option_at(old, name);
 		problem_add(problems, (struct place){ at, 0 },
 			"%s cannot change while running (was %s, is %s): restart to change it",
 			name, *was ? was : "\"\"", *is ? is : "\"\"");

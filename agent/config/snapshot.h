@@ -128,6 +128,9 @@ void snapshot_free(struct snapshot *);
 bool snapshot_can_replace(
 	const struct snapshot *old, const struct snapshot *fresh, struct problems *);
 
+/* "FILE:LINE" of an option; NULL: it stands nowhere. */
+const char *snapshot_option_at(const struct snapshot *, const char *name);
+
 /* One sentence on what `fresh` changes: "rules: api changed (rate.free 10/minute -> 20/minute),
  * +uploads; agent.drain 2s -> 3s", or "nothing". Returns its length, cut at `size`. */
 size_t snapshot_describe_changes(

@@ -145,10 +145,16 @@ static struct snapshot *load_fresh(struct control *c, struct problems *problems)
 	if (fresh && snapshot_can_replace(c->snapshot, fresh, problems)) {
 		char err[512];
 		struct log_settings log = log_settings_for(&fresh->settings, c->args.verbosity);
-		if (backend_reload_tls(&c->redis, err, sizeof err) &&
-			log_change(&log, err, sizeof err) == 0)
+		const char *about = "redis.tls";
+		bool good = backend_reload_tls(&c->redis, err, sizeof err);
+		if (good) {
+			about = "log.target";
+			good = log_change(&log, err, sizeof err) == 0;
+		}
+		if (good)
 			return desk_apply(c->desk, fresh);
-		problem_add(problems, (struct place){ 0 }, "%s", err);
+		problem_add(
+			problems, (struct place){ snapshot_option_at(fresh, about), 0 }, "%s", err);
 	}
 	control_drop_snapshot(fresh);
 	return NULL;

@@ -108,8 +108,9 @@ def test_a_broken_file_does_not_start(tmp_path):
     assert r.status == 1 and f"{path}:" in r.stderr, r
 
 
-def test_quiet_and_debug(run):
-    loud = run(rules=RULES, args=["-d"])
+def test_quiet_and_debug(run, tmp_path):
+    log = tmp_path / "log"
+    loud = run(rules=RULES, args=["-d"], top=f'log: {{ target = "{log}"; level = "error"; }};')
     quiet = run(rules=RULES, args=["-q"])
     plain = run(rules='{ name = "per-user"; per = [ "user" ]; rate = "1/day"; }')
     for a in (loud, quiet, plain):
@@ -120,6 +121,7 @@ def test_quiet_and_debug(run):
     assert not quiet.stderr.strip()
     assert plain.stderr.strip()
     assert " debug " in loud.stderr and " debug " not in plain.stderr
+    assert not log.exists() # -d says where to, too
 
 
 def test_a_quiet_check_warns_of_nothing(tmp_path):
@@ -227,6 +229,24 @@ def test_a_broken_reload_is_refused(run, broken, word):
     assert a.check(user="u")["remaining"] == 3
     a.rewrite(RULES.replace("5/day", "50/day"))
     a.reload(lambda: a.check(user="u", cost=0)["limit"] == 50)
+
+
+def test_a_refusal_is_told_where_only_errors_are(run):
+    a = run(rules=RULES, args=["-q"])
+    a.write(a.path.read_text().replace("5/day", "5/dya") + 'redis: { tls_name = "n"; };\n')
+    assert "warning: redis.tls_name" in execute("-c", "-f", a.path).stderr
+    a.reload(lambda: re.search(rf"{re.escape(str(a.path))}:\d+: .*dya", a.stderr), "the refusal")
+    assert a.check(user="u")["remaining"] == 4
+    assert a.stop() == 0
+    assert "tls_name" not in a.stderr
+
+
+def test_a_log_that_cannot_be_opened_refuses_the_reload(run):
+    a = run(rules=RULES)
+    a.rewrite(RULES.replace("5/day", "6/day"), top='log: {\ntarget = "/nowhere/at/all/log"; };')
+    a.reload(lambda: re.search(rf"{re.escape(str(a.path))}:3: .*/nowhere/at/all/log", a.stderr),
+             "the refusal")
+    assert a.check(user="u")["limit"] == 5
 
 
 def test_a_missing_file_on_reload_is_refused(run):
@@ -369,6 +389,20 @@ def test_sigusr1_reopens_the_log(run, tmp_path):
     deny("third")
     until(lambda: "third" in log.read_text(), "the third denial in the new file")
     assert "third" not in (tmp_path / "agent.log.1").read_text()
+
+
+def test_a_log_that_cannot_be_reopened_goes_on(run, tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = folder / "agent.log"
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "0/day"; }',
+            top=f'log: {{ target = "{log}"; }};')
+    until(log.exists)
+    folder.rename(tmp_path / "moved")
+    a.send_signal(signal.SIGUSR1)
+    until(lambda: re.search(f"log_reopen_failed.*{re.escape(str(log))}", a.stderr), "why, on stderr")
+    assert a.check(user="late")["deny"]
+    until(lambda: "late" in (tmp_path / "moved/agent.log").read_text(), "the old file goes on")
 
 
 def test_sigusr1_without_a_log_file(run):
@@ -572,7 +606,10 @@ def test_new_listeners_during_drain_end(run, tmp_path):
     port = free_port()
     listen = [f"127.0.0.1:{port}", path]
     a = run(rules=RULES, listen=listen)
-    assert a.stop() == 0
+    with a.connect() as c:      # which the agent ends: it is the one to wait for late packets
+        assert c.check(user="u")["remaining"] == 4
+        assert a.stop() == 0
+        assert c.ended() == 0
     b = run(rules=RULES, listen=listen)
     assert b.check(user="u")["remaining"] == 4
     with Connection(path) as c:
