@@ -1,8 +1,10 @@
 """The wire: HELLO, NOTIFY, fragments, garbage, and peers that behave badly beside good ones."""
 
 import contextlib
+import grp
 import ipaddress
 import os
+import pwd
 import random
 import resource
 import socket
@@ -199,17 +201,23 @@ def test_a_long_frame_is_refused_by_its_length_alone(agent):
         assert c.ended() == 3
 
 
+EVERY = ("deny reason limit remaining reset reset_at retry_after rule tier scope algorithm "
+         "warn shadow tag policy ratelimit").split()
+
+
+def wordy(run):
+    """Its answers are long."""
+    rules = ",".join(f"""{{ name = "{'n' * 60}{i}"; per = [ "user" ]; rate = "{i}00/day";
+                           mode = "enforce"; }}""" for i in range(1, 9))
+    return run(rules=rules, agent="variables = [ " + ", ".join(f'"{v}"' for v in EVERY) + " ];")
+
+
 @pytest.mark.parametrize("size", [256, 300, 400, 16380])
 def test_an_ack_drops_from_its_end(run, size):
-    name = "n" * 60
-    rules = "".join(f"""{{ name = "{name}{i}"; per = [ "user" ]; rate = "{i}00/day";
-                           mode = "enforce"; }},""" for i in range(1, 9)).rstrip(",")
-    every = ("deny reason limit remaining reset reset_at retry_after rule tier scope algorithm "
-             "warn shadow tag policy ratelimit").split()
-    a = run(rules=rules, agent="variables = [ " + ", ".join(f'"{v}"' for v in every) + " ];")
+    a = wordy(run)
     with a.connect() as c:
         whole = c.check(user="u", cost=0)
-        assert list(whole)[0] == "deny" and set(whole) == set(every)
+        assert list(whole)[0] == "deny" and set(whole) == set(EVERY)
     with a.connect(size=size) as c:
         answer = c.check(user="u", cost=0)
         assert answer.length <= size
@@ -218,6 +226,17 @@ def test_an_ack_drops_from_its_end(run, size):
         assert answer["deny"] is False
         if size == 16380:
             assert len(answer) == len(whole)
+
+
+def test_an_ack_that_just_fits_is_whole(run):
+    a = wordy(run)
+    with a.connect() as c:
+        whole = c.check(user="u", cost=0)
+    for shorter in (0, 1):
+        with a.connect(size=whole.length - shorter) as c:
+            answer = c.check(user="u", cost=0)
+            assert list(answer) == list(whole)[:len(whole) - shorter]
+            assert answer.length <= whole.length - shorter
 
 
 def test_long_strings_of_a_client_do_not_cost_the_decision(agent):
@@ -601,6 +620,18 @@ def test_a_disconnect_is_answered(agent, said):
         assert c.ended() == 0
 
 
+def test_daily_goodbyes_are_no_warnings(run):
+    """0, 1 and 2: a reload, the end of I/O, an idle timeout."""
+    a = run(rules=RULES)
+    for said in (spop.disconnect(), spop.disconnect(1, "I/O error"),
+                 spop.disconnect(2, "a timeout occurred"), spop.disconnect(4, "invalid frame")):
+        with a.connect() as c:
+            c.send(said)
+            assert c.ended() == 0
+    until(lambda: "haproxy_disconnect" in a.stderr, "the one that is none")
+    assert ["status=4" in x for x in a.lines() if "haproxy_disconnect" in x] == [True]
+
+
 def test_resets_are_normal(agent):
     before = len(agent.lines())
     for _ in range(200):
@@ -819,6 +850,16 @@ def test_out_of_file_descriptors(run):
     kept.close()
 
 
+def test_descriptors_for_max_connections(run):
+    """The soft limit follows max_connections, at the start and at a reload."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    a = run(rules=RULES, agent="max_connections = 200;",
+            preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard)))
+    assert resource.prlimit(a.pid, resource.RLIMIT_NOFILE)[0] >= 200
+    a.rewrite(RULES, agent="max_connections = 500;")
+    a.reload(lambda: resource.prlimit(a.pid, resource.RLIMIT_NOFILE)[0] >= 500)
+
+
 def test_max_connections(run):
     a = run(rules=RULES, agent="max_connections = 3;")
 
@@ -893,9 +934,10 @@ def refused(address, source=None):
         return True
 
 
-def test_allow_from(run):
+def test_allow_from(run, tmp_path):
     port = free_port()
-    a = run(rules=RULES, listen=f"127.0.0.1:{port}",
+    path = str(tmp_path / "l.sock")
+    a = run(rules=RULES, listen=[f"127.0.0.1:{port}", path],
             agent='allow_from = [ "127.0.0.2", "127.0.1.0/24", "::1/128" ];')
     at = ("127.0.0.1", port)
     for source, served in (("127.0.0.1", False), ("127.0.0.2", True), ("127.0.0.3", False),
@@ -903,6 +945,8 @@ def test_allow_from(run):
         assert refused(at, (source, 0)) is not served, source
     with a.connect(source=("127.0.0.2", 0)) as c:
         assert c.check(user="u")["remaining"] == 4
+    with Connection(path) as c:     # which has its mode and owner for this
+        assert c.check(user="u")["remaining"] == 3
 
 
 def test_several_listeners(run, tmp_path):
@@ -926,6 +970,29 @@ def test_several_listeners(run, tmp_path):
 def test_the_mode_of_a_unix_socket(run, setting, mode):
     a = run(rules=RULES, agent=setting, preexec=lambda: os.umask(0o077))
     assert stat.S_IMODE(os.stat(a.listen).st_mode) == mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_the_owner_of_a_unix_socket(run):
+    nobody = pwd.getpwnam("nobody")
+    group = grp.getgrgid(nobody.pw_gid).gr_name
+    a = run(rules=RULES, agent=f'socket_owner = "nobody"; socket_group = "{group}";')
+    found = os.stat(a.listen)
+    assert (found.st_uid, found.st_gid) == (nobody.pw_uid, nobody.pw_gid)
+    assert stat.S_IMODE(found.st_mode) == 0o660
+
+
+def test_a_socket_file_goes_with_its_agent(run, tmp_path):
+    path = str(tmp_path / "its.sock")
+    a = run(rules=RULES, listen=path)
+    assert a.stop() == 0
+    assert not os.path.exists(path)
+    a.start()
+    os.rename(path, path + ".old")
+    b = run(rules=RULES, listen=path, name="b")
+    assert a.stop() == 0
+    assert b.check(user="u")["remaining"] == 4
+    assert not refused(path), "the file of another agent was taken away"
 
 
 def test_a_stale_socket_file_is_replaced(run, tmp_path):
@@ -954,7 +1021,7 @@ def test_a_file_that_is_no_socket_is_left_alone(run, tmp_path):
     path.write_text("data")
     a = run(rules=RULES, listen=str(path), ready=False)
     assert a.wait() == 2
-    assert str(path) in a.stderr
+    assert f"{path}: a file is there that is no socket" in a.stderr
     assert path.read_text() == "data"
 
 

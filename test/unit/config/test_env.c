@@ -49,6 +49,7 @@ static void references(void **state)
 		{ "${:-x}", "!begins no reference" },
 		{ "${UNSET:-${FULL}}", "!holds another reference" },
 		{ "${FULL:-${FULL}}", "!holds another reference" },
+		{ "${UNSET:-${}", "!holds another reference" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {

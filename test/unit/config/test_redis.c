@@ -356,6 +356,25 @@ static void reloads(void **state)
 			"it\n"
 			"t.cfg:2: redis.prefix cannot change while running (was rl:, is p): restart to "
 			"change it\n" },
+		{ "how many tiers are remembered", REDIS, REDIS "redis: { tiers_cache = 64; };",
+			"t.cfg:2: redis.tiers_cache cannot change while running (was 65536, is 64): "
+			"restart to change it\n" },
+#if REDIS_TLS
+		{ "TLS", REDIS, REDIS "redis: { tls = true; };",
+			"t.cfg:2: redis.tls cannot change while running (was false, is true): restart to "
+			"change it\n" },
+		{ "whom TLS trusts", REDIS "redis: { tls = true; };",
+			REDIS "redis: { tls = true;\n tls_ca = \"/dev/null\";\n tls_name = \"n\";\n"
+			      " tls_cert = \"/dev/null\"; tls_key = \"/dev/null\"; };",
+			"t.cfg:3: redis.tls_ca cannot change while running (was \"\", is /dev/null): "
+			"restart to change it\n"
+			"t.cfg:5: redis.tls_cert cannot change while running (was \"\", is /dev/null): "
+			"restart to change it\n"
+			"t.cfg:5: redis.tls_key cannot change while running (was \"\", is /dev/null): "
+			"restart to change it\n"
+			"t.cfg:4: redis.tls_name cannot change while running (was \"\", is n): restart to "
+			"change it\n" },
+#endif
 		{ "secrets that come", REDIS,
 			REDIS "redis: { password = \"hunter2\"; hash_secret = \"topsecret\"; };",
 			"t.cfg:2: redis.password cannot change while running (was (not set), is (set)): "

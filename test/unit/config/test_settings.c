@@ -4,6 +4,8 @@
 #include "config/address.h"
 #include "limit/answer.h"
 
+#define BYTES_63 "123456789012345678901234567890123456789012345678901234567890123"
+
 static void settings(void **state)
 {
 	static const struct {
@@ -22,13 +24,16 @@ static void settings(void **state)
 			"\"max_frame_size\"?\n" },
 		{ "one that lives elsewhere", "threads = 1;\n",
 			"t.cfg:1: unknown setting \"threads\"; did you mean \"agent.threads\"?\n" },
+		{ "one of another group, and like one of its own", "agent: { format = 1; };\n",
+			"t.cfg:1: unknown setting \"agent.format\"; did you mean \"header_format\"?\n" },
 		{ "one of another group", "agent: { max_keys = 1; };\n",
 			"t.cfg:1: unknown setting \"agent.max_keys\"; did you mean "
 			"\"store.max_keys\"?\n" },
 		{ "unknown in redis, which is not used", "redis: { server = [ \"a:1\" ]; };\n",
 			"t.cfg:1: unknown setting \"redis.server\"; did you mean \"servers\"?\n" },
 		{ "admin for this machine alone",
-			"admin: { listen = [ \"[::1]:1\", \"/a.sock\", \"localhost:1\" ]; };\n",
+			"admin: { listen = [ \"[::1]:1\", \"/a.sock\", \"localhost:1\", "
+			"\"127.8.9.2:1\" ]; };\n",
 			"" },
 		{ "admin that other machines can reach",
 			"admin: {\n listen = \"192.0.2.1:9601\"; };\n",
@@ -121,6 +126,16 @@ static void settings(void **state)
 		{ "a log target", "log: { target = \"stdout\"; };\n",
 			"t.cfg:1: log.target = \"stdout\": want \"stderr\", \"syslog\", \"journal\" or "
 			"an absolute path of at most 255 bytes\n" },
+		{ "a tier's name that is none", "identity: { default_tier = \"\"; };\n",
+			"t.cfg:1: identity.default_tier = \"\": want a string of 1 to 63 bytes without "
+			"control characters\n" },
+		{ "the longest text", "redis: { prefix = \"" BYTES_63 "\"; };\n", "" },
+		{ "a text that is too long", "redis: { prefix = \"" BYTES_63 "x\"; };\n",
+			"t.cfg:1: redis.prefix = \"" BYTES_63 "x\": want a string of 0 to 63 bytes "
+			"without control characters\n" },
+		{ "a control character", "redis: { prefix = \"a\x7f\"; };\n",
+			"t.cfg:1: redis.prefix = \"a?\": want a string of 0 to 63 bytes without control "
+			"characters\n" },
 		/* ---- lists ---- */
 		{ "variables", "agent: { variables = [ \"deny\",\n \"resaon\", \"token\" ]; };\n",
 			"t.cfg:2: agent.variables: unknown variable \"resaon\"; did you mean "
@@ -150,6 +165,11 @@ static void settings(void **state)
 		/* ---- listen ---- */
 		{ "nowhere to listen", "agent: { listen = []; };\n",
 			"t.cfg:1: agent.listen: 0 elements: want 1..16\n" },
+		{ "more addresses than there is room for",
+			"agent: { listen = [ \":1\", \":2\", \":3\", \":4\", \":5\", \":6\", "
+			"\":7\", \":8\", \":9\", \":10\", \":11\", \":12\", \":13\", \":14\", "
+			"\":15\", \":16\", \":17\" ]; };\n",
+			"t.cfg:1: agent.listen: 17 elements: want 1..16\n" },
 		{ "an address twice", "agent: { listen = [ \":9600\",\n\":9600\" ]; };\n",
 			"t.cfg:2: agent.listen = \":9600\": want each address once\n" },
 		{ "one address needs no list", "agent: { listen = \"127.0.0.1:9600\"; };\n", "" },
@@ -356,6 +376,24 @@ static void relative_paths(void **state)
 		"opened: No such file or directory\n"));
 }
 
+static void paths_start_from_their_file(void **state)
+{
+	static const struct {
+		const char *path, *want;
+	} row[] = { { "state", "etc/state" }, { "../state", "etc/../state" },
+		{ "/s/state", "/s/state" }, { "", "" } };
+	char text[128];
+	(void)state;
+	mkdir("etc", 0700);
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		snprintf(text, sizeof text, "store: { state_file = \"%s\"; };\n", row[i].path);
+		put_file("etc/a.cfg", text);
+		struct snapshot *s = load_file("etc/a.cfg", "");
+		assert_string_equal(s->settings.store.state_file, row[i].want);
+		drop(s);
+	}
+}
+
 static void several_files(void **state)
 {
 	static const char *const files[] = { "one.cfg", "two.cfg" };
@@ -398,6 +436,7 @@ int main(void)
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(values),
 		cmocka_unit_test(relative_paths),
+		cmocka_unit_test(paths_start_from_their_file),
 		cmocka_unit_test(several_files),
 	};
 	return cmocka_run_group_tests(tests, folder_make, folder_remove);

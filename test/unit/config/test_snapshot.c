@@ -310,6 +310,15 @@ static void what_cannot_change(void **state)
 		{ "\nadmin: {\n listen = \"127.0.0.1:1\"; };", "",
 			"t.cfg:3: admin.listen cannot change while running (was 127.0.0.1:1, is \"\"): "
 			"restart to change it\n" },
+		{ "admin: { listen = \"/a\"; };",
+			"admin: {\n listen = \"/a\";\n socket_mode = \"0600\";\n socket_owner = \"x\";\n "
+			"socket_group = \"y\"; };",
+			"t.cfg:3: admin.socket_mode cannot change while running (was 0660, is 0600): "
+			"restart to change it\n"
+			"t.cfg:4: admin.socket_owner cannot change while running (was \"\", is x): restart "
+			"to change it\n"
+			"t.cfg:5: admin.socket_group cannot change while running (was \"\", is y): restart "
+			"to change it\n" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {

@@ -42,6 +42,11 @@ static void texts(void **state)
 		{ "an escaped quote closes nothing", "log: { target = \"x\\\"; };\n",
 			"t.cfg:1: a string that begins on this line is not closed on it\n"
 			"t.cfg:1: '{' is never closed\n" },
+		{ "a backslash does not hide where the line ends",
+			"log: { target = \"x\\\n\"; };\nagent: { threads = 333; };\n",
+			"t.cfg:1: a string that begins on this line is not closed on it\n"
+			"t.cfg:2: a string that begins on this line is not closed on it\n"
+			"t.cfg:1: '{' is never closed\n" },
 		{ "a NUL that is written as an escape", "log: {\n target = \"a\\x00b\"; };\n",
 			"t.cfg:2: a string may not hold a NUL (\\x00)\n" },
 		{ "more than 32 bits do not wrap", "store: { max_keys = 4294967297; };\n",
@@ -54,6 +59,8 @@ static void texts(void **state)
 			"t.cfg:1: store.max_keys = 4294967295: want 1..1000000000\n" },
 		{ "the last of 32 bits", "store: { max_keys = -2147483648; };\n",
 			"t.cfg:1: store.max_keys = -2147483648: want 1..1000000000\n" },
+		{ "and the first beyond", "store: { max_keys = 2147483648; };\n",
+			"t.cfg:1: store.max_keys = 2147483648: want 1..1000000000\n" },
 		{ "the last of 64 bits", "store: { max_keys = -9223372036854775808; };\n",
 			"t.cfg:1: store.max_keys = -9223372036854775808: want 1..1000000000\n" },
 		{ "an L was there already", "store: { max_keys = 4294967297L; };\n",
@@ -68,6 +75,8 @@ static void texts(void **state)
 			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n" },
 		{ "an error names its line", "enabled = true;\n\nagent: { threads 2; };\n",
 			"t.cfg:3: want '=' after threads, found a number\n" },
+		{ "of a setting it is its name's", "agent: {\n threads\n =\n 333;\n};\n",
+			"t.cfg:2: agent.threads = 333: want 0..64\n" },
 		{ "also behind comments of many lines",
 			"/*\n\n*/ enabled = true; /*\n*/\nagent: { threads 2; };\n",
 			"t.cfg:5: want '=' after threads, found a number\n" },
@@ -87,6 +96,8 @@ static void texts(void **state)
 			"comments)\n" },
 		{ "an @ in the middle of a line", "enabled = true; @include \"x\"\n",
 			"t.cfg:1: '@' here: want @include \"FILE\" at the beginning of a line\n" },
+		{ "nor behind a comment of many lines", "/*\n*/ @include \"x\"\n",
+			"t.cfg:2: '@' here: want @include \"FILE\" at the beginning of a line\n" },
 		{ "an include of nothing", "@include\n@include \"\"\n@include \"x\n@include x\n",
 			"t.cfg:1: want @include \"FILE\"\n"
 			"t.cfg:2: want @include \"FILE\"\n"

@@ -234,6 +234,25 @@ static void a_frame_begun_is_waited_for_5_s(void **state)
 	expect_disconnect(f, SPOP_TIMEOUT);
 }
 
+/* So is the rest of a NOTIFY in fragments, however whole each of them is. */
+static void fragments_begun_are_waited_for_5_s(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	enum { FLAGS_END = FRAME_LENGTH_BYTES + 5 };
+	say_hello(f);
+	size_t n = put_notify(bytes, sizeof bytes, 1);
+	bytes[FLAGS_END - 1] &= (uint8_t)~FRAME_FLAG_FIN;
+	send_bytes(f, bytes, n);
+	turn(f);
+	assert_int_equal(receive(f->peer, bytes, sizeof bytes), 0);
+	conns_expire(&f->conns, after(f, 4 * SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 1);
+	expect_disconnect(f, SPOP_TIMEOUT);
+}
+
 static void a_health_check_is_closed_in_the_end(void **state)
 {
 	struct fixture *f = *state;
@@ -254,11 +273,17 @@ static void health_checks_fail_while_draining(void **state)
 	struct fixture *f = *state;
 	uint8_t bytes[512];
 	say_hello(f);
+	int early = connect_peer(f);
 	conns_drain(&f->conns);
 	/* Who is here is served. */
 	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, 1));
 	turn(f);
 	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	(void)close(f->peer);
+	f->peer = early; /* it had come before, and says only now what it is */
+	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, 16380, true));
+	turn(f);
+	expect_disconnect(f, SPOP_NO_RESOURCE);
 	(void)close(f->peer);
 	f->peer = connect_peer(f);
 	send_bytes(f, bytes, put_hello(bytes, sizeof bytes, 16380, true));
@@ -443,6 +468,25 @@ static void a_stop_says_goodbye_after_the_last_answer(void **state)
 	assert_true(conns_stop(&f->conns, now));
 }
 
+/* HAProxy 3.1.0 loses an ACK that a DISCONNECT follows at once, however long the stop goes on. */
+static void a_stop_pauses_after_an_answer(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	say_hello(f);
+	assert_false(conns_stop(&f->conns, after(f, -20 * USEC_PER_MSEC)));
+	struct now before = clock_read();
+	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, 3));
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	assert_false(conns_stop(&f->conns, before));
+	assert_int_equal(receive(f->peer, bytes, sizeof bytes), 0);
+	struct now later = clock_read();
+	later.steady += 10 * USEC_PER_MSEC;
+	assert_false(conns_stop(&f->conns, later));
+	expect_disconnect(f, SPOP_NORMAL);
+}
+
 /* HAProxy up to 3.0 has what it has sent answered, and nothing is waited for after that. */
 static void a_stop_leaves_between_two_requests(void **state)
 {
@@ -510,6 +554,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(hello_is_waited_for_5_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_frame_begun_is_waited_for_5_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(
+			fragments_begun_are_waited_for_5_s, setup, teardown),
+		cmocka_unit_test_setup_teardown(
 			a_health_check_is_closed_in_the_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(health_checks_fail_while_draining, setup, teardown),
 		cmocka_unit_test_setup_teardown(
@@ -521,6 +567,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_never_reads_is_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_stop_says_goodbye_after_the_last_answer, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stop_pauses_after_an_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_stop_leaves_between_two_requests, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stop_is_bounded, setup, teardown),
