@@ -201,6 +201,15 @@ static struct bucket unmarked(const struct entry *e)
 	return b;
 }
 
+/* By how much the line of windows is ahead of UTC for this entry: one that is of the future was
+ * charged before the clock went back, and has not been anchored yet. */
+static usec_t shift_of(struct memory_store *m, const struct entry *e, usec_t latest, usec_t shift)
+{
+	bool is_anchored = bucket_instant(&e->bucket) <= latest + BUCKET_AHEAD_MAX;
+
+	return is_anchored ? shift : atomic_load_explicit(&m->swept_shift, memory_order_relaxed);
+}
+
 size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory_entry *out,
 	size_t n, struct now now)
 {
@@ -218,7 +227,9 @@ size_t memory_store_copy(struct memory_store *m, uint64_t *cursor, struct memory
 			if (entry_is_free(e))
 				continue;
 			usec_t line = line_of(&e->key, lines);
-			usec_t back = key_line(&e->key) == LINE_WINDOWS ? shift : 0;
+			usec_t back = key_line(&e->key) == LINE_WINDOWS
+					      ? shift_of(m, e, now.utc + now.held, shift)
+					      : 0;
 			out[got++] = (struct memory_entry){
 				.key = e->key,
 				.bucket = unmarked(e),
