@@ -185,6 +185,21 @@ static void test_a_held_clock_keeps_the_window_shut(void **state)
 	assert_int_equal(bucket_retry_after(&minute_10, &was, 1, now), 95 * S);
 }
 
+/* Two clocks that are read a moment apart: the later one's window has begun for the other, too, and
+ * what the one before weighs in it is all that it held, never more. */
+static void test_a_moment_before_its_window_all_of_the_last_one_weighs(void **state)
+{
+	static const struct quota q = { ALGORITHM_SLIDING_WINDOW, { WINDOW_LENGTH, S }, 12, 12 };
+	struct bucket b = { .previous = 6, .at = 600 * S };
+	struct now now = { .utc = 600 * S - S / 2 };
+	struct bucket was = bucket_read(&q, &b, now);
+
+	(void)state;
+	assert_int_equal(was.at, 600 * S);
+	assert_true(bucket_left(&q, &was, now) == 6);
+	assert_true(bucket_admits(&q, &was, 6, now));
+}
+
 static void test_a_window_from_its_first(void **state)
 {
 	static const struct quota q = { ALGORITHM_FIXED_WINDOW, { WINDOW_FROM_FIRST, 60 * S }, 10,
@@ -380,6 +395,7 @@ int main(void)
 		cmocka_unit_test(test_a_window_of_the_future_is_of_the_anchor),
 		cmocka_unit_test(test_an_instant_within_is_of_its_window),
 		cmocka_unit_test(test_a_held_clock_keeps_the_window_shut),
+		cmocka_unit_test(test_a_moment_before_its_window_all_of_the_last_one_weighs),
 		cmocka_unit_test(test_a_window_from_its_first),
 		cmocka_unit_test(test_tokens_of_the_future_are_now),
 		cmocka_unit_test(test_a_lower_capacity_is_the_most_that_is_owed),
