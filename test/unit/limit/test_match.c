@@ -39,6 +39,9 @@ static const struct row rows[] = {
 	{ "an escaped star is nothing else", FIELD_USER, { "a\\*" }, "ab", false },
 	{ "an escaped exclamation mark at the front", FIELD_USER, { "\\!a" }, "!a", true },
 	{ "another backslash is a backslash", FIELD_USER, { "a\\b" }, "a\\b", true },
+	{ "an escaped backslash is one, and the star behind it a star", FIELD_USER, { "a\\\\*" },
+		"a\\b", true },
+	{ "an exclamation mark elsewhere has no escape", FIELD_USER, { "a\\!b" }, "a\\!b", true },
 	{ "one of several", FIELD_USER, { "bob", "alice" }, "alice", true },
 	{ "none of several", FIELD_USER, { "bob", "carol" }, "alice", false },
 	{ "an excluded one", FIELD_USER, { "*", "!alice" }, "alice", false },
@@ -110,6 +113,7 @@ static const struct {
 	{ FIELD_HOST, "example.com:80", "write \"example.com\"" },
 	{ FIELD_IP, "10.0.0.0/33", "no address or prefix" },
 	{ FIELD_IP, "localhost", "no address or prefix" },
+	{ FIELD_IP, "!*", "no address or prefix" },
 };
 
 static void test_refused(void **state)

@@ -46,6 +46,8 @@ static const struct row paths[] = {
 	{ "the authority of an absolute form is cut", "http://host:80/a/../b", "/b" },
 	{ "an absolute form without path", "http://host", "/" },
 	{ "an absolute form with a query only", "https://host?x", "/" },
+	{ "a slash in its query begins no path", "http://host?next=/a", "/" },
+	{ "nor does one in its fragment", "http://host#/a", "/" },
 	{ "another scheme", "a+b-c.1://h/x", "/x" },
 	{ "no scheme begins with a digit", "1a://h/x", "1a://h/x" },
 	{ "a colon in a path is no scheme", "/a://b", "/a:/b" },
