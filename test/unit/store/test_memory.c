@@ -54,6 +54,19 @@ static void what_is_not_charged_is_not_stored(void **state)
 	rig_close(m);
 }
 
+/* Of two clocks that are read a moment apart the later one's charge is of the future for the other,
+ * and no reason to write for who is denied: tokens would come back twice for that moment. */
+static void a_denial_a_moment_before_the_last_charge_is_not_stored(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	assert_true(rig_take(m, &tokens, 1, 3, now_at(USEC_PER_SEC)).admits);
+	struct verdict v = rig_take(m, &tokens, 1, 1, now_at(USEC_PER_SEC / 2));
+	assert_false(v.admits);
+	assert_false(v.charged);
+	rig_close(m);
+}
+
 static void an_erased_counter_is_as_one_never_seen(void **state)
 {
 	(void)state;
@@ -68,6 +81,9 @@ static void an_erased_counter_is_as_one_never_seen(void **state)
 		assert_true(rig_take(m, &fixed, client, 2, now_at(0)).admits);
 	}
 	assert_int_equal(memory_store_base(m)->ops->erase(memory_store_base(m), &p), STORE_DONE);
+	assert_int_equal(p.take[0].held, HELD_SOME);
+	assert_int_equal(p.take[1].held, HELD_SOME);
+	assert_int_equal(p.take[2].held, HELD_NOTHING);
 	assert_true(rig_take(m, &tokens, 1, 3, now_at(0)).admits);
 	assert_false(rig_take(m, &tokens, 1, 1, now_at(0)).admits);
 	assert_true(rig_take(m, &fixed, 1, 2, now_at(0)).admits);
@@ -156,6 +172,23 @@ static void one_at_its_limit_goes_last(void **state)
 	rig_close(m);
 }
 
+/* Who has half a unit cannot ask for one: he is at his limit. */
+static void less_than_a_unit_left_is_at_the_limit(void **state)
+{
+	const struct now then = now_at(5 * USEC_PER_SEC);
+
+	(void)state;
+	struct memory_store *m = rig_store(2, now_at(0));
+	rig_take(m, &tokens, 1, 3, now_at(0));
+	assert_true(rig_take(m, &tokens, 1, 1, then).left == 0.5); /* the soonest full again */
+	rig_take(m, &day_tokens, 2, 50, then);
+	rig_take(m, &day_tokens, 3, 1, then);
+	assert_true(rig_take(m, &tokens, 1, 0, then).left == 0.5);
+	assert_int_equal(memory_store_stats(m).evicted, 1);
+	assert_int_equal(memory_store_stats(m).evicted_limited, 0);
+	rig_close(m);
+}
+
 static void keys_of_one_plan_do_not_evict_each_other(void **state)
 {
 	(void)state;
@@ -180,6 +213,46 @@ static void keys_of_one_plan_do_not_evict_each_other(void **state)
 		}
 		rig_close(m);
 	}
+}
+
+/* Keys that all come to one shard, which has room for some more than its share: the others have to
+ * go, whatever room there is elsewhere, and nobody is denied for it. */
+static void a_shard_has_its_own_end(void **state)
+{
+	enum { MAX = 2048, KEYS = 2000 };
+	static struct plan p;
+
+	(void)state;
+	struct memory_store *m = rig_store(MAX, now_at(0));
+	for (unsigned i = 0; i < KEYS; i++) {
+		p.n = 0;
+		rig_plan_add(&p, &day_tokens, i, 1);
+		p.take[0].key.a = p.take[0].key.a << 6 >> 6;
+		store_take(memory_store_base(m), &p, now_at(0));
+		assert_true(p.take[0].verdict.admits);
+	}
+	struct memory_stats s = memory_store_stats(m);
+	assert_int_equal(s.keys + s.evicted, KEYS);
+	assert_true(s.evicted > 0 && s.keys > MAX / 2);
+	rig_close(m);
+}
+
+/* Where all places are the plan's own, the newcomer itself is who had to go. */
+static void a_newcomer_without_a_place_is_counted_as_evicted(void **state)
+{
+	static struct plan p;
+
+	(void)state;
+	struct memory_store *m = rig_store(1, now_at(0));
+	p.n = 0;
+	rig_plan_add(&p, &day_tokens, 1, 1);
+	rig_plan_add(&p, &day_tokens, 2, 1);
+	rig_plan_add(&p, &once, 3, 1); /* at its limit by this */
+	store_take(memory_store_base(m), &p, now_at(0));
+	assert_int_equal(memory_store_stats(m).keys, 1);
+	assert_int_equal(memory_store_stats(m).evicted, 2);
+	assert_int_equal(memory_store_stats(m).evicted_limited, 1);
+	rig_close(m);
 }
 
 static void a_flood_frees_no_client_at_its_limit(void **state)
@@ -629,6 +702,55 @@ static void what_is_put_back_is_there(void **state)
 	assert_non_null(rig_find(e, 2, &two));
 	assert_int_equal(memory_store_stats(m).evicted, 0);
 	rig_close(m);
+
+	/* Also where there is no other, and who wants the place is not at his. */
+	m = rig_store(1, now_at(0));
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	in.key = two;
+	in.open_at = in.bucket.at;
+	in.full_at += HOUR;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	in.key = rig_key(5, &day_tokens);
+	assert_int_equal(rig_dump(m, e, 3, now_at(0)), 1);
+	assert_non_null(rig_find(e, 1, &in.key));
+	rig_close(m);
+}
+
+/* As they do where the one lives on UTC and the other on steady time, in any order. */
+static void on_both_lines_those_with_most_to_lose_stay(void **state)
+{
+	static const struct {
+		const char *what;
+		const struct rig_limit *limit[2];
+		usec_t life[2];
+		unsigned stays;
+	} rows[] = {
+		{ "a window that ends sooner", { &fixed, &fixed }, { 30, 10 }, 0 },
+		{ "a window that ends later", { &fixed, &fixed }, { 30, 60 }, 1 },
+		{ "a window, full sooner than tokens", { &day_tokens, &fixed }, { 30, 10 }, 0 },
+		{ "a window, full later than tokens", { &day_tokens, &fixed }, { 30, 60 }, 1 },
+		{ "tokens, full sooner than a window", { &fixed, &day_tokens }, { 30, 10 }, 0 },
+		{ "tokens, full later than a window", { &fixed, &day_tokens }, { 30, 60 }, 1 },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct memory_store *m = rig_store(1, now_at(0));
+		struct memory_entry e[2], in[2];
+		for (unsigned k = 0; k < 2; k++) {
+			bool is_window = rows[i].limit[k] == &fixed;
+			usec_t at = is_window ? now_at(0).utc : now_at(0).steady;
+			in[k] = (struct memory_entry){ .key = rig_key(k, rows[i].limit[k]),
+				.bucket.at = at,
+				.full_at = at + rows[i].life[k] * USEC_PER_SEC,
+				.open_at = at };
+			assert_true(memory_store_put(m, &in[k], now_at(0)));
+		}
+		assert_int_equal(rig_dump(m, e, 2, now_at(0)), 1);
+		if (!rig_find(e, 1, &in[rows[i].stays].key))
+			fail_msg("%s", rows[i].what);
+		rig_close(m);
+	}
 }
 
 int main(void)
@@ -636,13 +758,17 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(charges_are_kept),
 		cmocka_unit_test(what_is_not_charged_is_not_stored),
+		cmocka_unit_test(a_denial_a_moment_before_the_last_charge_is_not_stored),
 		cmocka_unit_test(an_erased_counter_is_as_one_never_seen),
 		cmocka_unit_test(an_empty_plan_is_answered),
 		cmocka_unit_test(a_key_twice_in_a_plan_is_stored_once),
 		cmocka_unit_test(a_new_key_takes_the_place_of_a_full_one),
 		cmocka_unit_test(or_else_of_the_one_with_least_to_lose),
 		cmocka_unit_test(one_at_its_limit_goes_last),
+		cmocka_unit_test(less_than_a_unit_left_is_at_the_limit),
 		cmocka_unit_test(keys_of_one_plan_do_not_evict_each_other),
+		cmocka_unit_test(a_shard_has_its_own_end),
+		cmocka_unit_test(a_newcomer_without_a_place_is_counted_as_evicted),
 		cmocka_unit_test(a_flood_frees_no_client_at_its_limit),
 		cmocka_unit_test(an_order_that_is_out_of_date_leaves_no_newcomer_uncounted),
 		cmocka_unit_test(random_operations_keep_to_the_contract),
@@ -656,6 +782,7 @@ int main(void)
 		cmocka_unit_test(a_sweep_anchors_windows_of_the_future),
 		cmocka_unit_test(a_step_forward_is_followed_by_the_order),
 		cmocka_unit_test(what_is_put_back_is_there),
+		cmocka_unit_test(on_both_lines_those_with_most_to_lose_stay),
 	};
 	return cmocka_run_group_tests_name("store/memory", tests, setup, NULL);
 }

@@ -275,6 +275,14 @@ static void a_restart_refills_by_the_time_that_has_passed(void **state)
 			struct now now = { .steady = steadies[k],
 				.utc = now_at(0).utc + rows[i].utc_passed };
 			struct memory_store *back = load(10, now, STATE_LOADED);
+			struct memory_entry e;
+			/* At its limit for who has to make room, for as long as it is. */
+			if (rows[i].left == 0 &&
+				(rig_dump(back, &e, 1, now) != 1 ||
+					e.open_at < now.steady + 10 * SEC ||
+					e.open_at > now.steady + 10 * SEC + 2 * TICK))
+				fail_msg("%s: open when %lld", rows[i].what,
+					(long long)(e.open_at - now.steady));
 			struct verdict v = rig_take(back, &tokens, 1, 0, now);
 			if (fabs(v.left - rows[i].left) > 1e-6)
 				fail_msg("%s: %g left", rows[i].what, v.left);
@@ -460,6 +468,43 @@ static void every_cut_and_every_byte(void **state)
 	refused(NULL, 0, "no file", 0);
 }
 
+/* No checksum is over what lies between the last entry and what comes last. */
+static void something_before_the_trailer(void **state)
+{
+	(void)state;
+	uint8_t bytes[1024];
+	size_t n = small_file(bytes, sizeof bytes), end = n - TRAILER_BYTES;
+
+	for (size_t more = 1; more <= 2 * ENTRY_BYTES; more++) {
+		memmove(bytes + end + 1, bytes + end, TRAILER_BYTES);
+		bytes[end++] = 0;
+		refused(bytes, n + more, "garbage before the trailer, bytes", more);
+	}
+}
+
+/* With the right checksum: notes make a file of version 2. */
+static void notes_that_are_none_of_ours(void **state)
+{
+	(void)state;
+	enum { VERSION_AT = 12 };
+	uint8_t bytes[1024];
+	size_t n = small_file(bytes, sizeof bytes);
+
+	bytes[VERSION_AT] = 2;
+	seal(bytes, n);
+	refused(bytes, n, "no notes in version", 2);
+
+	struct memory_store *m = rig_store(10, now_at(0));
+	assert_true(memory_store_set_notes(m, "notes", 5));
+	save(m, now_at(0));
+	rig_close(m);
+	n = read_file(bytes, sizeof bytes);
+	assert_int_equal(bytes[VERSION_AT], 2);
+	bytes[VERSION_AT] = 1;
+	seal(bytes, n);
+	refused(bytes, n, "notes in version", 1);
+}
+
 static void put_double(uint8_t *p, double v)
 {
 	memcpy(p, &v, sizeof v);
@@ -576,6 +621,36 @@ static void an_empty_file_is_set_aside(void **state)
 	rig_close(load(10, now_at(0), STATE_SET_ASIDE));
 }
 
+static void one_that_cannot_be_opened_is_set_aside(void **state)
+{
+	(void)state;
+	assert_int_equal(symlink(path, path), 0); /* it leads to itself */
+	rig_close(load(10, now_at(0), STATE_SET_ASIDE));
+	assert_int_equal(each_file(NULL), 1);
+}
+
+/* Its name is as long as one may be, and so there is no other name for it: what may still be of use
+ * to somebody is not lost by the next save. */
+static void one_that_cannot_be_set_aside_stays_and_nothing_starts(void **state)
+{
+	(void)state;
+	enum { LONGEST = 255 };
+	struct memory_store *m;
+	char name[LONGEST + 1] = "", file[sizeof folder + sizeof name];
+	memset(name, 'x', LONGEST - strlen(".tmp"));
+	(void)snprintf(file, sizeof file, "%s/%s", folder, name);
+
+	FILE *f = fopen(file, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite("nonsense", 1, 8, f), 8);
+	fclose(f);
+	assert_int_equal(state_load(file, 10, now_at(0), &m, err, sizeof err), STATE_UNUSABLE);
+	assert_null(m);
+	assert_non_null(strstr(err, "cannot be renamed out of the way"));
+	assert_int_equal(access(file, F_OK), 0);
+	assert_int_equal(each_file(NULL), 1);
+}
+
 static void what_is_no_file_is_not_touched(void **state)
 {
 	(void)state;
@@ -683,10 +758,14 @@ int main(void)
 		in_folder(windows_of_the_future_become_those_of_now),
 		in_folder(more_keys_than_there_is_room_for),
 		in_folder(every_cut_and_every_byte),
+		in_folder(something_before_the_trailer),
+		in_folder(notes_that_are_none_of_ours),
 		in_folder(what_no_counter_can_hold),
 		in_folder(no_file_is_a_first_start),
 		in_folder(a_bad_one_is_set_aside),
 		in_folder(an_empty_file_is_set_aside),
+		in_folder(one_that_cannot_be_opened_is_set_aside),
+		in_folder(one_that_cannot_be_set_aside_stays_and_nothing_starts),
 		in_folder(what_is_no_file_is_not_touched),
 		in_folder(a_folder_that_cannot_be_written_is_told_at_the_start),
 		in_folder(a_failed_save_leaves_the_old_file),
