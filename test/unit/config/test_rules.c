@@ -86,6 +86,9 @@ static void mistakes(void **state)
 			"\"unlimited\"" },
 		{ "two of one window", "rate = [ \"1/hour\", \"2/1h\" ];",
 			"rate = \"2/1h\": a second rate for one window (hour)" },
+		{ "two of one window, with another between",
+			"rate = [ \"1/hour\", \"1/day\", \"2/60m\" ];",
+			"rate = \"2/60m\": a second rate for one window (hour)" },
 		{ "a week is 7 days", "rate = [ \"1/week\", \"2/7d\" ];",
 			"rate = \"2/7d\": a second rate for one window (week)" },
 		{ "unlimited is alone", "rate = [ \"1/hour\", \"unlimited\" ];",
@@ -117,6 +120,8 @@ static void mistakes(void **state)
 			"rate = ( { tier = \"x\"; rate = \"1/hour\"; }, \"2/hour\" );",
 			"rate: found a string, want { tier = \"NAME\"; rate = \"10/minute\"; }" },
 		{ "a group without its tier", "rate = ( { rate = \"1/hour\"; } );",
+			"rate: want { tier = \"NAME\"; rate = \"10/minute\"; }" },
+		{ "a group without its rate", "rate = ( { tier = \"x\"; } );",
 			"rate: want { tier = \"NAME\"; rate = \"10/minute\"; }" },
 		{ "a group with more",
 			"rate = ( { tier = \"x\"; rate = \"1/hour\"; rates = 1; } );",
@@ -169,6 +174,9 @@ static void mistakes_elsewhere(void **state)
 			"t.cfg:1: rule 1: name = \"\": want 1 to 63 printable ASCII characters\n"
 			"t.cfg:2: rule 2: name = \"\xc3\xa4\": want 1 to 63 printable ASCII characters\n"
 			"t.cfg:3: rule 3: name = 5: want 1 to 63 printable ASCII characters\n" },
+		{ "nor one with the last character of ASCII",
+			"rules = ( { name = \"a\x7f\"; per = []; rate = \"1/hour\"; } );\n",
+			"t.cfg:1: rule 1: name = \"a?\": want 1 to 63 printable ASCII characters\n" },
 		{ "every printable character is fine in a name",
 			"rules = ( { name = \"a \\\"b\\\" \\\\ = .c\"; per = []; rate = \"1/hour\"; } );\n",
 			"" },
@@ -193,6 +201,13 @@ static void mistakes_elsewhere(void **state)
 		{ "per with an alternative twice",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"ip|user|ip\" ]; } );\n",
 			"t.cfg:1: rule \"a\": per = \"ip|user|ip\": \"ip\" is there twice\n" },
+		{ "per with a number",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ 5 ]; } );\n",
+			"t.cfg:1: rule \"a\": per = 5: want the name of a field\n" },
+		{ "per with as many as there may be",
+			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"a\", \"b\", \"c\", \"d\", "
+			"\"e\", \"f\", \"g\", \"a|b|c|d|e|f|g|h\" ]; } );\n",
+			"" },
 		{ "per with too many",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"a\", \"b\", \"c\", \"d\", "
 			"\"e\", \"f\", \"g\", \"h\", \"i\" ]; } );\n",
@@ -381,6 +396,21 @@ static void limits_for_one_tier(void **state)
 		"t.cfg:34: rule \"last\" brings tier \"gold\" to 33 limits: want at most 32 for one tier, "
 		"counted over all rules\n"
 		"t.cfg:34: the same holds for 1 more tier\n"));
+
+	/* All of one rule; and for those that only `default` is for. */
+	n = (size_t)sprintf(text, "rules = ( { name = \"a\"; per = []; rate = {\n"
+				  "anonymous = \"1/minute\"; default = [");
+	for (int i = 1; i <= 32; i++)
+		n += (size_t)sprintf(text + n, "%s\"1/%ds\"", i == 1 ? "" : ", ", i);
+	n += (size_t)sprintf(text + n, "]; }; }");
+	end = text + n;
+	sprintf(end, " );\n");
+	drop(load_text("32 in one list", text, ""));
+	sprintf(end, ",\n{ name = \"b\"; per = []; rate = { default = \"1/minute\"; anonymous = "
+		     "\"1/minute\"; }; } );\n");
+	drop(load_text("one more for who has no tier of his own", text,
+		"t.cfg:3: rule \"b\" brings tier \"(any other)\" to 33 limits: want at most 32 for one "
+		"tier, counted over all rules\n"));
 }
 
 static void rules(void **state)
@@ -492,14 +522,30 @@ static void tiers_file(void **state)
 		"alice gold\nSECRETKEY\nSha256:12 gold\n"
 		"sha256:zzb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b gold\n"
 		"x aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffff1234\n"
-		"x g\x01ld\n");
+		"x g\x01ld\nx\x01y gold\n");
 	drop(load_file("t.cfg", "tiers.map:2: no tier on this line: want KEY-OR-USER TIER\n"
 				"tiers.map:3: want 64 hexadecimal digits after sha256:\n"
 				"tiers.map:4: want 64 hexadecimal digits after sha256:\n"
 				"tiers.map:5: want a tier of at most 63 bytes, and no control "
 				"characters\n"
 				"tiers.map:6: want a tier of at most 63 bytes, and no control "
+				"characters\n"
+				"tiers.map:7: want a tier of at most 63 bytes, and no control "
 				"characters\n"));
+	/* After a byte order mark; each tier that is in no rule is told once. */
+	put_file("tiers.map",
+		"\xef\xbb\xbf"
+		"alice gold\n"
+		"x aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffff123\ndan tin\neve tin\n");
+	s = load_file("t.cfg",
+		"tiers.map:2: warning: tier "
+		"\"aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffff123\" is listed by no "
+		"rule: `default` holds for it where a rule has one, else no limit by tier\n"
+		"tiers.map:3: warning: tier \"tin\" is listed by no rule: `default` holds for it "
+		"where a rule has one, else no limit by tier\n");
+	assert_int_equal(tier_map_find(s->policy->tier_map, STR("alice"), false),
+		policy_tier_find(s->policy, STR("gold")));
+	drop(s);
 	mkdir("tiers", 0700);
 	put_file("t.cfg", "\nidentity: { tiers_file = \"tiers\"; };\n");
 	drop(load_file("t.cfg", "t.cfg:2: identity.tiers_file: tiers is a folder: want a file\n"));

@@ -200,6 +200,7 @@ static void a_clock_set_back_bans_nobody_anew(void **state)
 
 	assert_true(bans_begin(b, &penalty, &ban, 500 * MIN));
 	assert_int_equal(bans_ended(b, &cursor, got, 8, 511 * MIN), 1);
+	assert_int_equal(bans_find(b, plan, 510 * MIN - 1, &take), 0); /* not by a moment either */
 	cursor = 0;
 	assert_int_equal(bans_copy(b, &cursor, got, 8, 505 * MIN), 1);
 	assert_true(got[0].until <= 505 * MIN);

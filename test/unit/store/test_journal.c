@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <signal.h>
+#include <sodium.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -162,6 +163,10 @@ static void the_whole_takes_the_place_of_all_before(void **with)
 	struct stat st;
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_size, whole + journal_appended(j));
+	assert_true(journal_begin(j, err, sizeof err));
+	put(j, "x", "24");
+	assert_true(journal_replace(j, err, sizeof err));
+	assert_int_equal(journal_appended(j), 0); /* all of it is of the whole */
 	journal_free(j);
 }
 
@@ -265,6 +270,32 @@ static void what_is_damaged_is_set_aside(void **with)
 	(void)load(&ours, JOURNAL_UNUSABLE); /* and nobody waits for a writer */
 }
 
+static void one_that_cannot_be_opened_is_set_aside(void **with)
+{
+	(void)with;
+	assert_int_equal(symlink(path, path), 0); /* it leads to itself */
+	(void)load(&ours, JOURNAL_SET_ASIDE);
+	assert_non_null(strstr(err, "cannot open"));
+}
+
+/* As whole as can be, but for its version. */
+static void one_of_a_later_version_is_set_aside(void **with)
+{
+	enum { VERSION_AT = 12, SUM_AT = 48, HEADER_BYTES = 64 };
+	uint8_t bytes[HEADER_BYTES];
+	(void)with;
+
+	struct journal *j = begun();
+	assert_true(journal_replace(j, err, sizeof err));
+	journal_free(j);
+	assert_int_equal(read_file(bytes, sizeof bytes), HEADER_BYTES);
+	bytes[VERSION_AT]++;
+	(void)crypto_generichash(bytes + SUM_AT, HEADER_BYTES - SUM_AT, bytes, SUM_AT, NULL, 0);
+	write_file(bytes, sizeof bytes);
+	(void)load(&ours, JOURNAL_SET_ASIDE);
+	assert_non_null(strstr(err, "format version 2, want 1"));
+}
+
 static unsigned count(const char *part)
 {
 	unsigned n = 0;
@@ -316,6 +347,20 @@ static void what_is_damaged_stays_until_another_is_there(void **with)
 	assert_true(journal_replace(j, err, sizeof err));
 	journal_free(j);
 	assert_string_equal(load(&ours, JOURNAL_LOADED).text, "z=26;");
+	assert_int_equal(count(".bad-"), 1);
+}
+
+/* Its other name stays where it is the only one: not every file system has two names for a file. */
+static void what_is_damaged_stays_where_it_was_renamed(void **with)
+{
+	struct seen s = { 0 };
+	(void)with;
+
+	write_file((const uint8_t *)"nonsense", 8);
+	struct journal *j = journal_new(state, &ours);
+	assert_int_equal(journal_load(j, 0, see, &s, err, sizeof err), JOURNAL_SET_ASIDE);
+	assert_int_equal(unlink(path), 0); /* as rename() leaves it */
+	journal_free(j);
 	assert_int_equal(count(".bad-"), 1);
 }
 
@@ -386,7 +431,10 @@ int main(void)
 		T(no_bit_changes_unseen),
 		T(records_of_another_file_are_none),
 		T(what_is_damaged_is_set_aside),
+		T(one_that_cannot_be_opened_is_set_aside),
+		T(one_of_a_later_version_is_set_aside),
 		T(what_is_damaged_stays_until_another_is_there),
+		T(what_is_damaged_stays_where_it_was_renamed),
 		T(a_full_disk_is_told_until_the_whole_is_written),
 		T(what_is_too_long_is_left_out),
 	};
