@@ -4,11 +4,11 @@
 
 #include "base/log_place.h"
 #include "base/log_tap.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -219,7 +219,6 @@ static void *writer_main(void *unused)
 	bool go = true;
 
 	(void)unused;
-	(void)pthread_setname_np(pthread_self(), "log");
 	(void)pthread_mutex_lock(&shared.lock);
 	while (go) {
 		while (!shared.stop && shared.fill_n == 0 && shared.change_at == NO_MARK &&
@@ -256,18 +255,6 @@ static bool is_running(void)
 	bool running = shared.running;
 	(void)pthread_mutex_unlock(&shared.lock);
 	return running;
-}
-
-/* Signals are the control thread's; SIGPIPE, blocked too, becomes an error of write(). */
-static int start_thread(void)
-{
-	sigset_t all, before;
-
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	int rc = pthread_create(&shared.thread, NULL, writer_main, NULL);
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return rc;
 }
 
 static void free_all(void)
@@ -330,7 +317,9 @@ int log_open(const struct log_settings *settings, char *err, size_t err_size)
 	(void)pthread_cond_init(&shared.work, &attr);
 	(void)pthread_cond_init(&shared.ended, &attr);
 	(void)pthread_condattr_destroy(&attr);
-	int rc = shared.fill && writer.batch ? start_thread() : ENOMEM;
+	int rc = shared.fill && writer.batch
+			 ? thread_start(&shared.thread, "log", writer_main, NULL)
+			 : ENOMEM;
 	if (rc != 0) {
 		(void)snprintf(err, err_size, "log: cannot start its thread: %s", strerror(rc));
 		free_all();

@@ -1,9 +1,9 @@
 #include "server/clerk.h"
 
+#include "base/thread.h"
 #include "base/wait.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -188,19 +188,6 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 
 /* ---- creation and end ---- */
 
-static bool start_thread(struct clerk *c)
-{
-	sigset_t all, before;
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	int rc = pthread_create(&c->thread, NULL, run, c);
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc)
-		return false;
-	(void)pthread_setname_np(c->thread, "clerk");
-	return true;
-}
-
 static void end(struct clerk *c)
 {
 	ev_async_stop(c->args.loop, &c->bell);
@@ -222,7 +209,7 @@ struct clerk *clerk_new(const struct clerk_args *args)
 	ev_async_init(&c->bell, on_bell);
 	c->bell.data = c;
 	ev_async_start(c->args.loop, &c->bell);
-	if (!start_thread(c)) {
+	if (thread_start(&c->thread, "clerk", run, c)) {
 		end(c);
 		return NULL;
 	}

@@ -1,11 +1,11 @@
 #include "server/keeper.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/wait.h"
 #include "store/state.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,19 +110,6 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static bool start_thread(struct keeper *k)
-{
-	sigset_t all, before;
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	int rc = pthread_create(&k->thread, NULL, run, k);
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc)
-		return false;
-	(void)pthread_setname_np(k->thread, "keeper");
-	return true;
-}
-
 static void free_keeper(struct keeper *k)
 {
 	(void)pthread_cond_destroy(&k->changed);
@@ -141,7 +128,7 @@ struct keeper *keeper_start(struct memory_store *store, const char *state_file, 
 	(void)snprintf(k->state_file, sizeof k->state_file, "%s", state_file);
 	cond_init(&k->changed);
 	(void)pthread_mutex_init(&k->lock, NULL);
-	if (!start_thread(k)) {
+	if (thread_start(&k->thread, "keeper", run, k)) {
 		free_keeper(k);
 		return NULL;
 	}

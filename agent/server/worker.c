@@ -1,11 +1,11 @@
 #include "server/worker.h"
 
+#include "base/thread.h"
 #include "server/conn.h"
 #include "server/handover.h"
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,18 +229,10 @@ void worker_free(struct worker *w)
 
 bool worker_start(struct worker *w)
 {
-	/* Signals are for the control thread. */
-	sigset_t all, before;
-	(void)sigfillset(&all);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	w->running = pthread_create(&w->thread, NULL, run, w) == 0;
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!w->running)
-		return false;
 	char name[16];
 	(void)snprintf(name, sizeof name, "worker-%u", w->number % 10000);
-	(void)pthread_setname_np(w->thread, name);
-	return true;
+	w->running = thread_start(&w->thread, name, run, w) == 0;
+	return w->running;
 }
 
 unsigned worker_connections(const struct worker *w)

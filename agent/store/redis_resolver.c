@@ -1,9 +1,10 @@
 #include "store/redis_resolver.h"
 
+#include "base/thread.h"
+
 #include <errno.h>
 #include <netdb.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +71,6 @@ static void *run(void *arg)
 	struct redis_resolved found;
 	struct redis_host server;
 
-	(void)pthread_setname_np(pthread_self(), "resolver");
 	pthread_mutex_lock(&r->lock);
 	while (!r->stop) {
 		if (!r->wanted) {
@@ -114,12 +114,7 @@ struct redis_resolver *redis_resolver_new(
 	r->wanted = true;
 
 	pthread_t thread;
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int rc = pthread_create(&thread, NULL, run, r);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (rc) {
+	if (thread_start(&thread, "resolver", run, r)) {
 		r->refs = 1;
 		pthread_mutex_lock(&r->lock);
 		unref(r);
