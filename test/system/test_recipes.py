@@ -1,8 +1,10 @@
-"""haproxy/README.md's recipes, taken from there as they stand, in the files of that folder."""
+"""haproxy/README.md's recipes, taken from there as they stand, in the files of that folder; and what it says
+of err."""
 
 import base64
 import json
 import re
+import signal
 import subprocess
 
 import pytest
@@ -183,3 +185,26 @@ frontend second
         s.port = s.second
         assert s.ask("/api/x").status == 429, "the counters are one"
         assert s.ask("/s").status == 429
+
+
+def test_what_err_says(tmp_path):
+    """1: it hangs; 2, and from 3.1 on 257: it is away."""
+    def short(s):
+        spoe = s.haproxy_dir / "spoe-ratelimit.conf"
+        spoe.write_text(stack.replaced(spoe.read_text(), "timeout processing 10s", "timeout processing 50ms", spoe))
+        cfg = s.haproxy_dir / "haproxy.cfg"     # so long it is not known to be away
+        cfg.write_text(stack.replaced(cfg.read_text(), "check inter 1s", "check inter 4s", cfg))
+    told = dict(re.findall(r"(?m)^\| (\d+)(?:, \d+)? \| (.*?) \|", README[README.index("\n| err |"):]))
+    assert "timeout processing" in told["1"] and "no agent is UP (HAProxy 3.1 and newer: 257)" in told["2"]
+    away = 257 if stack.haproxy_version() >= (3, 1) else 2
+    with served(tmp_path, short) as s:
+        s.agent.send_signal(signal.SIGSTOP)
+        try:
+            assert s.ask("/hangs").status == 200
+            agents.until(lambda: re.search(r'err=1 .*"GET /hangs ', s.haproxy.stdout), "its line", stack.BOUND)
+        finally:
+            s.agent.send_signal(signal.SIGCONT)
+        agents.until(lambda: s.agent_is("UP"), "HAProxy to see the agent", stack.BOUND)
+        s.stop_agent()
+        assert s.ask("/away").status == 200
+        agents.until(lambda: re.search(rf'err={away} .*"GET /away ', s.haproxy.stdout), "its line", stack.BOUND)
