@@ -70,10 +70,24 @@ rules = (
     assert sum(m is None for m in found) <= 1, r
 
 
-@pytest.mark.parametrize("args", [["-x"], ["-f"], ["--nonsense"], ["word"]])
+@pytest.mark.parametrize("args", [["-x"], ["-f"], ["--nonsense"], ["word"], ["-f", "x"] * 33],
+                         ids=["letter", "no file", "long", "word", "too many files"])
 def test_a_bad_command_line(args):
     r = execute(*args)
     assert r.status == 1 and r.stderr.strip() and not r.stdout, r
+
+
+def test_a_word_too_many_beside_a_good_file(tmp_path):
+    r = execute("-c", "-f", put(tmp_path, GOOD), "word")
+    assert r.status == 1 and '"word"' in r.stderr and not r.stdout, r
+
+
+def test_the_file_that_is_read_where_none_is_named():
+    default = "/etc/spoa-ratelimit/ratelimit.cfg"
+    if os.path.exists(default):
+        pytest.skip("this machine has one")
+    r = execute("-c")
+    assert r.status == 1 and f"{default}:1: " in r.stderr, r
 
 
 def test_help():

@@ -119,6 +119,7 @@ static void rates(void **state)
 		{ "10/500ms", "!window \"500ms\": want 1s to 366d" },
 		{ "10/0s", "!window \"0s\": want 1s to 366d" },
 		{ "10/367d", "!window \"367d\": want 1s to 366d" },
+		{ "10/31622401s", "!window \"31622401s\": want 1s to 366d" },
 		{ "10/minute burst", "!burst: want 1..1000000000" },
 		{ "10/minute burst 0", "!burst: want 1..1000000000" },
 		{ "10/minute burst -1", "!burst: want 1..1000000000" },

@@ -3,6 +3,8 @@
 
 #include "limit/plan.h"
 
+#define BYTES_63 "123456789012345678901234567890123456789012345678901234567890123"
+
 static void mistakes(void **state)
 {
 	static const struct {
@@ -45,6 +47,23 @@ static void mistakes(void **state)
 			"rate = \"1/minute\"; penalty = { after = \"5/1m\"; ban = \"2h\"; max = "
 			"\"1h\"; };",
 			"penalty.max = \"1h\" is less than penalty.ban = \"2h\"" },
+		{ "a penalty after what a calendar counts",
+			"rate = \"1/minute\"; penalty = { after = \"5/month\"; };",
+			"penalty.after = \"5/month\": want a number of denials and a time, like "
+			"\"10/1m\"" },
+		{ "a penalty after a burst",
+			"rate = \"1/minute\"; penalty = { after = \"5/1m burst 6\"; };",
+			"penalty.after = \"5/1m burst 6\": want a number of denials and a time, like "
+			"\"10/1m\"" },
+		{ "a ban too short to be one",
+			"rate = \"1/minute\"; penalty = { after = \"5/1m\"; ban = \"999ms\"; };",
+			"penalty.ban = \"999ms\": want 1s..366d, like \"10m\"" },
+		{ "a ban for longer than a year",
+			"rate = \"1/minute\"; penalty = { after = \"5/1m\"; max = \"367d\"; };",
+			"penalty.max = \"367d\": want 1s..366d, like \"10m\"" },
+		{ "a ban that grows too fast",
+			"rate = \"1/minute\"; penalty = { after = \"5/1m\"; factor = 1001; };",
+			"penalty.factor = 1001: want 1..1000, like 2" },
 		{ "an unknown setting of a penalty",
 			"rate = \"1/minute\"; penalty = { after = \"5/1m\"; bann = \"1h\"; };",
 			"penalty: unknown setting \"bann\"; did you mean \"ban\"?" },
@@ -170,13 +189,26 @@ static void mistakes_elsewhere(void **state)
 		{ "names that cannot be",
 			"rules = ( { name = \"\"; per = []; rate = \"1/hour\"; },\n"
 			"{ name = \"\xc3\xa4\"; per = []; rate = \"1/hour\"; },\n"
-			"{ name = 5; per = []; rate = \"1/hour\"; } );\n",
+			"{ name = 5; per = []; rate = \"1/hour\"; },\n"
+			"{ name = \"" BYTES_63 "x\"; per = []; rate = \"1/hour\"; } );\n",
 			"t.cfg:1: rule 1: name = \"\": want 1 to 63 printable ASCII characters\n"
 			"t.cfg:2: rule 2: name = \"\xc3\xa4\": want 1 to 63 printable ASCII characters\n"
-			"t.cfg:3: rule 3: name = 5: want 1 to 63 printable ASCII characters\n" },
+			"t.cfg:3: rule 3: name = 5: want 1 to 63 printable ASCII characters\n"
+			"t.cfg:4: rule 4: name = \"" BYTES_63 "x\": want 1 to 63 printable ASCII "
+			"characters\n" },
 		{ "nor one with the last character of ASCII",
 			"rules = ( { name = \"a\x7f\"; per = []; rate = \"1/hour\"; } );\n",
 			"t.cfg:1: rule 1: name = \"a?\": want 1 to 63 printable ASCII characters\n" },
+		{ "the longest name",
+			"rules = ( { name = \"" BYTES_63 "\"; per = []; rate = \"1/hour\"; } );\n",
+			"" },
+		{ "a number for a field",
+			"rules = ( { name = \"a\"; per = [ 5 ]; rate = \"1/hour\"; } );\n",
+			"t.cfg:1: rule \"a\": per = 5: want the name of a field\n" },
+		{ "a first ban that is longer than a day",
+			"rules = ( { name = \"a\"; per = \"ip\"; rate = \"1/hour\";\n"
+			" penalty = { after = \"5/1m\"; ban = \"2d\"; }; } );\n",
+			"" },
 		{ "every printable character is fine in a name",
 			"rules = ( { name = \"a \\\"b\\\" \\\\ = .c\"; per = []; rate = \"1/hour\"; } );\n",
 			"" },

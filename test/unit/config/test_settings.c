@@ -39,6 +39,10 @@ static void settings(void **state)
 			"admin: {\n listen = \"192.0.2.1:9601\"; };\n",
 			"t.cfg:2: admin.listen = \"192.0.2.1:9601\": other machines can reach it: set "
 			"admin.token, or listen on 127.0.0.1, [::1] or a UNIX socket\n" },
+		{ "admin that others can reach at its second address",
+			"admin: { listen = [ \"127.0.0.1:9601\", \"192.0.2.1:9601\" ]; };\n",
+			"t.cfg:1: admin.listen = \"192.0.2.1:9601\": other machines can reach it: set "
+			"admin.token, or listen on 127.0.0.1, [::1] or a UNIX socket\n" },
 		{ "admin on all addresses", "admin: { listen = \":9601\"; };\n",
 			"t.cfg:1: admin.listen = \":9601\": other machines can reach it: set "
 			"admin.token, or listen on 127.0.0.1, [::1] or a UNIX socket\n" },
