@@ -29,8 +29,9 @@ static bool length_of(const json_t *v, usec_t *out)
 {
 	if (json_is_integer(v)) {
 		json_int_t s = json_integer_value(v);
-		*out = s < FOR_MAX / USEC_PER_SEC ? s * USEC_PER_SEC : FOR_MAX + 1;
-		return s > 0;
+		bool fits = s > 0 && s <= FOR_MAX / USEC_PER_SEC;
+		*out = fits ? s * USEC_PER_SEC : 0;
+		return fits;
 	}
 	return json_is_string(v) && duration_parse(str_of(json_string_value(v)), out);
 }

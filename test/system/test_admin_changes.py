@@ -230,7 +230,7 @@ def test_the_switch_in_other_words(admin):
                  {"enabled": None}, {"enabled": True, "rule": "nope"},
                  {"enabled": False, "for": 0}, {"enabled": False, "for": -1},
                  {"enabled": False, "for": 1.5}, {"enabled": False, "for": True},
-                 {"enabled": False, "for": 2 ** 62}):
+                 {"enabled": False, "for": 2 ** 62}, {"enabled": False, "for": -2 ** 62}):
         put(422, **body)
     assert put(enabled=True) == {"enabled": True, "switches": []}
 
