@@ -56,6 +56,7 @@ static void take(struct asking *x, struct str tier, struct now now)
 	explain_plan(e, tier);
 	e->plan.now = now;
 	e->plan.done = on_taken;
+	e->plan.holders = &x->snapshot->refs;
 	find_ban(x, now.utc);
 	/* What this store remembers is of earlier questions. */
 	if (store->ops->forget)

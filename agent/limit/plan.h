@@ -56,6 +56,10 @@ struct plan {
 	int16_t tier_number;         /* the policy's; -1: it knows no such name */
 	uint16_t tally;              /* that of the tier; 0: of one that the policy does not know */
 	void (*done)(struct plan *); /* after STORE_PENDING */
+	/* How many hold what the limits are of. Set by who gives the plan to a store that may
+	 * answer later, and holds it himself until `done`: a store that looks at them after that
+	 * counts itself in, and is never the last. NULL: they outlive the store. */
+	_Atomic(unsigned) *holders;
 };
 
 /* What `view` is to be charged. Copies all that the plan keeps: the view may die after. A client

@@ -409,6 +409,7 @@ static bool take_limits(struct check *check, struct now now)
 	if (plan->outcome != OUTCOME_LIMITS || !plan->n)
 		return false;
 	plan->done = on_taken;
+	plan->holders = &check->snapshot->refs;
 	check->state = CHECK_ASKED;
 	return store_take(c->store, plan, now) == STORE_PENDING;
 }

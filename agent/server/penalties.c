@@ -115,6 +115,7 @@ void penalties_count(struct penalties *p, struct snapshot *snap, const struct pl
 		s->of[i].client[n] = '\0';
 	}
 	s->plan.done = on_counted;
+	s->plan.holders = &snap->refs;
 	s->plan.now = now;
 	s->snapshot = snap;
 	if (store_take(p->store, &s->plan, now) == STORE_PENDING) {

@@ -311,6 +311,7 @@ static enum store_rc take(struct store *base, struct plan *plan, struct now now)
 		return STORE_DONE;
 	}
 	rest->begun = plan->begun;
+	rest->holders = plan->holders;
 	enum store_rc rc = ask(s, rest, now);
 	if (rc == STORE_DONE && rest != plan)
 		leases_join(rest);

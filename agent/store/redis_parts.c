@@ -1,6 +1,7 @@
 #include "store/redis_parts.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,8 @@ struct redis_parts {
 	unsigned n, left;
 	bool denied;     /* the whole was, by all parts */
 	unsigned afters; /* handed out: two for each part, at most */
+	/* Parts are still to be read when the whole is over, and its asker gone. */
+	_Atomic(unsigned) *holders;
 	struct part part[];
 };
 
@@ -57,6 +60,9 @@ struct redis_parts *redis_parts_new(struct plan *whole, const uint8_t part_of[],
 	p->n = p->left = part_n;
 	p->denied = false;
 	p->afters = 0;
+	p->holders = whole->holders;
+	if (p->holders)
+		atomic_fetch_add_explicit(p->holders, 1, memory_order_relaxed);
 	for (unsigned i = 0; i < part_n; i++) {
 		split_part(whole, part_of, i, &p->part[i].plan);
 		p->part[i].plan.begun = whole->begun;
@@ -125,6 +131,8 @@ struct redis_after *redis_parts_next_after(struct redis_parts *p, unsigned *lost
 
 void redis_parts_free(struct redis_parts *p)
 {
+	if (p && p->holders)
+		atomic_fetch_sub_explicit(p->holders, 1, memory_order_release);
 	free(p);
 }
 

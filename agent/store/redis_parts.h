@@ -13,7 +13,8 @@ unsigned redis_parts_of(const struct plan *, uint8_t part_of[PLAN_MAX], uint16_t
 
 struct redis_parts;
 
-/* `whole` is borrowed until it is over. NULL: no memory. */
+/* `whole` is borrowed until it is over, and its limits are held (plan->holders) until all parts
+ * are. NULL: no memory. */
 struct redis_parts *redis_parts_new(struct plan *whole, const uint8_t part_of[], unsigned part_n);
 /* The plan of a part. It is recognized by redis_parts_whose(). */
 struct plan *redis_parts_at(struct redis_parts *, unsigned i);
@@ -29,7 +30,7 @@ struct plan *redis_parts_back(struct redis_parts *, bool answered, bool *failed)
  * caller's. (No memory: *lost counts it.) And then it is to be freed. */
 bool redis_parts_is_over(const struct redis_parts *);
 struct redis_after *redis_parts_next_after(struct redis_parts *, unsigned *lost);
-void redis_parts_free(struct redis_parts *);
+void redis_parts_free(struct redis_parts *); /* NULL is fine */
 
 /* Instead of redis_parts_back() for all parts from `first` on, which were never sent. Returns
  * whether any was: the whole is not over by itself then, and the caller answers it. */

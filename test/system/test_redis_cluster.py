@@ -9,6 +9,8 @@ import redisd
 from agent import until
 from redisd import Asker, admitted, hammer
 from spop import message
+from test_admin import Admin
+from test_admin_changes import override, served
 from test_limits import rule, rules
 from test_redis_away import LONG, NOISE
 
@@ -191,6 +193,41 @@ def test_only_who_needs_the_node_misses_it(run, cluster):
     finally:
         lost.resume()
     until(lambda: all(a.check(user=u)["reason"] == "ok" for u in users), "recovery")
+
+
+def test_a_part_comes_back_when_its_policy_is_no_more(run, tmp_path):
+    """A check is over when one of its nodes dies; another one's word on it comes when an operator has
+    changed something, twice, and what the first policy was has gone."""
+    c = redisd.Cluster(tmp_path)
+    try:
+        c.start()
+        text = rules(rule("user", rate=f"400/{LONG}"), rule("org", per='[ "org" ]', rate=f"700/{LONG}"))
+        a = Admin(run, tmp_path, rules=text, top=c.group(timeout="1m"))
+
+        def found_at(node, **fields):
+            before = set(node.keys())
+            assert a.agent.check(**fields)["reason"] == "ok"
+            return set(node.keys()) != before
+        dies, waits = c.nodes[:2]
+        user = next(u for u in (f"u{i}" for i in range(1000)) if found_at(dies, user=u))
+        org = next(o for o in (f"o{i}" for i in range(1000)) if found_at(waits, org=o))
+        dies.pause()
+        waits.pause()
+        calls = a.value("ratelimit_redis_call_duration_seconds_count")
+        got = []
+        asking = threading.Thread(target=lambda: got.append(a.agent.check(user=user, org=org)))
+        asking.start()
+        until(lambda: a.value("ratelimit_checks_waiting") == 1, "the check")
+        dies.kill()
+        dies.stopped = False
+        asking.join()
+        for who in ("one", "two"):
+            override(a, user=who, bypass=True)
+            served(a, "bypassed", user=who)
+        waits.resume()
+        until(lambda: a.value("ratelimit_redis_call_duration_seconds_count") > calls, "the late word")
+    finally:
+        c.finish()
 
 
 def test_what_is_no_cluster_says_so(run, tmp_path, ends):

@@ -468,6 +468,39 @@ static void test_one_of_two_fails(void **state)
 	assert_true(fake->node[0].calls <= before + 1);
 }
 
+/* The one that does not fail answers when the check is over, and its policy may have been replaced.
+ */
+static void test_limits_are_there_until_all_parts_are_over(void **state)
+{
+	(void)state;
+	static struct asked a;
+	_Atomic(unsigned) holders = 2; /* control, and who asks */
+	struct rig_limit *mine[2];
+
+	memset(&a, 0, sizeof a);
+	for (unsigned i = 0; i < 2; i++) {
+		mine[i] = malloc(sizeof *mine[i]);
+		assert_non_null(mine[i]);
+		rig_limit(mine[i], ALGORITHM_TOKEN_BUCKET, 3, 3600 * USEC_PER_SEC, 3);
+		mine[i]->limit.local = &mine[i]->limit;
+		add(&a, mine[i], i ? HIGH : LOW);
+	}
+	a.plan.holders = &holders;
+	kill(fake->node[0].pid, SIGSTOP);
+	fake->node[1].mode = FAKE_CLOSES;
+	ask(&a);
+	assert_int_equal(holders, 3);
+	wait_for(&a);
+	assert_true(a.plan.degraded);
+	holders--;
+	assert_int_equal(holders, 2);
+	kill(fake->node[0].pid, SIGCONT);
+	UNTIL(holders == 1);
+	assert_int_equal(fake->node[0].calls, 1);
+	free(mine[0]);
+	free(mine[1]);
+}
+
 static void test_ends_while_all_waits(void **state)
 {
 	(void)state;
@@ -510,6 +543,7 @@ int main(void)
 		T(test_what_counts_denials_is_charged_after),
 		T(test_a_refund_that_is_lost),
 		T(test_one_of_two_fails),
+		T(test_limits_are_there_until_all_parts_are_over),
 		T(test_ends_while_all_waits),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
