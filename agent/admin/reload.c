@@ -23,6 +23,12 @@ static json_t *problem_json(const char *text)
 			json_of((struct str){ text, (size_t)(p - text) }), "line", (json_int_t)line,
 			"message", json_of(str_of(message)));
 	}
+	/* A warning of a file as a whole has no line. */
+	const char *end = strstr(text, ": warning: ");
+	if (end)
+		return json_pack("{s:o, s:n, s:o}", "file",
+			json_of((struct str){ text, (size_t)(end - text) }), "line", "message",
+			json_of(str_of(end + 2 + sizeof warning - 1)));
 	return json_pack("{s:n, s:n, s:o}", "file", "line", "message", json_of(str_of(text)));
 }
 

@@ -192,20 +192,24 @@ bool ctl_find(struct ctl *c)
 
 /* ---- what it says ---- */
 
-/* Errors of a configuration, each with its place. */
-static void tell_errors(const json_t *problem)
+/* "FILE:LINE: MESSAGE"; not each has a line, or a file. */
+static void tell_problem(const json_t *p, const char *kind)
 {
-	const json_t *list = json_object_get(problem, "errors"), *e;
+	const char *file = ctl_text(p, "file"), *message = ctl_text(p, "message");
+
+	if (*file && ctl_int(p, "line"))
+		(void)ctl_fail(
+			0, "%s:%lld: %s%s", file, (long long)ctl_int(p, "line"), kind, message);
+	else
+		(void)ctl_fail(0, "%s%s%s%s", file, *file ? ": " : "", kind, message);
+}
+
+void ctl_tell_problems(const json_t *answer, const char *name, const char *kind)
+{
+	const json_t *list = json_object_get(answer, name), *p;
 	size_t i;
 
-	json_array_foreach(list, i, e)
-	{
-		if (json_object_get(e, "line"))
-			(void)ctl_fail(0, "%s:%lld: %s", ctl_text(e, "file"),
-				(long long)ctl_int(e, "line"), ctl_text(e, "message"));
-		else
-			(void)ctl_fail(0, "%s", ctl_text(e, "message"));
-	}
+	json_array_foreach(list, i, p) tell_problem(p, kind);
 }
 
 int ctl_refused(struct ctl *c, struct reply *r)
@@ -214,7 +218,7 @@ int ctl_refused(struct ctl *c, struct reply *r)
 
 	if (ctl_given(c->o, CTL_JSON) && r->json)
 		(void)ctl_print_json(r->json, false);
-	tell_errors(r->json);
+	ctl_tell_problems(r->json, "errors", "");
 	if (*detail)
 		(void)ctl_fail(0, "%s", detail);
 	else

@@ -258,21 +258,14 @@ int ctl_disable(struct ctl *c)
 
 int ctl_reload(struct ctl *c)
 {
-	const json_t *warnings, *w;
 	json_t *answer;
-	size_t i;
 	int status = ctl_ask(c, "POST", "/api/v1/reload", NULL, &answer);
 
 	if (status != CTL_DONE)
 		return status;
 	if (ctl_given(c->o, CTL_JSON))
 		(void)ctl_print_json(answer, false);
-	warnings = json_object_get(answer, "warnings");
-	json_array_foreach(warnings, i, w)
-	{
-		(void)ctl_fail(0, "%s:%lld: warning: %s", ctl_text(w, "file"),
-			(long long)ctl_int(w, "line"), ctl_text(w, "message"));
-	}
+	ctl_tell_problems(answer, "warnings", "warning: ");
 	const char *changed = ctl_text(answer, "changed");
 	say(c, "generation %lld: %s%s", (long long)ctl_int(answer, "generation"), changed,
 		strcmp(changed, "nothing") == 0 ? " has changed" : "");

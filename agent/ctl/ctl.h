@@ -32,6 +32,9 @@ struct snapshot *ctl_load_config(const struct ctl_options *, const struct hash_k
 
 /* What the agent warns of beside its answer, on stderr. */
 void ctl_warn(const json_t *answer);
+/* What it says of a configuration: the list `name`, each with its place, where it has one, and
+ * `kind` before what it says. On stderr. */
+void ctl_tell_problems(const json_t *answer, const char *name, const char *kind);
 /* As ctl_ask(), and done with it: warnings are told, with --json the answer is printed. */
 int ctl_do(struct ctl *, const char *method, const char *path, json_t *body);
 

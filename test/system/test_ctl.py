@@ -194,6 +194,16 @@ def test_reload(ctl):
     assert json.loads(ctl("reload", "--json", status=REFUSED).stdout)["errors"]
 
 
+def test_reload_problems_of_no_line(ctl):
+    """Of a file as a whole: no line is made up for them."""
+    ctl.agent.rewrite(rules="", top=ctl.top)
+    r = ctl("reload")
+    assert r.stderr.startswith(f"ratelimitctl: {ctl.agent.path}: warning: there is no rule"), r
+    warning, = ctl.json("reload")["warnings"]
+    assert warning["file"] == str(ctl.agent.path) and warning["line"] is None, warning
+    assert warning["message"].startswith("there is no rule"), warning
+
+
 def test_overrides(ctl):
     def denied(args, n=5):
         return sum(ctl.agent.check(args)["deny"] for _ in range(n))
