@@ -76,6 +76,7 @@ struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh)
 	struct problems problems = { 0 };
 
 	desk_hide_subjects(d, fresh->policy);
+	desk_hide_bans(d, fresh->policy);
 	if (changes_count(d->changes) == 0)
 		return fresh;
 	struct snapshot *s = config_rebuild(fresh, d->changes, fresh->generation, &problems);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "config/json.h"
 #include "server/ban_ends.h"
+#include "server/ban_hide.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,33 +61,6 @@ static void begin_by_now(struct ban *b, usec_t utc)
 	b->forget_at -= ahead;
 }
 
-bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
-{
-	struct ban b = { 0 };
-	const char *rule, *client;
-	json_int_t level, epoch, since, until, forget_at;
-
-	if (!key_parse(id, &b.key) ||
-		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
-			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
-			"forget_at", &forget_at) != 0 ||
-		since < 0 || since > INSTANT_MAX || until < 1 || until > INSTANT_MAX ||
-		forget_at > INSTANT_MAX)
-		return true;
-	snprintf(b.rule, sizeof b.rule, "%s", rule);
-	snprintf(b.client, sizeof b.client, "%s", client);
-	b.level = level >= 0 && level <= UINT16_MAX ? (uint32_t)level : 0;
-	b.epoch = (uint32_t)(epoch & UINT32_MAX);
-	b.since = since;
-	b.until = until;
-	b.forget_at = forget_at;
-	usec_t utc = clock_read().utc;
-	if (was_kept)
-		begin_by_now(&b, utc);
-	(void)bans_put(d->args.bans, &b, utc);
-	return b.forget_at > utc - FORGOTTEN_FOR;
-}
-
 void desk_share_ban(struct desk *d, const struct ban *b)
 {
 	char name[4 + BAN_ID_BYTES + 1] = "ban:";
@@ -112,6 +86,67 @@ static void share_ban_if_room(struct desk *d, const struct ban *b)
 			KV_Z("why", "too many wait for Redis"));
 	else
 		desk_share_ban(d, b);
+}
+
+bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
+{
+	struct ban b = { 0 };
+	const char *rule, *client;
+	json_int_t level, epoch, since, until, forget_at;
+
+	if (!key_parse(id, &b.key) ||
+		json_unpack(value, "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "rule", &rule, "client",
+			&client, "level", &level, "epoch", &epoch, "since", &since, "until", &until,
+			"forget_at", &forget_at) != 0 ||
+		since < 0 || since > INSTANT_MAX || until < 1 || until > INSTANT_MAX ||
+		forget_at > INSTANT_MAX)
+		return true;
+	snprintf(b.rule, sizeof b.rule, "%s", rule);
+	snprintf(b.client, sizeof b.client, "%s", client);
+	b.level = level >= 0 && level <= UINT16_MAX ? (uint32_t)level : 0;
+	b.epoch = (uint32_t)(epoch & UINT32_MAX);
+	b.since = since;
+	b.until = until;
+	b.forget_at = forget_at;
+	usec_t utc = clock_read().utc;
+	if (was_kept)
+		begin_by_now(&b, utc);
+	bool hidden = ban_hide(d->args.current(d->args.with)->policy, &b);
+	(void)bans_put(d->args.bans, &b, utc);
+	/* There it is to be hidden, too. (What an earlier run has kept is written anew.) */
+	if (hidden && !was_kept && bans_get(d->args.bans, &b.key, &b))
+		share_ban_if_room(d, &b);
+	return b.forget_at > utc - FORGOTTEN_FOR;
+}
+
+/* Whose client was told or begun in clear, and is secret by this policy. */
+struct hiding {
+	struct desk *desk;
+	const struct policy *policy;
+	bool any;
+};
+
+static void hide_ban(void *with, const struct ban *b)
+{
+	struct hiding *h = with;
+	struct ban hidden = *b;
+
+	if (!ban_hide(h->policy, &hidden) ||
+		!bans_rename(h->desk->args.bans, &b->key, hidden.client))
+		return;
+	h->any = true;
+	share_ban_if_room(h->desk, &hidden);
+}
+
+void desk_hide_bans(struct desk *d, const struct policy *p)
+{
+	struct hiding h = { .desk = d, .policy = p };
+
+	if (bans_count(d->args.bans))
+		desk_each_ban(d, clock_read().utc, hide_ban, &h);
+	/* What was appended before has them in clear. */
+	if (h.any)
+		desk_keep_whole_soon(d);
 }
 
 static void tell_ban_again(void *with, const struct ban *b)
@@ -191,6 +226,9 @@ static void tell_bans(struct ending *e)
 	for (unsigned n = 1; bans_next_begun(d->args.bans, &b); n++) {
 		if (n == BANS_BEGUN_MAX) /* more began than are told of */
 			desk_keep_whole_soon(d);
+		/* By a worker that does not know yet what is secret. */
+		if (ban_hide(e->now, &b))
+			(void)bans_rename(d->args.bans, &b.key, b.client);
 		/* As it is by now: it may have been lifted already, and that was told. */
 		bool known = bans_get(d->args.bans, &b.key, &now);
 		if (known)

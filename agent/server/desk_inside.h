@@ -86,6 +86,8 @@ void desk_hide_subjects(struct desk *, const struct policy *);
 /* ---- desk_bans.c ---- */
 
 json_t *desk_ban_json(const struct ban *);
+/* Their clients, as desk_hide_subjects(). */
+void desk_hide_bans(struct desk *, const struct policy *);
 void desk_share_ban(struct desk *, const struct ban *);
 /* Calls `each` for all that are not forgotten yet. Any thread. */
 void desk_each_ban(

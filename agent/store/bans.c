@@ -286,6 +286,18 @@ bool bans_lift(struct bans *b, const struct key *k, usec_t utc)
 	return holds;
 }
 
+bool bans_rename(struct bans *b, const struct key *k, const char client[BAN_CLIENT_MAX + 1])
+{
+	unsigned set = set_of(k);
+
+	lock_get(lock_of(b, set));
+	struct ban *ban = find(b, set, k);
+	if (ban)
+		memcpy(ban->client, client, sizeof ban->client);
+	lock_put(lock_of(b, set));
+	return ban != NULL;
+}
+
 bool bans_get(struct bans *b, const struct key *k, struct ban *out)
 {
 	unsigned set = set_of(k);

@@ -52,6 +52,9 @@ bool bans_put(struct bans *, const struct ban *, usec_t utc);
 /* Ends it, and forgets how often this client was banned. false: none holds. */
 bool bans_lift(struct bans *, const struct key *, usec_t utc);
 
+/* What people are shown of it, from now on. false: nothing is known of it. */
+bool bans_rename(struct bans *, const struct key *, const char client[BAN_CLIENT_MAX + 1]);
+
 /* A copy; false: nothing is known of it. */
 bool bans_get(struct bans *, const struct key *, struct ban *);
 

@@ -62,6 +62,27 @@ def test_an_override_holds_at_both(two):
     served(b, "ok", user="alice")
 
 
+def test_who_is_banned_is_hidden_by_whom_it_is_secret(two):
+    """The other agent's configuration does not say that addresses are; what it tells is hidden, there too."""
+    a, b = two.at
+    a.agent.rewrite(RULES, a.top(two.redis.group() + 'identity: { secret = [ "key", "ip" ]; };'))
+    assert a.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 200
+    until(lambda: b.agent.check(ip="192.0.2.17", path="/login")["reason"] == "banned")
+    ban, = until(lambda: a.ask("/api/v1/bans").json["bans"])
+    assert ban["client"] == "ip=sha256:" + hashlib.sha256(b"192.0.2.17").hexdigest()[:12]
+
+    def kept():
+        return [x for x in two.redis("HVALS", "rl:{changes}") if b'"client"' in x]
+    until(lambda: ban["client"].encode() in b"".join(kept()))
+    assert len(kept()) == 1 and b"192.0.2.17" not in kept()[0]
+    assert b.ask("/api/v1/bans").json["bans"][0]["client"] == "ip=192.0.2.17"
+    # and that is the end of it
+    number = two.redis("GET", "rl:{changes}:version")
+    for _ in range(3):
+        override(a, user="x", bypass=True)
+    assert int(two.redis("GET", "rl:{changes}:version")) == int(number) + 3
+
+
 def test_a_secret_user_is_hashed_for_both(two, tmp_path):
     """Also where the other agent's configuration does not say that he is secret, yet."""
     a, b = two.at

@@ -299,6 +299,30 @@ def test_a_secret_user_is_nowhere_in_clear(kept):
         assert "alice.x" not in text and "bob.x" not in text
 
 
+def test_who_is_banned_is_nowhere_in_clear(kept):
+    """Also if his address was not secret when the ban began: in the list, in the log, on disk."""
+    def bans():
+        return [(b["id"], b["client"]) for b in kept.ask("/api/v1/bans").json["bans"]]
+    use_up(kept.agent, "192.0.2.17", 3)
+    (number, client), = until(bans)
+    assert client == "ip=192.0.2.17"
+    until(lambda: b"192.0.2.17" in kept.changes.read_bytes())
+    until(lambda: [x for x in audit(kept) if "what=ban" in x])
+    before = len(kept.agent.lines())
+    kept.agent.rewrite(RULES, kept.top(kept.store() + 'identity: { secret = [ "key", "ip" ]; };'))
+    assert kept.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 200
+    hidden = "ip=sha256:" + hashlib.sha256(b"192.0.2.17").hexdigest()[:12]
+    assert bans() == [(number, hidden)]
+    until(lambda: b"192.0.2.17" not in kept.changes.read_bytes())
+    kept.kill()
+    kept.start()
+    assert bans() == [(number, hidden)]
+    assert login(kept.agent, "192.0.2.17")["reason"] == "banned"
+    change(kept, "/api/v1/bans", "DELETE", id=number)
+    until(lambda: [x for x in audit(kept) if "what=lift" in x])
+    assert not [x for x in kept.agent.lines()[before:] if " audit " in x and "192.0.2.17" in x]
+
+
 def test_a_secret_address_is_nowhere_in_clear(kept):
     """Also if it was none when the override was made; by the hash of the prefix as it is written."""
     def digest(text):
