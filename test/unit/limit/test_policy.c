@@ -418,6 +418,31 @@ static void test_what_a_ban_is_known_by_stays_the_same(void **state)
 	policy_free(p);
 }
 
+/* Another epoch of the rule: its counters were reset. */
+static void test_a_reset_forgets_denials_and_lifts_no_ban(void **state)
+{
+	static const char *const per[] = { "ip" };
+	struct key ban[2], strikes[2];
+	char why[256];
+
+	(void)state;
+	for (uint32_t epoch = 0; epoch < 2; epoch++) {
+		struct policy *p = policy_of("api", per, 1);
+		p->rule->epoch = epoch;
+		p->rule->penalty = calloc(1, sizeof *p->rule->penalty);
+		p->rule->penalty->after = (struct quota){ .algorithm = ALGORITHM_FIXED_WINDOW,
+			.window = { WINDOW_FROM_FIRST, 60 * USEC_PER_SEC },
+			.units = 3,
+			.capacity = 3 };
+		assert_true(policy_seal(p, &test_key, why, sizeof why));
+		ban[epoch] = p->rule->penalty->salt;
+		strikes[epoch] = p->rule->penalty->limit.salt;
+		policy_free(p);
+	}
+	assert_memory_equal(&ban[0], &ban[1], sizeof ban[0]);
+	assert_memory_not_equal(&strikes[0], &strikes[1], sizeof strikes[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -433,6 +458,7 @@ int main(void)
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_the_slowest_refill_of_all_tiers),
 		cmocka_unit_test(test_what_a_ban_is_known_by_stays_the_same),
+		cmocka_unit_test(test_a_reset_forgets_denials_and_lifts_no_ban),
 	};
 	if (!hash_init())
 		return 1;

@@ -259,6 +259,25 @@ static void an_end_is_told_once(void **state)
 	bans_free(b);
 }
 
+/* Of nine in one set of eight, where all others are over and nobody has been told. It is no loss.
+ */
+static void an_end_is_told_also_of_one_that_had_to_go(void **state)
+{
+	enum { WAYS = 8 };
+	struct bans *b = bans_new();
+	(void)state;
+
+	for (unsigned i = 0; i <= WAYS; i++) {
+		struct ban ban = ban_of(i);
+		ban.key.a = i * (uint64_t)BANS_MAX;
+		assert_true(bans_begin(b, &penalty, &ban, (i < WAYS ? i : 20) * MIN));
+	}
+	assert_int_equal(bans_count(b), WAYS);
+	assert_int_equal(bans_evicted(b), 0);
+	assert_non_null(strstr(ended(b, 20), "ip=0 "));
+	bans_free(b);
+}
+
 static size_t copy_all(struct bans *b, usec_t utc)
 {
 	static struct ban out[64];
@@ -358,6 +377,7 @@ int main(void)
 		cmocka_unit_test(a_clock_set_back_makes_no_ban_longer),
 		cmocka_unit_test(a_clock_set_back_bans_nobody_anew),
 		cmocka_unit_test(an_end_is_told_once),
+		cmocka_unit_test(an_end_is_told_also_of_one_that_had_to_go),
 		cmocka_unit_test(the_table_is_bounded),
 		cmocka_unit_test(who_is_forgotten_is_told_once),
 	};
