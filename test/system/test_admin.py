@@ -361,6 +361,8 @@ def test_reload(admin):
     assert r.status == 200 and r.json["generation"] == 2, r
     assert "rate.default 3/day -> 4/day" in r.json["changed"]
     until(lambda: a.check(user="u", cost=0)["limit"] == 4)
+    assert admin.value("ratelimit_reloads_total") == 1
+    assert admin.value("ratelimit_reloads_refused_total") == 0
 
 
 def test_a_broken_file_is_told_line_by_line(admin):

@@ -161,6 +161,12 @@ def test_the_status_line_at_start(run):
           "which limits are active")
 
 
+def test_warnings_are_told_at_the_start(run):
+    a = run(rules='{ name = "r"; rate = "1/day"; }')
+    until(lambda: re.search(rf"config_warning .*{re.escape(str(a.path))}:\d+: warning: .*has no per",
+                            a.stderr), "the warning in the log")
+
+
 def test_could_not_start(tmp_path):
     for listen in ("192.0.2.1:9600", "/nowhere/at/all/s.sock"):
         r = execute("-f", put(tmp_path, config(listen, RULES)))
@@ -247,12 +253,12 @@ def test_a_broken_reload_is_refused(run, broken, word):
 
 def test_a_refusal_is_told_where_only_errors_are(run):
     a = run(rules=RULES, args=["-q"])
-    a.write(a.path.read_text().replace("5/day", "5/dya") + 'redis: { tls_name = "n"; };\n')
-    assert "warning: redis.tls_name" in execute("-c", "-f", a.path).stderr
+    a.rewrite(RULES.replace("5/day", "5/dya") + ', { name = "w"; rate = "1/day"; }')
+    assert ": warning: rule \"w\": has no per" in execute("-c", "-f", a.path).stderr
     a.reload(lambda: re.search(rf"{re.escape(str(a.path))}:\d+: .*dya", a.stderr), "the refusal")
     assert a.check(user="u")["remaining"] == 4
     assert a.stop() == 0
-    assert "tls_name" not in a.stderr
+    assert "has no per" not in a.stderr
 
 
 def test_a_log_that_cannot_be_opened_refuses_the_reload(run):
@@ -429,6 +435,15 @@ def test_a_log_file_that_cannot_be_written(tmp_path):
     r = execute("-f", put(tmp_path, config("127.0.0.1:9600", RULES,
                                            top='log: { target = "/nowhere/at/all/log"; };')))
     assert r.status == 2 and "/nowhere/at/all/log" in r.stderr, r
+
+
+def test_the_last_denial_is_logged(run):
+    a = run(rules='{ name = "r"; per = [ "user" ]; rate = "0/day"; }', agent='drain = "0s";')
+    for i in range(5):
+        assert a.check(user=f"the-last-{i}")["deny"]
+        assert a.stop() == 0
+        assert f"the-last-{i}" in a.stderr
+        a.start()
 
 
 def test_every_denial_is_logged(run):
