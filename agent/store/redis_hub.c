@@ -14,13 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK           0.5 /* seconds */
-#define RESOLVE_EVERY  USEC_PER_SEC
-#define ASK_EVERY      USEC_PER_SEC          /* sentinels, nodes */
-#define ASK_SOONEST    (100 * USEC_PER_MSEC) /* when a store wants to know */
-#define NAMED_WITHIN   USEC_PER_SEC
-#define BACK_AFTER     USEC_PER_SEC
-#define COMPLAIN_EVERY (10 * USEC_PER_SEC)
+#define TICK             0.5 /* seconds */
+#define RESOLVE_EVERY    USEC_PER_SEC
+#define ASK_EVERY        USEC_PER_SEC          /* sentinels, nodes */
+#define ASK_SOONEST      (100 * USEC_PER_MSEC) /* when a store wants to know */
+#define NAMED_WITHIN     USEC_PER_SEC
+#define BACK_AFTER       USEC_PER_SEC
+#define TELL_AGAIN_AFTER (60 * USEC_PER_SEC)
+#define COMPLAIN_EVERY   (10 * USEC_PER_SEC)
 
 /* ---- the hub ---- */
 
@@ -55,6 +56,10 @@ struct redis_hub {
 	unsigned away_n;
 	usec_t away_since, back_since; /* 0: not told / not all are back */
 	struct redis_hub_away away;    /* but for its `since` */
+	/* What is to be done changes while it is away: first nobody listens, then the password is
+	 * a wrong one. The first such change is told at once, others after a while. */
+	char told_hint[sizeof((struct redis_hub_away *)0)->hint];
+	usec_t told_again_at; /* 0: not yet */
 	struct {
 		struct redis_address address;
 		usec_t at;
@@ -358,19 +363,27 @@ void redis_hub_away(struct redis_hub *h, struct redis_listener *l, const char *w
 		(void)redis_address_text(address, text);
 	pthread_mutex_lock(&h->lock);
 	bool tell = !l->away && !h->away_since;
+	usec_t now = hub_now();
+	bool tell_again = !tell && h->away_since &&
+			  strncmp(h->told_hint, hint, sizeof h->told_hint - 1) != 0 &&
+			  (!h->told_again_at || now - h->told_again_at >= TELL_AGAIN_AFTER);
 	if (!l->away) {
 		l->away = true;
 		h->away_n++;
 	}
 	if (tell)
-		h->away_since = hub_now();
+		h->away_since = now;
+	if (tell || tell_again) {
+		h->told_again_at = tell ? 0 : now;
+		snprintf(h->told_hint, sizeof h->told_hint, "%s", hint);
+	}
 	snprintf(h->away.why, sizeof h->away.why, "%s", why);
 	snprintf(h->away.hint, sizeof h->away.hint, "%s", hint);
 	memcpy(h->away.server, text, sizeof text);
 	pthread_mutex_unlock(&h->lock);
-	if (tell)
-		log_warning("store_degraded", KV_Z("why", why), KV_Z("server", text),
-			KV_Z("hint", hint));
+	if (tell || tell_again)
+		log_warning(tell ? "store_degraded" : "store_still_degraded", KV_Z("why", why),
+			KV_Z("server", text), KV_Z("hint", hint));
 }
 
 bool redis_hub_is_away(struct redis_hub *h, struct redis_hub_away *out)

@@ -70,7 +70,9 @@ void redis_hub_ask_again(struct redis_hub *);
 
 /* This store's checks get the failure policy from now on / Redis answers again. Logged once for
  * all: `store_degraded why=… server=…` when the first one goes, `store_recovered away_s=…` when the
- * last one has been back for a second. `hint` (may be NULL): what to do about it. */
+ * last one has been back for a second; `store_still_degraded why=… server=…` where meanwhile
+ * something else is to be done about it, at most once a minute but for the first time. `hint` (may
+ * be NULL): what that is. */
 void redis_hub_away(struct redis_hub *, struct redis_listener *, const char *why, const char *hint,
 	const struct redis_address *);
 void redis_hub_back(struct redis_hub *, struct redis_listener *);

@@ -548,6 +548,26 @@ def test_a_wrong_password_is_named_and_not_shown(run, server, user, password, wo
     server("ACL", "LOG", "RESET")
 
 
+def test_a_password_that_is_changed_is_named_when_that_is_what_is_wrong(run, tmp_path, ends):
+    """The first reason is that a connection ended, and no hint at a password."""
+    redis = ends(redisd.Server(tmp_path))
+    a = run(rules=rule(), top=redis.group(on_failure="closed"))
+    assert a.check(user="u")["reason"] == "ok"
+    redis("ACL", "SETUSER", redisd.USER, "resetpass", ">another-Pw-1")
+    redis("CLIENT", "KILL", "USER", redisd.USER)
+
+    def told(event):
+        a.check(user="u")
+        return [x for x in a.lines() if event in x]
+    (line,) = until(lambda: told("store_degraded "), "a line in the log")
+    assert "WRONGPASS" not in line
+    (line,) = until(lambda: told("store_still_degraded "), "another")
+    assert "WRONGPASS" in line and "redis.password" in line, line
+    redis("ACL", "SETUSER", redisd.USER, "resetpass", f">{redisd.PASSWORD}")
+    until(lambda: told("store_recovered"), "a line when it is back")
+    assert len(told("_degraded")) == 2
+
+
 def test_passwords_of_every_shape(run, tmp_path, ends):
     password = "p w'\"$1 #\u00e9*\\r"
     redis = ends(redisd.Server(tmp_path))
