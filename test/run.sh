@@ -6,16 +6,20 @@
 #   sh test/run.sh --only PART[,PART]   parts: format release dev tsan fuzz tidy system races package
 #   sh test/run.sh --on SUITE           all of it in a Debian of its own (bookworm, trixie, testing,
 #                                       sid) under build/on/SUITE, by debootstrap and chroot; root
+#   sh test/run.sh --haproxy SUITE      what goes through HAProxy, with that of another Debian
+#                                       (bullseye: 2.2); root. HAPROXY=FILE ... --only dev,haproxy:
+#                                       with one of your own
 #
 # The parts in words: format and tidy, the tools' word on the source; dev, tsan and fuzz, the unit
 # tests, scenarios and fuzz targets under AddressSanitizer with UBSan, under ThreadSanitizer, by
 # libFuzzer; release, that it builds; system, the agent as a process and behind a real HAProxy;
-# races, part of these with ThreadSanitizer; package, a Debian package and lintian's word on it (with
-# --on only, if not asked for), which --on then tries in a second Debian that has nothing else.
+# races, part of these with ThreadSanitizer; haproxy, those of system that go through HAProxy (only if
+# asked for); package, a Debian package and lintian's word on it (with --on only, if not asked for),
+# which --on then tries in a second Debian that has nothing else.
 set -u
 
 usage() {
-	sed -n '2,14s/^# \{0,1\}//p' "$0"
+	sed -n '2,19s/^# \{0,1\}//p' "$0"
 }
 
 cd "$(dirname "$0")/.." || exit 1
@@ -23,15 +27,18 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 parts="format release dev tsan fuzz tidy system races"
 chosen=
 suite=
+haproxy_suite=
 while [ $# -gt 0 ]; do
 	case $1 in
 	--only) parts=$(echo "${2-}" | tr , ' ') chosen=yes; shift ;;
 	--on) suite=${2-}; shift ;;
+	--haproxy) haproxy_suite=${2-}; shift ;;
 	-h | --help) usage; exit 0 ;;
 	*) usage >&2; exit 1 ;;
 	esac
 	shift || { usage >&2; exit 1; }
 done
+[ -z "$haproxy_suite" ] || [ -n "$chosen" ] || parts="dev haproxy"
 
 packages="gcc libc6-dev cmake ninja-build pkg-config libev-dev libconfig-dev libjansson-dev libsodium-dev
 libsystemd-dev libhiredis-dev libmicrohttpd-dev libcurl4-openssl-dev libcmocka-dev clang libclang-rt-dev
@@ -83,31 +90,35 @@ no_service() {
 
 # --- in a Debian of its own ----------------------------------------------------------------------
 
-on_suite() {
-	root=$PWD/build/on/$suite
-	[ "$(id -u)" = 0 ] || { echo "--on needs root" >&2; exit 1; }
+# bootstrap SUITE ROOT: once; $mirror is where from
+bootstrap() {
+	[ "$(id -u)" = 0 ] || { echo "--on and --haproxy need root" >&2; exit 1; }
 	install_packages debootstrap
-	[ -n "$chosen" ] || parts="$parts package"
 	# Where this machine has its packages from, unless DEBIAN_MIRROR says where.
 	# shellcheck disable=SC2016
 	mirror=${DEBIAN_MIRROR-$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 2>/dev/null |
 		awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }')}
-	if [ ! -e "$root/.complete" ]; then
-		rm -rf "$root"
-		mkdir -p "$root"
-		echo "debootstrap $suite: some minutes, once"
-		debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"} >build/log/debootstrap.txt 2>&1 ||
-			{ tail -n 20 build/log/debootstrap.txt >&2; exit 1; }
-		# No service starts in there.
-		no_service >"$root/usr/sbin/policy-rc.d"
-		chmod 755 "$root/usr/sbin/policy-rc.d"
-		# A mirror that is some weeks behind is no reason not to test.
-		echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/90-mirror"
-		for f in /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf; do
-			[ -e "$f" ] && cp "$f" "$root/etc/apt/apt.conf.d/"
-		done
-		touch "$root/.complete"
-	fi
+	[ ! -e "$2/.complete" ] || return 0
+	rm -rf "$2"
+	mkdir -p "$2"
+	echo "debootstrap $1: some minutes, once"
+	debootstrap --variant=minbase "$1" "$2" ${mirror:+"$mirror"} >build/log/debootstrap.txt 2>&1 ||
+		{ tail -n 20 build/log/debootstrap.txt >&2; exit 1; }
+	# No service starts in there.
+	no_service >"$2/usr/sbin/policy-rc.d"
+	chmod 755 "$2/usr/sbin/policy-rc.d"
+	# A mirror that is some weeks behind is no reason not to test.
+	echo 'Acquire::Check-Valid-Until "false";' >"$2/etc/apt/apt.conf.d/90-mirror"
+	for f in /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf; do
+		[ -e "$f" ] && cp "$f" "$2/etc/apt/apt.conf.d/"
+	done
+	touch "$2/.complete"
+}
+
+on_suite() {
+	root=$PWD/build/on/$suite
+	[ -n "$chosen" ] || parts="$parts package"
+	bootstrap "$suite" "$root"
 	cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null
 	rm -rf "$root/src"
 	mkdir "$root/src"
@@ -140,6 +151,29 @@ try_package() {
 		count "package-$suite" "$(grep -c '^ok: ' "$log")" "$(grep -c '^FAILED: ' "$log")" $status \
 			"the package in an empty $suite"
 	done
+}
+
+# The HAProxy of $haproxy_suite, run from here with the libraries that it came with.
+other_haproxy() {
+	root=$PWD/build/on/$haproxy_suite-haproxy
+	bootstrap "$haproxy_suite" "$root"
+	if [ ! -e "$root/usr/sbin/haproxy" ]; then
+		cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null
+		{ chroot "$root" apt-get -qq update && DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get -qq install -y \
+			--no-install-recommends haproxy; } >build/log/apt-haproxy.txt 2>&1 </dev/null ||
+			{ tail -n 20 build/log/apt-haproxy.txt >&2; exit 1; }
+	fi
+	# The linker by its own name: what it is known by is a link, and may lead out of there.
+	linker=$(chroot "$root" sh -c 'readlink -f /lib*/ld-linux*.so.* | head -n 1')
+	HAPROXY=$root/run-haproxy
+	cat >"$HAPROXY" <<-END
+		#!/bin/sh
+		exec "$root$linker" --library-path "$(echo "$root"/usr/lib/*-linux-*):$(echo "$root"/lib/*-linux-*)" \
+			"$root/usr/sbin/haproxy" "\$@"
+	END
+	chmod 755 "$HAPROXY"
+	"$HAPROXY" -v || exit 1
+	export HAPROXY
 }
 
 # --- here ----------------------------------------------------------------------------------------
@@ -334,6 +368,7 @@ sources() {
 }
 
 [ -z "$suite" ] || on_suite
+[ -z "$haproxy_suite" ] || other_haproxy
 
 say "packages"
 # shellcheck disable=SC2086
@@ -411,6 +446,12 @@ if wanted system; then
 		failed=$((failed + 1))
 		say "FAILED: system: there is no build/dev/agent/spoa-ratelimit (--only dev,system builds it)"
 	fi
+fi
+
+if wanted haproxy; then
+	pytests haproxy build/dev/agent/spoa-ratelimit test/system/test_contrib.py test/system/test_examples.py \
+		test/system/test_haproxy.py test/system/test_haproxy_files.py test/system/test_recipes.py \
+		test/system/test_restart.py test/system/test_story.py test/system/test_two_nodes.py
 fi
 
 if wanted races; then

@@ -15,6 +15,7 @@ import agent as agents
 
 ROOT = agents.ROOT
 HAPROXY = os.environ.get("HAPROXY") or shutil.which("haproxy") or "/usr/sbin/haproxy"
+HAPROXY = os.path.abspath(shutil.which(HAPROXY) or HAPROXY)
 BOUND = 60      # seconds within which an answer must come; a bound, never a measure
 
 Answer = collections.namedtuple("Answer", "status headers body")

@@ -366,7 +366,9 @@ def test_a_request_too_long_to_be_checked_is_no_way_around(tmp_path):
     with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy",
                        edit=short_frames) as s:
         assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
-        assert s.ask("/api/" + "x" * 2000).status == 400
+        got = s.ask("/api/" + "x" * 2000)
+        # (3.1.0 sends longer frames than were agreed on, and is answered.)
+        assert got.status == 400 or got.headers["X-RateLimit-Remaining"] == "3"
 
 
 def test_nothing_of_the_key_is_in_a_log(web):
