@@ -303,7 +303,6 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 		return NULL;
 	}
 	atomic_init(&m->rooms, (int64_t)max_keys);
-	atomic_init(&m->large_end, 0);
 	atomic_init(&m->shift, 0);
 	atomic_init(&m->seen, now.utc);
 	atomic_init(&m->anchor, now.utc + now.held - now.anchor_age);

@@ -23,8 +23,7 @@ struct memory_store {
 	unsigned shards; /* a power of two */
 	struct shard *shard;
 	void *map; /* the shards, their slots, their nodes and entries */
-	size_t map_bytes, slots_end;
-	_Atomic(size_t) large_end; /* so much of it may lie in large pages */
+	size_t map_bytes;
 
 	/* Entries that no shard has in hand: together with those in the shards, exactly keys_max.
 	 */

@@ -2,33 +2,12 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum {
 	SWEEP_LOOKS = 32, /* for each time a lock is held */
 	COPY_LOOKS = 512, /* ditto: entries passed over, free ones included */
 	WALK_LOOKS = 256, /* ditto: of a walk over all entries */
 };
-
-/* ---- the keeper: pages ---- */
-
-/* Large pages are found faster, but each of them is 2 MB: what is nearly all in use may lie in
- * them, the slots when keys have come to all of their pages, the rest when the table is nearly
- * full; the kernel joins what is there when it finds time. All else is in small pages, also where
- * the kernel would have given large ones unasked: a thousand keys would touch all of the table. Of
- * a kernel that knows none of this nothing is wanted. */
-static void use_large_pages(struct memory_store *m, int64_t left)
-{
-	int64_t keys_max = (int64_t)m->keys_max;
-	size_t end = left <= keys_max / 16              ? m->map_bytes
-		     : left <= keys_max - keys_max / 64 ? m->slots_end
-							: 0;
-
-	if (end <= atomic_load_explicit(&m->large_end, memory_order_relaxed))
-		return;
-	atomic_store_explicit(&m->large_end, end, memory_order_relaxed);
-	(void)madvise(m->map, end, MADV_HUGEPAGE);
-}
 
 /* ---- a walk over all ---- */
 
@@ -123,9 +102,8 @@ size_t memory_store_sweep(struct memory_store *m, struct now now, size_t budget)
 	struct ticks t = ticks_at(lines);
 
 	/* Nearly full: also mend what the next newcomers would have to. */
-	int64_t left = atomic_load_explicit(&m->rooms, memory_order_relaxed);
-	bool tidy = left <= (int64_t)(m->keys_max / 16);
-	use_large_pages(m, left);
+	bool tidy = atomic_load_explicit(&m->rooms, memory_order_relaxed) <=
+		    (int64_t)(m->keys_max / 16);
 
 	unsigned most = budget < SWEEP_LOOKS ? (unsigned)budget : SWEEP_LOOKS;
 	size_t freed = 0;

@@ -87,13 +87,15 @@ bool memory_map_table(struct memory_store *m, struct now now)
 	size_t nodes_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct node));
 	size_t entries_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct entry));
 	m->map_bytes = total;
-	m->slots_end = nodes_at;
 	m->map = mmap(NULL, total, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (m->map == MAP_FAILED)
 		return false;
 
-	(void)madvise(m->map, total, MADV_NOHUGEPAGE); /* use_large_pages() */
+	/* No large pages: a thousand keys would touch all of the table, and where the kernel joins
+	 * small ones later, whoever comes to them meanwhile waits for milliseconds, and spins. They
+	 * would save a twentieth of a worker's time at a million keys. */
+	(void)madvise(m->map, total, MADV_NOHUGEPAGE);
 	char *map = m->map;
 	struct ticks t = ticks_at(now);
 	m->shard = (struct shard *)(map + shards_at);
