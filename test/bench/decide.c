@@ -20,11 +20,14 @@
 #include "store/state.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { SEND_MAX = 16380, NOTIFY_MAX = 65536, SWEEP_BUDGET = 256, READY_MAX = 4096 };
@@ -318,6 +321,27 @@ static void turn_save(struct bench *b)
 		die("state file", err);
 }
 
+/* As much to the disk, and nothing of the store: what is then the machine's own. */
+static void turn_write(struct bench *b)
+{
+	static const char bytes[65536];
+	char path[4096];
+	struct stat state;
+	if (stat(b->o.state_path, &state) < 0)
+		die(b->o.state_path, strerror(errno));
+	(void)snprintf(path, sizeof path, "%s.zeros", b->o.state_path);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		die(path, strerror(errno));
+	for (off_t left = state.st_size; left > 0; left -= (off_t)sizeof bytes)
+		if (write(fd, bytes, sizeof bytes) != sizeof bytes)
+			die(path, "cannot write");
+	if (fsync(fd) < 0)
+		die(path, strerror(errno));
+	close(fd);
+	unlink(path);
+}
+
 static void turn_sweep(struct bench *b)
 {
 	while (memory_store_sweep(b->store, b->now, SWEEP_BUDGET))
@@ -328,6 +352,7 @@ static const struct chore chores[] = {
 	{ "nothing", turn_nothing, false },
 	{ "reload", turn_reload, false },
 	{ "save", turn_save, false },
+	{ "write", turn_write, false },
 	{ "sweep", turn_sweep, true },
 };
 
