@@ -1,28 +1,14 @@
 #!/bin/sh
 # Tries a package in an empty Debian, as root: what installs, upgrades, removals and purges leave.
 #
-#   sh test/package.sh FILE.deb ROOT [SUITE]
+#   sh test/package.sh FILE.deb ROOT
 #
-# ROOT is a folder with a Debian by debootstrap --variant=minbase; with SUITE it is made where it is
-# not there (from DEBIAN_MIRROR, or debootstrap's own). It is left as it was, but for the package's
-# dependencies.
+# ROOT is a folder with a Debian by debootstrap --variant=minbase, in which no service starts
+# (run.sh --on makes one). It is left as it was, but for the package's dependencies.
 set -u
-deb=${1:?FILE.deb} root=${2:?ROOT} suite=${3-}
+deb=${1:?FILE.deb} root=${2:?ROOT}
 failures=0
 
-if [ -n "$suite" ] && [ ! -e "$root/.complete" ]; then
-	rm -rf "$root"
-	mkdir -p "$root"
-	debootstrap --variant=minbase "$suite" "$root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >/dev/null || exit 1
-	# No service starts in there; a mirror that is some weeks behind is no reason not to test.
-	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
-	chmod 755 "$root/usr/sbin/policy-rc.d"
-	echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/90-mirror"
-	for f in /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf; do
-		[ -e "$f" ] && cp "$f" "$root/etc/apt/apt.conf.d/"
-	done
-	touch "$root/.complete"
-fi
 cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null
 cp "$deb" "$root/spoa-ratelimit.deb" || exit 1
 mounted=

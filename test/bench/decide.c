@@ -16,11 +16,11 @@
 #include "base/lock.h"
 #include "config/snapshot.h"
 #include "server/check.h"
+#include "store/disk.h"
 #include "store/memory.h"
 #include "store/state.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -325,18 +325,17 @@ static void turn_save(struct bench *b)
 static void turn_write(struct bench *b)
 {
 	static const char bytes[65536];
-	char path[4096];
+	char path[DISK_PATH_BYTES];
 	struct stat state;
 	if (stat(b->o.state_path, &state) < 0)
 		die(b->o.state_path, strerror(errno));
-	(void)snprintf(path, sizeof path, "%s.zeros", b->o.state_path);
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int fd = disk_open_beside(b->o.state_path, path);
 	if (fd < 0)
-		die(path, strerror(errno));
-	for (off_t left = state.st_size; left > 0; left -= (off_t)sizeof bytes)
-		if (write(fd, bytes, sizeof bytes) != sizeof bytes)
-			die(path, "cannot write");
-	if (fsync(fd) < 0)
+		die(b->o.state_path, strerror(errno));
+	bool ok = true;
+	for (off_t left = state.st_size; ok && left > 0; left -= (off_t)sizeof bytes)
+		ok = disk_write(fd, bytes, sizeof bytes);
+	if (!ok || fsync(fd) < 0)
 		die(path, strerror(errno));
 	close(fd);
 	unlink(path);

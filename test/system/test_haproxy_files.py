@@ -367,8 +367,11 @@ def test_a_request_too_long_to_be_checked_is_no_way_around(tmp_path):
                        edit=short_frames) as s:
         assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
         got = s.ask("/api/" + "x" * 2000)
-        # (3.1.0 sends longer frames than were agreed on, and is answered.)
-        assert got.status == 400 or got.headers["X-RateLimit-Remaining"] == "3"
+        if stack.haproxy_version() == (3, 1) and got.status == 200:
+            # 3.1.0 sends longer frames than were agreed on, and is answered.
+            assert got.headers["X-RateLimit-Remaining"] == "3"
+        else:
+            assert got.status == 400
 
 
 def test_nothing_of_the_key_is_in_a_log(web):
