@@ -148,7 +148,7 @@ static inline __attribute__((always_inline)) void prefetch_slots(
 	for (unsigned i = 0; i < plan->n; i++) {
 		const struct key *k = &plan->take[i].key;
 		const struct shard *s = &m->shard[shard_number(m, k)];
-		prefetch(&s->slot[shard_home(s, k)]);
+		prefetch(&s->slot[shard_home(k, slots_in_use(s))]);
 		prefetch(&s->lock);
 	}
 }

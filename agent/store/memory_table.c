@@ -83,7 +83,7 @@ bool memory_map_table(struct memory_store *m, struct now now)
 	struct shard_sizes z = shard_sizes(mean, m->shards > 1);
 	size_t total = 0;
 	size_t shards_at = part(&total, m->shards, sizeof *m->shard);
-	size_t slots_at = part(&total, (uint64_t)z.slot_n * m->shards, sizeof(_Atomic(uint32_t)));
+	size_t slots_at = part(&total, (uint64_t)z.slot_max * m->shards, sizeof(_Atomic(uint32_t)));
 	size_t nodes_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct node));
 	size_t entries_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct entry));
 	m->map_bytes = total;
@@ -102,7 +102,7 @@ bool memory_map_table(struct memory_store *m, struct now now)
 	for (unsigned i = 0; i < m->shards; i++)
 		shard_init(&m->shard[i], z,
 			(struct entry *)(map + entries_at) + (size_t)i * z.entry_max,
-			(_Atomic(uint32_t) *)(map + slots_at) + (size_t)i * z.slot_n,
+			(_Atomic(uint32_t) *)(map + slots_at) + (size_t)i * z.slot_max,
 			(struct node *)(map + nodes_at) + (size_t)i * z.entry_max, t);
 	return true;
 }

@@ -125,24 +125,31 @@ static bool top_mended(struct heap *h, struct node now)
 	return true;
 }
 
-static uint32_t distance(const struct shard *s, uint32_t from, uint32_t to)
+/* ---- slots ---- */
+
+/* In use at first, and by how much more as soon as they are half full: until the entries to be
+ * linked anew would take too long, and then all at once. */
+enum { SLOTS_FIRST = 64, SLOTS_GROWTH = 4, SLOTS_GROWN_MAX = 1024 };
+
+static uint32_t distance(uint32_t from, uint32_t to, uint32_t slot_n)
 {
-	return to >= from ? to - from : to + s->slot_n - from;
+	return to >= from ? to - from : to + slot_n - from;
 }
 
 static void unlink_slot(struct shard *s, uint32_t entry)
 {
-	uint32_t hole = shard_home(s, &s->entry[entry].key);
+	const uint32_t n = slots_in_use(s);
+	uint32_t hole = shard_home(&s->entry[entry].key, n);
 	while ((slot_get(s, hole) & ~s->tag_mask) != entry + 1)
-		hole = slot_after(s, hole);
+		hole = slot_after(hole, n);
 
-	for (uint32_t i = slot_after(s, hole);; i = slot_after(s, i)) {
+	for (uint32_t i = slot_after(hole, n);; i = slot_after(i, n)) {
 		uint32_t v = slot_get(s, i);
 		if (!v)
 			break;
 		/* It may move to the hole unless that lies before its home. */
-		uint32_t home = shard_home(s, &s->entry[(v & ~s->tag_mask) - 1].key);
-		if (distance(s, home, i) < distance(s, hole, i))
+		uint32_t home = shard_home(&s->entry[(v & ~s->tag_mask) - 1].key, n);
+		if (distance(home, i, n) < distance(hole, i, n))
 			continue;
 		slot_set(s, hole, v);
 		hole = i;
@@ -160,6 +167,35 @@ static void free_entry(struct shard *s, uint32_t entry)
 	s->free_next = entry + 1;
 }
 
+static void link_slot(struct shard *s, uint32_t entry)
+{
+	const struct key *k = &s->entry[entry].key;
+	const uint32_t n = slots_in_use(s);
+	uint32_t i = shard_home(k, n);
+	while (slot_get(s, i))
+		i = slot_after(i, n);
+	slot_set(s, i, shard_tag(s, k) | (entry + 1));
+}
+
+static void link_all(struct shard *s, const struct heap *h)
+{
+	for (uint32_t i = 0; i < h->n; i++)
+		link_slot(s, node_at(h, i)->entry & ~NODE_WINDOWS);
+}
+
+/* More slots, and every entry where it belongs among them. */
+static void grow_slots(struct shard *s)
+{
+	uint32_t n = slots_in_use(s), more = n * SLOTS_GROWTH;
+	for (uint32_t i = 0; i < n; i++)
+		slot_set(s, i, 0);
+	if (more > SLOTS_GROWN_MAX || more > s->slot_max)
+		more = s->slot_max;
+	atomic_store_explicit(&s->slot_n, more, memory_order_relaxed);
+	link_all(s, &s->open);
+	link_all(s, &s->limited);
+}
+
 uint32_t shard_add(struct shard *s, const struct entry *e, const struct ticks *now)
 {
 	assert(shard_keys(s) < s->entry_max);
@@ -174,10 +210,9 @@ uint32_t shard_add(struct shard *s, const struct entry *e, const struct ticks *n
 	}
 	s->entry[entry] = *e;
 
-	uint32_t i = shard_home(s, &e->key);
-	while (slot_get(s, i))
-		i = slot_after(s, i);
-	slot_set(s, i, shard_tag(s, &e->key) | (entry + 1));
+	if (shard_keys(s) >= slots_in_use(s) / 2 && slots_in_use(s) < s->slot_max)
+		grow_slots(s);
+	link_slot(s, entry);
 	put_in_heap(s, entry, now);
 	return entry;
 }
@@ -317,7 +352,8 @@ void shard_init(struct shard *s, struct shard_sizes z, struct entry *entry, _Ato
 	s->entry = entry;
 	s->slot = slot;
 	s->entry_max = z.entry_max;
-	s->slot_n = z.slot_n;
+	s->slot_max = z.slot_max;
+	atomic_init(&s->slot_n, z.slot_max < SLOTS_FIRST ? z.slot_max : SLOTS_FIRST);
 	s->tag_mask = UINT32_MAX;
 	while ((~s->tag_mask) < z.entry_max)
 		s->tag_mask <<= 1;

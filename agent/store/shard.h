@@ -4,7 +4,8 @@
  *
  *   slot    open addressing with linear probing; a slot is 0, or a tag of the key's hash above the
  *           entry's number + 1, so that a miss hardly ever looks at an entry. Deleting shifts
- *           what follows back: no tombstones, nothing degrades.
+ *           what follows back: no tombstones, nothing degrades. Few keys use few of the slots,
+ *           which then lie close together: how many are in use grows with them, and never shrinks.
  *   heaps   every entry is in exactly one of two: `open`, by when it is full again, and `limited`
  *           (at its limit when last looked at), by when it opens. A charge does not touch them:
  *           both times only ever move later, so what a heap knows is a lower bound, and is
@@ -59,8 +60,9 @@ struct heap {
 struct shard {
 	/* set once: readable without the lock */
 	_Alignas(64) struct entry *entry;
-	_Atomic(uint32_t) *slot; /* written under the lock */
-	uint32_t entry_max, slot_n;
+	_Atomic(uint32_t) *slot;  /* written under the lock */
+	_Atomic(uint32_t) slot_n; /* ditto: those in use */
+	uint32_t entry_max, slot_max;
 	uint32_t tag_mask; /* the bits of a slot that are its tag */
 
 	/* under the lock */
@@ -75,7 +77,7 @@ struct shard {
 
 /* Bytes of memory, zeroed and aligned as their types want, that shard_init() is given. */
 struct shard_sizes {
-	uint32_t entry_max, slot_n;
+	uint32_t entry_max, slot_max;
 };
 
 /* For a shard of `mean` keys on average; `spread`: it may come to hold more than that. */
@@ -109,11 +111,16 @@ static inline bool entry_is_limited(const struct entry *e, const struct ticks *n
 	return (int32_t)(e->open_at - now->at[key_line(&e->key)]) > 0;
 }
 
+static inline uint32_t slots_in_use(const struct shard *s)
+{
+	return atomic_load_explicit(&s->slot_n, memory_order_relaxed);
+}
+
 /* Where a key's slot would be, were it alone: bits 0..31 of the hash; the tag comes from bits 26
  * up, shard_number()'s choice of the shard from the highest 6. */
-static inline uint32_t shard_home(const struct shard *s, const struct key *k)
+static inline uint32_t shard_home(const struct key *k, uint32_t slot_n)
 {
-	return (uint32_t)(((k->a & UINT32_MAX) * s->slot_n) >> 32);
+	return (uint32_t)(((k->a & UINT32_MAX) * slot_n) >> 32);
 }
 
 static inline uint32_t shard_tag(const struct shard *s, const struct key *k)
@@ -131,9 +138,9 @@ static inline void slot_set(struct shard *s, uint32_t i, uint32_t v)
 	atomic_store_explicit(&s->slot[i], v, memory_order_relaxed);
 }
 
-static inline uint32_t slot_after(const struct shard *s, uint32_t i)
+static inline uint32_t slot_after(uint32_t i, uint32_t slot_n)
 {
-	return i + 1 == s->slot_n ? 0 : i + 1;
+	return i + 1 == slot_n ? 0 : i + 1;
 }
 
 /* A guess, without the lock: the entry that is probably this key's, or ENTRY_NONE. It may be
@@ -141,8 +148,8 @@ static inline uint32_t slot_after(const struct shard *s, uint32_t i)
 static inline uint32_t shard_hint(const struct shard *s, const struct key *k)
 {
 	enum { TRIES = 4 };
-	uint32_t tag = shard_tag(s, k), i = shard_home(s, k);
-	for (unsigned n = 0; n < TRIES; n++, i = slot_after(s, i)) {
+	uint32_t slot_n = slots_in_use(s), tag = shard_tag(s, k), i = shard_home(k, slot_n);
+	for (unsigned n = 0; n < TRIES; n++, i = slot_after(i, slot_n)) {
 		uint32_t v = slot_get(s, i);
 		if (!v)
 			break;
@@ -152,20 +159,24 @@ static inline uint32_t shard_hint(const struct shard *s, const struct key *k)
 	return ENTRY_NONE;
 }
 
-/* The entry of this key, or ENTRY_NONE. */
+/* The entry of this key, or ENTRY_NONE. What the loop needs is read once: after an atomic load
+ * compilers read all anew. */
 static inline uint32_t shard_find(const struct shard *s, const struct key *k)
 {
-	uint32_t tag = shard_tag(s, k);
-	for (uint32_t i = shard_home(s, k);; i = slot_after(s, i)) {
+	const struct key key = *k;
+	const uint32_t mask = s->tag_mask, tag = shard_tag(s, &key), n = slots_in_use(s);
+	const struct entry *entry = s->entry;
+
+	for (uint32_t i = shard_home(&key, n);; i = slot_after(i, n)) {
 		uint32_t v = slot_get(s, i);
+		uint32_t number = v ^ tag; /* + 1, if the tag is the same */
 		if (!v)
 			return ENTRY_NONE;
-		if ((v & s->tag_mask) != tag)
+		if (number & mask)
 			continue;
-		uint32_t entry = (v & ~s->tag_mask) - 1;
-		const struct key *found = &s->entry[entry].key;
-		if (found->a == k->a && found->b == k->b)
-			return entry;
+		const struct key *found = &entry[number - 1].key;
+		if (found->a == key.a && found->b == key.b)
+			return number - 1;
 	}
 }
 

@@ -93,6 +93,30 @@ static void an_erased_counter_is_as_one_never_seen(void **state)
 	rig_close(m);
 }
 
+/* The index grows with the keys: by then some are at their limit and some are not, and some have
+ * gone. */
+static void keys_are_found_as_the_index_grows(void **state)
+{
+	(void)state;
+	enum { KEYS = 20000, GONE = 7 };
+	struct memory_store *m = rig_store(KEYS, now_at(0));
+	for (uint64_t i = 0; i < KEYS; i++) {
+		const struct rig_limit *limit = i % GONE == 0 ? &tokens : &day_tokens;
+		(void)rig_take(m, limit, i, i % 2 ? 100 : 1 + (int64_t)(i % 3), now_at(0));
+		if (i & (i + 1)) /* one less than a power of two: just before and after it grows */
+			continue;
+		(void)memory_store_sweep(m, now_at(60 * USEC_PER_SEC), 64);
+		for (uint64_t k = 0; k <= i; k++) {
+			if (k % GONE == 0)
+				continue;
+			double left = k % 2 ? 0 : 99 - (double)(k % 3);
+			if (rig_take(m, &day_tokens, k, 0, now_at(0)).left != left)
+				fail_msg("key %u of %u is lost", (unsigned)k, (unsigned)i + 1);
+		}
+	}
+	rig_close(m);
+}
+
 static void an_empty_plan_is_answered(void **state)
 {
 	(void)state;
@@ -760,6 +784,7 @@ int main(void)
 		cmocka_unit_test(what_is_not_charged_is_not_stored),
 		cmocka_unit_test(a_denial_a_moment_before_the_last_charge_is_not_stored),
 		cmocka_unit_test(an_erased_counter_is_as_one_never_seen),
+		cmocka_unit_test(keys_are_found_as_the_index_grows),
 		cmocka_unit_test(an_empty_plan_is_answered),
 		cmocka_unit_test(a_key_twice_in_a_plan_is_stored_once),
 		cmocka_unit_test(a_new_key_takes_the_place_of_a_full_one),

@@ -72,7 +72,7 @@ static void few_keys_touch_little(void **state)
 		(void)rig_take(m, limit_of(i), i, 1, now_at(0));
 	size_t bytes = resident_bytes() - before;
 	print_message("%zu KB for a thousand keys of a thousand million\n", bytes / 1024);
-	assert_true(bytes < 6 * 1024 * 1024);
+	assert_true(bytes < 2 * 1024 * 1024);
 	rig_close(m);
 #endif
 }
