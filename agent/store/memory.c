@@ -19,13 +19,13 @@
 static void lock_all(struct shard *shard, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		lock_get(&shard[__builtin_ctzll(mask)].lock);
+		lock_get(&shard[(unsigned)__builtin_ctzll(mask)].lock);
 }
 
 static void unlock_all(struct shard *shard, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		lock_put(&shard[__builtin_ctzll(mask)].lock);
+		lock_put(&shard[(unsigned)__builtin_ctzll(mask)].lock);
 }
 
 /* ---- take ---- */
@@ -96,6 +96,19 @@ static uint32_t add_entry(struct memory_store *m, struct shard *s, const struct 
 static inline struct entry *entry_of(const struct bucket *b)
 {
 	return (struct entry *)((char *)(uintptr_t)b - offsetof(struct entry, bucket));
+}
+
+static inline bool is_of(const struct bucket *b, const struct key *k)
+{
+	const struct key *found = &entry_of(b)->key;
+	return found->a == k->a && found->b == k->b;
+}
+
+static __attribute__((noinline)) const struct bucket *find_bucket(
+	const struct shard *s, const struct key *key)
+{
+	uint32_t found = shard_find(s, key);
+	return found == ENTRY_NONE ? NULL : &s->entry[found].bucket;
 }
 
 /* stored[i] is NULL for those who are not there yet. */
@@ -184,6 +197,18 @@ static void memory_prefetch(struct store *base, struct plan *plan, enum prefetch
 	plan->prefetched = true;
 }
 
+/* A guess; asked for before the locks, all of a plan's come from memory at once. */
+static inline __attribute__((always_inline)) const struct bucket *prefetched_near(
+	const struct shard *s, const struct key *k)
+{
+	const struct entry *e = shard_near(s, k);
+	if (!e)
+		return NULL;
+	prefetch(e);
+	prefetch(&e->open_at); /* may lie on the next cache line */
+	return &e->bucket;
+}
+
 typedef void charge_fn(struct plan *, const struct bucket *const stored[], struct now);
 
 /* What `charge` says of the plan's buckets is kept. Inlined, so that it is a direct call. */
@@ -198,21 +223,22 @@ static inline __attribute__((always_inline)) void charge_with(
 	if (n == 0)
 		return;
 
-	for (unsigned i = 0; i < n; i++)
-		mask |= 1ull << shard_number(m, &plan->take[i].key);
-	if (!plan->prefetched && !fits_cache(m)) {
+	if (!plan->prefetched && !fits_cache(m))
 		prefetch_slots(m, plan);
-		prefetch_entries(m, plan);
-	}
 	plan->prefetched = false;
+	for (unsigned i = 0; i < n; i++) {
+		const struct key *key = &plan->take[i].key;
+		unsigned number = shard_number(m, key);
+		mask |= 1ull << number;
+		stored[i] = prefetched_near(&m->shard[number], key);
+	}
 	struct now lines = lines_at(m, now);
 
 	lock_all(m->shard, mask);
 	for (unsigned i = 0; i < n; i++) {
 		const struct key *key = &plan->take[i].key;
-		const struct shard *s = shard_of(m, key);
-		uint32_t found = shard_find(s, key);
-		stored[i] = found == ENTRY_NONE ? NULL : &s->entry[found].bucket;
+		if (!stored[i] || !is_of(stored[i], key))
+			stored[i] = find_bucket(shard_of(m, key), key);
 	}
 	charge(plan, stored, now);
 

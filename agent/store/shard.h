@@ -65,8 +65,8 @@ struct shard {
 	uint32_t entry_max, slot_max;
 	uint32_t tag_mask; /* the bits of a slot that are its tag */
 
-	/* under the lock */
-	_Alignas(64) struct lock lock;
+	/* under the lock; on the same line: who reads the ones wants the other next */
+	struct lock lock;
 	uint32_t fresh;     /* entries from here on were never used: their memory is untouched */
 	uint32_t free_next; /* the first of the free ones before that, + 1; 0: none */
 	uint32_t rooms;     /* how many entries it may add before it has to ask for more */
@@ -74,6 +74,7 @@ struct shard {
 	struct heap open, limited;
 	uint64_t inserted, expired, evicted, evicted_limited;
 };
+static_assert(sizeof(struct shard) == 128, "found by a shift");
 
 /* Bytes of memory, zeroed and aligned as their types want, that shard_init() is given. */
 struct shard_sizes {
@@ -157,6 +158,14 @@ static inline uint32_t shard_hint(const struct shard *s, const struct key *k)
 			return (v & ~s->tag_mask) - 1;
 	}
 	return ENTRY_NONE;
+}
+
+/* The same, from where its slot would be and no further; NULL: it does not say. */
+static inline struct entry *shard_near(const struct shard *s, const struct key *k)
+{
+	uint32_t v = slot_get(s, shard_home(k, slots_in_use(s)));
+	uint32_t number = v ^ shard_tag(s, k); /* + 1, if the tag is the same */
+	return v && !(number & s->tag_mask) ? &s->entry[number - 1] : NULL;
 }
 
 /* The entry of this key, or ENTRY_NONE. What the loop needs is read once: after an atomic load
