@@ -66,9 +66,11 @@ def test_a_client_is_helped(run, tmp_path, ends):
         assert nodes[0].ask("/api/v1/overrides").json["overrides"] == []
 
         # all of it is written down: who, what, why, until when; and its end
-        lines = [x for x in nodes[0].agent.lines() if " audit " in x and "override:user:alice" in x]
-        assert "what=put" in lines[0] and "ticket 42" in lines[0] and "until" in lines[0], lines
-        assert "who=" in lines[0] and "what=end" in lines[-1], lines
+        def written():
+            return [x for x in nodes[0].agent.lines() if " audit " in x and "override:user:alice" in x]
+        until(lambda: "what=end" in written()[-1], "the line that tells of its end")
+        first = written()[0]
+        assert all(word in first for word in ("what=put", "who=", "ticket 42", "until")), first
     finally:
         for proxy in proxies:
             proxy.finish()
