@@ -223,8 +223,10 @@ static inline __attribute__((always_inline)) void charge_with(
 	if (n == 0)
 		return;
 
-	if (!plan->prefetched && !fits_cache(m))
+	if (!plan->prefetched && !fits_cache(m)) {
 		prefetch_slots(m, plan);
+		prefetch_entries(m, plan);
+	}
 	plan->prefetched = false;
 	for (unsigned i = 0; i < n; i++) {
 		const struct key *key = &plan->take[i].key;

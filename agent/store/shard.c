@@ -127,8 +127,9 @@ static bool top_mended(struct heap *h, struct node now)
 
 /* ---- slots ---- */
 
-/* In use at first, and by how much more as soon as they are half full: until the entries to be
- * linked anew would take too long, and then all at once. */
+/* In use at first, and by how much more as soon as a quarter is taken. All at once is the last
+ * step: in a table for very many keys each entry that it links anew is a page fault under the lock,
+ * and 256 of them take a few hundred microseconds. */
 enum { SLOTS_FIRST = 64, SLOTS_GROWTH = 4, SLOTS_GROWN_MAX = 1024 };
 
 static uint32_t distance(uint32_t from, uint32_t to, uint32_t slot_n)
@@ -177,10 +178,18 @@ static void link_slot(struct shard *s, uint32_t entry)
 	slot_set(s, i, shard_tag(s, k) | (entry + 1));
 }
 
+/* Among slots that may never have been touched: what is only read first is a page fault more. */
+static void relink_slot(struct shard *s, uint32_t entry)
+{
+	uint32_t home = shard_home(&s->entry[entry].key, slots_in_use(s));
+	(void)atomic_fetch_or_explicit(&s->slot[home], 0, memory_order_relaxed);
+	link_slot(s, entry);
+}
+
 static void link_all(struct shard *s, const struct heap *h)
 {
 	for (uint32_t i = 0; i < h->n; i++)
-		link_slot(s, node_at(h, i)->entry & ~NODE_WINDOWS);
+		relink_slot(s, node_at(h, i)->entry & ~NODE_WINDOWS);
 }
 
 /* More slots, and every entry where it belongs among them. */
@@ -210,7 +219,7 @@ uint32_t shard_add(struct shard *s, const struct entry *e, const struct ticks *n
 	}
 	s->entry[entry] = *e;
 
-	if (shard_keys(s) >= slots_in_use(s) / 2 && slots_in_use(s) < s->slot_max)
+	if (shard_keys(s) >= slots_in_use(s) / 4 && slots_in_use(s) < s->slot_max)
 		grow_slots(s);
 	link_slot(s, entry);
 	put_in_heap(s, entry, now);

@@ -1,6 +1,7 @@
 /* One shard of the memory store: entries of constant size, the index that finds them, and the order
  * in which they go when there is no room. Knows no plans and no clocks: ticks come in as an
- * argument. Not safe for threads: memory*.c hold `lock` around every call but shard_hint().
+ * argument. Not safe for threads: memory*.c hold `lock` around every call but
+ * shard_hint() and shard_near().
  *
  *   slot    open addressing with linear probing; a slot is 0, or a tag of the key's hash above the
  *           entry's number + 1, so that a miss hardly ever looks at an entry. Deleting shifts
@@ -58,10 +59,10 @@ struct heap {
 #define ENTRY_NONE UINT32_MAX
 
 struct shard {
-	/* set once: readable without the lock */
+	/* readable without the lock: set once, but for what is atomic, which is written under it */
 	_Alignas(64) struct entry *entry;
-	_Atomic(uint32_t) *slot;  /* written under the lock */
-	_Atomic(uint32_t) slot_n; /* ditto: those in use */
+	_Atomic(uint32_t) *slot;
+	_Atomic(uint32_t) slot_n; /* those in use */
 	uint32_t entry_max, slot_max;
 	uint32_t tag_mask; /* the bits of a slot that are its tag */
 

@@ -38,8 +38,9 @@ static void rig_free(struct rig *r)
 static struct entry entry_of(uint32_t i)
 {
 	struct chance c = { i };
+	uint64_t a = draw(&c), b = draw(&c);
 	return (struct entry){
-		.key = { draw(&c), draw(&c) & ~UINT64_C(1) },
+		.key = { a, b & ~UINT64_C(1) },
 		.full_at = 1 + i % 100,
 		.open_at = i % 3 ? 0 : 1 + i % 100, /* every third is at its limit */
 	};
@@ -61,6 +62,8 @@ static void the_index_holds_each_entry_once(void **state)
 	struct shard *s = r.shard;
 	uint32_t before = 0, steps = 0;
 
+	/* Each of these is a page fault under the lock, in a table for very many. */
+	enum { RELINKED_MAX = 300 };
 	for (uint32_t i = 0; i < MEAN; i++) {
 		struct entry e = entry_of(i);
 		uint32_t number = shard_add(s, &e, &now);
@@ -69,10 +72,11 @@ static void the_index_holds_each_entry_once(void **state)
 			(void)shard_make_room(s, &now, &number, 1, NULL);
 		if (slots_in_use(s) != before) {
 			assert_int_equal(slots_taken(s), shard_keys(s));
+			assert_true(shard_keys(s) <= RELINKED_MAX);
 			before = slots_in_use(s);
 			steps++;
 		}
-		assert_true(shard_keys(s) <= slots_in_use(s) / 2 || before == s->slot_max);
+		assert_true(shard_keys(s) <= slots_in_use(s) / 4 || before == s->slot_max);
 	}
 	assert_true(steps > 2);
 	assert_int_equal(before, s->slot_max);
@@ -94,6 +98,20 @@ static void the_index_holds_each_entry_once(void **state)
 	rig_free(&r);
 }
 
+static void a_guess_is_right_where_nobody_is_in_the_way(void **state)
+{
+	(void)state;
+	struct ticks now = { { 0 }, 0 };
+	for (uint32_t i = 0; i < 1000; i++) {
+		struct rig r = rig_new();
+		struct entry e = entry_of(i), other = entry_of(i + 1000);
+		uint32_t number = shard_add(r.shard, &e, &now);
+		assert_ptr_equal(shard_near(r.shard, &e.key), &r.shard->entry[number]);
+		assert_null(shard_near(r.shard, &other.key));
+		rig_free(&r);
+	}
+}
+
 static void few_entries_lie_close_together(void **state)
 {
 	(void)state;
@@ -111,6 +129,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_index_holds_each_entry_once),
+		cmocka_unit_test(a_guess_is_right_where_nobody_is_in_the_way),
 		cmocka_unit_test(few_entries_lie_close_together),
 	};
 	return cmocka_run_group_tests_name("store/shard", tests, NULL, NULL);
