@@ -19,13 +19,13 @@
 static void lock_all(struct shard *shard, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		lock_get(&shard[(unsigned)__builtin_ctzll(mask)].lock);
+		lock_get(&shard[__builtin_ctzll(mask)].lock);
 }
 
 static void unlock_all(struct shard *shard, uint64_t mask)
 {
 	for (; mask; mask &= mask - 1)
-		lock_put(&shard[(unsigned)__builtin_ctzll(mask)].lock);
+		lock_put(&shard[__builtin_ctzll(mask)].lock);
 }
 
 /* ---- take ---- */
@@ -104,6 +104,7 @@ static inline bool is_of(const struct bucket *b, const struct key *k)
 	return found->a == k->a && found->b == k->b;
 }
 
+/* Out of line: rare, as most keys are where they were guessed to be. */
 static __attribute__((noinline)) const struct bucket *find_bucket(
 	const struct shard *s, const struct key *key)
 {
@@ -143,7 +144,7 @@ static __attribute__((noinline)) void add_newcomers(struct memory_store *m, cons
 	}
 }
 
-/* A small table is in the cache anyway. */
+/* The index of a small table lies close together: prefetched_near() is all that it wants. */
 static inline bool fits_cache(const struct memory_store *m)
 {
 	enum { CACHED_KEYS = 8192 };
@@ -152,9 +153,9 @@ static inline bool fits_cache(const struct memory_store *m)
 }
 
 /* Memory is waited for twice, not twice for each key, and before any lock is held: first all slots,
- * then all entries that they seem to point to; or not at all, where both were asked for ahead of
- * the plan's turn. Inlined: a function that does nothing but prefetch has no effect for GCC, which
- * leaves out the calls of it. */
+ * then all entries that they seem to point to; where both were asked for ahead of the plan's turn,
+ * it has come by then. Inlined: a function that does nothing but prefetch has no effect for GCC,
+ * which leaves out the calls of it. */
 static inline __attribute__((always_inline)) void prefetch_slots(
 	struct memory_store *m, const struct plan *plan)
 {
@@ -166,6 +167,12 @@ static inline __attribute__((always_inline)) void prefetch_slots(
 	}
 }
 
+static inline __attribute__((always_inline)) void prefetch_entry(const struct entry *e)
+{
+	prefetch(e);
+	prefetch(&e->open_at); /* may lie on the next cache line */
+}
+
 static inline __attribute__((always_inline)) void prefetch_entries(
 	struct memory_store *m, const struct plan *plan)
 {
@@ -173,11 +180,8 @@ static inline __attribute__((always_inline)) void prefetch_entries(
 		const struct key *k = &plan->take[i].key;
 		const struct shard *s = &m->shard[shard_number(m, k)];
 		uint32_t hint = shard_hint(s, k);
-		if (hint == ENTRY_NONE)
-			continue;
-		const struct entry *e = &s->entry[hint];
-		prefetch(e);
-		prefetch(&e->open_at); /* may lie on the next cache line */
+		if (hint != ENTRY_NONE)
+			prefetch_entry(&s->entry[hint]);
 	}
 }
 
@@ -197,15 +201,15 @@ static void memory_prefetch(struct store *base, struct plan *plan, enum prefetch
 	plan->prefetched = true;
 }
 
-/* A guess; asked for before the locks, all of a plan's come from memory at once. */
+/* The bucket that is probably this key's, or NULL; nobody may look at it yet. Asked for before the
+ * locks, all of a plan's come from memory at once. */
 static inline __attribute__((always_inline)) const struct bucket *prefetched_near(
 	const struct shard *s, const struct key *k)
 {
 	const struct entry *e = shard_near(s, k);
 	if (!e)
 		return NULL;
-	prefetch(e);
-	prefetch(&e->open_at); /* may lie on the next cache line */
+	prefetch_entry(e);
 	return &e->bucket;
 }
 

@@ -103,7 +103,7 @@ static void keys_are_found_as_the_index_grows(void **state)
 	for (uint64_t i = 0; i < KEYS; i++) {
 		const struct rig_limit *limit = i % GONE == 0 ? &tokens : &day_tokens;
 		(void)rig_take(m, limit, i, i % 2 ? 100 : 1 + (int64_t)(i % 3), now_at(0));
-		if (i & (i + 1)) /* one less than a power of two: just before and after it grows */
+		if (i & (i + 1)) /* at each power of two: between any two steps of its growth */
 			continue;
 		(void)memory_store_sweep(m, now_at(60 * USEC_PER_SEC), 64);
 		for (uint64_t k = 0; k <= i; k++) {
