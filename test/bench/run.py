@@ -135,11 +135,15 @@ class Bench:
 		say(f"  {what}: {value}" + (f"  (wanted: {wanted}; met: {mark})" if wanted else ""))
 
 	def ratio_row(self, what, ratios, at_least=None, suffix=""):
-		value = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){suffix}"
+		middle = median(ratios)
+		met = at_least is None or middle >= at_least
+		# Who misses by a hair is not shown as if he did not.
+		digits = 2 if met or round(middle, 2) < at_least else 3
+		value = f"{middle:.{digits}f} ({min(ratios):.2f} to {max(ratios):.2f}){suffix}"
 		if at_least is None:
 			self.row(what, value)
 		else:
-			self.row(what, value, f"at least {at_least}", median(ratios) >= at_least)
+			self.row(what, value, f"at least {at_least}", met)
 
 	def section(self, title, header=("", "", "wanted", "met")):
 		self.rows = []
@@ -349,14 +353,21 @@ class Bench:
 			self.ratio_row(f"{label}, of HAProxy alone", ratios(who, "bare"))
 
 	def wrk(self, port, seconds):
-		done = subprocess.run([
-			"wrk", "-t1", "-c50", f"-d{seconds}", "-s", f"{HERE}/wrk.lua",
-			f"http://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=60)
-		bad = re.search(r"Non-2xx or 3xx responses: (\d+)|Socket errors: .*", done.stdout)
-		rate = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
-		if not rate or bad:
-			raise Failed(f"wrk on port {port}: {done.stdout}{done.stderr}")
-		return float(rate[1])
+		"""Requests a second, each of them answered with 200. A connection that ends is no answer of
+		an agent's (one in some ten million requests, also before the one that does nothing; why is
+		not known): such a turn is said, and taken once more."""
+		for is_last in (False, True):
+			done = subprocess.run([
+				"wrk", "-t1", "-c50", f"-d{seconds}", "-s", f"{HERE}/wrk.lua",
+				f"http://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=60)
+			rate = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
+			refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+			broken = re.search(r"Socket errors: .*", done.stdout)
+			if rate and not refused and not broken:
+				return float(rate[1])
+			if refused or not broken or is_last:
+				raise Failed(f"wrk on port {port}: {done.stdout}{done.stderr}")
+			say(f"  once more, for {broken[0]}")
 
 	def part_redis(self):
 		redis_store.part(self)
