@@ -77,6 +77,11 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"after requests a thread asks for more, so long at most, before it sleeps: less " \
 		"delay for more CPU time; only where there are more cores than threads that have " \
 		"connections") \
+	X(agent_batch_scheduling, "agent.batch_scheduling", BOOLEAN, "true", 0, 0, RELOAD, "", \
+		settings.agent.batch_scheduling, \
+		"where HAProxy and the agent share busy cores, a thread of the agent that is woken lets " \
+		"who runs there go on until he sleeps (SCHED_BATCH): more requests with each send; " \
+		"not while it waits long for that, nor where the unit sets CPUSchedulingPolicy=") \
 	X(agent_header_format, "agent.header_format", WORD, "ietf-11", 0, 0, RELOAD, "ietf-11", \
 		header_format, \
 		"which draft of the RateLimit fields the variables policy and ratelimit follow") \

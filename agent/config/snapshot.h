@@ -38,7 +38,8 @@ struct settings {
 		mode_t socket_mode;
 		char socket_owner[64], socket_group[64]; /* "": as the process */
 		usec_t drain;
-		usec_t busy_poll;   /* 0: never */
+		usec_t busy_poll; /* 0: never */
+		bool batch_scheduling;
 		uint32_t variables; /* bit i: the i-th of answer.h's ANSWER_VARS */
 	} agent;
 	struct {

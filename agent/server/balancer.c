@@ -1,6 +1,7 @@
 #include "server/balancer.h"
 
 #include "base/log.h"
+#include "server/scheduling.h"
 
 #include <stdlib.h>
 
@@ -8,7 +9,8 @@ struct member {
 	struct worker *worker;
 	struct worker_time time; /* as of the last tick */
 	uint64_t unpooled;
-	bool known;     /* `time` is one */
+	bool known; /* `time` is one */
+	struct scheduling scheduling;
 	bool has_mail;  /* it had some at the last tick */
 	bool is_behind; /* and had at the one before */
 };
@@ -119,6 +121,19 @@ static void move_connections(struct balancer *b, usec_t now)
 			"active_threads", KV_INT("from", before), KV_INT("to", b->balance.active));
 }
 
+/* Not of one without connections: it sleeps. */
+static void choose_scheduling(struct member *m, usec_t now)
+{
+	struct worker_time t;
+	if (!worker_connections(m->worker) || !worker_time(m->worker, &t))
+		return;
+	bool was_batch = m->scheduling.is_batch;
+	struct scheduling_account a = { t.ran, t.waited, t.turns,
+		value(m->worker, METRIC_notifies) };
+	if (scheduling_step(&m->scheduling, &a, now) != was_batch)
+		worker_set_batch(m->worker, !was_batch);
+}
+
 usec_t balancer_tick(struct balancer *b, usec_t now)
 {
 	if (now - b->mail_at >= MAIL_EVERY) {
@@ -126,7 +141,11 @@ usec_t balancer_tick(struct balancer *b, usec_t now)
 		for (unsigned i = 0; i < b->n; i++)
 			look_at_mail(&b->member[i]);
 	}
-	if (b->n == 1 || !b->measures)
+	if (!b->measures)
+		return MAIL_EVERY;
+	for (unsigned i = 0; i < b->n; i++)
+		choose_scheduling(&b->member[i], now);
+	if (b->n == 1)
 		return MAIL_EVERY;
 	move_connections(b, now);
 	allow_busy_poll(b);

@@ -4,8 +4,10 @@
 #include "server/conn.h"
 #include "server/handover.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,9 @@
 static const double EXPIRE_EVERY = 0.5, STOP_EVERY = 0.004;
 
 enum { EVENTS_MAX = 1024 };
+
+/* The thread's scheduling policy is not ours to change. */
+enum { POLICY_GIVEN = -1 };
 
 /* Also there where the rest of /proc is hidden (ProcSubset=pid), and right in a container. */
 static const char schedstat_file[] = "/proc/thread-self/schedstat";
@@ -39,6 +44,7 @@ struct worker {
 	ev_async wake; /* the one thing that other threads touch, by ev_async_send() */
 	ev_timer tick;
 	bool conns_made, stopping;
+	int policy; /* of the thread: SCHED_OTHER, SCHED_BATCH or POLICY_GIVEN */
 	/* Between the threads. */
 	struct mailbox *mailbox;
 	struct event_ring *events;
@@ -49,7 +55,7 @@ struct worker {
 	_Atomic(bool) done;
 	struct worker *_Atomic give_to; /* an order; NULL: done */
 	_Atomic(unsigned) give_share;
-	_Atomic(bool) may_busy_poll;
+	_Atomic(bool) may_busy_poll, is_batch;
 	_Atomic(int) schedstat; /* the kernel's account of the thread; -1: not open */
 	/* The control thread's own. */
 	unsigned number;
@@ -93,6 +99,23 @@ static void fetch_letters(struct worker *w)
 	conns_fetch(&w->conns, now);
 }
 
+static void change_policy(struct worker *w)
+{
+	bool is_batch = atomic_load(&w->is_batch) && w->snapshot->settings.agent.batch_scheduling;
+	int policy = is_batch ? SCHED_BATCH : SCHED_OTHER;
+	if (w->policy == POLICY_GIVEN || policy == w->policy)
+		return;
+	if (sched_setscheduler(0, policy, &(struct sched_param){ 0 }) < 0) {
+		log_debug(
+			"scheduling", KV_INT("thread", w->number), KV_Z("error", strerror(errno)));
+		w->policy = POLICY_GIVEN;
+		return;
+	}
+	w->policy = policy;
+	log_debug("scheduling", KV_INT("thread", w->number),
+		KV_Z("policy", is_batch ? "batch" : "other"));
+}
+
 static void obey(struct worker *w)
 {
 	struct worker *to = atomic_exchange(&w->give_to, NULL);
@@ -101,6 +124,7 @@ static void obey(struct worker *w)
 	bool may_busy_poll = atomic_load(&w->may_busy_poll);
 	if (may_busy_poll != w->conns.may_busy_poll)
 		conns_allow_busy_poll(&w->conns, may_busy_poll);
+	change_policy(w);
 }
 
 static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
@@ -146,6 +170,8 @@ static void *run(void *arg)
 {
 	struct worker *w = arg;
 	atomic_store(&w->schedstat, open(schedstat_file, O_RDONLY | O_CLOEXEC));
+	if (sched_getscheduler(0) != SCHED_OTHER)
+		w->policy = POLICY_GIVEN; /* who started it has chosen */
 	ev_run(w->loop, 0);
 	atomic_store(&w->done, true);
 	ev_async_send(w->home, w->bell);
@@ -275,6 +301,12 @@ void worker_allow_busy_poll(struct worker *w, bool allow)
 	ev_async_send(w->loop, &w->wake);
 }
 
+void worker_set_batch(struct worker *w, bool is_batch)
+{
+	atomic_store(&w->is_batch, is_batch);
+	ev_async_send(w->loop, &w->wake);
+}
+
 bool worker_may_busy_poll(const struct worker *w)
 {
 	return atomic_load(&w->may_busy_poll);
@@ -291,7 +323,8 @@ static bool read_schedstat(int fd, struct worker_time *t)
 	if (end == text || *end != ' ')
 		return false;
 	t->ran = ran / 1000;
-	t->waited = strtoull(end, NULL, 10) / 1000;
+	t->waited = strtoull(end, &end, 10) / 1000;
+	t->turns = strtoull(end, NULL, 10);
 	return true;
 }
 

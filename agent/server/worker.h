@@ -49,11 +49,16 @@ void worker_give(struct worker *, struct worker *to, unsigned share);
 void worker_allow_busy_poll(struct worker *, bool allow);
 bool worker_may_busy_poll(const struct worker *);
 
+/* Is it to be SCHED_BATCH (scheduling.h)? It is not until this says so, and never where it was
+ * started with another policy than SCHED_OTHER, or agent.batch_scheduling is off. */
+void worker_set_batch(struct worker *, bool is_batch);
+
 /* What its thread has done since the start, in microseconds. */
 struct worker_time {
 	uint64_t ran;    /* on a core; up to some milliseconds old */
 	uint64_t polled; /* a part of that, about */
 	uint64_t waited; /* it could have run, and had no core */
+	uint64_t turns;  /* how often it got one */
 };
 /* false: the kernel does not tell, or the thread has not begun. */
 bool worker_time(const struct worker *, struct worker_time *);

@@ -6,13 +6,18 @@
 #include "hello.h"
 #include "store/memory.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -140,16 +145,17 @@ static void play(struct fixture *f, struct peer *p)
 	}
 }
 
-static void start(struct fixture *f, unsigned workers)
+static const char rules[] = "log: { level = \"error\"; };\n"
+			    "rules = ( { name = \"api\"; per = [ \"user\" ]; "
+			    "rate = \"1000000000/day\"; } );";
+
+static void start_with(struct fixture *f, unsigned workers, const char *text)
 {
-	static const char text[] = "log: { level = \"error\"; };\n"
-				   "rules = ( { name = \"api\"; per = [ \"user\" ]; "
-				   "rate = \"1000000000/day\"; } );";
 	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	assert_true(hash_init());
 	*f = (struct fixture){ .seed = 7, .home = ev_loop_new(EVFLAG_AUTO) };
-	f->snapshot = config_load_text("t.cfg", text, sizeof text - 1, &key, 1, &problems);
+	f->snapshot = config_load_text("t.cfg", text, strlen(text), &key, 1, &problems);
 	assert_non_null(f->snapshot);
 	problems_free(&problems);
 	f->store = memory_store_new(1000, &key, clock_read());
@@ -169,6 +175,11 @@ static void start(struct fixture *f, unsigned workers)
 		assert_true(worker_start(f->worker[i]));
 	for (unsigned i = 0; i < PEERS; i++)
 		open_peer(f, &f->peer[i]);
+}
+
+static void start(struct fixture *f, unsigned workers)
+{
+	start_with(f, workers, rules);
 }
 
 static uint64_t sum(const struct fixture *f, enum metric id)
@@ -325,12 +336,76 @@ static void its_time_is_told(void **state)
 		(void)worker_time(f.worker[0], &t);
 	}
 	assert_true(t.ran > 0);
+	assert_true(t.turns > 0);
 	assert_int_equal(t.polled, 0);
 	for (unsigned i = 0; i < 2; i++)
 		worker_stop_now(f.worker[i]);
 	while (!all_are_done(&f))
 		(void)poll(NULL, 0, 1);
 	end(&f);
+}
+
+/* By its name, as the process has no other threads of it. */
+static pid_t thread_called(const char *name)
+{
+	pid_t found = 0;
+	DIR *tasks = opendir("/proc/self/task");
+	assert_non_null(tasks);
+	for (struct dirent *d; (d = readdir(tasks));) {
+		char path[300], is[32] = "";
+		(void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", d->d_name);
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t n = fd < 0 ? 0 : read(fd, is, sizeof is - 1);
+		if (fd >= 0)
+			(void)close(fd);
+		is[n > 0 ? n - 1 : 0] = '\0';
+		if (strcmp(is, name) == 0)
+			found = (pid_t)strtol(d->d_name, NULL, 10);
+	}
+	(void)closedir(tasks);
+	assert_true(found > 0);
+	return found;
+}
+
+static int policy_when_asked_for(struct worker *w, bool batch)
+{
+	worker_set_batch(w, batch);
+	worker_ping(w);
+	while (!worker_has_answered(w))
+		(void)poll(NULL, 0, 1);
+	return sched_getscheduler(thread_called("worker-1"));
+}
+
+/* The policy is the thread's as soon as it has obeyed: where neither its configuration nor who
+ * started it has chosen another. */
+static void its_scheduling_policy(void **state)
+{
+	(void)state;
+	static const char off[] = "agent: { batch_scheduling = false; };\n"
+				  "rules = ( { name = \"api\"; per = [ \"user\" ]; "
+				  "rate = \"1/day\"; } );";
+	static const struct {
+		const char *text;
+		int ours, asked, not_asked;
+	} row[] = {
+		{ rules, SCHED_OTHER, SCHED_BATCH, SCHED_OTHER },
+		{ off, SCHED_OTHER, SCHED_OTHER, SCHED_OTHER },
+		{ rules, SCHED_BATCH, SCHED_BATCH, SCHED_BATCH },
+	};
+	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
+		static struct fixture f;
+		/* Threads have that of who starts them. */
+		assert_int_equal(sched_setscheduler(0, row[i].ours, &(struct sched_param){ 0 }), 0);
+		start_with(&f, 1, row[i].text);
+		assert_int_equal(policy_when_asked_for(f.worker[0], false), row[i].not_asked);
+		assert_int_equal(policy_when_asked_for(f.worker[0], true), row[i].asked);
+		assert_int_equal(policy_when_asked_for(f.worker[0], false), row[i].not_asked);
+		worker_stop_now(f.worker[0]);
+		while (!all_are_done(&f))
+			(void)poll(NULL, 0, 1);
+		end(&f);
+	}
+	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){ 0 }), 0);
 }
 
 int main(void)
@@ -340,6 +415,7 @@ int main(void)
 		cmocka_unit_test(with_four),
 		cmocka_unit_test(an_end_at_once),
 		cmocka_unit_test(its_time_is_told),
+		cmocka_unit_test(its_scheduling_policy),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
