@@ -376,14 +376,15 @@ static int policy_when_asked_for(struct worker *w, bool batch)
 	return sched_getscheduler(thread_called("worker-1"));
 }
 
+static const char off[] = "agent: { batch_scheduling = false; };\n"
+			  "rules = ( { name = \"api\"; per = [ \"user\" ]; "
+			  "rate = \"1/day\"; } );";
+
 /* The policy is the thread's as soon as it has obeyed: where neither its configuration nor who
  * started it has chosen another. */
 static void its_scheduling_policy(void **state)
 {
 	(void)state;
-	static const char off[] = "agent: { batch_scheduling = false; };\n"
-				  "rules = ( { name = \"api\"; per = [ \"user\" ]; "
-				  "rate = \"1/day\"; } );";
 	static const struct {
 		const char *text;
 		int ours, asked, not_asked;
@@ -408,6 +409,32 @@ static void its_scheduling_policy(void **state)
 	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){ 0 }), 0);
 }
 
+/* A reload that turns it off, or on, counts for what was asked before. */
+static void its_scheduling_policy_follows_a_reload(void **state)
+{
+	(void)state;
+	static struct fixture f;
+	struct problems problems = { 0 };
+	struct hash_key key = { .bytes = { 1 } };
+	struct worker *w;
+	start(&f, 1);
+	w = f.worker[0];
+	struct snapshot *other = config_load_text("t.cfg", off, sizeof off - 1, &key, 2, &problems);
+	assert_non_null(other);
+	problems_free(&problems);
+	assert_int_equal(policy_when_asked_for(w, true), SCHED_BATCH);
+	worker_publish(w, other);
+	assert_int_equal(policy_when_asked_for(w, true), SCHED_OTHER);
+	worker_publish(w, f.snapshot);
+	assert_int_equal(policy_when_asked_for(w, true), SCHED_BATCH);
+	worker_stop_now(w);
+	while (!all_are_done(&f))
+		(void)poll(NULL, 0, 1);
+	assert_true(snapshot_unref(other));
+	snapshot_free(other);
+	end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -416,6 +443,7 @@ int main(void)
 		cmocka_unit_test(an_end_at_once),
 		cmocka_unit_test(its_time_is_told),
 		cmocka_unit_test(its_scheduling_policy),
+		cmocka_unit_test(its_scheduling_policy_follows_a_reload),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
