@@ -81,7 +81,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		settings.agent.batch_scheduling, \
 		"where HAProxy and the agent share busy cores, a thread of the agent that is woken lets " \
 		"who runs there go on until he sleeps (SCHED_BATCH): more requests with each send; " \
-		"not while it waits long for that, nor where the unit sets CPUSchedulingPolicy=") \
+		"not while it waits long for that on average, nor where it was given another " \
+		"policy (CPUSchedulingPolicy=, chrt)") \
 	X(agent_header_format, "agent.header_format", WORD, "ietf-11", 0, 0, RELOAD, "ietf-11", \
 		header_format, \
 		"which draft of the RateLimit fields the variables policy and ratelimit follow") \

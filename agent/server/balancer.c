@@ -5,6 +5,13 @@
 
 #include <stdlib.h>
 
+/* What the kernel and the worker say of it now. */
+struct reading {
+	unsigned connections;
+	struct worker_time time;
+	bool known; /* `time` is one: not of a worker without connections, which sleeps */
+};
+
 struct member {
 	struct worker *worker;
 	struct worker_time time; /* as of the last tick */
@@ -73,20 +80,25 @@ static uint64_t value(struct worker *w, enum metric id)
 	return atomic_load_explicit(&worker_metrics(w)->value[id], memory_order_relaxed);
 }
 
-static struct balance_load measure(struct member *m, usec_t since)
+static struct reading read_of(const struct member *m)
 {
-	struct balance_load load = { .connections = worker_connections(m->worker) };
-	struct worker_time t = m->time;
+	struct reading r = { .connections = worker_connections(m->worker) };
+	r.known = r.connections && worker_time(m->worker, &r.time);
+	return r;
+}
+
+static struct balance_load measure(struct member *m, const struct reading *r, usec_t since)
+{
+	struct balance_load load = { .connections = r->connections };
 	uint64_t unpooled = value(m->worker, METRIC_checks_unpooled);
-	bool known = load.connections && worker_time(m->worker, &t);
-	if (known && m->known) {
-		uint64_t ran = t.ran - m->time.ran, polled = t.polled - m->time.polled;
+	if (r->known && m->known) {
+		uint64_t ran = r->time.ran - m->time.ran, polled = r->time.polled - m->time.polled;
 		load.busy = share(ran > polled ? ran - polled : 0, since);
-		load.wait = share(t.waited - m->time.waited, since);
+		load.wait = share(r->time.waited - m->time.waited, since);
 		load.full = unpooled != m->unpooled;
 	}
-	m->time = t;
-	m->known = known;
+	m->time = r->time;
+	m->known = r->known;
 	m->unpooled = unpooled;
 	return load;
 }
@@ -98,7 +110,7 @@ static void look_at_mail(struct member *m)
 	m->has_mail = has_mail;
 }
 
-static void move_connections(struct balancer *b, usec_t now)
+static void move_connections(struct balancer *b, const struct reading *reading, usec_t now)
 {
 	struct balance_load load[WORKERS_MAX];
 	struct balance_move move[WORKERS_MAX];
@@ -107,7 +119,7 @@ static void move_connections(struct balancer *b, usec_t now)
 	if (since <= 0)
 		return;
 	for (unsigned i = 0; i < b->n; i++) {
-		load[i] = measure(&b->member[i], since);
+		load[i] = measure(&b->member[i], &reading[i], since);
 		answered += value(b->member[i].worker, METRIC_notifies);
 	}
 	b->measured_at = now;
@@ -121,16 +133,14 @@ static void move_connections(struct balancer *b, usec_t now)
 			"active_threads", KV_INT("from", before), KV_INT("to", b->balance.active));
 }
 
-/* Not of one without connections: it sleeps. */
-static void choose_scheduling(struct member *m, usec_t now)
+static void choose_scheduling(struct member *m, const struct reading *r, usec_t now)
 {
-	struct worker_time t;
-	if (!worker_connections(m->worker) || !worker_time(m->worker, &t))
-		return;
-	bool was_batch = m->scheduling.is_batch;
-	struct scheduling_account a = { t.ran, t.waited, t.turns,
+	const struct worker_time *t = &r->time;
+	struct scheduling_account a = { t->ran, t->polled, t->waited, t->turns,
 		value(m->worker, METRIC_notifies) };
-	if (scheduling_step(&m->scheduling, &a, now) != was_batch)
+	bool is_ours = r->known && worker_may_be_batch(m->worker);
+	bool was_batch = m->scheduling.is_batch;
+	if (scheduling_step(&m->scheduling, is_ours ? &a : NULL, now) != was_batch)
 		worker_set_batch(m->worker, !was_batch);
 }
 
@@ -143,11 +153,14 @@ usec_t balancer_tick(struct balancer *b, usec_t now)
 	}
 	if (!b->measures)
 		return MAIL_EVERY;
-	for (unsigned i = 0; i < b->n; i++)
-		choose_scheduling(&b->member[i], now);
+	struct reading reading[WORKERS_MAX];
+	for (unsigned i = 0; i < b->n; i++) {
+		reading[i] = read_of(&b->member[i]);
+		choose_scheduling(&b->member[i], &reading[i], now);
+	}
 	if (b->n == 1)
 		return MAIL_EVERY;
-	move_connections(b, now);
+	move_connections(b, reading, now);
 	allow_busy_poll(b);
 	return balance_interval(&b->balance);
 }

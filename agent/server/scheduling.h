@@ -3,9 +3,9 @@
  *
  * Where HAProxy and the agent share busy cores, each request that wakes the agent would interrupt
  * HAProxy in the middle of the work that brings the next ones; the agent would answer few with
- * each send, and HAProxy lose its caches. It pays only there, and only while who runs sleeps soon:
- * one that computes all the time keeps the core for milliseconds. So it goes by what the kernel
- * says of the worker. Pure: knows no thread and no clock. */
+ * each send, and HAProxy lose its caches. It pays only there, and only while who runs sleeps soon,
+ * on average: one that computes all the time keeps the core for milliseconds. So it goes by what
+ * the kernel says of the worker. Pure: knows no thread and no clock. */
 #ifndef SERVER_SCHEDULING_H
 #define SERVER_SCHEDULING_H
 
@@ -16,6 +16,7 @@
 /* Of one worker, since its start. */
 struct scheduling_account {
 	uint64_t ran;      /* on a core, in microseconds */
+	uint64_t polled;   /* a part of that (busy_poll.h) */
 	uint64_t waited;   /* it could have run, and had no core; in microseconds */
 	uint64_t turns;    /* how often it got one */
 	uint64_t answered; /* requests */
@@ -30,7 +31,8 @@ struct scheduling {
 };
 
 /* All zero is a good beginning. At `now` the worker's account is this: shall it be SCHED_BATCH from
- * now on? What comes sooner than a tenth of a second after the last one changes nothing. */
+ * now on? What comes sooner than a tenth of a second after the last one changes nothing. NULL: it
+ * has none, as nobody is connected to it, or the choice is not ours; that is never SCHED_BATCH. */
 bool scheduling_step(struct scheduling *, const struct scheduling_account *, usec_t now);
 
 #endif

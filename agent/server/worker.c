@@ -44,7 +44,7 @@ struct worker {
 	ev_async wake; /* the one thing that other threads touch, by ev_async_send() */
 	ev_timer tick;
 	bool conns_made, stopping;
-	int policy; /* of the thread: SCHED_OTHER, SCHED_BATCH or POLICY_GIVEN */
+	int policy; /* that it set: SCHED_OTHER at first, SCHED_BATCH; or POLICY_GIVEN */
 	/* Between the threads. */
 	struct mailbox *mailbox;
 	struct event_ring *events;
@@ -56,8 +56,10 @@ struct worker {
 	struct worker *_Atomic give_to; /* an order; NULL: done */
 	_Atomic(unsigned) give_share;
 	_Atomic(bool) may_busy_poll, is_batch;
-	_Atomic(int) schedstat; /* the kernel's account of the thread; -1: not open */
+	_Atomic(bool) may_be_batch; /* the worker writes it */
+	_Atomic(int) schedstat;     /* the kernel's account of the thread; -1: not open */
 	/* The control thread's own. */
+	const char *schedstat_file;
 	unsigned number;
 	bool running;
 	pthread_t thread;
@@ -99,12 +101,15 @@ static void fetch_letters(struct worker *w)
 	conns_fetch(&w->conns, now);
 }
 
-static void change_policy(struct worker *w)
+static void set_policy(struct worker *w, int policy)
 {
-	bool is_batch = atomic_load(&w->is_batch) && w->snapshot->settings.agent.batch_scheduling;
-	int policy = is_batch ? SCHED_BATCH : SCHED_OTHER;
 	if (w->policy == POLICY_GIVEN || policy == w->policy)
 		return;
+	/* Who started the process has chosen, or somebody since (chrt). */
+	if (sched_getscheduler(0) != w->policy) {
+		w->policy = POLICY_GIVEN;
+		return;
+	}
 	if (sched_setscheduler(0, policy, &(struct sched_param){ 0 }) < 0) {
 		log_debug(
 			"scheduling", KV_INT("thread", w->number), KV_Z("error", strerror(errno)));
@@ -113,7 +118,14 @@ static void change_policy(struct worker *w)
 	}
 	w->policy = policy;
 	log_debug("scheduling", KV_INT("thread", w->number),
-		KV_Z("policy", is_batch ? "batch" : "other"));
+		KV_Z("policy", policy == SCHED_BATCH ? "batch" : "other"));
+}
+
+static void change_policy(struct worker *w)
+{
+	bool wanted = w->snapshot->settings.agent.batch_scheduling;
+	set_policy(w, wanted && atomic_load(&w->is_batch) ? SCHED_BATCH : SCHED_OTHER);
+	atomic_store(&w->may_be_batch, wanted && w->policy != POLICY_GIVEN);
 }
 
 static void obey(struct worker *w)
@@ -169,9 +181,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 static void *run(void *arg)
 {
 	struct worker *w = arg;
-	atomic_store(&w->schedstat, open(schedstat_file, O_RDONLY | O_CLOEXEC));
-	if (sched_getscheduler(0) != SCHED_OTHER)
-		w->policy = POLICY_GIVEN; /* who started it has chosen */
+	const char *file = w->schedstat_file ? w->schedstat_file : schedstat_file;
+	atomic_store(&w->schedstat, open(file, O_RDONLY | O_CLOEXEC));
 	ev_run(w->loop, 0);
 	atomic_store(&w->done, true);
 	ev_async_send(w->home, w->bell);
@@ -185,10 +196,13 @@ struct worker *worker_new(const struct worker_args *a)
 	struct worker *w = aligned_alloc(alignof(struct worker), sizeof *w);
 	if (!w)
 		return NULL;
-	*w = (struct worker){
-		.number = a->number, .home = a->home, .bell = a->bell, .schedstat = -1
-	};
+	*w = (struct worker){ .number = a->number,
+		.home = a->home,
+		.bell = a->bell,
+		.schedstat_file = a->schedstat,
+		.schedstat = -1 };
 	w->snapshot = snapshot_ref(a->snapshot);
+	w->may_be_batch = w->snapshot->settings.agent.batch_scheduling;
 	w->loop = ev_loop_new(EVFLAG_AUTO);
 	w->mailbox = mailbox_new();
 	w->events = event_ring_new(EVENTS_MAX);
@@ -305,6 +319,11 @@ void worker_set_batch(struct worker *w, bool is_batch)
 {
 	atomic_store(&w->is_batch, is_batch);
 	ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_may_be_batch(const struct worker *w)
+{
+	return atomic_load(&w->may_be_batch);
 }
 
 bool worker_may_busy_poll(const struct worker *w)

@@ -21,6 +21,7 @@ struct worker_args {
 	const struct redis_settings *redis; /* with a hub; copied */
 	struct ev_loop *home; /* the control loop, and what is sent there when the thread is done */
 	ev_async *bell;
+	const char *schedstat; /* what worker_time() reads, for tests; NULL: the kernel's file */
 };
 
 /* NULL: out of memory, or no descriptors left. */
@@ -49,9 +50,11 @@ void worker_give(struct worker *, struct worker *to, unsigned share);
 void worker_allow_busy_poll(struct worker *, bool allow);
 bool worker_may_busy_poll(const struct worker *);
 
-/* Is it to be SCHED_BATCH (scheduling.h)? It is not until this says so, and never where it was
- * started with another policy than SCHED_OTHER, or agent.batch_scheduling is off. */
+/* Is it to be SCHED_BATCH (scheduling.h)? It is not until this says so, and never where it may not:
+ * where agent.batch_scheduling is off, the thread has been given a policy by others, before or
+ * since its start, or the kernel has refused. */
 void worker_set_batch(struct worker *, bool is_batch);
+bool worker_may_be_batch(const struct worker *);
 
 /* What its thread has done since the start, in microseconds. */
 struct worker_time {

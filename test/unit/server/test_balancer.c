@@ -1,16 +1,16 @@
-/* Who gets a new connection, and who may poll. Decisions on moving: test_balance.c. */
+/* Who gets a new connection, who may poll, and who is SCHED_BATCH. What is decided by which
+ * numbers: test_balance.c and test_scheduling.c. */
 #include "server/balancer.h"
 
 #include "hello.h"
+#include "policy.h"
 #include "store/memory.h"
 
-#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -22,6 +22,7 @@ struct fixture {
 	struct ev_loop *home;
 	ev_async bell;
 	struct worker *worker[WORKERS];
+	char account[WORKERS][32]; /* the file that stands for the kernel's, of each; "": none */
 	unsigned n;
 	struct balancer *balancer;
 };
@@ -33,7 +34,8 @@ static void start(struct fixture *f, unsigned n, unsigned cores)
 	struct hash_key key = { .bytes = { 1 } };
 	struct problems problems = { 0 };
 	assert_true(hash_init());
-	*f = (struct fixture){ .home = ev_loop_new(EVFLAG_AUTO), .n = n };
+	f->home = ev_loop_new(EVFLAG_AUTO);
+	f->n = n;
 	f->snapshot = config_load_text("t.cfg", text, sizeof text - 1, &key, 1, &problems);
 	assert_non_null(f->snapshot);
 	problems_free(&problems);
@@ -45,6 +47,7 @@ static void start(struct fixture *f, unsigned n, unsigned cores)
 			.memory = f->store,
 			.home = f->home,
 			.bell = &f->bell,
+			.schedstat = *f->account[i] ? f->account[i] : NULL,
 		});
 		assert_non_null(f->worker[i]);
 	}
@@ -55,8 +58,11 @@ static void start(struct fixture *f, unsigned n, unsigned cores)
 static void end(struct fixture *f)
 {
 	balancer_free(f->balancer);
-	for (unsigned i = 0; i < f->n; i++)
+	for (unsigned i = 0; i < f->n; i++) {
 		worker_free(f->worker[i]);
+		if (*f->account[i])
+			(void)unlink(f->account[i]);
+	}
 	store_close(memory_store_base(f->store));
 	assert_true(snapshot_unref(f->snapshot));
 	snapshot_free(f->snapshot);
@@ -77,7 +83,7 @@ static int mail(struct worker *w)
 static void new_ones_go_to_the_active(void **state)
 {
 	(void)state;
-	struct fixture f;
+	struct fixture f = { 0 };
 	if (!worker_time_is_known())
 		skip();
 	start(&f, WORKERS, 8);
@@ -100,7 +106,7 @@ static void new_ones_go_to_the_active(void **state)
 static void who_does_not_fetch_its_mail_gets_no_more(void **state)
 {
 	(void)state;
-	struct fixture f;
+	struct fixture f = { 0 };
 	if (!worker_time_is_known())
 		skip();
 	start(&f, WORKERS, 8);
@@ -142,7 +148,7 @@ static void who_may_poll(void **state)
 		unsigned workers, cores;
 		bool may;
 	} row[] = { { 1, 1, false }, { 1, 2, true }, { 2, 2, true }, { 2, 1, false } };
-	struct fixture f;
+	struct fixture f = { 0 };
 	if (!worker_time_is_known())
 		skip();
 	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
@@ -155,12 +161,122 @@ static void who_may_poll(void **state)
 	}
 }
 
+/* Of a worker: microseconds since its start, and how often it got a core. */
+struct account {
+	unsigned ran, waited, turns;
+};
+
+static void put_account(const struct fixture *f, unsigned worker, const struct account *a)
+{
+	char text[64];
+	int n = snprintf(text, sizeof text, "%u000 %u000 %u\n", a->ran, a->waited, a->turns);
+	int fd = open(f->account[worker], O_WRONLY | O_TRUNC | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, (size_t)n), n);
+	(void)close(fd);
+}
+
+static void make_account(struct fixture *f, unsigned worker, const struct account *a)
+{
+	strcpy(f->account[worker], "/tmp/account-test-XXXXXX");
+	int fd = mkstemp(f->account[worker]);
+	assert_true(fd >= 0);
+	(void)close(fd);
+	put_account(f, worker, a);
+}
+
+static void answered(const struct fixture *f, unsigned worker, unsigned n)
+{
+	metric_add(worker_metrics(f->worker[worker]), METRIC_notifies, n);
+}
+
+static void await_account(const struct fixture *f, unsigned worker)
+{
+	struct worker_time t;
+	while (!worker_time(f->worker[worker], &t))
+		(void)poll(NULL, 0, 1);
+}
+
+/* By its own account, alone or beside another, which nobody is connected to. */
+static void who_is_batch(void **state)
+{
+	(void)state;
+	static const struct account before = { 0, 0, 0 }, wanted = { 90000, 6000, 400 },
+				    slept = { 90001, 6001, 401 };
+	if (!worker_time_is_known() || !policy_is_free())
+		skip();
+	for (unsigned n = 1; n <= 2; n++) {
+		struct fixture f = { 0 };
+		for (unsigned i = 0; i < n; i++)
+			make_account(&f, i, &before);
+		start(&f, n, 1);
+		int peer = mail(f.worker[0]);
+		for (unsigned i = 0; i < n; i++) {
+			assert_true(worker_start(f.worker[i]));
+			await_account(&f, i);
+		}
+		balancer_tick(f.balancer, 100000);
+		for (unsigned i = 0; i < n; i++) {
+			put_account(&f, i, &wanted);
+			answered(&f, i, 6 * 400);
+		}
+		balancer_tick(f.balancer, 200000);
+		assert_int_equal(policy_of(f.worker[0], "worker-1"), SCHED_BATCH);
+		if (n == 2)
+			assert_int_equal(policy_of(f.worker[1], "worker-2"), SCHED_OTHER);
+		put_account(&f, 0, &slept);
+		balancer_tick(f.balancer, 300000);
+		assert_int_equal(policy_of(f.worker[0], "worker-1"), SCHED_OTHER);
+		(void)close(peer);
+		end(&f);
+	}
+}
+
+/* One that its connections leave is not SCHED_BATCH any more, and begins anew with the next. */
+static void who_has_nobody_is_not_batch(void **state)
+{
+	(void)state;
+	static const struct account before = { 0, 0, 0 }, wanted = { 90000, 6000, 400 },
+				    again = { 180000, 12000, 800 }, on = { 270000, 18000, 1200 };
+	struct fixture f = { 0 };
+	if (!worker_time_is_known() || !policy_is_free())
+		skip();
+	make_account(&f, 0, &before);
+	start(&f, 1, 1);
+	assert_true(worker_start(f.worker[0]));
+	int peer = mail(f.worker[0]);
+	await_account(&f, 0);
+	balancer_tick(f.balancer, 100000);
+	put_account(&f, 0, &wanted);
+	answered(&f, 0, 6 * 400);
+	balancer_tick(f.balancer, 200000);
+	assert_int_equal(policy_of(f.worker[0], "worker-1"), SCHED_BATCH);
+	(void)close(peer);
+	while (worker_connections(f.worker[0]))
+		(void)poll(NULL, 0, 1);
+	balancer_tick(f.balancer, 300000);
+	assert_int_equal(policy_of(f.worker[0], "worker-1"), SCHED_OTHER);
+	peer = mail(f.worker[0]);
+	put_account(&f, 0, &again);
+	answered(&f, 0, 6 * 400);
+	balancer_tick(f.balancer, 400000);
+	assert_int_equal(policy_of(f.worker[0], "worker-1"), SCHED_OTHER);
+	put_account(&f, 0, &on);
+	answered(&f, 0, 6 * 400);
+	balancer_tick(f.balancer, 500000);
+	assert_int_equal(policy_of(f.worker[0], "worker-1"), SCHED_BATCH);
+	(void)close(peer);
+	end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(new_ones_go_to_the_active),
 		cmocka_unit_test(who_does_not_fetch_its_mail_gets_no_more),
 		cmocka_unit_test(who_may_poll),
+		cmocka_unit_test(who_is_batch),
+		cmocka_unit_test(who_has_nobody_is_not_batch),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

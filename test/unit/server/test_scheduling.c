@@ -13,15 +13,16 @@
 
 /* What one step sees: in thousandths of it, microseconds, and a second. */
 struct seen {
-	unsigned ran, wait_per_turn, turns, answers_per_turn;
+	unsigned ran, wait_per_turn, turns, answers_per_turn, polled;
 };
 
 /* As measured on two cores, with SCHED_OTHER and with SCHED_BATCH: HAProxy and its load there, and
  * two programs that never sleep besides. */
-static const struct seen haproxy_beside = { 170, 26, 8000, 8 };
-static const struct seen haproxy_batch = { 110, 125, 3500, 20 };
-static const struct seen hog_beside = { 100, 67, 2300, 15 };
-static const struct seen hog_batch = { 60, 370, 1500, 19 };
+static const struct seen haproxy_beside = { 170, 26, 8000, 8, 0 };
+static const struct seen haproxy_batch = { 110, 125, 3500, 20, 0 };
+static const struct seen hog_beside = { 100, 67, 2300, 15, 0 };
+static const struct seen hog_batch = { 60, 370, 1500, 19, 0 };
+static const struct seen idle = { 3, 1, 50, 1, 0 };
 
 struct fixture {
 	struct scheduling s;
@@ -34,6 +35,7 @@ static bool step_of(struct fixture *f, const struct seen *seen, usec_t took)
 	uint64_t turns = seen->turns * (uint64_t)took / USEC_PER_SEC;
 	f->now += took;
 	f->a.ran += seen->ran * (uint64_t)took / 1000;
+	f->a.polled += seen->polled * (uint64_t)took / 1000;
 	f->a.turns += turns;
 	f->a.waited += turns * seen->wait_per_turn;
 	f->a.answered += turns * seen->answers_per_turn;
@@ -67,16 +69,20 @@ static void one_step_decides(void **state)
 		struct seen seen;
 		bool is_batch;
 	} row[] = {
-		{ "nothing at all", { 0, 0, 0, 0 }, false },
-		{ "HAProxy beside it", { 170, 26, 8000, 8 }, true },
-		{ "it runs too little", { 49, 26, 8000, 8 }, false },
-		{ "just enough", { 50, 26, 8000, 8 }, true },
-		{ "no core is wanted by two", { 170, 6, 8000, 8 }, false },
-		{ "just so much", { 170, 50, 1000, 8 }, true },
-		{ "few requests at a time", { 170, 26, 8000, 5 }, false },
-		{ "just so many", { 170, 26, 8000, 6 }, true },
-		{ "who has the core keeps it", { 170, 201, 1000, 8 }, false },
-		{ "just not too long", { 170, 200, 1000, 8 }, true },
+		{ "nothing at all", { 0, 0, 0, 0, 0 }, false },
+		{ "HAProxy beside it", { 170, 26, 8000, 8, 0 }, true },
+		{ "it runs too little", { 49, 26, 8000, 8, 0 }, false },
+		{ "just enough", { 50, 26, 8000, 8, 0 }, true },
+		{ "no core is wanted by two", { 170, 6, 8000, 8, 0 }, false },
+		{ "just so much", { 170, 50, 1000, 8, 0 }, true },
+		{ "few requests at a time", { 170, 26, 8000, 5, 0 }, false },
+		{ "just so many", { 170, 26, 8000, 6, 0 }, true },
+		{ "who has the core keeps it", { 170, 201, 1000, 8, 0 }, false },
+		{ "just not too long", { 170, 200, 1000, 8, 0 }, true },
+		{ "it polls, rather", { 171, 26, 8000, 8, 86 }, false },
+		{ "just as much as it works", { 172, 26, 8000, 8, 86 }, true },
+		{ "it works too little, and polls", { 98, 26, 8000, 8, 49 }, false },
+		{ "just enough", { 100, 26, 8000, 8, 50 }, true },
 	};
 	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
 		struct fixture f = start();
@@ -88,13 +94,56 @@ static void one_step_decides(void **state)
 static void it_stays_while_it_pays(void **state)
 {
 	(void)state;
-	static const struct seen idle = { 3, 1, 50, 1 };
 	struct fixture f = start();
 	assert_true(step(&f, &haproxy_beside));
 	for (unsigned i = 0; i < 1000; i++)
 		assert_true(step(&f, &haproxy_batch));
 	assert_false(step(&f, &idle));
 	/* And comes back at once: it cost nothing. */
+	assert_true(step(&f, &haproxy_beside));
+}
+
+/* The same requests need less of it then, by a third: that is no reason to leave off. */
+static void it_stays_though_it_runs_less(void **state)
+{
+	(void)state;
+	static const struct seen other = { 60, 26, 8000, 8, 0 }, batch = { 40, 125, 3500, 20, 0 };
+	static const struct seen little = { 24, 125, 3500, 20, 0 };
+	struct fixture f = start();
+	assert_true(step(&f, &other));
+	for (unsigned i = 0; i < 10; i++)
+		assert_true(step(&f, &batch));
+	assert_false(step(&f, &little));
+	assert_false(step(&f, &batch));
+}
+
+/* Nobody asks any more, and the one time that it is woken by its timer it waits long. */
+static void one_long_wait_is_no_reason_to_rest(void **state)
+{
+	(void)state;
+	static const struct seen woken_once = { 1, 3000, 10, 0, 0 };
+	struct fixture f = start();
+	for (unsigned i = 0; i < 20; i++) {
+		assert_true(step(&f, &haproxy_beside));
+		assert_false(step(&f, &woken_once));
+	}
+}
+
+/* Nobody is connected, or the choice is not ours. What was before is forgotten, but for how long it
+ * is left off. */
+static void without_an_account_it_ends(void **state)
+{
+	(void)state;
+	struct fixture f = start();
+	assert_true(step(&f, &haproxy_beside));
+	assert_false(scheduling_step(&f.s, NULL, f.now + 1));
+	f.now += 3600 * USEC_PER_SEC;
+	assert_false(step(&f, &haproxy_beside));
+	assert_true(step(&f, &haproxy_beside));
+	assert_false(step(&f, &hog_batch));
+	assert_false(scheduling_step(&f.s, NULL, f.now));
+	for (unsigned i = 0; i < 9; i++)
+		assert_false(step(&f, &haproxy_beside));
 	assert_true(step(&f, &haproxy_beside));
 }
 
@@ -161,6 +210,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_step_decides),
 		cmocka_unit_test(it_stays_while_it_pays),
+		cmocka_unit_test(it_stays_though_it_runs_less),
+		cmocka_unit_test(one_long_wait_is_no_reason_to_rest),
+		cmocka_unit_test(without_an_account_it_ends),
 		cmocka_unit_test(the_first_account_decides_nothing),
 		cmocka_unit_test(sooner_is_no_step),
 		cmocka_unit_test(beside_who_never_sleeps_it_is_tried_ever_less),

@@ -4,13 +4,11 @@
 #include "server/worker.h"
 
 #include "hello.h"
+#include "policy.h"
 #include "store/memory.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -345,35 +343,10 @@ static void its_time_is_told(void **state)
 	end(&f);
 }
 
-/* By its name, as the process has no other threads of it. */
-static pid_t thread_called(const char *name)
-{
-	pid_t found = 0;
-	DIR *tasks = opendir("/proc/self/task");
-	assert_non_null(tasks);
-	for (struct dirent *d; (d = readdir(tasks));) {
-		char path[300], is[32] = "";
-		(void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", d->d_name);
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		ssize_t n = fd < 0 ? 0 : read(fd, is, sizeof is - 1);
-		if (fd >= 0)
-			(void)close(fd);
-		is[n > 0 ? n - 1 : 0] = '\0';
-		if (strcmp(is, name) == 0)
-			found = (pid_t)strtol(d->d_name, NULL, 10);
-	}
-	(void)closedir(tasks);
-	assert_true(found > 0);
-	return found;
-}
-
 static int policy_when_asked_for(struct worker *w, bool batch)
 {
 	worker_set_batch(w, batch);
-	worker_ping(w);
-	while (!worker_has_answered(w))
-		(void)poll(NULL, 0, 1);
-	return sched_getscheduler(thread_called("worker-1"));
+	return policy_of(w, "worker-1");
 }
 
 static const char off[] = "agent: { batch_scheduling = false; };\n"
@@ -388,11 +361,14 @@ static void its_scheduling_policy(void **state)
 	static const struct {
 		const char *text;
 		int ours, asked, not_asked;
+		bool may;
 	} row[] = {
-		{ rules, SCHED_OTHER, SCHED_BATCH, SCHED_OTHER },
-		{ off, SCHED_OTHER, SCHED_OTHER, SCHED_OTHER },
-		{ rules, SCHED_BATCH, SCHED_BATCH, SCHED_BATCH },
+		{ rules, SCHED_OTHER, SCHED_BATCH, SCHED_OTHER, true },
+		{ off, SCHED_OTHER, SCHED_OTHER, SCHED_OTHER, false },
+		{ rules, SCHED_BATCH, SCHED_BATCH, SCHED_BATCH, false },
 	};
+	if (!policy_is_free())
+		skip();
 	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
 		static struct fixture f;
 		/* Threads have that of who starts them. */
@@ -401,6 +377,7 @@ static void its_scheduling_policy(void **state)
 		assert_int_equal(policy_when_asked_for(f.worker[0], false), row[i].not_asked);
 		assert_int_equal(policy_when_asked_for(f.worker[0], true), row[i].asked);
 		assert_int_equal(policy_when_asked_for(f.worker[0], false), row[i].not_asked);
+		assert_int_equal(worker_may_be_batch(f.worker[0]), row[i].may);
 		worker_stop_now(f.worker[0]);
 		while (!all_are_done(&f))
 			(void)poll(NULL, 0, 1);
@@ -417,6 +394,8 @@ static void its_scheduling_policy_follows_a_reload(void **state)
 	struct problems problems = { 0 };
 	struct hash_key key = { .bytes = { 1 } };
 	struct worker *w;
+	if (!policy_is_free())
+		skip();
 	start(&f, 1);
 	w = f.worker[0];
 	struct snapshot *other = config_load_text("t.cfg", off, sizeof off - 1, &key, 2, &problems);
@@ -435,6 +414,29 @@ static void its_scheduling_policy_follows_a_reload(void **state)
 	end(&f);
 }
 
+/* One that somebody gives it later (chrt) stays as well, and is told. */
+static void a_scheduling_policy_that_is_given_later_stays(void **state)
+{
+	(void)state;
+	static struct fixture f;
+	if (!policy_is_free())
+		skip();
+	start(&f, 1);
+	struct worker *w = f.worker[0];
+	assert_int_equal(policy_when_asked_for(w, true), SCHED_BATCH);
+	assert_true(worker_may_be_batch(w));
+	assert_int_equal(sched_setscheduler(
+				 thread_called("worker-1"), SCHED_IDLE, &(struct sched_param){ 0 }),
+		0);
+	assert_int_equal(policy_when_asked_for(w, false), SCHED_IDLE);
+	assert_false(worker_may_be_batch(w));
+	assert_int_equal(policy_when_asked_for(w, true), SCHED_IDLE);
+	worker_stop_now(w);
+	while (!all_are_done(&f))
+		(void)poll(NULL, 0, 1);
+	end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -444,6 +446,7 @@ int main(void)
 		cmocka_unit_test(its_time_is_told),
 		cmocka_unit_test(its_scheduling_policy),
 		cmocka_unit_test(its_scheduling_policy_follows_a_reload),
+		cmocka_unit_test(a_scheduling_policy_that_is_given_later_stays),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
