@@ -113,8 +113,6 @@ step "build" cmake --build $build --target spoa-ratelimit
 echo "3. Agent and HAProxy, on loopback"
 $agent -f conf/ratelimit.cfg >"$work/agent.log" 2>&1 &
 agent_pid=$!
-haproxy -db -C haproxy -f haproxy.cfg >"$work/haproxy.log" 2>&1 &
-haproxy_pid=$!
 
 # ready NAME PID LOG URL: 7 is curl's "nobody listens"; whoever answers has to be ours
 ready() {
@@ -132,6 +130,9 @@ ready() {
 	fi
 }
 ready "the agent" $agent_pid "$work/agent.log" http://127.0.0.1:9600/
+# HAProxy after it: whom its first check does not find is DOWN until the next, and nobody is limited.
+haproxy -db -C haproxy -f haproxy.cfg >"$work/haproxy.log" 2>&1 &
+haproxy_pid=$!
 ready HAProxy $haproxy_pid "$work/haproxy.log" $web/
 printf '  %-56s pid %s\n' "$agent -f conf/ratelimit.cfg" $agent_pid
 printf '  %-56s pid %s\n' "haproxy -C haproxy -f haproxy.cfg" $haproxy_pid

@@ -21,8 +21,12 @@ static const char *all_but_case(const struct layout *layout, const char *name)
 /* A built-in one that may be meant by a name that is new; NULL: none. */
 static const char *built_in_like(const struct layout *layout, const char *name)
 {
+	static const char *const of_ip[] = { "ips", "ipp", "iip", "pi" }; /* too short for a slip */
 	const char *names[FIELD_BUILTINS];
 
+	for (unsigned i = 0; i < sizeof of_ip / sizeof *of_ip; i++)
+		if (strcmp(name, of_ip[i]) == 0)
+			return layout->field[FIELD_IP].name;
 	for (unsigned i = 0; i < FIELD_BUILTINS; i++)
 		names[i] = layout->field[i].name;
 	return nearest_slip(name, names, FIELD_BUILTINS);

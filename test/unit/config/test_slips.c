@@ -64,6 +64,10 @@ static void fields(void **state)
 		{ "per", PER("[ \"usr\" ]"), AT "per: " UNKNOWN("usr") "\"user\"?\n" },
 		{ "an alternative", PER("[ \"key|uesr|ip\" ]"),
 			AT "per: " UNKNOWN("uesr") "\"user\"?\n" },
+		{ "a short one", PER("[ \"ips\" ]"), AT "per: " UNKNOWN("ips") "\"ip\"?\n" },
+		{ "in each other's place", PER("[ \"user|pi\" ]"),
+			AT "per: " UNKNOWN("pi") "\"ip\"?\n" },
+		{ "a short one that is none", PER("[ \"id\" ]"), "" },
 		{ "match", RULE("pth = \"/x\";"), AT "match: " UNKNOWN("pth") "\"path\"?\n" },
 		{ "once for each name", RULE("pth = \"/x\"; metod = \"GET\";"),
 			AT "match: " UNKNOWN("pth") "\"path\"?\n" AT
