@@ -310,3 +310,12 @@ struct decision decide(const struct plan *plan, struct now now)
 	struct decision d = decide_limits(plan, now);
 	return plan->degraded ? decide_degraded(plan, d) : d;
 }
+
+void decision_wait_for_ban(struct decision *d, usec_t until, struct now now)
+{
+	int64_t wait = until > now.utc ? whole_seconds(until - now.utc) : 0;
+
+	/* 0: waiting does not help, the ban's end neither. */
+	if (d->retry_after && d->retry_after < wait)
+		d->retry_after = wait;
+}

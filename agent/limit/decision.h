@@ -54,4 +54,8 @@ const struct take *decision_shadow(const struct plan *, const struct decision *d
 /* After plan_charge(), or without it where plan->outcome is not OUTCOME_LIMITS. */
 struct decision decide(const struct plan *, struct now);
 
+/* By this denial its client is banned `until` then (UTC; 0: he is not): the same request would not
+ * pass before. */
+void decision_wait_for_ban(struct decision *, usec_t until, struct now);
+
 #endif

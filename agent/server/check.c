@@ -264,11 +264,12 @@ static inline bool may_be_a_strike(
 	return d->deny && p->has_penalties && plan->outcome == OUTCOME_LIMITS;
 }
 
-static void count_strikes(struct checker *c, struct snapshot *snap, const struct plan *plan)
+/* When the ban ends that begins by this denial; 0: none does, or it is not known yet. */
+static usec_t count_strikes(struct checker *c, struct snapshot *snap, const struct plan *plan)
 {
 	/* A store that answers later has a clock of its own, which plan->now is by. */
 	struct now now = store_may_be_pending(c->store) ? clock_read() : plan->now;
-	penalties_count(&c->penalties, snap, plan, &c->now->view, now);
+	return penalties_count(&c->penalties, snap, plan, &c->now->view, now);
 }
 
 static void answer_now(struct checker *c, struct snapshot *snap, const struct plan *plan,
@@ -276,6 +277,8 @@ static void answer_now(struct checker *c, struct snapshot *snap, const struct pl
 {
 	struct decision d = decide(plan, plan->now);
 	struct top_rest rest;
+	if (may_be_a_strike(snap->policy, plan, &d))
+		decision_wait_for_ban(&d, count_strikes(c, snap, plan), plan->now);
 	write_ack(c, snap, plan, &d, (struct ids){ n->stream_id, n->frame_id }, send_max, out);
 	count_decision(c, plan, &d);
 	bool named = top_count(c->top, plan, &d, &rest);
@@ -286,8 +289,6 @@ static void answer_now(struct checker *c, struct snapshot *snap, const struct pl
 		put_events(c, snap->policy, plan, &d, lines);
 	if (named || lines)
 		known_learn(c->known, snap->policy, plan, &c->now->view);
-	if (may_be_a_strike(snap->policy, plan, &d))
-		count_strikes(c, snap, plan);
 }
 
 /* ---- checks whose store answers later ---- */
@@ -333,8 +334,9 @@ static void tell_late(struct check *check)
 		put_events(c, p, plan, d, lines);
 	if (names || lines)
 		known_learn(c->known, p, plan, &c->now->view);
-	if (strike)
-		count_strikes(c, check->snapshot, plan);
+	if (strike) /* its ban is told with the next request: this one's answer is not kept for it
+		     */
+		(void)count_strikes(c, check->snapshot, plan);
 }
 
 static void on_taken(struct plan *plan)

@@ -63,10 +63,11 @@ void penalties_find(struct penalties *p, struct plan *plan, struct now now)
 	plan->banned_until = until;
 }
 
-/* Who has had one too many is banned, by this agent's clock. */
-static void ban_who_is_out(struct strikes *s, usec_t utc)
+/* Who has had one too many is banned, by this agent's clock: until when. 0: nobody. */
+static usec_t ban_who_is_out(struct strikes *s, usec_t utc)
 {
 	struct penalties *p = s->penalties;
+	usec_t until = 0;
 
 	for (unsigned i = 0; i < s->plan.n; i++) {
 		if (!take_is_out(&s->plan.take[i]))
@@ -74,9 +75,13 @@ static void ban_who_is_out(struct strikes *s, usec_t utc)
 		struct ban ban = { .key = s->of[i].ban_key };
 		memcpy(ban.rule, s->of[i].rule->name, sizeof ban.rule);
 		memcpy(ban.client, s->of[i].client, sizeof ban.client);
-		if (bans_begin(p->bans, s->of[i].rule->penalty, &ban, utc))
-			metric_add(p->metrics, METRIC_bans_begun, 1);
+		if (!bans_begin(p->bans, s->of[i].rule->penalty, &ban, utc))
+			continue;
+		metric_add(p->metrics, METRIC_bans_begun, 1);
+		if (ban.until > until)
+			until = ban.until;
 	}
+	return until;
 }
 
 static void on_counted(struct plan *plan)
@@ -84,13 +89,13 @@ static void on_counted(struct plan *plan)
 	struct strikes *s = (struct strikes *)plan;
 	struct snapshot *snapshot = s->snapshot;
 
-	ban_who_is_out(s, clock_read().utc);
+	(void)ban_who_is_out(s, clock_read().utc);
 	/* Never the last: control has one, too, until every worker's is gone. */
 	(void)snapshot_unref(snapshot);
 	put_back(s);
 }
 
-void penalties_count(struct penalties *p, struct snapshot *snap, const struct plan *denied,
+usec_t penalties_count(struct penalties *p, struct snapshot *snap, const struct plan *denied,
 	const struct view *view, struct now now)
 {
 	uint8_t of[PLAN_MAX];
@@ -99,11 +104,11 @@ void penalties_count(struct penalties *p, struct snapshot *snap, const struct pl
 	if (!s) {
 		if (p->bans)
 			metric_add(p->metrics, METRIC_strikes_dropped, 1);
-		return;
+		return 0;
 	}
 	if (!plan_strikes(denied, &s->plan, of)) {
 		put_back(s);
-		return;
+		return 0;
 	}
 	for (unsigned i = 0; i < s->plan.n; i++) {
 		const struct take *t = &denied->take[of[i]];
@@ -120,8 +125,9 @@ void penalties_count(struct penalties *p, struct snapshot *snap, const struct pl
 	s->snapshot = snap;
 	if (store_take(p->store, &s->plan, now) == STORE_PENDING) {
 		(void)snapshot_ref(snap);
-		return;
+		return 0;
 	}
-	ban_who_is_out(s, now.utc);
+	usec_t until = ban_who_is_out(s, now.utc);
 	put_back(s);
+	return until;
 }

@@ -30,8 +30,9 @@ void penalties_fini(struct penalties *);
 void penalties_find(struct penalties *, struct plan *, struct now);
 
 /* The plan was denied: counts that for each rule with a penalty that denied it. `view` is of the
- * same request. */
-void penalties_count(struct penalties *, struct snapshot *, const struct plan *denied,
+ * same request. Returns the end (UTC) of the ban that begins by it; 0: none does, or the store
+ * answers later. */
+usec_t penalties_count(struct penalties *, struct snapshot *, const struct plan *denied,
 	const struct view *, struct now);
 
 #endif

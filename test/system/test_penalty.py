@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import agent as agents
 from agent import until
 from spop import message
 from test_admin import BEARER, Admin
@@ -63,6 +64,24 @@ def test_denied_by_another_rule_is_no_strike(run):
     for _ in range(20):
         assert login(a, "10.0.0.4", user="u")["rule"] == "all"
     assert login(a, "10.0.0.4")["reason"] == "ok"
+
+
+@pytest.mark.parametrize("rate, ban, waits", [
+    ("1/minute", "10m", lambda denial, last: denial <= 60 and last == 600),
+    ("1/minute", "5s", lambda denial, last: 5 < denial <= 60 and 5 < last <= 60),
+    ("0/minute", "10m", lambda denial, last: denial == last == 0)], ids=["longer", "shorter", "never"])
+def test_who_is_banned_by_a_denial_is_told_how_long(run, rate, ban, waits):
+    """Retry-After of that very answer. Not with Redis, which has not counted it then."""
+    if agents.redis:
+        pytest.skip("the next answer tells it")
+    a = run(rules=f'''{{ name = "login"; per = [ "ip" ]; rate = "{rate}";
+                   penalty = {{ after = "2/1m"; ban = "{ban}"; }}; }}''')
+    if rate != "0/minute":
+        assert login(a, "10.0.0.1")["reason"] == "ok"
+    denial, last = login(a, "10.0.0.1"), login(a, "10.0.0.1")
+    assert denial["reason"] == last["reason"] == ("oversize" if rate == "0/minute" else "limited")
+    assert waits(denial["retry_after"], last["retry_after"]), (denial, last)
+    assert login(a, "10.0.0.1")["reason"] == "banned"
 
 
 def test_a_ban_is_shown_lifted_and_written_down(run, tmp_path):
