@@ -395,13 +395,18 @@ static inline usec_t sliding_full_at(const struct quota *q, const struct bucket 
 	return b->previous ? b->at + q->window.length : utc;
 }
 
+static usec_t drain_after(const struct quota *q, double used)
+{
+	return q->units ? wait_for(used, (double)q->window.length / (double)q->units) : 0;
+}
+
 usec_t bucket_reset_after(const struct quota *q, const struct bucket *b, struct now now)
 {
-	if (q->algorithm == ALGORITHM_TOKEN_BUCKET) {
-		if (q->units == 0)
-			return 0;
-		return wait_for(b->used, (double)q->window.length / (double)q->units);
-	}
+	/* Who passed by UNIT_SLACK owes more than the capacity; but no bucket takes longer than
+	 * from empty to full. */
+	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
+		return drain_after(
+			q, b->used < (double)q->capacity ? b->used : (double)q->capacity);
 	usec_t at = q->algorithm == ALGORITHM_SLIDING_WINDOW ? sliding_full_at(q, b, now.utc)
 							     : bucket_window_end(q, b);
 	return at > now.utc ? at - now.utc : 0;
@@ -412,7 +417,7 @@ usec_t bucket_full_after(const struct quota *q, const struct bucket *b, struct n
 	usec_t at;
 
 	if (q->algorithm == ALGORITHM_TOKEN_BUCKET)
-		return bucket_reset_after(q, b, now);
+		return drain_after(q, b->used);
 	if (q->algorithm == ALGORITHM_SLIDING_WINDOW)
 		at = sliding_full_at(q, b, now.utc);
 	else
