@@ -50,7 +50,7 @@ struct tiers_reading {
 	struct place at;
 	bool *told; /* by tier: one that no rule lists was warned of */
 	bool warn;
-	size_t entries, twice, commented, swapped;
+	size_t entries, hashes, twice, commented, swapped;
 };
 
 static void warn_unlisted(struct tiers_reading *t, int tier)
@@ -126,6 +126,25 @@ static void warn_twice(struct tiers_reading *t)
 			"this key or user has a line before: that one holds, and this one does not");
 }
 
+/* What is looked for in clear first has a line by its hash before. */
+static bool is_hashed_before(const struct tiers_reading *t, struct str name)
+{
+	char line[7 + SHA256_HEX_BYTES] = "sha256:";
+
+	if (!t->hashes)
+		return false;
+	hash_sha256_hex(name, line + 7);
+	return tier_map_has(t->l->policy->tier_map, (struct str){ line, sizeof line });
+}
+
+static void warn_in_clear(struct tiers_reading *t)
+{
+	if (++t->twice <= LINES_TOLD)
+		problem_warn(t->l->problems, t->at,
+			"this key has a line before, by its hash: this one holds, in clear, and that "
+			"one does not");
+}
+
 /* Of so many: a long file is not to take the room of other warnings. */
 static void warn_more(const struct tiers_reading *t, size_t n, const char *what)
 {
@@ -173,13 +192,19 @@ static bool entry_load(struct tiers_reading *t, struct str line)
 		warn_comment(t, tier, comment);
 	else
 		warn_unlisted(t, number);
-	if (tier_map_has(t->l->policy->tier_map, name))
+	t->entries++;
+	if (tier_map_has(t->l->policy->tier_map, name)) {
 		warn_twice(t);
-	else if (!tier_map_add(t->l->policy->tier_map, name, (unsigned)number)) {
+		return true;
+	}
+	if (name.p == canonical)
+		t->hashes++;
+	else if (is_hashed_before(t, name))
+		warn_in_clear(t);
+	if (!tier_map_add(t->l->policy->tier_map, name, (unsigned)number)) {
 		problem_out_of_memory(problems);
 		return false;
 	}
-	t->entries++;
 	return true;
 }
 

@@ -310,6 +310,22 @@ static void tiers_file_swapped(void **state)
 		"does not\n"));
 }
 
+static void tiers_file_in_clear_and_by_hash(void **state)
+{
+	(void)state;
+	put_file("t.cfg", "identity: { tiers_file = \"tiers.map\"; };\n" TIERS(""));
+	put_file("tiers.map",
+		"sha256:BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD premium\n"
+		"ab premium\nabc anonymous\n");
+	struct snapshot *s = load_file("t.cfg",
+		"tiers.map:3: warning: this key has a line before, by its hash: this one holds, in "
+		"clear, and that one does not\n");
+	const struct policy *p = s->policy;
+	assert_int_equal(tier_map_find(p->tier_map, STR("abc"), true),
+		policy_tier_find(p, STR("anonymous")));
+	drop(s);
+}
+
 static void tiers_file_twice(void **state)
 {
 	char text[1024] = "a premium\n";
@@ -371,6 +387,7 @@ int main(void)
 		cmocka_unit_test(tiers_misspelt),
 		cmocka_unit_test(tiers_file),
 		cmocka_unit_test(tiers_file_swapped),
+		cmocka_unit_test(tiers_file_in_clear_and_by_hash),
 		cmocka_unit_test(tiers_file_twice),
 		cmocka_unit_test(tiers_file_of_comments),
 	};
