@@ -126,17 +126,6 @@ static void warn_twice(struct tiers_reading *t)
 			"this key or user has a line before: that one holds, and this one does not");
 }
 
-/* What is looked for in clear first has a line by its hash before. */
-static bool is_hashed_before(const struct tiers_reading *t, struct str name)
-{
-	char line[7 + SHA256_HEX_BYTES] = "sha256:";
-
-	if (!t->hashes)
-		return false;
-	hash_sha256_hex(name, line + 7);
-	return tier_map_has(t->l->policy->tier_map, (struct str){ line, sizeof line });
-}
-
 static void warn_in_clear(struct tiers_reading *t)
 {
 	if (++t->twice <= LINES_TOLD)
@@ -199,7 +188,7 @@ static bool entry_load(struct tiers_reading *t, struct str line)
 	}
 	if (name.p == canonical)
 		t->hashes++;
-	else if (is_hashed_before(t, name))
+	else if (t->hashes && tier_map_find(t->l->policy->tier_map, name, true) >= 0)
 		warn_in_clear(t);
 	if (!tier_map_add(t->l->policy->tier_map, name, (unsigned)number)) {
 		problem_out_of_memory(problems);

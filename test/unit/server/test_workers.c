@@ -8,6 +8,8 @@
 #include "store/memory.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -437,6 +441,38 @@ static void a_scheduling_policy_that_is_given_later_stays(void **state)
 	end(&f);
 }
 
+/* No thread that begins from now on may choose a policy. Of the process, and for good. */
+static bool forbid_policies(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setscheduler, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof filter / sizeof *filter, filter };
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* As a unit's SystemCallFilter= may: it goes on as it is, and says so. The last test. */
+static void a_scheduling_policy_that_is_refused(void **state)
+{
+	(void)state;
+	static struct fixture f;
+	if (!policy_is_free() || !forbid_policies())
+		skip();
+	start(&f, 1);
+	struct worker *w = f.worker[0];
+	assert_true(worker_may_be_batch(w));
+	assert_int_equal(policy_when_asked_for(w, true), SCHED_OTHER);
+	assert_false(worker_may_be_batch(w));
+	worker_stop_now(w);
+	while (!all_are_done(&f))
+		(void)poll(NULL, 0, 1);
+	end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -447,6 +483,7 @@ int main(void)
 		cmocka_unit_test(its_scheduling_policy),
 		cmocka_unit_test(its_scheduling_policy_follows_a_reload),
 		cmocka_unit_test(a_scheduling_policy_that_is_given_later_stays),
+		cmocka_unit_test(a_scheduling_policy_that_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
