@@ -167,18 +167,30 @@ static void warn_of_tier(struct request *r, json_t *warnings, const char *tier)
 	free(names);
 }
 
-/* "10.0.0.1/8" is as a rule one address, or a net that was meant smaller. */
-static void warn_of_prefix(json_t *warnings, const json_t *ip)
+/* "10.0.0.1/8" is as a rule one address, or a net that was meant smaller. "2001:db8:0:7::" is as a
+ * rule a client as rules count him, and the log and the rest show him: by the first bits. */
+static void warn_of_prefix(struct request *r, json_t *warnings, const json_t *ip)
 {
+	const struct policy *p = control_snapshot(admin_of(r)->control)->policy;
 	struct str text = { json_string_value(ip), json_string_length(ip) };
 	struct cidr cidr;
 	const char *why;
 
-	if (text.p && cidr_parse(text, &cidr, &why) && cidr_was_cut(text, &cidr))
+	if (!text.p || !cidr_parse(text, &cidr, &why))
+		return;
+	if (cidr_was_cut(text, &cidr))
 		(void)json_array_append_new(warnings,
 			json_sprintf("this holds for all of its first %u bits: leave the slash out "
 				     "where the one address is meant",
 				(unsigned)cidr.prefix));
+	unsigned counted = cidr.addr.len == 4 ? p->ipv4_prefix : p->ipv6_prefix;
+	struct addr masked = addr_mask(&cidr.addr, p->ipv4_prefix, p->ipv6_prefix);
+	if (!memchr(text.p, '/', text.n) && counted < 8u * cidr.addr.len &&
+		memcmp(masked.bytes, cidr.addr.bytes, cidr.addr.len) == 0)
+		(void)json_array_append_new(warnings,
+			json_sprintf("this is the one address; rules count by the first %u bits: "
+				     "%.*s/%u for the client that is shown so",
+				counted, (int)text.n, text.p, counted));
 }
 
 static void put_override(struct request *r, json_t *body, json_t *change)
@@ -203,7 +215,7 @@ static void put_override(struct request *r, json_t *body, json_t *change)
 	json_t *answer = override_json(name, change), *warnings = json_array();
 	if (json_object_get(change, "tier"))
 		warn_of_tier(r, warnings, json_string_value(json_object_get(change, "tier")));
-	warn_of_prefix(warnings, json_object_get(body, "ip"));
+	warn_of_prefix(r, warnings, json_object_get(body, "ip"));
 	if (json_array_size(warnings))
 		(void)json_object_set(answer, "warnings", warnings);
 	json_decref(warnings);
@@ -350,6 +362,10 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known) ||
 		!take_end(r, body, change))
 		return;
+	if (!*rule && json_is_string(json_object_get(body, "rule"))) {
+		request_problem(r, 422, "rule: want a name, not empty; leave it out for all rules");
+		return;
+	}
 	if (strlen(rule) > RULE_NAME_MAX) {
 		request_problem(r, 422, "rule: no rule has so long a name");
 		return;

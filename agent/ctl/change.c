@@ -223,12 +223,23 @@ static int not_switched(struct ctl *c, const json_t *enabled, const char *rule)
 	return CTL_DONE;
 }
 
+/* The one that is named; "": all of them. NULL: an empty name, which all must not be taken for. */
+static const char *switched_rule(const struct ctl *c)
+{
+	if (c->o->words && !*c->o->word[0])
+		return (void)ctl_fail(0, "want the name of a rule, not empty (all rules: no name)"),
+		       NULL;
+	return c->o->words ? c->o->word[0] : "";
+}
+
 int ctl_enable(struct ctl *c)
 {
-	const char *rule = c->o->words ? c->o->word[0] : "";
+	const char *rule = switched_rule(c);
 	bool shadow = ctl_given(c->o, CTL_SHADOW), enforce = ctl_given(c->o, CTL_ENFORCE);
 	json_t *enabled;
 
+	if (!rule)
+		return CTL_USAGE;
 	if (shadow && enforce)
 		return ctl_fail(CTL_USAGE, "--shadow and --enforce: want one of them");
 	if (shadow || enforce)
@@ -250,8 +261,10 @@ int ctl_enable(struct ctl *c)
 
 int ctl_disable(struct ctl *c)
 {
-	return set_switch(c, c->o->words ? c->o->word[0] : "",
-		ctl_given(c->o, CTL_SHADOW) ? "shadow" : "off");
+	const char *rule = switched_rule(c);
+
+	return rule ? set_switch(c, rule, ctl_given(c->o, CTL_SHADOW) ? "shadow" : "off")
+		    : CTL_USAGE;
 }
 
 /* ---- reload ---- */

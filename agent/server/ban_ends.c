@@ -84,7 +84,8 @@ const char *ban_ends(const struct policy *now, const struct policy *before, cons
 {
 	const struct rule *r = rule_of(now, b->rule), *was = rule_of(before, b->rule);
 
-	if (!r && before && !was) /* it is of another agent, which has another configuration */
+	/* What was not found before either is of another agent, which has another configuration. */
+	if (before && ban_ends(before, NULL, b))
 		return NULL;
 	if (!r)
 		return "its rule has no penalty any more";
@@ -95,5 +96,5 @@ const char *ban_ends(const struct policy *now, const struct policy *before, cons
 		return "its rule is off";
 	if (was && was->per_n != r->per_n)
 		return "its rule counts by something else now";
-	return why_lost(now, was ? before : NULL, r, b->client);
+	return why_lost(now, before, r, b->client);
 }

@@ -9,7 +9,7 @@
 #include "limit/penalty.h"
 
 enum {
-	BANS_MAX = 32768,     /* in sets of eight: a full one lets go who is free soonest */
+	BANS_MAX = 65536,     /* in sets of eight: a full one lets go who is free soonest */
 	BANS_BEGUN_MAX = 256, /* that bans_next_begun() can tell of */
 	BAN_CLIENT_MAX = 127, /* bytes of what people are shown */
 };

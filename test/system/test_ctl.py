@@ -336,6 +336,9 @@ def test_the_switch(ctl):
     assert {x["name"]: x["mode"] for x in ctl.json("rules")["rules"]} == {
         "api": "enforce", "spy": "enforce", "idle": "off"}
     ctl("enable")
+    for words in (["disable", ""], ["enable", ""], ["enable", "", "--enforce"]):
+        assert "not empty" in ctl(*words, status=USAGE).stderr
+    assert ctl.json("status")["switches"] == []
     ctl("enable", "apo", status=REFUSED)
     ctl("disable", "apo", status=REFUSED)
     ctl("enable", "--for", "1h", status=USAGE)

@@ -121,7 +121,7 @@ def test_more_bans_than_there_is_room_for_are_told_of(run, tmp_path):
         if admin.value("ratelimit_bans_evicted_total"):
             break
     line = until(lambda: [x for x in admin.agent.lines() if "bans_full" in x])[0]
-    assert " warning " in line and "bans_max=32768" in line and "hint=" in line, line
+    assert " warning " in line and "bans_max=65536" in line and "hint=" in line, line
 
 
 @pytest.mark.parametrize("change, why", [

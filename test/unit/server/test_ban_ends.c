@@ -23,6 +23,7 @@ static struct snapshot *with_rule(const char *rule, const char *identity)
 static void what_nothing_finds_ends(void **state)
 {
 	static const char user[] = PENALTY "per = [ \"user\" ];";
+	static const char off[] = PENALTY "per = [ \"user\" ]; mode = \"off\";";
 	static const char any[] = PENALTY "per = [ \"key|user|ip\" ];";
 	static const char ip[] = PENALTY "per = [ \"ip\" ];";
 	static const char both[] = PENALTY "per = [ \"user\", \"host\" ];";
@@ -43,8 +44,13 @@ static void what_nothing_finds_ends(void **state)
 			true },
 		{ "another agent's, of which neither knows the penalty", none, none, "user=a", "",
 			"", false, true },
-		{ "its rule is off", user, PENALTY "per = [ \"user\" ]; mode = \"off\";", "user=a",
-			"", "", true, true },
+		{ "another agent's, whose rule is not off", off, off, "user=a", "", "", false,
+			true },
+		{ "and is none's here either way", off, none, "user=a", "", "", false, true },
+		{ "another agent's, of other fields", ip, ip, "user=a", "", "", false, true },
+		{ "of other fields than both", ip, both, "user=a", "", "", false, true },
+		{ "of another prefix", ip, ip, "ip=10.0.0.1", cut4, cut4, false, true },
+		{ "its rule is off", user, off, "user=a", "", "", true, true },
 		{ "its rule is in shadow: it may be back", user,
 			PENALTY "per = [ \"user\" ]; mode = \"shadow\";", "user=a", "", "", false,
 			false },
