@@ -10,7 +10,9 @@ json_t *body_of(struct request *r)
 
 	if (json_is_object(v))
 		return v;
-	if (v)
+	if (!v && json_error_code(&e) == json_error_out_of_memory)
+		request_problem(r, 503, "out of memory");
+	else if (v)
 		request_problem(r, 400, "the body is no JSON object: want { … }");
 	else
 		request_problem(r, 400, "the body is no JSON: %s at byte %d", e.text, e.position);

@@ -42,8 +42,37 @@ static const char *explained(const char *text)
 	return "";
 }
 
+/* libconfig takes no heed of memory that it does not get, and writes where it is not: it needs some
+ * thirty bytes for each of a text of short settings. It is asked for before; where another thread
+ * takes it meanwhile, what is missing is looked for behind. */
+static bool has_memory_for(const char *text)
+{
+	enum { FOR_EACH_BYTE = 64, AT_LEAST = 256 * 1024 };
+	void *volatile probe = malloc(AT_LEAST + FOR_EACH_BYTE * strlen(text));
+
+	free(probe);
+	return probe != NULL;
+}
+
+static bool is_whole(const config_setting_t *s)
+{
+	for (int i = 0; config_setting_is_aggregate(s) && i < config_setting_length(s); i++) {
+		const config_setting_t *child = config_setting_get_elem(s, (unsigned)i);
+		if (!child || (config_setting_is_group(s) && !config_setting_name(child)) ||
+			(config_setting_type(child) == CONFIG_TYPE_STRING &&
+				!config_setting_get_string(child)) ||
+			!is_whole(child))
+			return false;
+	}
+	return true;
+}
+
 static bool parse(struct tree *t, struct problems *problems)
 {
+	if (!has_memory_for(t->source.text)) {
+		problem_out_of_memory(problems);
+		return false;
+	}
 	config_init(&t->config);
 	t->initialised = true;
 	if (config_read_string(&t->config, t->source.text) == CONFIG_FALSE) {
@@ -56,6 +85,10 @@ static bool parse(struct tree *t, struct problems *problems)
 		return false;
 	}
 	config_setting_t *root = config_root_setting(&t->config);
+	if (!root || !is_whole(root)) {
+		problem_out_of_memory(problems);
+		return false;
+	}
 	bool agree = count_values(root) == t->source.value_n;
 	hook_lines(root, agree ? t->source.value_line : NULL, 0);
 	return true;
@@ -131,7 +164,7 @@ static bool given_load(const struct tree *t, const config_setting_t *s, const ch
 	case CONFIG_TYPE_STRING: {
 		const char *string = config_setting_get_string(s);
 		out->type = GIVEN_STRING;
-		out->text = env_expand(string ? string : "", why, sizeof why);
+		out->text = env_expand(string, why, sizeof why);
 		if (!out->text && why[0])
 			problem_add(problems, out->at, "%s: %s", what, why);
 		else if (!out->text)

@@ -33,6 +33,22 @@ bool policy_misses_tier(const struct policy *p, struct str name)
 	return p->lists_tiers && !policy_matches_tier(p, name);
 }
 
+static bool hides(const struct policy *p, const char *name)
+{
+	for (unsigned slot = 0; slot < p->layout.n; slot++)
+		if (p->secret >> slot & 1 && strcmp(p->layout.field[slot].name, name) == 0)
+			return true;
+	return false;
+}
+
+bool policy_hides_more(const struct policy *now, const struct policy *before)
+{
+	for (unsigned slot = 0; slot < now->layout.n; slot++)
+		if (now->secret >> slot & 1 && !hides(before, now->layout.field[slot].name))
+			return true;
+	return false;
+}
+
 int policy_tier_add(struct policy *p, struct str name)
 {
 	int tier = policy_tier_find(p, name);

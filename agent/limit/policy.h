@@ -130,6 +130,8 @@ bool policy_matches_tier(const struct policy *, struct str name);
 /* Whether a name that no rate has (policy_tier_find() finds none, or a tier of the tiers file's
  * own) is as a rule a typing error: rules list tiers, and nothing names this one. */
 bool policy_misses_tier(const struct policy *, struct str name);
+/* Is a field secret by `now` that `before` showed? */
+bool policy_hides_more(const struct policy *now, const struct policy *before);
 
 /* After everything is in its place: computes salts, labels, slowest refills, the layout's
  * text_wanted. Checks what only the whole can tell; on false `why` says it. */

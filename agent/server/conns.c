@@ -163,8 +163,11 @@ bool conns_fit(struct conns *all, const struct session_settings *wanted)
 
 void conns_use(struct conns *all, struct snapshot *snapshot)
 {
+	bool hides_more = policy_hides_more(snapshot->policy, all->snapshot->policy);
 	all->snapshot = snapshot;
 	set_busy_poll(all);
+	if (hides_more)
+		top_forget(all->checker.top);
 	struct store *store = all->checker.store;
 	if (store && store->ops->forget)
 		store->ops->forget(store);

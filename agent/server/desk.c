@@ -143,11 +143,14 @@ bool desk_set(
 	if (!desk_may_change(d, err, err_size))
 		return false;
 	json_t *before = json_incref(changes_get(d->changes, name));
-	(void)json_object_set_new(value, "since", json_integer(clock_read().utc / USEC_PER_SEC));
-	(void)json_object_set_new(value, "who", json_string(act.who));
-	if (act.reason)
-		(void)json_object_set_new(value, "reason", json_string(act.reason));
-	bool good = changes_put(d->changes, name, value, err, err_size);
+	bool good = json_object_set_new(
+			    value, "since", json_integer(clock_read().utc / USEC_PER_SEC)) == 0 &&
+		    json_object_set_new(value, "who", json_string(act.who)) == 0 &&
+		    (!act.reason ||
+			    json_object_set_new(value, "reason", json_string(act.reason)) == 0);
+	if (!good)
+		(void)err_say(err, err_size, "out of memory");
+	good = good && changes_put(d->changes, name, value, err, err_size);
 	if (good && !desk_serve(d, name, err, err_size)) {
 		good = false;
 		if (before)

@@ -70,6 +70,8 @@ void desk_share_ban(struct desk *d, const struct ban *b)
 	if (value) {
 		desk_keep(d, name, value);
 		desk_share(d, name, value);
+	} else {
+		desk_keep_missed(d);
 	}
 	json_decref(value);
 }

@@ -131,6 +131,8 @@ static void put_ban(void *with, const struct ban *b)
 	ban_id(b, name + 4);
 	if (text)
 		journal_put(with, str_of(name), str_of(text));
+	else
+		journal_spoil(with);
 	free(text);
 	json_decref(value);
 }
@@ -212,6 +214,15 @@ static bool whole_is_under_way(struct desk *d)
 void desk_keep_whole_soon(struct desk *d)
 {
 	d->whole_wanted = true;
+}
+
+void desk_keep_missed(struct desk *d)
+{
+	if (!d->clerk)
+		return;
+	d->is_settled = false;
+	d->whole_wanted = true;
+	d->missing = no_memory;
 }
 
 /* ---- to the disk ---- */

@@ -78,8 +78,10 @@ static void tell(struct desk *d, const struct key *key, unsigned n, struct act a
 	json_t *value = change_reset(key, n, utc);
 	char name[CHANGE_NAME_MAX], err[256];
 
-	if (!value)
+	if (!value) {
+		desk_keep_missed(d);
 		return;
+	}
 	change_reset_name(key, n, name);
 	if (d->args.share)
 		(void)json_object_set_new(

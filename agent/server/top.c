@@ -3,6 +3,7 @@
 #include "server/describe.h"
 #include "server/tally.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +63,16 @@ static void begin_half(struct top *t, uint64_t epoch)
 		atomic_store_explicit(&t->one_in[i][epoch % 2], 1, memory_order_relaxed);
 	for (unsigned i = 0; i < TOP_KINDS; i++)
 		sketch_begin(t->sketch[i][epoch % 2], epoch);
+}
+
+void top_forget(struct top *t)
+{
+	if (!t->epoch)
+		return;
+	for (unsigned i = 0; i < TOP_KINDS; i++) {
+		sketch_begin(t->sketch[i][t->epoch % 2], t->epoch);
+		sketch_begin(t->sketch[i][(t->epoch + 1) % 2], 0);
+	}
 }
 
 static void note_rates(struct top *t)
@@ -174,6 +185,22 @@ static void add(struct top *t, enum top_kind kind, struct key k, uint64_t weight
 		sketch_put(s, k, weight, rule, name);
 }
 
+/* Of names that begin alike for longer than is kept of them, each is one of its own. */
+static size_t tell_apart(char name[SKETCH_NAME_MAX], size_t n, struct key k)
+{
+	enum { DIGITS = 8 };
+	char end[2 + DIGITS + 1];
+
+	if (n < SKETCH_NAME_MAX)
+		return n;
+	(void)snprintf(end, sizeof end, "..%08x", (unsigned)(k.b >> 32));
+	n = SKETCH_NAME_MAX - (2 + DIGITS);
+	while (n && ((uint8_t)name[n] & 0xc0) == 0x80) /* not within a character */
+		n--;
+	memcpy(name + n, end, 2 + DIGITS);
+	return n + 2 + DIGITS;
+}
+
 /* Its client, to those of the lists `kinds` (a bit each) that want one. */
 static void add_client(struct top *t, const struct policy *p, const struct take *take,
 	const struct rule *rule, const struct view *v, const struct top_rest *rest, unsigned kinds)
@@ -187,6 +214,7 @@ static void add_client(struct top *t, const struct policy *p, const struct take 
 		return;
 	struct str s = { name, describe_client(p, take, v, name, sizeof name) };
 	struct key k = take ? key_of(take) : hasher_of(&p->hasher, s.p, s.n);
+	s.n = tell_apart(name, s.n, k);
 	for (unsigned i = 0; i < TOP_KINDS; i++)
 		if ((kinds >> i & 1) && rest->weight[i])
 			add(t, i, k, rest->weight[i], place_of(rule), s);

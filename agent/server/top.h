@@ -57,6 +57,9 @@ bool top_add(struct top *, const struct plan *, const struct decision *, struct 
 void top_add_rest(struct top *, const struct policy *, const struct decision *, const struct view *,
 	const struct top_rest *);
 
+/* Forgets all clients, as when what names them has become secret. */
+void top_forget(struct top *);
+
 static inline int64_t top_units(const struct decision *d)
 {
 	return d->reported && !d->deny ? d->reported->cost : 0;

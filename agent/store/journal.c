@@ -228,6 +228,22 @@ void journal_put(struct journal *j, struct str name, struct str text)
 			&j->appended, sizeof r + name.n + text.n, memory_order_relaxed);
 }
 
+void journal_spoil(struct journal *j)
+{
+	if (!j->to->error)
+		j->to->error = ENOMEM;
+}
+
+/* Who clears a folder away under a running agent leaves it a file that has no name any more: what
+ * is written there nobody ever reads. */
+static bool is_in_place(const struct journal *j)
+{
+	struct stat open, named;
+
+	return fstat(j->file.fd, &open) == 0 && stat(j->path, &named) == 0 &&
+	       open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+}
+
 /* A write or a sync that failed leaves nobody knows what: what follows it could not be read. */
 bool journal_sync(struct journal *j, char *err, size_t err_size)
 {
@@ -237,6 +253,8 @@ bool journal_sync(struct journal *j, char *err, size_t err_size)
 		sink_flush(s);
 	if (!s->error && fdatasync(s->fd) < 0)
 		s->error = errno;
+	if (!s->error && !is_in_place(j))
+		s->error = ENOENT;
 	s->n = 0;
 	return s->error
 		       ? err_say(err, err_size, "%s: cannot write: %s", j->path, strerror(s->error))

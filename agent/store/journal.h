@@ -51,6 +51,8 @@ bool journal_replace(struct journal *, char *err, size_t err_size);
 /* One more record; text.p NULL: that name is no more. What is longer than it may be is left out. An
  * error is told by journal_replace() or journal_sync(). */
 void journal_put(struct journal *, struct str name, struct str text);
+/* There was no memory to put one: that is an error, told as others are. */
+void journal_spoil(struct journal *);
 
 /* All that was put is on disk. false: `err` says why not; nothing that is put after this is,
  * either, until the whole was written anew. */

@@ -1,13 +1,14 @@
 """/api/v1/top of a real agent: who is denied most, and where; asks most; uses most."""
 
 import hashlib
+import json
 import random
 
 import pytest
 
 from agent import until
 from spop import Connection, message
-from test_admin import Admin
+from test_admin import BEARER, Admin
 
 RULES = '''
 { name = "login"; match = { endpoint = "POST:/login"; }; per = [ "ip" ]; rate = "2/day"; },
@@ -174,3 +175,25 @@ def test_wrong_questions(admin):
         a = admin.ask("/api/v1/top" + query)
         assert a.status == status, (query, a)
         assert a.headers["Content-Type"] == "application/problem+json"
+
+
+def test_who_has_become_secret_is_forgotten(admin):
+    """A sketch keeps the name that it was told first."""
+    def denied():
+        for _ in range(4):
+            admin.agent.check(user="alice", cost=1000)
+        return json.dumps(top(admin)["clients"])
+    assert "user=alice" in denied()
+    admin.agent.rewrite(RULES, top='identity: { secret = [ "key", "user" ]; };' + admin.top())
+    assert admin.ask("/api/v1/reload", "POST", headers=BEARER).status == 200
+    until(lambda: "user=sha256:" in denied())
+    assert "alice" not in denied()
+
+
+def test_long_names_that_begin_alike_are_told_apart(admin):
+    for end, n in (("a", 3), ("b", 2)):
+        for _ in range(n):
+            admin.agent.check(user="x" * 400 + end, cost=1000)
+    items = top(admin)["clients"]["items"]
+    assert [i["count"] for i in items] == [3, 2]
+    assert len({i["client"] for i in items}) == 2 and all(".." in i["client"] for i in items), items

@@ -252,6 +252,20 @@ def test_changes_outlive_the_counters(kept):
     until(lambda: "bans_lost" in kept.agent.stderr)
 
 
+def test_a_folder_that_was_cleared_away_is_told_and_written_anew(kept):
+    """What is written to a file that has no name any more, no start ever reads."""
+    override(kept, user="first", bypass=True)
+    for path in kept.folder.iterdir():
+        path.unlink()
+    kept.folder.rmdir()
+    kept.folder.mkdir()
+    override(kept, user="second", bypass=True)
+    until(lambda: kept.changes.exists() and b"second" in kept.changes.read_bytes())
+    kept.kill()
+    kept.start()
+    assert kept.overrides() == ["first", "second"]
+
+
 def test_a_place_that_cannot_be_written_is_told_at_the_start(run, tmp_path):
     a = Kept(run, tmp_path)
     a.agent.stop()

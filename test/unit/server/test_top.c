@@ -21,6 +21,7 @@ static struct limit limit[2][2];
 static struct policy *policy;
 static struct top *top[WORKERS];
 static uint64_t exact[2][USERS];
+static char all_begin[200]; /* so do the names of users */
 
 /* Chance is the same in each run of this test. */
 static void renew(unsigned worker, uint64_t seed)
@@ -35,6 +36,7 @@ static int setup(void **state)
 {
 	(void)state;
 	policy = policy_new();
+	all_begin[0] = '\0';
 	for (unsigned i = 0; i < 2; i++) {
 		rule[i] = (struct rule){ .per_n = 1, .tally = (i + 2) * TALLY_ROW };
 		rule[i].per[0].slot[0] = FIELD_USER;
@@ -63,8 +65,8 @@ static int teardown(void **state)
  * denied a rule in shadow mode would have denied as well. */
 static void see(unsigned worker, unsigned r, unsigned user, usec_t now, bool deny, int64_t cost)
 {
-	char name[16], scratch[64];
-	int n = snprintf(name, sizeof name, "%u", user);
+	char name[256], scratch[64];
+	int n = snprintf(name, sizeof name, "%s%u", all_begin, user);
 	struct chance c = { user };
 	const struct limit *l = &limit[r][user % 3 == 0];
 	struct take take = { .limit = l, .cost = cost };
@@ -163,6 +165,54 @@ static uint64_t count_of(enum top_kind kind, usec_t now, const char *name, unsig
 			count = list.item[i].count;
 	top_list_free(&list);
 	return count;
+}
+
+/* Names of which the first 128 bytes are all that is kept. */
+static void names_that_begin_alike_are_told_apart(void **state)
+{
+	enum { NAME = sizeof "user=" - 1 };
+	(void)state;
+	/* The cut falls between two characters of two bytes, or into one. */
+	for (unsigned odd = 0; odd < 2; odd++) {
+		const usec_t now = (odd + 1) * 2 * TOP_HALF;
+		all_begin[0] = 'x';
+		for (size_t i = odd; i < sizeof all_begin - 2; i += 2)
+			memcpy(all_begin + i, "\xc3\xa9", 3);
+		for (unsigned worker = 0; worker < 2; worker++)
+			for (unsigned i = 0; i < 5; i++)
+				see(worker, 0, i < 2, now, true, 1);
+		struct top_list list = list_at(TOP_DENIED, now);
+		assert_int_equal(list.n, 2);
+		assert_int_equal(list.item[0].count, 6);
+		assert_int_equal(list.item[1].count, 4);
+		assert_string_not_equal(list.item[0].name, list.item[1].name);
+		for (unsigned i = 0; i < 2; i++) {
+			const char *end = strstr(list.item[i].name, "..");
+			assert_non_null(end);
+			assert_int_equal(strlen(end), 10);
+			size_t before = (size_t)(end - list.item[i].name);
+			assert_int_equal((before - NAME - odd) % 2, 0); /* characters are whole */
+			assert_true(before + 10 >= SKETCH_NAME_MAX - 1);
+		}
+		top_list_free(&list);
+	}
+}
+
+static void what_is_forgotten_is_in_no_list(void **state)
+{
+	(void)state;
+	const usec_t at = 10 * TOP_HALF;
+	top_forget(top[0]); /* nothing yet */
+	see(0, 0, 1, at, true, 1);
+	see(0, 0, 2, at + TOP_HALF, true, 1);
+	see(1, 0, 3, at + TOP_HALF, true, 1);
+	top_forget(top[0]);
+	struct top_list list = list_at(TOP_DENIED, at + TOP_HALF);
+	assert_int_equal(list.n, 1);
+	assert_string_equal(list.item[0].name, "user=3");
+	top_list_free(&list);
+	see(0, 0, 2, at + TOP_HALF, true, 1);
+	assert_int_equal(count_of(TOP_DENIED, at + TOP_HALF, "user=2", 0), 1);
 }
 
 static void what_counts_where(void **state)
@@ -306,6 +356,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(bounds_hold_for_the_sum, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_halves_count, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			names_that_begin_alike_are_told_apart, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_forgotten_is_in_no_list, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_counts_where, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_flood_is_sampled, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounds_hold_where_it_is_sampled, setup, teardown),

@@ -398,6 +398,47 @@ static void a_full_disk_is_told_until_the_whole_is_written(void **with)
 	journal_free(j);
 }
 
+/* What is written to a file that has no name any more is kept by nobody. */
+static void a_file_that_is_gone_is_told_until_the_whole_is_written(void **with)
+{
+	char other[sizeof path + 8];
+	(void)with;
+	write_six();
+
+	for (unsigned replaced = 0; replaced < 2; replaced++) {
+		struct journal *j = begun();
+		assert_true(journal_replace(j, err, sizeof err));
+		put(j, "a", "1");
+		assert_true(journal_sync(j, err, sizeof err));
+		snprintf(other, sizeof other, "%s.other", path);
+		assert_int_equal(rename(path, other), 0);
+		if (replaced)
+			write_file((const uint8_t *)"", 0);
+		put(j, "b", "2");
+		assert_false(journal_sync(j, err, sizeof err));
+		assert_non_null(strstr(err, "state.changes: cannot write"));
+		assert_true(journal_begin(j, err, sizeof err));
+		put(j, "c", "3");
+		assert_true(journal_replace(j, err, sizeof err));
+		assert_true(journal_sync(j, err, sizeof err));
+		assert_string_equal(load(&ours, JOURNAL_LOADED).text, "c=3;");
+		assert_int_equal(unlink(other), 0);
+		journal_free(j);
+	}
+}
+
+static void what_could_not_be_put_is_told(void **with)
+{
+	(void)with;
+	write_six();
+	struct journal *j = begun();
+	put(j, "a", "1");
+	journal_spoil(j);
+	assert_false(journal_replace(j, err, sizeof err));
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, six);
+	journal_free(j);
+}
+
 static void what_is_too_long_is_left_out(void **with)
 {
 	static char text[JOURNAL_TEXT_MAX + 1], name[JOURNAL_NAME_MAX + 1];
@@ -436,6 +477,8 @@ int main(void)
 		T(what_is_damaged_stays_until_another_is_there),
 		T(what_is_damaged_stays_where_it_was_renamed),
 		T(a_full_disk_is_told_until_the_whole_is_written),
+		T(a_file_that_is_gone_is_told_until_the_whole_is_written),
+		T(what_could_not_be_put_is_told),
 		T(what_is_too_long_is_left_out),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);

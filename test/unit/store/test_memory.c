@@ -563,6 +563,11 @@ static void stretched_entries_are_kept_longer(void **state)
 	assert_int_equal(memory_store_sweep(m, now_at(27 * USEC_PER_SEC), 256), 0);
 	assert_int_equal(memory_store_sweep(m, now_at(29 * USEC_PER_SEC), 256), 2000);
 	assert_int_equal(memory_store_sweep(m, now_at(60 * USEC_PER_SEC), 256), 1);
+	for (uint64_t i = 0; i < 2000; i++)
+		rig_take(m, &tokens, i, 3, now_at(100 * USEC_PER_SEC));
+	memory_store_stretch(m, 1.5, now_at(100 * USEC_PER_SEC)); /* 10 s left become 15 */
+	assert_int_equal(memory_store_sweep(m, now_at(114 * USEC_PER_SEC), 256), 0);
+	assert_int_equal(memory_store_sweep(m, now_at(117 * USEC_PER_SEC), 256), 2000);
 	rig_close(m);
 }
 
