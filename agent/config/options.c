@@ -506,6 +506,10 @@ void options_default(struct loader *l)
 {
 	static const struct tree nowhere = { 0 };
 
+	if (!tree_has_memory(0)) {
+		problem_out_of_memory(l->problems);
+		return;
+	}
 	for (unsigned id = 0; id < OPTION_COUNT; id++) {
 		struct givens g;
 		config_t config;

@@ -42,18 +42,17 @@ static const char *explained(const char *text)
 	return "";
 }
 
-/* libconfig takes no heed of memory that it does not get, and writes where it is not: it needs some
- * thirty bytes for each of a text of short settings. It is asked for before; where another thread
- * takes it meanwhile, what is missing is looked for behind. */
-static bool has_memory_for(const char *text)
+bool tree_has_memory(size_t text_n)
 {
+	/* It takes some thirty bytes for each of a text of short settings. */
 	enum { FOR_EACH_BYTE = 64, AT_LEAST = 256 * 1024 };
-	void *volatile probe = malloc(AT_LEAST + FOR_EACH_BYTE * strlen(text));
+	void *volatile probe = malloc(AT_LEAST + FOR_EACH_BYTE * text_n);
 
 	free(probe);
 	return probe != NULL;
 }
 
+/* Where another thread took the memory meanwhile, names and texts are missing. */
 static bool is_whole(const config_setting_t *s)
 {
 	for (int i = 0; config_setting_is_aggregate(s) && i < config_setting_length(s); i++) {
@@ -69,7 +68,7 @@ static bool is_whole(const config_setting_t *s)
 
 static bool parse(struct tree *t, struct problems *problems)
 {
-	if (!has_memory_for(t->source.text)) {
+	if (!tree_has_memory(strlen(t->source.text))) {
 		problem_out_of_memory(problems);
 		return false;
 	}

@@ -14,6 +14,10 @@ struct tree {
 	bool good; /* it was read without a problem */
 };
 
+/* libconfig takes no heed of memory that it does not get, and writes where it is not: before it is
+ * called this says whether there is enough for a text of `n` bytes. */
+bool tree_has_memory(size_t n);
+
 /* false: problems were added; `t` is to be freed all the same, and after its places. */
 bool tree_read(struct tree *t, const char *path, struct problems *);
 bool tree_parse(struct tree *t, const char *name, const char *text, size_t n, struct problems *);

@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -188,6 +189,7 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 		pause_for(a, PAUSE_NO_DESCRIPTORS);
 		return;
 	}
+	int failed = 0;
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
 		struct worker *worker = balancer_choose(a->balancer);
 		if (!worker) {
@@ -220,9 +222,16 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 			pause_for(a, PAUSE_NO_DESCRIPTORS);
 			return;
 		default: /* ECONNABORTED and what Linux hands on from the network: the next one */
+			failed++;
 			break;
 		}
 	}
+	if (failed < ACCEPTS_A_TURN)
+		return;
+	/* None of them: it is not of the network, as where a security module forbids it. */
+	log_warning_every(10 * USEC_PER_SEC, "not_accepted", KV_Z("listen", w->listener->text),
+		KV_Z("why", strerror(errno)));
+	pause_for(a, PAUSE_NO_DESCRIPTORS);
 }
 
 struct acceptor *acceptor_new(struct ev_loop *loop, const struct listeners *ls,

@@ -1,5 +1,5 @@
-/* A listener that its loop cannot watch for a while. (What it accepts, whom it refuses and what it
- * does without descriptors: system tests.) */
+/* A listener that its loop cannot watch for a while, or that gives nobody. (What it accepts, whom
+ * it refuses and what it does without descriptors: system tests.) */
 #include "server/acceptor.h"
 
 #include "loaded.h"
@@ -28,6 +28,21 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return (int)syscall(SYS_epoll_ctl, epfd, op, fd, event);
 }
 
+/* So is accept4(): how often it gives nobody, as where a security module forbids it. */
+static unsigned forbidden, first_turn, last_turn, turns;
+
+int accept4(int fd, struct sockaddr *from, socklen_t *n, int flags)
+{
+	if (forbidden) {
+		forbidden--;
+		first_turn = first_turn ? first_turn : turns;
+		last_turn = turns;
+		errno = EPERM;
+		return -1;
+	}
+	return (int)syscall(SYS_accept4, fd, from, n, flags);
+}
+
 /* An address of the kernel's choice. */
 static int listen_somewhere(struct sockaddr_un *at, socklen_t *n)
 {
@@ -41,9 +56,8 @@ static int listen_somewhere(struct sockaddr_un *at, socklen_t *n)
 	return fd;
 }
 
-static void it_is_watched_again(void **state)
+static void wait_until_accepted(void)
 {
-	(void)state;
 	static const struct hash_key key = { .bytes = { 1 } };
 	struct snapshot *s = loaded("log: { level = \"error\"; };", &key, 1);
 	struct memory_store *store = memory_store_new(1000, &key, clock_read());
@@ -64,12 +78,10 @@ static void it_is_watched_again(void **state)
 	assert_non_null(a);
 	int peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(connect(peer, (struct sockaddr *)&at, n), 0);
-	refusals = 2;
-	for (unsigned i = 0; i < 10000 && worker_mailbox_empty(w); i++) {
+	for (turns = 1; turns < 10000 && worker_mailbox_empty(w); turns++) {
 		(void)ev_run(loop, EVRUN_NOWAIT);
 		(void)poll(NULL, 0, 1);
 	}
-	assert_int_equal(refused, 2);
 	assert_false(worker_mailbox_empty(w));
 	(void)close(peer);
 	acceptor_free(a);
@@ -82,8 +94,28 @@ static void it_is_watched_again(void **state)
 	free(m);
 }
 
+static void it_is_watched_again(void **state)
+{
+	(void)state;
+	refusals = 2;
+	wait_until_accepted();
+	assert_int_equal(refused, 2);
+}
+
+/* It must not turn and turn for that. */
+static void it_is_left_alone_for_a_while(void **state)
+{
+	enum { A_TURN = 64 };
+	(void)state;
+	forbidden = 2 * A_TURN;
+	wait_until_accepted();
+	assert_int_equal(forbidden, 0);
+	assert_true(last_turn - first_turn > 1);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(it_is_watched_again) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(it_is_watched_again),
+		cmocka_unit_test(it_is_left_alone_for_a_while) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
