@@ -138,7 +138,8 @@ static void log_problems(const struct problems *p, bool refused)
 }
 
 /* Everything that can fail, before anything has changed. NULL: `problems` says why. */
-static struct snapshot *load_fresh(struct control *c, struct problems *problems)
+static struct snapshot *load_fresh(
+	struct control *c, struct problems *problems, struct problems *idle)
 {
 	struct snapshot *fresh = config_load(c->args.files, c->args.files_n,
 		memory_store_key(c->args.store), c->snapshot->generation + 1, problems);
@@ -152,7 +153,7 @@ static struct snapshot *load_fresh(struct control *c, struct problems *problems)
 			good = log_change(&log, err, sizeof err) == 0;
 		}
 		if (good)
-			return desk_apply(c->desk, fresh);
+			return desk_apply(c->desk, fresh, idle);
 		problem_add(
 			problems, (struct place){ snapshot_option_at(fresh, about), 0 }, "%s", err);
 	}
@@ -183,14 +184,18 @@ bool control_reload(struct control *c, const char *who, struct reload *r)
 {
 	*r = (struct reload){ 0 };
 	struct snapshot *fresh = NULL;
+	struct problems idle = { 0 }; /* the desk logs them */
 	const char *why = cannot_reload(c);
 	if (why) {
 		problem_add(&r->problems, (struct place){ 0 }, "%s", why);
 	} else {
 		service_reloading();
-		fresh = load_fresh(c, &r->problems);
+		fresh = load_fresh(c, &r->problems, &idle);
 	}
 	log_problems(&r->problems, !fresh);
+	for (size_t i = 0; i < idle.n; i++)
+		problem_add(&r->problems, (struct place){ 0 }, "%s", idle.message[i]);
+	problems_free(&idle);
 	metric_add(&c->metrics, fresh ? METRIC_reloads : METRIC_reloads_refused, 1);
 	if (fresh) {
 		size_t n = snapshot_describe_changes(
@@ -249,7 +254,7 @@ bool control_open_desk(struct control *c, char *err, size_t err_size)
 		err, err_size);
 	if (!c->desk)
 		return false;
-	c->snapshot = desk_apply(c->desk, c->snapshot);
+	c->snapshot = desk_apply(c->desk, c->snapshot, NULL);
 	desk_end_unknown_bans(c->desk, c->snapshot->policy, NULL, "configuration");
 	return true;
 }

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "config/problems.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +72,7 @@ static bool is_of_changes(const char *problem)
 	return strncmp(problem, "override:", 9) == 0 || strncmp(problem, "switch:", 7) == 0;
 }
 
-struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh)
+struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct problems *idle)
 {
 	struct problems problems = { 0 };
 
@@ -80,9 +81,13 @@ struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh)
 	if (changes_count(d->changes) == 0)
 		return fresh;
 	struct snapshot *s = config_rebuild(fresh, d->changes, fresh->generation, &problems);
-	for (size_t i = 0; i < problems.n; i++)
-		if (is_of_changes(problems.message[i]))
-			log_warning("change_without_effect", KV_Z("problem", problems.message[i]));
+	for (size_t i = 0; i < problems.n; i++) {
+		if (!is_of_changes(problems.message[i]))
+			continue;
+		log_warning("change_without_effect", KV_Z("problem", problems.message[i]));
+		if (idle)
+			problem_add(idle, (struct place){ 0 }, "%s", problems.message[i]);
+	}
 	problems_free(&problems);
 	if (!s) {
 		log_error("changes_not_applied", KV_Z("why", "out of memory"),

@@ -84,8 +84,9 @@ void desk_shared(struct desk *);
 const struct changes *desk_changes(const struct desk *);
 
 /* A configuration that was just loaded, with all changes: `fresh` itself where there are none, or
- * in its place another. What does not go with it is logged. Never NULL. */
-struct snapshot *desk_apply(struct desk *, struct snapshot *fresh);
+ * in its place another. What does not go with it is logged, and added to `idle` (NULL: not). Never
+ * NULL. */
+struct snapshot *desk_apply(struct desk *, struct snapshot *fresh, struct problems *idle);
 
 /* All changes and bans that hold for all agents, as they told each other: in the place of what is
  * here. */

@@ -197,6 +197,24 @@ def test_the_emergency_switch(admin):
     change(admin, "/api/v1/enabled", mode="configured", rule="ip", status=422)
 
 
+def test_a_reload_tells_what_has_no_effect_any_more(admin):
+    """Who renames a rule would believe that what he set for a client still holds."""
+    override(admin, user="alice", rates={"key": "5/day"})
+    change(admin, "/api/v1/enabled", mode="off", rule="key")
+
+    def reload(rules):
+        admin.agent.rewrite(rules, top=admin.top())
+        return [w["message"] for w in change(admin, "/api/v1/reload", "POST")["warnings"]]
+    assert reload(RULES.replace("2/day", "3/day")) == []
+    told = reload(RULES.replace('"key";', '"apikey";'))
+    # (the part before the message is what it is about)
+    assert len(told) == 2, told
+    assert sum('"key"' in x for x in told) == 2, told
+    assert reload(RULES) == []
+    assert sum(" change_without_effect " in x for x in admin.agent.lines()) == 2
+    assert " config_warning " not in admin.agent.stderr
+
+
 def test_status_shows_the_switches(admin):
     def seen():
         s = admin.ask("/api/v1/status").json

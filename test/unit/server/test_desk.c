@@ -152,7 +152,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 		err, sizeof err);
 	if (!r->desk)
 		fail_msg("%s", err);
-	r->served = desk_apply(r->desk, r->served);
+	r->served = desk_apply(r->desk, r->served, NULL);
 }
 
 /* As after a kill: the state file is not written. */
@@ -196,7 +196,7 @@ static void a_change_is_served_at_once(void **state)
 	assert_true(json_integer_value(json_object_get(kept, "since")) > 1500000000);
 
 	/* a reload keeps it */
-	r.served = desk_apply(r.desk, (drop(r.served), loaded(config, &test_key, 3)));
+	r.served = desk_apply(r.desk, (drop(r.served), loaded(config, &test_key, 3)), NULL);
 	assert_int_equal(api_mode(&r), MODE_SHADOW);
 	assert_int_equal(r.served->generation, 3);
 
@@ -222,7 +222,7 @@ static void a_reload_without_them_is_made_good(void **state)
 	struct snapshot *fresh = loaded(text, &test_key, 3);
 	assert_int_equal(unsetenv("DESK_TEST_RATE"), 0);
 	drop(r.served);
-	r.served = desk_apply(r.desk, fresh);
+	r.served = desk_apply(r.desk, fresh, NULL);
 	assert_ptr_equal(r.served, fresh);
 	desk_tick(r.desk, clock_read());
 	assert_int_equal(api_mode(&r), MODE_ENFORCE);
