@@ -448,6 +448,25 @@ static void who_never_reads_is_closed(void **state)
 	assert_int_equal(metric(f, METRIC_timeouts), 1);
 }
 
+static void who_reads_some_has_time_anew(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[1 << 16];
+	uint64_t asked = 0;
+	say_hello(f);
+	fill(f, &asked);
+	const struct now filled = clock_read();
+	while (clock_read().steady == filled.steady)
+		;
+	while (receive(f->peer, got, sizeof got) > 0)
+		;
+	turn(f);
+	conns_expire(&f->conns, (struct now){ .steady = filled.steady + CONN_WRITE_TIMEOUT,
+					.utc = filled.utc + CONN_WRITE_TIMEOUT });
+	assert_int_equal(f->conns.n, 1);
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+}
+
 static void a_stop_says_goodbye_after_the_last_answer(void **state)
 {
 	struct fixture *f = *state;
@@ -565,6 +584,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(rubbish_gets_its_status, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_does_not_read_is_not_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_never_reads_is_closed, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_reads_some_has_time_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_stop_says_goodbye_after_the_last_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stop_pauses_after_an_answer, setup, teardown),
