@@ -221,7 +221,9 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 				KV_Z("for", "accepting a connection"));
 			pause_for(a, PAUSE_NO_DESCRIPTORS);
 			return;
-		default: /* ECONNABORTED and what Linux hands on from the network: the next one */
+		case ECONNABORTED: /* the next one */
+			break;
+		default: /* what Linux hands on from the network: as a rule the next one, too */
 			failed++;
 			break;
 		}
