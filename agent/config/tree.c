@@ -163,7 +163,9 @@ static bool given_load(const struct tree *t, const config_setting_t *s, const ch
 	case CONFIG_TYPE_STRING: {
 		const char *string = config_setting_get_string(s);
 		out->type = GIVEN_STRING;
-		out->text = env_expand(string, why, sizeof why);
+		why[0] = '\0';
+		/* NULL: libconfig had no memory for it. */
+		out->text = string ? env_expand(string, why, sizeof why) : NULL;
 		if (!out->text && why[0])
 			problem_add(problems, out->at, "%s: %s", what, why);
 		else if (!out->text)

@@ -882,6 +882,49 @@ static void a_ban_survives(const char *client)
 	folder_remove(&f);
 }
 
+/* jansson has no memory, on any thread. */
+static atomic_bool starves;
+
+static void *starved_malloc(size_t n)
+{
+	return atomic_load(&starves) ? NULL : malloc(n);
+}
+
+/* What could not be put into words, on this thread or on the clerk's, is told, and with the whole.
+ */
+static void a_ban_without_memory_is_kept_later(void **state)
+{
+	static const struct penalty penalty = {
+		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+	};
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct waiting w = { .wait.kept = on_kept };
+	struct folder f;
+	struct rig r;
+	usec_t utc = clock_read().utc;
+	(void)state;
+
+	json_set_alloc_funcs(starved_malloc, free);
+	folder_make(&f);
+	start_kept(&r, f.state);
+	assert_true(bans_begin(r.bans, &penalty, &b, utc));
+	atomic_store(&starves, true);
+	desk_tell_bans(r.desk);
+	desk_when_kept(r.desk, &w.wait);
+	assert_int_equal(w.kept, 1);
+	assert_true(w.why);
+	assert_int_equal(desk_settle(r.desk, clock_steady() + USEC_PER_DAY), DESK_LOST);
+	atomic_store(&starves, false);
+	assert_int_equal(desk_settle(r.desk, clock_steady() + USEC_PER_DAY), DESK_KEPT);
+	finish(&r);
+
+	start_kept(&r, f.state);
+	assert_false(bans_begin(r.bans, &penalty, &b, utc)); /* it holds still */
+	finish(&r);
+	folder_remove(&f);
+	json_set_alloc_funcs(malloc, free);
+}
+
 static void bans_survive_a_restart_and_are_lifted(void **state)
 {
 	(void)state;
@@ -1129,6 +1172,7 @@ int main(void)
 		cmocka_unit_test(a_ban_that_comes_after_its_penalty_has_gone_ends),
 		cmocka_unit_test(notes_of_an_earlier_release_are_taken_over),
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
+		cmocka_unit_test(a_ban_without_memory_is_kept_later),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_the_future_begins_at_the_start),
 		cmocka_unit_test(a_ban_of_no_time_is_none),
