@@ -79,7 +79,7 @@ def test_a_prefix_with_bits_behind_it_is_told_of(admin):
     assert len(both["warnings"]) == 2, both
     # as the log and `top` show who comes from 2001:db8:0:7:1:2:3:4
     shown = override(admin, ip="2001:db8:0:7::", block=True)
-    assert shown["ip"] == "2001:db8:0:7::", shown
+    assert shown["ip"] == "2001:db8:0:7::/128", shown
     assert "2001:db8:0:7::/64 for the client" in shown["warnings"][0], shown
     for ip in ("2001:db8:0:7::/64", "2001:db8:0:7::/128", "2001:db8:0:7::1", "10.0.0.0"):
         assert "warnings" not in override(admin, ip=ip, bypass=True), ip
