@@ -75,14 +75,18 @@ static bool rates_check(json_t *rates, char *err, size_t err_size)
 		return err_say(err, err_size, "rates: want {\"RULE\": \"100/minute\"}");
 	json_object_foreach(rates, rule, v)
 	{
-		if (json_is_array(v) && json_array_size(v) > 0 && json_array_size(v) <= PLAN_MAX) {
-			json_array_foreach(v, i, one)
-			{
-				if (!is_rate(one, err, err_size))
-					return false;
-			}
-		} else if (!is_rate(v, err, err_size)) {
-			return false;
+		if (!json_is_array(v)) {
+			if (!is_rate(v, err, err_size))
+				return false;
+			continue;
+		}
+		if (json_array_size(v) < 1 || json_array_size(v) > PLAN_MAX)
+			return err_say(err, err_size, "rule \"%s\": %zu rates, want 1 to %d", rule,
+				json_array_size(v), PLAN_MAX);
+		json_array_foreach(v, i, one)
+		{
+			if (!is_rate(one, err, err_size))
+				return false;
 		}
 	}
 	return true;

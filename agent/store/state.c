@@ -223,9 +223,7 @@ static uint64_t entries_at(const struct header *h)
 	return sizeof *h + h->notes_bytes;
 }
 
-/* The first pass: everything is looked at before anything is made of it. */
-static bool check_source(const struct source *from, struct memory_entry *chunk, struct header *h,
-	char **notes, uint64_t *count, char *err, size_t err_size)
+static bool read_header(const struct source *from, struct header *h, char *err, size_t err_size)
 {
 	if (from->size < sizeof *h + sizeof(struct trailer))
 		return err_say(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
@@ -233,16 +231,19 @@ static bool check_source(const struct source *from, struct memory_entry *chunk, 
 		return err_say(err, err_size, "cannot read: %s", strerror(errno));
 	if (!check_header(h, err, err_size))
 		return false;
-
-	uint64_t body = from->size - sizeof *h - sizeof(struct trailer);
-	struct trailer t;
-	if (h->notes_bytes > body)
+	if (h->notes_bytes > from->size - sizeof *h - sizeof(struct trailer))
 		return err_say(err, err_size, "cut short at %" PRIu64 " bytes", from->size);
-	body -= h->notes_bytes;
-	*notes = malloc(h->notes_bytes + 1u);
-	if (!*notes)
-		return err_say(err, err_size, "out of memory for its notes");
-	if (!source_read(from, sizeof *h, *notes, h->notes_bytes))
+	return true;
+}
+
+/* The first pass: everything is looked at before anything is made of it. `notes` has room for
+ * h->notes_bytes. */
+static bool check_source(const struct source *from, struct memory_entry *chunk,
+	const struct header *h, char *notes, uint64_t *count, char *err, size_t err_size)
+{
+	uint64_t body = from->size - entries_at(h) - sizeof(struct trailer);
+	struct trailer t;
+	if (!source_read(from, sizeof *h, notes, h->notes_bytes))
 		return err_say(err, err_size, "cannot read: %s", strerror(errno));
 	if (!source_read(from, from->size - sizeof t, &t, sizeof t))
 		return err_say(err, err_size, "cannot read: %s", strerror(errno));
@@ -253,7 +254,7 @@ static bool check_source(const struct source *from, struct memory_entry *chunk, 
 	crypto_generichash_state sum;
 	crypto_generichash_init(&sum, NULL, 0, crypto_generichash_BYTES);
 	crypto_generichash_update(&sum, (const uint8_t *)h, sizeof *h);
-	crypto_generichash_update(&sum, (const uint8_t *)*notes, h->notes_bytes);
+	crypto_generichash_update(&sum, (const uint8_t *)notes, h->notes_bytes);
 	uint64_t insane = 0;
 	for (uint64_t i = 0; i < *count;) {
 		size_t n = *count - i < CHUNK ? (size_t)(*count - i) : CHUNK;
@@ -318,8 +319,15 @@ static enum load_rc load(const struct source *from, uint64_t max_keys, struct no
 	struct memory_entry *chunk = malloc(CHUNK * sizeof *chunk);
 	if (!chunk)
 		goto failed;
+	if (!read_header(from, &h, err, err_size)) {
+		rc = LOAD_BAD;
+		goto failed;
+	}
+	notes = malloc(h.notes_bytes + 1u);
+	if (!notes)
+		goto failed;
 	rc = LOAD_BAD;
-	if (!check_source(from, chunk, &h, &notes, &count, err, err_size))
+	if (!check_source(from, chunk, &h, notes, &count, err, err_size))
 		goto failed;
 	struct hash_key key = { .kind = h.version == VERSION_AES ? HASH_AES : HASH_SIPHASH };
 	memcpy(key.bytes, h.key, sizeof key.bytes);

@@ -364,6 +364,8 @@ static void files_are_not_read_again(void **state)
 	drop(again);
 }
 
+#define R8 "\"1/1s\",\"1/2s\",\"1/3s\",\"1/4s\",\"1/5s\",\"1/6s\",\"1/7s\",\"1/8s\""
+
 static void what_is_no_change_is_refused(void **state)
 {
 	static const struct {
@@ -379,7 +381,10 @@ static void what_is_no_change_is_refused(void **state)
 		{ "override:user:a", "{\"rates\":{}}", "rates: want" },
 		{ "override:user:a", "{\"rates\":{\"api\":10}}", "want a rate" },
 		{ "override:user:a", "{\"rates\":{\"api\":\"10\"}}", "rate \"10\"" },
-		{ "override:user:a", "{\"rates\":{\"api\":[]}}", "want a rate" },
+		{ "override:user:a", "{\"rates\":{\"api\":[]}}",
+			"rule \"api\": 0 rates, want 1 to 32" },
+		{ "override:user:a", "{\"rates\":{\"api\":[" R8 "," R8 "," R8 "," R8 ",\"9/1d\"]}}",
+			"rule \"api\": 33 rates, want 1 to 32" },
 		{ "override:user:a", "{\"block\":true,\"until\":\"tomorrow\"}", "until: want" },
 		{ "override:user:a", "{\"block\":true,\"reason\":5}", "reason: want" },
 		{ "override:user:", "{\"block\":true}", "user: want 1 to 255 bytes" },

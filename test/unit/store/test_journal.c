@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <sodium.h>
 #include <string.h>
@@ -20,6 +21,22 @@
 static const struct hash_key ours = { .bytes = { 1 } }, others = { .bytes = { 2 } },
 			     of_another_kind = { .bytes = { 1 }, .kind = HASH_AES };
 static char folder[64], state[128], path[160], err[512];
+static unsigned synced;
+static bool disk_is_broken;
+
+/* In the place of the C library's. */
+int fsync(int fd)
+{
+	(void)fd;
+	synced++;
+	errno = EIO;
+	return disk_is_broken ? -1 : 0;
+}
+
+int fdatasync(int fd)
+{
+	return fsync(fd);
+}
 
 static int setup(void **with)
 {
@@ -398,6 +415,48 @@ static void a_full_disk_is_told_until_the_whole_is_written(void **with)
 	journal_free(j);
 }
 
+/* What the disk did not take is not kept, whatever write() has said. */
+static void what_is_not_on_disk_is_not_kept(void **with)
+{
+	(void)with;
+	write_six();
+	struct journal *j = begun();
+	put(j, "a", "1");
+	disk_is_broken = true;
+	assert_false(journal_replace(j, err, sizeof err));
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, six);
+	disk_is_broken = false;
+	assert_true(journal_begin(j, err, sizeof err));
+	synced = 0;
+	assert_true(journal_replace(j, err, sizeof err));
+	assert_int_equal(synced, 2); /* the file, and its name */
+
+	put(j, "b", "2");
+	assert_true(journal_sync(j, err, sizeof err));
+	assert_int_equal(synced, 3);
+	put(j, "c", "3");
+	disk_is_broken = true;
+	assert_false(journal_sync(j, err, sizeof err));
+	disk_is_broken = false;
+	assert_false(journal_sync(j, err, sizeof err));
+	journal_free(j);
+}
+
+/* A hole is no bytes to write, but as many to read. */
+static void one_that_is_larger_than_any_of_ours_is_set_aside(void **with)
+{
+	struct seen s = { 0 };
+	(void)with;
+
+	write_six();
+	assert_int_equal(truncate(path, (off_t)JOURNAL_BYTES_MAX + 1), 0);
+	struct journal *j = journal_new(state, &ours);
+	assert_int_equal(journal_load(j, 0, see, &s, err, sizeof err), JOURNAL_SET_ASIDE);
+	assert_non_null(strstr(err, "more than any of ours"));
+	assert_string_equal(s.text, "");
+	journal_free(j);
+}
+
 /* What is written to a file that has no name any more is kept by nobody. */
 static void a_file_that_is_gone_is_told_until_the_whole_is_written(void **with)
 {
@@ -477,6 +536,8 @@ int main(void)
 		T(what_is_damaged_stays_until_another_is_there),
 		T(what_is_damaged_stays_where_it_was_renamed),
 		T(a_full_disk_is_told_until_the_whole_is_written),
+		T(what_is_not_on_disk_is_not_kept),
+		T(one_that_is_larger_than_any_of_ours_is_set_aside),
 		T(a_file_that_is_gone_is_told_until_the_whole_is_written),
 		T(what_could_not_be_put_is_told),
 		T(what_is_too_long_is_left_out),

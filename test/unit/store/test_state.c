@@ -5,6 +5,7 @@
 #include "store/state.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
@@ -18,6 +19,18 @@ enum { HEADER_BYTES = 56, ENTRY_BYTES = 48, TRAILER_BYTES = 40, SUM_BYTES = 32 }
 #define SEC USEC_PER_SEC
 
 static struct rig_limit tokens, day_tokens, fixed, sliding;
+static unsigned synced;
+static bool disk_is_broken;
+
+/* In the place of the C library's. */
+int fsync(int fd)
+{
+	(void)fd;
+	synced++;
+	errno = EIO;
+	return disk_is_broken ? -1 : 0;
+}
+
 static char folder[64], path[128], err[512];
 
 static int setup(void **state)
@@ -729,6 +742,27 @@ static void a_disk_that_is_full_is_an_error(void **state)
 	rig_close(back);
 }
 
+/* Renamed before it is on disk, it would be there after a power failure with nothing in it. */
+static void what_is_not_on_disk_does_not_take_the_old_ones_place(void **state)
+{
+	(void)state;
+	struct memory_store *m = rig_store(10, now_at(0));
+	synced = 0;
+	save(m, now_at(0));
+	assert_int_equal(synced, 2); /* the file, and its name */
+	rig_take(m, &tokens, 1, 1, now_at(0));
+	disk_is_broken = true;
+	int rc = state_save(m, path, now_at(0), err, sizeof err);
+	disk_is_broken = false;
+	assert_int_equal(rc, -1);
+	assert_non_null(strstr(err, "cannot write: "));
+	assert_int_equal(each_file(NULL), 1);
+	struct memory_store *back = load(10, now_at(0), STATE_LOADED);
+	assert_int_equal(memory_store_stats(back).keys, 0);
+	rig_close(m);
+	rig_close(back);
+}
+
 static void a_path_that_is_too_long_is_an_error(void **state)
 {
 	(void)state;
@@ -770,6 +804,7 @@ int main(void)
 		in_folder(a_folder_that_cannot_be_written_is_told_at_the_start),
 		in_folder(a_failed_save_leaves_the_old_file),
 		in_folder(a_disk_that_is_full_is_an_error),
+		in_folder(what_is_not_on_disk_does_not_take_the_old_ones_place),
 		in_folder(a_path_that_is_too_long_is_an_error),
 	};
 	return cmocka_run_group_tests_name("store/state", tests, setup, NULL);
