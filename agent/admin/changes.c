@@ -133,16 +133,32 @@ static json_t *override_json(const char *name, json_t *value)
 	return o;
 }
 
+struct listing {
+	const struct desk *desk;
+	json_t *list;
+};
+
+/* One more in the list, with what of it is without effect. */
+static void add_shown(const struct listing *l, const char *name, json_t *shown)
+{
+	json_t *warnings = desk_warnings(l->desk, name);
+
+	if (warnings)
+		(void)json_object_set_new(shown, "warnings", warnings);
+	(void)json_array_append_new(l->list, shown);
+}
+
 static void add_override(void *with, const char *name, json_t *value)
 {
-	(void)json_array_append_new(with, override_json(name, value));
+	add_shown(with, name, override_json(name, value));
 }
 
 void overrides_show(struct request *r)
 {
 	json_t *list = json_array();
 
-	changes_each(desk_changes(desk_of(r)), "override:", add_override, list);
+	changes_each(desk_changes(desk_of(r)), "override:", add_override,
+		&(struct listing){ desk_of(r), list });
 	request_reply_json(r, 200, json_pack("{s:o}", "overrides", list));
 }
 
@@ -260,7 +276,7 @@ static void add_switch(void *with, const char *name, json_t *value)
 	const char *rule = name + strlen("switch:");
 
 	(void)json_object_set_new(o, "rule", *rule ? json_string(rule) : json_null());
-	(void)json_array_append_new(with, o);
+	add_shown(with, name, o);
 }
 
 static bool has_rule(const struct policy *p, const char *name)
@@ -274,9 +290,10 @@ static bool has_rule(const struct policy *p, const char *name)
 json_t *switches_json(const struct admin *a, bool in_force)
 {
 	const struct policy *p = control_snapshot(a->control)->policy;
+	const struct desk *desk = control_desk(a->control);
 	json_t *list = json_array();
 
-	changes_each(desk_changes(control_desk(a->control)), "switch:", add_switch, list);
+	changes_each(desk_changes(desk), "switch:", add_switch, &(struct listing){ desk, list });
 	for (size_t i = json_array_size(list); in_force && i--;) {
 		const char *rule = json_string_value(
 			json_object_get(json_array_get(list, i), "rule"));

@@ -121,6 +121,20 @@ static void add_row(struct table *t, const json_t *o)
 	free(what);
 }
 
+/* What of it is without effect. */
+static void warn_of(const json_t *o)
+{
+	const json_t *warning;
+	char subject[512];
+	size_t i;
+
+	subject_of(o, subject, sizeof subject);
+	json_array_foreach(json_object_get(o, "warnings"), i, warning)
+	{
+		(void)ctl_fail(0, "warning: %s: %s", subject, json_string_value(warning));
+	}
+}
+
 static int show(struct ctl *c, const json_t *list)
 {
 	struct table *t = table_new(columns, COLUMNS);
@@ -131,6 +145,8 @@ static int show(struct ctl *c, const json_t *list)
 	bool whole = table_write(t, stdout, 0);
 	table_free(t);
 	(void)c;
+	(void)fflush(stdout);
+	json_array_foreach(list, i, o) warn_of(o);
 	return whole ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
 }
 

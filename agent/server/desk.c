@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "config/json.h"
 #include "config/problems.h"
 
 #include <stdio.h>
@@ -30,6 +31,7 @@ void desk_free(struct desk *d)
 	if (!d)
 		return;
 	desk_close(d);
+	problems_free(&d->problems);
 	changes_free(d->changes);
 	free(d);
 }
@@ -72,14 +74,23 @@ static bool is_of_changes(const char *problem)
 	return strncmp(problem, "override:", 9) == 0 || strncmp(problem, "switch:", 7) == 0;
 }
 
+/* What was said when this was built is true as long as it is served. */
+static void take_problems(struct desk *d, struct problems *p)
+{
+	problems_free(&d->problems);
+	d->problems = *p;
+}
+
 struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct problems *idle)
 {
 	struct problems problems = { 0 };
 
 	desk_hide_subjects(d, fresh->policy);
 	desk_hide_bans(d, fresh->policy);
-	if (changes_count(d->changes) == 0)
+	if (changes_count(d->changes) == 0) {
+		take_problems(d, &problems);
 		return fresh;
+	}
 	struct snapshot *s = config_rebuild(fresh, d->changes, fresh->generation, &problems);
 	for (size_t i = 0; i < problems.n; i++) {
 		if (!is_of_changes(problems.message[i]))
@@ -88,7 +99,7 @@ struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct probl
 		if (idle)
 			problem_add(idle, (struct place){ 0 }, "%s", problems.message[i]);
 	}
-	problems_free(&problems);
+	take_problems(d, &problems);
 	if (!s) {
 		log_error("changes_not_applied", KV_Z("why", "out of memory"),
 			KV_Z("hint", "until it is tried again, every second, none of them holds"));
@@ -99,20 +110,41 @@ struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct probl
 	return s;
 }
 
-/* What problems say of the change `name`; false: nothing. */
-static bool says(const struct problems *p, const char *name, char *err, size_t err_size)
+/* What `problem` says of the change `name`; NULL: it is of something else. */
+static const char *said_of(const char *problem, const char *name)
 {
 	static const char warning[] = ": warning: ";
 	size_t n = strlen(name);
+	bool is = strncmp(problem, name, n) == 0 &&
+		  strncmp(problem + n, warning, strlen(warning)) == 0;
 
+	return is ? problem + n + strlen(warning) : NULL;
+}
+
+static bool says(const struct problems *p, const char *name, char *err, size_t err_size)
+{
 	for (size_t i = 0; i < p->n; i++) {
-		const char *m = p->message[i];
-		if (strncmp(m, name, n) != 0 || strncmp(m + n, warning, strlen(warning)) != 0)
+		const char *said = said_of(p->message[i], name);
+		if (!said)
 			continue;
-		(void)snprintf(err, err_size, "%s", m + n + strlen(warning));
+		(void)snprintf(err, err_size, "%s", said);
 		return true;
 	}
 	return false;
+}
+
+json_t *desk_warnings(const struct desk *d, const char *name)
+{
+	json_t *list = NULL;
+
+	for (size_t i = 0; i < d->problems.n; i++) {
+		const char *said = said_of(d->problems.message[i], name);
+		if (!said)
+			continue;
+		list = list ? list : json_array();
+		(void)json_array_append_new(list, json_of(str_of(said)));
+	}
+	return list;
 }
 
 /* Serves by the changes as they are now. `name`: refused where that one is without effect; NULL: in
@@ -132,7 +164,10 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 		(void)err_say(err, err_size,
 			"workers have not taken over the last changes yet: try again");
 	d->asks_to_wait = !good && (!s || fits);
-	problems_free(&problems);
+	if (good)
+		take_problems(d, &problems);
+	else
+		problems_free(&problems);
 	if (!good)
 		drop(s);
 	return good;

@@ -82,6 +82,9 @@ void desk_when_kept(struct desk *, struct desk_wait *);
 void desk_shared(struct desk *);
 
 const struct changes *desk_changes(const struct desk *);
+/* Why the change `name` does not do what it says, as a new array of texts: a rule that it is for is
+ * no more. NULL: it does. */
+json_t *desk_warnings(const struct desk *, const char *name);
 
 /* A configuration that was just loaded, with all changes: `fresh` itself where there are none, or
  * in its place another. What does not go with it is logged, and added to `idle` (NULL: not). Never

@@ -10,7 +10,8 @@
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
-	bool behind; /* what is served does not have all changes yet */
+	struct problems problems; /* that were said when what is served was built */
+	bool behind;              /* what is served does not have all changes yet */
 	bool asks_to_wait;
 	uint64_t forget_at; /* bans_forget()'s cursor */
 

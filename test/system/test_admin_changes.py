@@ -210,7 +210,15 @@ def test_a_reload_tells_what_has_no_effect_any_more(admin):
     # (the part before the message is what it is about)
     assert len(told) == 2, told
     assert sum('"key"' in x for x in told) == 2, told
+    override(admin, user="bob", tier="gold")  # what is changed since does not hide it
+
+    def listed():
+        return ([o.get("warnings") for o in admin.ask("/api/v1/overrides").json["overrides"]] +
+                [w.get("warnings") for w in admin.ask("/api/v1/enabled").json["switches"]])
+    said = ['there is no rule "key"']
+    assert listed() == [said, None, said], listed()
     assert reload(RULES) == []
+    assert listed() == [None, None, None], listed()
     assert sum(" change_without_effect " in x for x in admin.agent.lines()) == 2
     assert " config_warning " not in admin.agent.stderr
 

@@ -181,6 +181,17 @@ def test_names_of_clients_are_shown(ctl):
     assert "\\u{202E}á" in got and "it is removed" in got
 
 
+def test_an_override_without_effect_is_listed_so(ctl):
+    """Who lists them need not have seen the warning of the reload."""
+    ctl("override", "add", "user=\u202eá", "--rate", "api=1/day")
+    assert not ctl("override", "list").stderr
+    ctl.agent.rewrite(rules=RULES.replace('"api"', '"renamed"'), top=ctl.top)
+    ctl("reload")
+    r = ctl("override", "list")
+    assert r.stderr == 'ratelimitctl: warning: user=\\u{202E}á: there is no rule "api"\n', r
+    assert "api 1/day" in r.stdout
+
+
 # --- changing ------------------------------------------------------------------------------------
 
 def test_reload(ctl):

@@ -14,6 +14,7 @@ import redisd
 from agent import ROOT, until
 from spop import Connection
 from test_admin import BEARER, TOKEN, Admin
+from test_admin_changes import change, override
 
 HOSTILE = '"><img src=x onerror=hit()><script>hit()</script>\'&lt;'
 RULES = '''
@@ -287,6 +288,16 @@ def test_an_override_is_set_and_removed(page):
     page.element("ask-do").click()
     until(lambda: not page.text("overrides-body"), "it to go")
     until(lambda: admin.agent.check(user="bob", ip="10.0.0.2")["deny"], "bob to be denied")
+
+
+def test_an_override_without_effect_says_so(page):
+    admin = page.admin
+    override(admin, user="bob", rates={"api": "9/day"})
+    until(lambda: "api: 9/day" in (page.text("overrides-body") or ""), "the override")
+    assert "without effect" not in page.text("overrides-body")
+    admin.agent.rewrite(RULES.replace('"api"', '"renamed"'), top=admin.top())
+    change(admin, "/api/v1/reload", "POST")
+    until(lambda: 'without effect: there is no rule "api"' in page.text("overrides-body"), "why")
 
 
 def test_who_is_denied_most_is_helped(page):
