@@ -8,7 +8,9 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -24,7 +26,7 @@
 /* In the place of libc's: what the clerk ends with. The disk can be stopped. */
 static pthread_mutex_t disk = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t disk_goes_on = PTHREAD_COND_INITIALIZER;
-static bool disk_hangs;
+static bool disk_hangs, save_hangs;
 static atomic_bool disk_fails;
 
 int fdatasync(int fd)
@@ -39,9 +41,13 @@ int fdatasync(int fd)
 	return -1;
 }
 
-/* The whole ends with this one. */
+/* The whole ends with this one, and so does a state file. */
 int fsync(int fd)
 {
+	(void)pthread_mutex_lock(&disk);
+	while (save_hangs)
+		(void)pthread_cond_wait(&disk_goes_on, &disk);
+	(void)pthread_mutex_unlock(&disk);
 	if (!disk_fails)
 		return (int)syscall(SYS_fsync, fd);
 	errno = EIO;
@@ -61,12 +67,17 @@ char *json_dumps(const json_t *json, size_t flags)
 	return real(json, flags);
 }
 
-static void hang(bool hangs)
+static void set(bool *what, bool hangs)
 {
 	(void)pthread_mutex_lock(&disk);
-	disk_hangs = hangs;
+	*what = hangs;
 	(void)pthread_cond_broadcast(&disk_goes_on);
 	(void)pthread_mutex_unlock(&disk);
+}
+
+static void hang(bool hangs)
+{
+	set(&disk_hangs, hangs);
 }
 
 static const struct hash_key test_key = { .bytes = { 1 } };
@@ -976,6 +987,41 @@ static void a_ban_of_the_future_begins_at_the_start(void **state)
 	folder_remove(&f);
 }
 
+/* What is kept of it is its epoch: it has no end that could be moved. */
+static void a_lifted_ban_of_the_future_stays_lifted(void **state)
+{
+	static const char name[] = "ban:0000000000001234ffffffffffffffff";
+	usec_t future = clock_read().utc + 1000 * 86400 * USEC_PER_SEC;
+	char text[320], err[256];
+	struct ban b = { 0 };
+	struct folder f;
+	struct rig r;
+	(void)state;
+
+	folder_make(&f);
+	start_kept(&r, f.state);
+	struct hash_key counters = *memory_store_key(r.store);
+	finish(&r);
+	snprintf(text, sizeof text,
+		"{\"rule\":\"api\",\"client\":\"user=x\",\"level\":3,\"epoch\":7,\"since\":%" PRId64
+		",\"until\":1,\"forget_at\":%" PRId64 "}",
+		future, future + 3600 * USEC_PER_SEC);
+	struct journal *j = journal_new(f.state, &counters);
+	assert_true(journal_begin(j, err, sizeof err));
+	journal_put(j, STR(name), str_of(text));
+	assert_true(journal_replace(j, err, sizeof err));
+	journal_free(j);
+
+	start_kept(&r, f.state);
+	struct key key = { 0x1234, UINT64_MAX };
+	assert_true(bans_get(r.bans, &key, &b));
+	assert_int_equal(b.until, 1);
+	assert_int_equal(b.epoch, 7);
+	assert_true(b.forget_at < future);
+	finish(&r);
+	folder_remove(&f);
+}
+
 /* Within the second in which a ban that begins is told. */
 static void a_lift_is_the_last_word(void **state)
 {
@@ -1136,6 +1182,62 @@ static void what_is_told_is_all_there_is(void **state)
 	finish(&r);
 }
 
+static void count_name(void *with, const char *name, json_t *value)
+{
+	(void)name;
+	(void)value;
+	++*(unsigned *)with;
+}
+
+static unsigned resets(const struct rig *r)
+{
+	unsigned n = 0;
+
+	changes_each(desk_changes(r->desk), "reset:", count_name, &n);
+	return n;
+}
+
+static void wait_for_saves(struct rig *r, uint64_t want_begun, uint64_t want_kept)
+{
+	uint64_t begun = 0, kept = 0;
+
+	while (begun < want_begun || kept < want_kept) {
+		(void)sched_yield();
+		keeper_saves(r->keeper, &begun, &kept);
+	}
+	assert_int_equal(begun, want_begun);
+	assert_int_equal(kept, want_kept);
+}
+
+/* The state file that is being written may have these counters as they were: only the next one
+ * cannot. */
+static void a_reset_while_counters_are_written_is_kept(void **state)
+{
+	static struct plan plan = { .n = 1, .take = { { .key = { 2, 3 } } } }, none;
+	struct folder f;
+	struct rig r;
+	(void)state;
+
+	folder_make(&f);
+	start_kept(&r, f.state);
+	wait_for_saves(&r, 0, 0);
+	set(&save_hangs, true);
+	keeper_save_soon(r.keeper);
+	wait_for_saves(&r, 1, 0);
+	desk_reset_counters(r.desk, &plan, &none, by);
+	assert_int_equal(resets(&r), 1);
+	set(&save_hangs, false);
+	wait_for_saves(&r, 1, 1);
+	desk_tick(r.desk, clock_read());
+	assert_int_equal(resets(&r), 1);
+	keeper_save_soon(r.keeper);
+	wait_for_saves(&r, 2, 2);
+	desk_tick(r.desk, clock_read());
+	assert_int_equal(resets(&r), 0);
+	finish(&r);
+	folder_remove(&f);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -1146,6 +1248,7 @@ static int disk_is_well(void **state)
 {
 	(void)state;
 	hang(false);
+	set(&save_hangs, false);
 	disk_fails = false;
 	return 0;
 }
@@ -1175,11 +1278,13 @@ int main(void)
 		cmocka_unit_test(a_ban_without_memory_is_kept_later),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_the_future_begins_at_the_start),
+		cmocka_unit_test(a_lifted_ban_of_the_future_stays_lifted),
 		cmocka_unit_test(a_ban_of_no_time_is_none),
 		cmocka_unit_test(a_lift_is_the_last_word),
 		cmocka_unit_test(a_ban_that_is_forgotten_is_told),
 		cmocka_unit_test(two_clocks_do_not_tell_each_other_for_ever),
 		cmocka_unit_test(what_is_told_is_all_there_is),
+		cmocka_unit_test_teardown(a_reset_while_counters_are_written_is_kept, disk_is_well),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
