@@ -58,6 +58,15 @@ def test_haproxys_log_names_who_is_over_a_limit_in_shadow_mode(name):
     assert formats and all(" shadow=%[var(txn.rl.shadow)] " in f for f in formats)
 
 
+@pytest.mark.parametrize("name", ["comfyui", "deployment-engine", "ray", "training-server"])
+def test_a_nul_behind_a_key_gives_no_counter_of_its_own(request, name):
+    """keys.map would find the key before it."""
+    s = request.getfixturevalue(name.replace("-", "_"))
+    known = re.search(r"^(key\S+)", (EXAMPLES / name / "keys.map").read_text(), re.M)[1]
+    assert [s.ask("/api/x", headers={"X-API-Key": f"{known}\0{n}"}, client=new_client()).status
+            for n in range(3)] == [400] * 3
+
+
 def test_training_a_rule_in_shadow_mode_is_seen_in_haproxys_log(tmp_path):
     def shadow(s):
         s.cfg.write_text(stack.replaced(s.cfg.read_text(), '{ name = "execute";',
@@ -161,9 +170,10 @@ def test_comfyui_numbers_from_the_environment(tmp_path):
 
 # --- Ray ---------------------------------------------------------------------------------------
 
-def test_ray_status_queries_do_not_starve_submissions(ray):
-    who = key("ada")
-    got = stack.until_denied(ray, 30, "/api/jobs/raysubmit_1", headers=who)
+@pytest.mark.parametrize("method, user", [("GET", "ada"), ("HEAD", "otto")])
+def test_ray_status_queries_do_not_starve_submissions(ray, method, user):
+    who = key(user)
+    got = stack.until_denied(ray, 30, "/api/jobs/raysubmit_1", method, headers=who)
     assert got.headers["RateLimit"].startswith('"status')
     assert ray.statuses(5, "/api/jobs/", "POST", headers=who) == [200] * 5
     assert ray.ask("/api/jobs/", "POST", headers=who).body == b"submitted\n"
@@ -198,7 +208,7 @@ def test_ray_whatever_else_changes_something(ray, method, path):
 
 def test_ray_nothing_is_without_a_limit(tmp_path):
     with running(tmp_path, "ray", {"RAY_ADDRESS": "7/hour"}) as s:
-        got = stack.until_denied(s, 7, lambda n: ["/serve/invented/x", "/", "/api/jobs"][n % 3],
+        got = stack.until_denied(s, 7, lambda n: ["/nodes", "/", "/api/jobs"][n % 3],
                                  "HEAD", client=new_client())
         assert got.headers["RateLimit"].startswith('"address"')
 
@@ -233,9 +243,18 @@ def test_ray_by_application(ray):
     got = stack.until_denied(ray, 30, "/serve/translate/x", "POST", client=client)
     assert '"application"' in got.headers["RateLimit-Policy"]
     assert ray.ask("/serve/summarise/x", "POST", client=client).status == 200
-    # An application that nobody has named is none.
-    assert '"application' not in (ray.ask("/serve/invented/x", "POST", client=client)
-                                  .headers["RateLimit-Policy"] or "")
+
+
+def test_ray_an_application_in_other_words(ray):
+    """Nobody gets more of it so, nor of one that is in no list."""
+    client = new_client()
+    escaped = stack.until_denied(ray, 30, "/%73erve/translate/x", client=client)
+    assert escaped.headers["RateLimit"].startswith('"application-user"')
+    ways = ["//serve/translate/x", "/serve/./translate/x", "/x/../serve/translate/x", "/serve/translate",
+            "/serve/%zz/../translate/x", "/serve/invented/x"]
+    for method in ("GET", "POST"):
+        got = stack.until_denied(ray, 30, lambda n: ways[n % len(ways)], method, client=new_client())
+        assert got.headers["RateLimit"].startswith('"application-none"')
 
 
 def test_ray_by_user_not_by_address(ray):
@@ -504,6 +523,6 @@ def test_training_says_at_its_start_what_is_active(training_server):
 def test_training_a_job_is_never_started_unchecked(tmp_path):
     with running(tmp_path, "training-server") as s:
         s.stop_agent()
-        for path in ("/execute", "/Execute/", "/jobs%2f%45xecute"):
+        for path in ("/execute", "/Execute/", "/jobs%2f%45xecute", "/execute%", "/%zz/../execute"):
             assert s.ask(path, "POST").status == 503
         assert s.ask("/files/list").status == 200

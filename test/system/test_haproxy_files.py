@@ -158,6 +158,14 @@ def test_every_value_that_is_sent_is_set_somewhere(folder):
 
 
 @folders
+def test_a_key_that_a_map_has_found_has_no_nul(folder):
+    lines = (folder / "haproxy.cfg").read_text().splitlines()
+    found, = [n for n, x in enumerate(lines) if "map_str(keys.map)" in x]
+    assert lines[found + 1] == ("\thttp-request deny deny_status 400 "
+                                "if { var(txn.user) -m found } { var(txn.key),hex -m sub 00 }")
+
+
+@folders
 def test_the_spoe_files_differ_in_nothing_but_what_they_send(folder):
     def settings(path):
         lines = without_comments(path.read_text()).splitlines()
@@ -277,6 +285,19 @@ def test_an_invented_key_gives_no_counter_of_its_own(web):
         web, 5, "/api/x", client=client,
         headers=lambda n: {"X-API-Key": f"guess{n}", "Authorization": f"Bearer guess{n}"})
     assert got.headers["X-RateLimit-Scope"] == "ip"
+
+
+@pytest.mark.parametrize("field, value", [("X-API-Key", "key-of-fred\0{n}"),
+                                          ("X-API-Key", "key-of-fred\0"),
+                                          ("Authorization", "Bearer key-of-fred\0{n}")])
+def test_a_nul_behind_a_key_gives_no_counter_of_its_own(web, field, value):
+    """keys.map would find the key before it."""
+    asked = [web.ask("/api/x", headers={field: value.format(n=n)}, client=new_client()).status
+             for n in range(12)]
+    assert asked == [400] * 12
+    # What is no key is no more than that.
+    unknown = {field: value.format(n=1).replace("fred", "nobody")}
+    assert web.ask("/api/x", headers=unknown, client=new_client()).status in (200, 400)
 
 
 def test_a_spoofed_forwarded_address_is_not_believed(web):
@@ -414,7 +435,9 @@ def test_without_an_agent_requests_pass_but_on_the_strict_route(tmp_path):
         assert (got.status, got.headers["X-RateLimit-Limit"]) == (200, None)
         assert s.statuses(7, "/api/x") == [200] * 7
 
-        for path in ("/auth/login", "//auth/login", "/%61uth/login", "/x/../auth/login"):
+        for path in ("/auth/login", "//auth/login", "/%61uth/login", "/x/../auth/login",
+                     "/auth/login%", "/auth/login%4", "/auth/%zz", "/%zz/../auth/login", "/%/auth/x",
+                     "/%00/auth/x"):
             got = s.ask(path, "POST")
             assert got.status == 503
             assert got.headers["Content-Type"] == "application/problem+json"
