@@ -9,6 +9,7 @@
 #include "store/state_lock.h"
 
 #include <ev.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <hiredis/hiredis.h>
 #include <libconfig.h>
@@ -280,6 +281,10 @@ static bool load_state(struct agent *a)
 	case STATE_LOADED:
 		log_info("state_loaded", KV_Z("file", file),
 			KV_INT("keys", memory_store_stats(a->store).keys));
+		if (message[0])
+			log_warning("state_loaded_in_part", KV_Z("why", message),
+				KV_Z("hint", "they are lost when the file is written anew: raise "
+					     "store.max_keys before a restart"));
 		return true;
 	case STATE_NONE:
 		log_info("state_new", KV_Z("file", file));
@@ -378,9 +383,22 @@ end:
 	return status;
 }
 
+/* Who started this may have closed them: what is opened next, as the state file or a listener,
+ * would be written to for stderr. */
+static void fill_standard(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
+	fill_standard();
 	if (!load_options(argc, argv, &o))
 		return EXIT_CONFIG;
 	switch (o.task) {

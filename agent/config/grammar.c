@@ -29,6 +29,11 @@ bool grammar_in_list(const struct grammar *g)
 	return g->level[g->depth].open == '(' || g->level[g->depth].open == '[';
 }
 
+bool grammar_in_array(const struct grammar *g)
+{
+	return g->level[g->depth].open == '[';
+}
+
 static char closing(char open)
 {
 	return open == '{' ? '}' : open == '(' ? ')' : ']';
@@ -58,6 +63,13 @@ static const char *found(enum token t, struct str text, char out[FOUND_MAX])
 	return out;
 }
 
+/* The last name, as it may be shown. */
+static const char *named(const struct grammar *g)
+{
+	return g->is_doubtful ? "the word behind a string (a '\"' within one is written \\\")"
+			      : g->name;
+}
+
 /* What a value stands in; false: the token begins none here. */
 static bool value(struct grammar *g, enum token t, struct str text, struct place at)
 {
@@ -65,13 +77,13 @@ static bool value(struct grammar *g, enum token t, struct str text, struct place
 	char what[FOUND_MAX];
 
 	if (t == TOKEN_NAME && l->expect == EXPECT_VALUE)
-		return mistake(g, at, "%s: want a value, %s: strings stand in quotes", g->name,
+		return mistake(g, at, "%s: want a value, %s: strings stand in quotes", named(g),
 			found(t, text, what));
 	if (t == TOKEN_NAME)
 		return mistake(g, at, "want an element or '%c', %s: strings stand in quotes",
 			closing(l->open), found(t, text, what));
 	if (t != TOKEN_BOOLEAN && t != TOKEN_STRING && t != TOKEN_NUMBER && t != TOKEN_OPEN)
-		return l->expect == EXPECT_VALUE ? mistake(g, at, "%s: want a value, %s", g->name,
+		return l->expect == EXPECT_VALUE ? mistake(g, at, "%s: want a value, %s", named(g),
 							   found(t, text, what))
 						 : mistake(g, at, "want an element or '%c', %s",
 							   closing(l->open), found(t, text, what));
@@ -114,7 +126,7 @@ static bool close(struct grammar *g, enum token t, struct str text, struct place
 		return mistake(g, at, "'%c' where '%c' of %s:%u is still open", text.p[0], l->open,
 			l->at.file, l->at.line);
 	if (l->expect == EXPECT_EQUALS || l->expect == EXPECT_VALUE)
-		return mistake(g, at, "%s: want %s, %s", g->name,
+		return mistake(g, at, "%s: want %s, %s", named(g),
 			l->expect == EXPECT_EQUALS ? "= and a value" : "a value",
 			found(t, text, what));
 	g->depth--;
@@ -124,12 +136,13 @@ static bool close(struct grammar *g, enum token t, struct str text, struct place
 bool grammar_take(struct grammar *g, enum token t, struct str text, struct place at)
 {
 	struct level *l = &g->level[g->depth];
-	bool goes_on = g->was_string && t == TOKEN_STRING;
+	bool goes_on = g->string_line && t == TOKEN_STRING;
+	bool behind_string = g->string_line == at.line;
 	char what[FOUND_MAX];
 
 	if (g->broken)
 		return false;
-	g->was_string = t == TOKEN_STRING;
+	g->string_line = t == TOKEN_STRING ? at.line : 0;
 	if (goes_on)
 		return false;
 	if (t == TOKEN_CLOSE)
@@ -141,10 +154,12 @@ bool grammar_take(struct grammar *g, enum token t, struct str text, struct place
 			return false;
 		}
 		if (t != TOKEN_NAME) /* the sign between two settings may be left out */
-			return mistake(g, at, "want ';' after the value of %s, %s", g->name,
+			return mistake(g, at, "want ';' after the value of %s, %s", named(g),
 				found(t, text, what));
+		g->is_doubtful = behind_string;
 		return name(g, text, at);
 	case EXPECT_NAME:
+		g->is_doubtful = false;
 		if (t != TOKEN_NAME)
 			return mistake(
 				g, at, "want the name of a setting, %s", found(t, text, what));
@@ -152,7 +167,7 @@ bool grammar_take(struct grammar *g, enum token t, struct str text, struct place
 	case EXPECT_EQUALS:
 		if (t != TOKEN_EQUALS)
 			return mistake(
-				g, at, "want '=' after %s, %s", g->name, found(t, text, what));
+				g, at, "want '=' after %s, %s", named(g), found(t, text, what));
 		l->expect = EXPECT_VALUE;
 		return false;
 	case EXPECT_ELEMENT_END:
@@ -176,6 +191,6 @@ void grammar_end(struct grammar *g, struct place at)
 		mistake(g, g->level[i].at, "'%c' is never closed", g->level[i].open);
 	enum grammar_expect e = g->level[g->depth].expect;
 	if (g->depth == 0 && (e == EXPECT_EQUALS || e == EXPECT_VALUE))
-		mistake(g, at, "%s: want %s, found the end of the file", g->name,
+		mistake(g, at, "%s: want %s, found the end of the file", named(g),
 			e == EXPECT_EQUALS ? "= and a value" : "a value");
 }

@@ -41,9 +41,13 @@ struct grammar {
 		unsigned settings;
 	} level[NESTING_MAX + 1];
 	unsigned depth;
-	bool broken;      /* a mistake was told: what follows would only repeat it */
-	bool was_string;  /* strings that follow each other are one */
+	bool broken; /* a mistake was told: what follows would only repeat it */
+	/* Of the last token, where that was a string: strings that follow each other are one. 0: it
+	 * was none. */
+	unsigned string_line;
 	char name[64];    /* the last one, cut */
+	bool is_doubtful; /* the name came behind a string, with no sign between them: it may be a
+			   * part of that */
 	bool value_named; /* after a value began: it is that of `name` */
 };
 
@@ -56,6 +60,7 @@ bool grammar_take(struct grammar *, enum token, struct str text, struct place);
 /* The end of all text: what is not closed is a problem. */
 void grammar_end(struct grammar *, struct place);
 
-bool grammar_in_list(const struct grammar *);
+bool grammar_in_list(const struct grammar *);  /* ( or [ */
+bool grammar_in_array(const struct grammar *); /* [ */
 
 #endif

@@ -370,6 +370,7 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	redis_fill(l);
 	check_cluster(l);
 	check_tls(l);
+	written_check(l);
 	admin_fill(l);
 	tiers_file_load(l);
 	tiers_check(l);

@@ -136,6 +136,9 @@ void tiers_check(struct loader *);
 /* identity.tiers_file, after the rules: it may bring tiers of its own. */
 void tiers_file_load(struct loader *);
 
+/* After the options: no file that is written is one that is read. */
+void written_check(struct loader *);
+
 /* After the options: there is an admin interface only where some file has the group. */
 void admin_fill(struct loader *);
 

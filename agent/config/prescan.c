@@ -137,6 +137,12 @@ static void newline(struct scan *s, struct cursor *c)
 	c->line_begins = true;
 }
 
+static void skip_line(struct cursor *c)
+{
+	while (c->p < c->end && *c->p != '\n')
+		c->p++;
+}
+
 static void skip_comment(struct scan *s, struct cursor *c)
 {
 	struct place at = here(s, c);
@@ -182,6 +188,12 @@ static void take_string(struct scan *s, struct cursor *c)
 	c->p++;
 	token(s, c, TOKEN_STRING, begin, (size_t)(c->p - begin));
 	put(s, begin, (size_t)(c->p - begin));
+	if (!is_name_char(peek(c, 0)))
+		return;
+	problem_add(s->problems, here(s, c),
+		"a string ends in the middle of a word here: a '\"' within a string is written \\\"");
+	s->failed = s->grammar.broken = true; /* the rest of the word is told by nobody */
+	skip_line(c);
 }
 
 /* `magnitude` of the digits at [p, end); false: beyond 64 bits without sign. */
@@ -269,7 +281,8 @@ static void take_number(struct scan *s, struct cursor *c)
 		s->failed = true;
 		return;
 	}
-	bool small = v <= (uint64_t)INT32_MAX + negative;
+	/* In an array libconfig wants all of one width. */
+	bool small = v <= (uint64_t)INT32_MAX + negative && !grammar_in_array(&s->grammar);
 	int n = snprintf(
 		text, sizeof text, "%s%" PRIu64 "%s ", negative ? "-" : "", v, small ? "" : "L");
 	put(s, text, (size_t)n);
@@ -300,14 +313,14 @@ static void unexpected(struct scan *s, struct cursor *c)
 			"unexpected byte 0x%02x (text other than ASCII stands in strings and comments)",
 			(unsigned char)*c->p);
 	s->failed = s->grammar.broken = true;
-	while (c->p < c->end && *c->p != '\n') /* once for each line; brackets go with it */
-		c->p++;
+	skip_line(c); /* once for each line; brackets go with it */
 }
 
 /* ---- includes ---- */
 
 static void scan_text(struct scan *s, unsigned file, const char *text, size_t n);
 
+/* What cannot be included is a problem, and the rest is looked at as if it were empty. */
 static void include(struct scan *s, struct place at, const char *path)
 {
 	struct source *o = s->source;
@@ -318,7 +331,6 @@ static void include(struct scan *s, struct place at, const char *path)
 		problem_add(s->problems, at,
 			"@include \"%s\": more than %d files within each other", path,
 			INCLUDE_DEPTH_MAX);
-		s->failed = true;
 		return;
 	}
 	if (o->file_n == SOURCE_FILES_MAX) {
@@ -327,21 +339,19 @@ static void include(struct scan *s, struct place at, const char *path)
 		stop(s);
 		return;
 	}
-	if (!path_from(at.file, path, full, sizeof full)) {
-		problem_add(s->problems, at, "@include: the path is too long");
-		s->failed = true;
+	if (!path[0] || !path_from(at.file, path, full, sizeof full)) {
+		problem_add(s->problems, at, "@include: the path is %s",
+			path[0] ? "too long" : "empty");
 		return;
 	}
 	if (!file_read(full, SOURCE_FILE_MAX, &file, why, sizeof why)) {
 		problem_add(s->problems, at, "@include \"%s\": %s %s", path, full, why);
-		s->failed = true;
 		return;
 	}
 	for (unsigned i = 0; i < s->chain_n; i++)
 		if (s->chain[i].device == file.device && s->chain[i].inode == file.inode) {
 			problem_add(
 				s->problems, at, "@include \"%s\": %s includes itself", path, full);
-			s->failed = true;
 			file_free(&file);
 			return;
 		}
@@ -400,7 +410,6 @@ static bool take_include(struct scan *s, struct cursor *c)
 			include(s, here(s, c), expanded);
 		} else if (why[0]) {
 			problem_add(s->problems, here(s, c), "@include: %s", why);
-			s->failed = true;
 		} else {
 			keep(s, false);
 		}
@@ -451,8 +460,7 @@ static void scan_token(struct scan *s, struct cursor *c)
 		return;
 	}
 	if (t == '#' || begins(c, "//")) {
-		while (c->p < c->end && *c->p != '\n')
-			c->p++;
+		skip_line(c);
 		return;
 	}
 	if (begins(c, "/*")) {

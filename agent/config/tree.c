@@ -39,6 +39,8 @@ static const char *explained(const char *text)
 		return " (here, or at the end of what stands before)";
 	if (strcmp(text, "duplicate setting name") == 0)
 		return ": its group has one already: leave out one of them";
+	if (strcmp(text, "mismatched element type in array") == 0)
+		return ": want strings alone, or numbers of one kind, or a list ( )";
 	return "";
 }
 

@@ -237,6 +237,9 @@ static bool add_ip(struct field *f, bool excludes, struct str s, char *why, size
 		f->any_ip = true;
 		return true;
 	}
+	if (str_eq(s, STR("*")))
+		return add_ip(f, true, STR("0.0.0.0/0"), why, size) &&
+		       add_ip(f, true, STR("::/0"), why, size);
 	if (!cidr_parse(s, &cidr, &reason))
 		return refuse(why, size, "\"%.*s\" is no address or prefix: %s", (int)s.n, s.p,
 			cidr_looks_several(s) ? CIDR_SEVERAL : reason);

@@ -30,8 +30,7 @@ static void unlock_all(struct shard *shard, uint64_t mask)
 
 /* ---- take ---- */
 
-/* Counted as it is: one that was full again is no loss. */
-static void count_room(struct shard *s, enum room room, bool newcomer_limited)
+void memory_count_room(struct shard *s, enum room room, bool newcomer_limited)
 {
 	switch (room) {
 	case ROOM_EXPIRED:
@@ -85,7 +84,7 @@ static uint32_t add_entry(struct memory_store *m, struct shard *s, const struct 
 	s->inserted++;
 	if (!memory_room_get(m, s, ROOMS_BATCH_MAX)) {
 		enum room room = shard_make_room(s, t, spared->entry, spared->n, NULL);
-		count_room(s, room, entry_is_limited(e, t));
+		memory_count_room(s, room, entry_is_limited(e, t));
 		if (room == ROOM_NONE)
 			return ENTRY_NONE;
 	}

@@ -42,6 +42,11 @@ struct memory_store {
 	size_t notes_n;
 };
 
+/* ---- memory.c ---- */
+
+/* Counted as it is: one that was full again is no loss. The shard is locked. */
+void memory_count_room(struct shard *, enum room, bool newcomer_limited);
+
 /* ---- memory_table.c ---- */
 
 /* Where the shards and all that is theirs lie. false: no memory. */

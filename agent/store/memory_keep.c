@@ -249,6 +249,7 @@ bool memory_store_put(struct memory_store *m, const struct memory_entry *from, s
 		shard_add(s, &e, &t);
 	} else {
 		enum room room = shard_make_room(s, &t, NULL, 0, &e);
+		memory_count_room(s, room, entry_is_limited(&e, &t));
 		if (room != ROOM_NONE)
 			shard_add(s, &e, &t);
 	}

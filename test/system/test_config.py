@@ -394,6 +394,29 @@ def test_includes_that_cannot_be_read(tmp_path, target):
     is_refused(put(tmp_path, f'# one\n@include "{target}"\n' + GOOD), 2)
 
 
+@pytest.mark.parametrize("what, said", [("missing.cfg", "cannot be opened"), ("${NOBODY_SET_IT}", "NOBODY_SET_IT"),
+                                        ("${NOBODY_SET_IT:-}", "the path is empty"), (".", "is a folder")])
+def test_what_cannot_be_included_hides_nothing(tmp_path, what, said):
+    path = put(tmp_path, f'foo = 1;\n@include "{what}"\n{GOOD}enabled = "maybe";\n')
+    r = is_refused(path, 2, said)
+    assert [n for n, _ in problems(r, path)] == [2, 1, 7], r
+
+
+def test_what_is_written_is_nothing_that_is_read(tmp_path):
+    put(tmp_path, "alice gold\n", "tiers.map")
+    put(tmp_path, "# empty\n", "more.cfg")
+    (tmp_path / "other-name.cfg").symlink_to("x.cfg")
+    for state, log, lines in (
+            ("x.cfg", "/dev/null", [2]), ("more.cfg", "/dev/null", [2]), ("tiers.map", "/dev/null", [2]),
+            ("other-name.cfg", "/dev/null", [2]), ("st", tmp_path / "x.cfg", [3]),
+            ("st", tmp_path / "tiers.map", [3]), ("st", tmp_path / "st", [2]), ("st", tmp_path / "log", [])):
+        path = put(tmp_path, f'@include "more.cfg"\nstore: {{ state_file = "{state}"; }};\nlog: {{ target = "{log}"; }};\n'
+                   'identity: { tiers_file = "tiers.map"; };\n' + GOOD)
+        r = check_file(path)
+        assert [n for n, x in problems(r, path) if "want a file of its own" in x] == lines, (state, log, r)
+        assert r.status == bool(lines), r
+
+
 def test_includes_in_a_circle(tmp_path):
     put(tmp_path, '@include "x.cfg"\n', "y.cfg")
     path = put(tmp_path, '@include "y.cfg"\n' + GOOD)

@@ -7,12 +7,13 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 import threading
 
 import pytest
 
 import spop
-from agent import check_file, config, execute, free_port, until
+from agent import BINARY, check_file, config, execute, free_port, until
 from spop import Closed, Connection, Disconnected, frame, message
 
 RULES = '{ name = "per-user"; per = [ "user" ]; rate = "5/day"; }'
@@ -783,6 +784,37 @@ def test_a_damaged_state_file_is_set_aside(run, tmp_path, how):
     a.restart()
     assert remaining(a, user="u1") == 4
     assert aside[0].read_bytes() == bad
+
+
+def test_counters_that_find_no_room_at_the_start_are_told(run, tmp_path):
+    state = tmp_path / "state"
+    a = run(rules=RULES, top=state_top(state))
+    with a.connect() as c:
+        c.batch(message("check", {"user": f"m{i}", "cost": 5}) for i in range(3000))
+    assert a.stop() == 0
+    assert " state_loaded_in_part " not in a.stderr
+    a.rewrite(RULES, top=f'store: {{ state_file = "{state}"; max_keys = 500; }};\n')
+    a.start()
+    told, = [x for x in a.lines() if " state_loaded_in_part " in x]
+    assert " warning " in told and "2500 keys more than store.max_keys = 500" in told, told
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_what_is_closed_at_the_start_is_nothing_else_later(tmp_path, closed):
+    """Lines for stderr would go into the state file, or to whoever is connected."""
+    state = tmp_path / "state"
+    path = put(tmp_path, config(str(tmp_path / "s.sock"), RULES, top=state_top(state)))
+    closing = " ".join(f"{fd}>&-" for fd in closed)
+    child = subprocess.Popen(["sh", "-c", f'exec "$0" "$@" {closing}', BINARY, "-d", "-f", path],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: (tmp_path / "s.sock").exists(), "its socket")
+        for fd in closed:
+            assert os.readlink(f"/proc/{child.pid}/fd/{fd}") == "/dev/null"
+    finally:
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(60) == 0
 
 
 @pytest.mark.parametrize("where", ["/nowhere/at/all/state", "is-a-directory"])

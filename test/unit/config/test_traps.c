@@ -36,6 +36,17 @@ static void texts(void **state)
 			"t.cfg:1: what begins like a number here is none (a string stands in quotes)\n" },
 		{ "nor without its sign", "redis: { password \"hunter2\"; };\n",
 			"t.cfg:1: want '=' after password, found a string\n" },
+		{ "nor behind a quote in it", "redis: { password = \"abc\"hunter2\"def\"; };\n",
+			"t.cfg:1: a string ends in the middle of a word here: a '\"' within a string is "
+			"written \\\"\n" },
+		{ "nor behind one and a sign", "redis: { password = \"abc\"hunter2 = 5; };\n",
+			"t.cfg:1: a string ends in the middle of a word here: a '\"' within a string is "
+			"written \\\"\n" },
+		{ "nor behind one and a blank", "redis: { password = \"abc\" hunter2 \"def\"; };\n",
+			"t.cfg:1: want '=' after the word behind a string (a '\"' within one is written "
+			"\\\"), found a string\n" },
+		{ "a setting in the line below is told", "redis: { password = \"abc\"\n db 2; };\n",
+			"t.cfg:2: want '=' after db, found a number\n" },
 		{ "nor as a default", "redis: { password = \"${REDIS-PW:-hunter2}\"; };\n",
 			"t.cfg:1: redis.password: \"${\" begins no reference: want ${NAME} or "
 			"${NAME:-default}\n" },
@@ -147,8 +158,11 @@ static void texts(void **state)
 			"enabled = true agent: { threads = 1 drain = \"1s\" }\n", "" },
 		{ "commas between settings",
 			"enabled = true, agent: { threads = 1, drain = \"1s\", },\n", "" },
+		{ "an array of integers of any width",
+			"block = ( { n = [ 5, -7L, 3000000000, 0x80000000 ]; } );\n", "" },
 		{ "an array of different types", "agent: { listen = [ \":1\", 2 ]; };\n",
-			"t.cfg:1: mismatched element type in array\n" },
+			"t.cfg:1: mismatched element type in array: want strings alone, or numbers of one "
+			"kind, or a list ( )\n" },
 		{ "a point at the very beginning", ".5",
 			"t.cfg:1: want the name of a setting, found a number\n" },
 		{ "numbers that are none", "a = 1.2.3; b = 1e; c = -.; d = 1.5x;\n",

@@ -69,6 +69,9 @@ static const struct row rows[] = {
 	{ "no address is absent", FIELD_IP, { "0.0.0.0/0" }, "nobody", false },
 	{ "no address matches excluding prefixes", FIELD_IP, { "!10.0.0.0/8" }, "nobody", true },
 	{ "a star is any address", FIELD_IP, { "*" }, "::1", true },
+	{ "no address", FIELD_IP, { "!*" }, NULL, true },
+	{ "no address, there is one", FIELD_IP, { "!*" }, "10.0.0.1", false },
+	{ "no address, there is one of IPv6", FIELD_IP, { "!*" }, "::1", false },
 };
 
 static void test_rows(void **state)
@@ -113,7 +116,6 @@ static const struct {
 	{ FIELD_HOST, "example.com:80", "write \"example.com\"" },
 	{ FIELD_IP, "10.0.0.0/33", "no address or prefix" },
 	{ FIELD_IP, "localhost", "no address or prefix" },
-	{ FIELD_IP, "!*", "no address or prefix" },
 };
 
 static void test_refused(void **state)

@@ -423,6 +423,7 @@ static void more_keys_than_there_is_room_for(void **state)
 		limited += e[i].open_at > now_at(0).steady;
 	}
 	assert_int_equal(limited, 10);
+	assert_int_equal(memory_store_stats(back).evicted, 900);
 	rig_close(m);
 	rig_close(back);
 }
