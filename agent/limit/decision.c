@@ -50,8 +50,8 @@ static void evaluate(struct take *t, const struct bucket *stored, struct now now
 	/* A bucket of the future, from before the clock was set back, is anchored anew once: were
 	 * it left as it is, every later window would inherit it, and tokens would not begin to
 	 * come back before that instant. (Clocks that are read a moment apart are no such case.) */
-	usec_t ahead = q->algorithm == ALGORITHM_TOKEN_BUCKET ? BUCKET_AHEAD_MAX : 0;
-	v->charged = t->cost && stored && stored->at - v->state.at > ahead;
+	usec_t at = q->algorithm == ALGORITHM_TOKEN_BUCKET ? now.steady : now.utc + now.held;
+	v->charged = t->cost && stored && bucket_instant(stored) - at > BUCKET_AHEAD_MAX;
 	v->retry_after = 0;
 }
 

@@ -57,7 +57,7 @@ static int64_t seconds_to_fill(const struct quota *q, struct now now)
 	usec_t start, end, length = q->window.length;
 
 	if (q->window.kind == WINDOW_MONTH) {
-		window_bounds(&q->window, now.utc, &start, &end);
+		window_bounds(&q->window, now.utc + now.held, &start, &end);
 		length = end - start;
 	}
 	double seconds = (double)q->capacity * (double)length / (double)q->units /

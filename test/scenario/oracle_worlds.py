@@ -1,0 +1,246 @@
+"""Configurations and requests by chance. A world is a list of lines: tuples of what, and its arguments."""
+
+import copy
+import ipaddress
+import math
+import random
+import re
+from fractions import Fraction
+
+from oracle_contract import DAY, SECOND, WINDOWS, Rate, Unclear, World, apply, instant, window_of
+
+NETS = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "192.0.2.0/24", "2001:db8::/32", "2001:db8:1::/48", "::1",
+        "0.0.0.0/0"]
+ADDRESSES = ["10.1.2.3", "10.1.2.4", "10.1.3.3", "192.0.2.1", "203.0.113.9", "2001:db8:1::5", "2001:db8:1::6",
+             "2001:db8:2::5", "::1"]
+USERS = ["alice", "bob", "10.1.2.3", "5", "true", "Alice", "a|b", "a", "a+b|c"]
+KEYS = ["alice", "k-1", "5", "a"]
+ORGS = ["acme", "-5", "7", "true", "x", "b|c", "c", "|"]
+TIERS = ["anonymous", "free", "premium", "default", "odd"]
+PATHS = ["/", "/api/a", "/api/b", "/auth/login", "/api/../auth/login", "/%61uth//login", "/v2/x?y=/api", "/a%2fb",
+         "/a%2Fb", "http://h.example/api/a", "/api/a#f", "/api/./a", "/api/b/..", "/api/.", "/../api//a", "?q",
+         "/%zz", "/%2e%2E/api/a", "/api/%", "/a*b", "//api/a", "/API/a", "/api/a/", "/%2561pi", "*", "a/../b",
+         "HTTPS://u@h:1/auth/login?x"]
+COSTS = [("int", "-1"), ("int", "-9223372036854775808"), ("int", "9223372036854775807"), ("int", "1000000000"),
+         ("int", "100000000"), ("int", "101"), ("int32", "2"), ("int32", "-2"), ("uint", "3"), ("uint32", "4"),
+         ("string", "2"), ("string", "two"), ("string", "-2"), ("string", "0"), ("string", "1.5"), ("string", ""),
+         ("string", "3x"), ("null", ""), ("bool", "true"), ("ipv4", "0.0.0.2")]
+PAUSES = [1, 999, 1000, 333333, 500000, SECOND, 3 * SECOND, 7 * SECOND, 59999999, 61 * SECOND, 900 * SECOND,
+          3600 * SECOND, 5 * 3600 * SECOND, DAY, 8 * DAY, 31 * DAY]
+HOSTS = ["example.com", "EXAMPLE.com.", "www.example.com:8080", "Example.com:443", "[::1]:80", "other.test.", "."]
+PATTERNS = {"path": ["/api/*", "/auth/*", "*", "/a%2Fb", "*/a", "/a\\*b", "/*a*", "/", "*b", "/api/a"],
+            "host": ["example.com", "*.example.com", "*", "*.test", "[::1]"],
+            "method": ["GET", "POST", "P*", "*"],
+            "endpoint": ["POST:/auth/*", "GET:*", "*:/api/*", "POST:/auth/login"],
+            "user": ["alice", "5", "*", "*l*", "true", "a*e", "10.1.*"],
+            "org": ["acme", "*", "a*", "-5", "true", "7"],
+            "weight": ["2", "-*", "*", "3"], "tier": ["free", "*e", "anonymous"],
+            "message": ["check", "check-*", "check-login"], "ip": NETS}
+COUNTED = ["ip", "user", "key", "org", "host", "path", "endpoint", "method", "message", "tier", "weight"]
+UTC = ["2026-01-05T00:00:00Z", "2026-02-28T23:58:30Z", "2024-02-29T12:00:00Z", "2026-12-31T23:59:59.5Z",
+       "2026-01-07T03:59:57.000001Z", "2025-03-30T23:59:00Z"]
+
+
+def rates_of(rule):
+    """All its rates, of every tier."""
+    lists = rule["rate"].values() if isinstance(rule["rate"], dict) else [rule["rate"]]
+    return [r for some in lists for r in some if r != "unlimited"]
+
+
+class Chance:
+    def __init__(self, seed, redis=False):
+        self.random, self.redis = random.Random(seed), redis     # Redis has one clock, and is not started anew
+
+    def odds(self, share):
+        return self.random.random() < share
+
+    def of(self, *some):
+        return self.random.choice(some)
+
+    def some(self, values, most):
+        return self.random.sample(values, self.random.randint(1, min(most, len(values))))
+
+    def rate(self, algorithm):
+        if self.odds(0.04):
+            return Rate(0, self.of("minute", "hour"))
+        windows = sorted(WINDOWS) + ["minute", "10s", "7s"] * 2 + ["month"] * (algorithm == "fixed-window")
+        burst = algorithm == "token-bucket" and self.odds(0.4)
+        if self.odds(0.05):
+            return Rate(self.of(10**9, 123456789, 10**6 + 1), self.of(*windows),
+                        burst and self.of(1, 10**9, 99999999))
+        return Rate(self.of(1, 2, 3, 3, 4, 5, 7, 10, 30), self.of(*windows),
+                    burst and self.of(1, 2, 3, 5, 8, 16, 100), self.odds(0.2))
+
+    def rates(self, algorithm):
+        if self.odds(0.05):
+            return ["unlimited"]
+        rates = {r.seconds: r for r in (self.rate(algorithm) for _ in range(self.of(1, 1, 1, 2, 3)))}
+        return list(rates.values())
+
+    def match(self, share):
+        match = {}
+        for field in self.some(sorted(PATTERNS), 2) if self.odds(share) else []:
+            match[field] = [("!" if self.odds(0.25) else "") + p for p in self.some(PATTERNS[field], 3)]
+        return match
+
+    def per(self):
+        if self.odds(0.5):
+            return self.of([["ip"]], [["user"]], [["key", "user", "ip"]], [])
+        left = self.some(COUNTED, 5)
+        per = []
+        while left and len(per) < 3:
+            cut = self.random.randint(1, 3)
+            per, left = per + [left[:cut]], left[cut:]
+        return per
+
+    def rule(self, name):
+        algorithm = self.of("token-bucket", "sliding-window", "fixed-window")
+        rate = self.rates(algorithm)
+        if self.odds(0.4):
+            rate = {t: self.rates(algorithm) for t in self.some(TIERS, 3)}
+        action = "tag" if self.odds(0.15) else "deny"
+        mode = "enforce" if action == "tag" else self.of("enforce", "enforce", "enforce", "enforce", "shadow")
+        return {"name": name, "match": self.match(0.3), "per": self.per(), "algorithm": algorithm, "rate": rate,
+                "mode": "off" if self.odds(0.04) else mode, "action": action, "tag": f"tag-{name}",
+                "count_denied": self.odds(0.2), "cost": self.of("weight", "org") if self.odds(0.25) else "cost",
+                "warn_at": self.of("0", "0.1", "0.3", "0.5", "0.7", "0.8", "0.9", "1") if self.odds(0.4) else None}
+
+    def config(self):
+        return {"enabled": not self.odds(0.02), "rules": [self.rule(n) for n in "abcd"[:self.of(1, 1, 2, 2, 3, 4)]],
+                "allow": [m for m in [self.match(0.08)] if m], "block": [m for m in [self.match(0.08)] if m],
+                "ipv4_prefix": self.of(32, 32, 24, 16), "ipv6_prefix": self.of(64, 64, 48, 128),
+                "tiers_file": self.odds(0.3), "default_tier": self.of("anonymous", "anonymous", "free", "odd")}
+
+    def changed(self, config):
+        """The same with another quota, order, mode."""
+        config = copy.deepcopy(config)
+        rules = config["rules"]
+        for rule in rules:
+            for rate in rates_of(rule):
+                if rate.n and self.odds(0.4):
+                    rate.n = self.of(1, 2, 5, 10, 20)
+                    rate.burst = rate.burst and self.of(1, 4, 20, None)
+            if self.odds(0.05):
+                rule["rate"] = self.rates(rule["algorithm"])
+            if self.odds(0.1):
+                rule["algorithm"] = "fixed-window"
+                for rate in rates_of(rule):
+                    rate.burst = None
+            if rule["action"] == "deny" and self.odds(0.15):
+                rule["mode"] = self.of("enforce", "shadow", "off")
+            if self.odds(0.1):
+                rule["count_denied"] = not rule["count_denied"]
+            if self.odds(0.1) and not isinstance(rule["rate"], dict):
+                rule["rate"] = {"default": rule["rate"], "free": self.rates(rule["algorithm"])}
+        if self.odds(0.3):
+            self.random.shuffle(rules)
+        if self.odds(0.1) and all(r["name"] != "e" for r in rules):
+            rules.insert(0, self.rule("e"))
+        return config
+
+    def ip(self):
+        literal = self.of(*ADDRESSES)
+        ip = ipaddress.ip_address(literal)
+        mapped = f"::ffff:{literal}"
+        kinds = [("string", literal), (f"ipv{ip.version}", literal), ("hex", ip.packed)]
+        if ip.version == 4:
+            kinds += [("string", mapped), ("ipv6", mapped), ("hex", ipaddress.ip_address(mapped).packed)]
+        else:
+            kinds += [("string", ip.exploded.upper())]
+        if self.odds(0.05):
+            return self.of(("null", ""), ("string", ""), ("string", "no.address"), ("int", "5"), ("hex", b"abc"),
+                           ("string", literal + "/32"))
+        return self.of(*kinds) if self.odds(0.3) else kinds[0]
+
+    def value(self, values):
+        """A text in one of the types that may hold it."""
+        value = self.of(*values)
+        if self.odds(0.04):
+            return self.of(("null", ""), ("string", ""))
+        if re.fullmatch(r"-?[0-9]+", value) and self.odds(0.5):
+            return ("int", value)
+        if value == "true" and self.odds(0.5):
+            return ("bool", value)
+        return ("hex", value.encode()) if self.odds(0.1) else ("string", value)
+
+    def cost(self):
+        if self.odds(0.7):
+            return ("int", self.of("0", "1", "2", "3", "5", "10"))
+        return self.of(*COSTS)
+
+    def args(self, narrow):
+        args = []
+        if self.odds(0.9):
+            args.append(("ip", *self.ip()))
+        for name, values, share in (("user", USERS, 0.5), ("key", KEYS, 0.3), ("tier", TIERS[:-1] + ["gold"], 0.35),
+                                    ("method", ["GET", "POST", "PUT"], 0.6), ("path", PATHS, 0.6),
+                                    ("host", HOSTS, 0.4), ("org", ORGS, 0.3)):
+            if self.odds(share):
+                args.append((name, *self.value(values[:2] if narrow else values)))
+        for name in ("cost", "weight"):
+            if self.odds(0.3):
+                args.append((name, *self.cost()))
+        if args and self.odds(0.05):
+            args.append(self.of(*args)[:1] + self.value(USERS))
+        if self.odds(0.3):
+            self.random.shuffle(args)
+        return args
+
+    def pause(self, world, answer):
+        """How long until the next request."""
+        if self.odds(0.5):
+            return 0
+        if answer and self.odds(0.4):
+            for name in ("retry_after", "reset"):
+                wait = answer.get(name)
+                if isinstance(wait, int) and wait > 0 and self.odds(0.6):
+                    return max(0, wait * SECOND + self.of(0, 0, -SECOND, 1, -1))
+        if self.odds(0.4):
+            return self.edge(world)
+        return self.of(*PAUSES, self.random.randrange(2 * SECOND), self.random.randrange(100 * SECOND))
+
+    def edge(self, world):
+        """To where something changes: a window's end, a refill."""
+        rates = [r for rule in world.config["rules"] if rule["mode"] != "off" for r in rates_of(rule) if r.n]
+        if not rates:
+            return 0
+        rate = self.of(*rates)
+        start, end = window_of(rate, world.utc)
+        size, left = end - start, end - world.utc
+        wait = self.of(left, left, left + size, size, Fraction(size, rate.n),
+                       Fraction(size * self.of(1, 2, 3), rate.n), Fraction(size, 10))
+        return max(0, self.of(math.ceil(wait), math.floor(wait)) + self.of(0, 0, 0, 1, -1))
+
+    def world(self, tiers):
+        """The lines of one world: (what, time, more...)."""
+        utc = self.of(*UTC)
+        world = World(instant(utc), tiers)
+        world.config = self.config()
+        lines = [("config", utc, world.config)]
+        back = not any(r["algorithm"] == "sliding-window" for r in world.config["rules"])
+        stepping, narrow, last, answer = self.odds(0.25) and not self.redis, self.odds(0.7), None, None
+        for _ in range(self.of(5, 15, 30, 50)):
+            if self.odds(0.03):
+                lines.append(("reload", self.changed(world.config)))
+            elif self.odds(0.02) and not self.redis:
+                lines.append(("restart", self.of(0, SECOND, 10 * SECOND, 3600 * SECOND, 1234567),
+                              self.changed(world.config) if self.odds(0.3) else None))
+            elif self.odds(0.02) and not self.redis:
+                lines.append(("sweep",))
+            elif stepping and self.odds(0.08):
+                by = self.of(1, 45, 3600, 86400, -1, -25, -45) if not back or self.odds(0.6) \
+                    else self.of(-7200, -130, -3 * 86400)
+                lines.append(("step", by * SECOND))
+            if lines[-1][0] not in ("at", "config"):
+                apply(world, lines[-1])
+                world.asked = None
+            if last is None or self.odds(0.3):
+                last = (self.of("check", "check", "check", "check-login"), self.args(narrow))
+            world.now += self.pause(world, answer)
+            lines.append(("at", world.now, *last))
+            try:
+                answer = world.decide(*last)
+                world.asked = world.now
+            except Unclear:
+                pass
+        return lines
