@@ -502,3 +502,20 @@ size_t take_describe(const struct policy *p, const struct take *take, const stru
 {
 	return say_fields(p, take, v, out, size);
 }
+
+size_t view_describe(const struct policy *p, const struct view *v, char *out, size_t size)
+{
+	static const unsigned by[] = { FIELD_USER, FIELD_KEY, FIELD_IP };
+	struct text t = { out, 0, size };
+
+	for (unsigned i = 0; i < sizeof by / sizeof *by; i++) {
+		if (!view_has(v, by[i]) || (by[i] == FIELD_IP && t.n))
+			continue;
+		if (t.n)
+			say(&t, "+", 1);
+		say(&t, p->layout.field[by[i]].name, p->layout.field[by[i]].length);
+		say(&t, "=", 1);
+		say_value(&t, p, v, by[i]);
+	}
+	return t.n;
+}

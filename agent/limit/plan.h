@@ -111,5 +111,8 @@ enum { SECRET_HEX_SHOWN = 12 };
 size_t take_scope(const struct policy *, const struct take *, char *out, size_t size);
 size_t take_describe(
 	const struct policy *, const struct take *, const struct view *, char *out, size_t size);
+/* Whom no take tells of, as one who is blocked: user and key, or else the address, written as by
+ * take_describe(). */
+size_t view_describe(const struct policy *, const struct view *, char *out, size_t size);
 
 #endif

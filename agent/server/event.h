@@ -13,7 +13,8 @@ struct event {
 	enum reason reason;
 	int64_t limit, retry_after;
 	char rule[RULE_NAME_MAX + 1], tier[TIER_NAME_MAX + 1];
-	char client[128]; /* the descriptor: "ip=10.0.0.1", secrets hashed */
+	char client[128]; /* the descriptor, or of who is blocked user and key: "ip=10.0.0.1",
+			   * secrets hashed */
 	char ip[ADDR_TEXT_MAX + 1];
 	char endpoint[96]; /* METHOD:/path, cut */
 };

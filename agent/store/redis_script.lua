@@ -290,7 +290,7 @@ while takes[at] do
 			is_seen = value ~= NEVER_SEEN
 		end
 
-		local rest, anew = 0, false
+		local rest, anew = 0, at - now > BUCKET_AHEAD_MAX
 		if limit[ALGORITHM] == TOKEN_BUCKET then
 			if fresh + stale > 0 then
 				-- lease_read(): what is used and what is out, as of now.
@@ -342,7 +342,6 @@ while takes[at] do
 					used = 0
 				end
 			end
-			anew = at - now > BUCKET_AHEAD_MAX
 			at = now
 		else
 			local length, units, kind, utc, start = limit[LENGTH], limit[UNITS], limit[WINDOW], now, at
@@ -374,7 +373,6 @@ while takes[at] do
 			if previous > units then
 				previous = units
 			end
-			anew = start < at
 			at = start
 			if previous > 0 and limit[ALGORITHM] == SLIDING_WINDOW then
 				local elapsed = now - at
