@@ -62,6 +62,11 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 		memcpy(out->text, text, n + 1);
 		return true;
 	}
+	const char *scheme = strstr(text, "://");
+	if (scheme) {
+		snprintf(why, why_size, "want it without \"%.*s\"", (int)(scheme + 3 - text), text);
+		return false;
+	}
 	const char *colon = strrchr(text, ':');
 	bool bracketed = text[0] == '[';
 	if (!colon || (bracketed && (colon < text + 2 || colon[-1] != ']')))
@@ -73,7 +78,7 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 	int64_t port;
 	if (colon[1] == '+' || colon[1] == '-' || !integer_parse(str_of(colon + 1), &port) ||
 		port > 65535)
-		return refuse(why, why_size, "want a port from 0 to 65535 after the colon");
+		return refuse(why, why_size, "want a port after the colon, at most 65535");
 	if (host.n >= sizeof out->host || n >= sizeof out->text)
 		return refuse(why, why_size, "want a shorter name of the host");
 	if (!host_parse(host, bracketed, why, why_size))
@@ -83,6 +88,31 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 	snprintf(out->port, sizeof out->port, "%d", (int)port);
 	memcpy(out->text, text, n + 1);
 	return true;
+}
+
+/* Bytes of its address; 0: it is a name. */
+static unsigned family(const struct listen_address *a)
+{
+	struct addr addr;
+
+	if (!a->host[0])
+		return 4;
+	return addr_parse(str_of(a->host), &addr) ? addr.len : 0;
+}
+
+static bool is_any(const struct listen_address *a)
+{
+	return !a->host[0] || strcmp(a->host, "0.0.0.0") == 0 || strcmp(a->host, "::") == 0;
+}
+
+bool listen_clashes(const struct listen_address *a, const struct listen_address *b)
+{
+	if (a->is_unix || b->is_unix)
+		return strcmp(a->text, b->text) == 0;
+	if (strcmp(a->port, b->port) != 0 || strcmp(a->port, "0") == 0)
+		return false;
+	return strcmp(a->host, b->host) == 0 ||
+	       (family(a) && family(a) == family(b) && (is_any(a) || is_any(b)));
 }
 
 bool listen_is_local(const struct listen_address *a)

@@ -8,4 +8,7 @@
  * any that is free. On false `why` says "want" and what. */
 bool listen_parse(const char *text, struct listen_address *out, char *why, size_t why_size);
 
+/* There cannot be listeners for both, as far as it can be told without looking a name up. */
+bool listen_clashes(const struct listen_address *, const struct listen_address *);
+
 #endif

@@ -1,4 +1,5 @@
 /* The group `admin`: whether there is one, and what cannot be. */
+#include "config/address.h"
 #include "config/load.h"
 
 #include <stdlib.h>
@@ -23,6 +24,20 @@ static void check_token(struct loader *l)
 			"one");
 }
 
+/* At the start it would look as if another process had the address. */
+static void check_clashes(struct loader *l)
+{
+	const struct settings *s = &l->values.settings;
+
+	for (unsigned i = 0; i < s->admin.listen_n; i++)
+		for (unsigned k = 0; k < s->agent.listen_n; k++)
+			if (listen_clashes(&s->admin.listen[i], &s->agent.listen[k]))
+				problem_add(l->problems, l->option_at[OPTION_ID_admin_listen],
+					"admin.listen = \"%s\": agent.listen has \"%s\": want another "
+					"port, or path",
+					s->admin.listen[i].text, s->agent.listen[k].text);
+}
+
 /* There is an admin interface only where the configuration has the group. */
 void admin_fill(struct loader *l)
 {
@@ -35,6 +50,7 @@ void admin_fill(struct loader *l)
 		return;
 	}
 	check_token(l);
+	check_clashes(l);
 	for (unsigned i = 0; i < s->admin.listen_n; i++)
 		if (!s->admin.token[0] && !listen_is_local(&s->admin.listen[i]))
 			problem_add(l->problems, l->option_at[OPTION_ID_admin_listen],

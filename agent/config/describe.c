@@ -195,10 +195,15 @@ size_t snapshot_describe_changes(
 		if (size)
 			out[o.n] = '\0';
 	}
-	/* The one secret that a reload may change. Of two that are set, lines do not tell. */
-	const char *was_token = old->settings.admin.token, *token = fresh->settings.admin.token;
-	if (was_token[0] && token[0] && strcmp(was_token, token) != 0)
-		say(&o, "%sadmin.token changed", o.n ? "; " : "");
+	/* Of two secrets that are set, lines do not tell. */
+	for (int i = 0; i < OPTION_COUNT; i++) {
+		const struct option_row *row = &option_table[i];
+		if (row->kind != OPTION_SECRET)
+			continue;
+		const char *was = option_secret(old, row), *is = option_secret(fresh, row);
+		if (was[0] && is[0] && strcmp(was, is) != 0)
+			say(&o, "%s%s changed", o.n ? "; " : "", row->name);
+	}
 	if (o.n == 0)
 		say(&o, "nothing");
 	return o.n;
@@ -206,7 +211,27 @@ size_t snapshot_describe_changes(
 
 /* ---- a rule ---- */
 
-/* "5/5m, 10/hour" as "5 per 5m and 10 per hour"; patterns with " or ". */
+/* "a, !b" as "a but not b". */
+static void say_patterns(struct out *o, const char *list)
+{
+	bool any = false;
+
+	for (int excluding = 0; excluding < 2; excluding++) {
+		const char *before = !excluding ? "" : any ? " but not " : "not ";
+		for (const char *p = list, *next; p; p = next) {
+			const char *end = strstr(p, ", ");
+			size_t n = end ? (size_t)(end - p) : strlen(p);
+			next = end ? end + 2 : NULL;
+			if ((*p == '!') != excluding)
+				continue;
+			say(o, "%s%.*s", before, (int)n - excluding, p + excluding);
+			before = " or ";
+			any = true;
+		}
+	}
+}
+
+/* "5/5m, 10/hour" as "5 per 5m and 10 per hour". */
 static void say_list(struct out *o, const char *list, const char *between, bool rates)
 {
 	for (const char *p = list; *p; p++) {
@@ -283,7 +308,7 @@ size_t snapshot_describe_rule(
 		struct str field = line_key(match.line[i]);
 		size_t skip = strlen(name);
 		say(&o, "%s%.*s ", i ? " and " : ", on ", (int)(field.n - skip), field.p + skip);
-		say_list(&o, line_value(match.line[i]), " or ", false);
+		say_patterns(&o, line_value(match.line[i]));
 	}
 	if (rule->algorithm != ALGORITHM_TOKEN_BUCKET)
 		say(&o, ", in a %s window",

@@ -66,9 +66,11 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 	X(agent_socket_mode, "agent.socket_mode", MODE, "0660", 0, 0777, RESTART, "", \
 		settings.agent.socket_mode, "permissions of UNIX sockets, in octal, as a string") \
 	X(agent_socket_owner, "agent.socket_owner", TEXT, "", 0, 0, RESTART, "", \
-		settings.agent.socket_owner, "user that owns UNIX sockets; \"\": as the process") \
+		settings.agent.socket_owner, \
+		"user that owns UNIX sockets, a name or number; \"\": as the process") \
 	X(agent_socket_group, "agent.socket_group", TEXT, "", 0, 0, RESTART, "", \
-		settings.agent.socket_group, "group that owns UNIX sockets; \"\": as the process") \
+		settings.agent.socket_group, \
+		"group that owns UNIX sockets, a name or number; \"\": as the process") \
 	X(agent_drain, "agent.drain", DURATION, "2s", 0, OPTION_HOUR, RELOAD, "", \
 		settings.agent.drain, \
 		"how long health checks fail before a stop closes what is left") \
@@ -169,9 +171,11 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"permissions of its UNIX sockets, in octal, as a string: without a token, who may " \
 		"connect may change things") \
 	X(admin_socket_owner, "admin.socket_owner", TEXT, "", 0, 0, RESTART, "", \
-		settings.admin.socket_owner, "user that owns them; \"\": as the process") \
+		settings.admin.socket_owner, \
+		"user that owns them, a name or number; \"\": as the process") \
 	X(admin_socket_group, "admin.socket_group", TEXT, "", 0, 0, RESTART, "", \
-		settings.admin.socket_group, "group that owns them; \"\": as the process") \
+		settings.admin.socket_group, \
+		"group that owns them, a name or number; \"\": as the process") \
 	X(identity_ipv4_prefix, "identity.ipv4_prefix", INTEGER, "32", 1, 32, RELOAD, "", \
 		ipv4_prefix, "how much of an IPv4 address is one client") \
 	X(identity_ipv6_prefix, "identity.ipv6_prefix", INTEGER, "64", 1, 128, RELOAD, "", \
@@ -203,6 +207,9 @@ struct option_row {
 };
 
 extern const struct option_row option_table[OPTION_COUNT];
+
+/* What an OPTION_SECRET is, which lines do not show. */
+const char *option_secret(const struct snapshot *, const struct option_row *);
 
 static inline bool option_is_list(const struct option_row *o)
 {

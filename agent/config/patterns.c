@@ -73,6 +73,37 @@ int field_load(struct loader *l, const struct given *g, const char *what)
 	return -1;
 }
 
+/* Wherever identity.secret stands: it may not have been read yet. */
+static bool is_secret(const struct loader *l, const char *field)
+{
+	bool found = strcmp(field, "key") == 0;
+
+	for (size_t i = 0; i < l->inputs->n; i++) {
+		const struct tree *t = &l->inputs->tree[i];
+		const config_setting_t *setting = t->good ? config_lookup(
+								    &t->config, "identity.secret")
+							  : NULL;
+		struct problems told_elsewhere = { 0 };
+		struct givens g;
+		if (setting && givens_load(t, setting, "", &g, &told_elsewhere)) {
+			for (size_t k = 0; k < g.n; k++)
+				found |= strcmp(g.v[k].text, field) == 0;
+			givens_free(&g);
+		}
+		problems_free(&told_elsewhere);
+	}
+	return found;
+}
+
+/* What is wrong with a pattern, in words that may be shown. */
+static const char *shown(const struct loader *l, const char *field, const char *why)
+{
+	return is_secret(l, field)
+		       ? "a pattern is not as this field wants it; which and why is shown only while "
+			 "the field is not in identity.secret"
+		       : why;
+}
+
 static void patterns_load(struct loader *l, struct match *m, const config_setting_t *setting,
 	const char *what, const char *key)
 {
@@ -90,9 +121,9 @@ static void patterns_load(struct loader *l, struct match *m, const config_settin
 	for (size_t i = 0; i < g.n && slot >= 0; i++) {
 		struct str pattern = str_of(g.v[i].text);
 		if (!match_add(m, (unsigned)slot, pattern, why, sizeof why))
-			problem_add(l->problems, g.v[i].at, "%s: %s", member, why);
+			problem_add(l->problems, g.v[i].at, "%s: %s", member, shown(l, name, why));
 		else if (match_is_odd((unsigned)slot, pattern, why, sizeof why))
-			problem_warn(l->problems, g.v[i].at, "%s: %s", member, why);
+			problem_warn(l->problems, g.v[i].at, "%s: %s", member, shown(l, name, why));
 		if (slot == FIELD_TIER && pattern.n)
 			tier_say_pattern(l, g.v[i].at, pattern);
 	}

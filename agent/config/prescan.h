@@ -18,7 +18,8 @@ enum {
 };
 
 /* false: it is no text that libconfig may get, and problems say why; `s` is to be freed all the
- * same. true: it is, with nothing in the place of what could not be included, which is a problem. */
+ * same. true: it is, with nothing in the place of what could not be included, which is a problem.
+ */
 bool source_read(struct source *s, const char *path, struct problems *);
 /* The same with `text` for what the file `name` would hold. */
 bool source_scan(struct source *s, const char *name, const char *text, size_t n, struct problems *);

@@ -60,8 +60,8 @@ static size_t option_line(const struct snapshot *s, const char *name, const char
 	return s->line_n;
 }
 
-/* Lines do not show them. They all are in `settings`. */
-static const char *secret_of(const struct snapshot *s, const struct option_row *o)
+/* They all are in `settings`. */
+const char *option_secret(const struct snapshot *s, const struct option_row *o)
 {
 	return (const char *)&s->settings + (o->offset - offsetof(struct values, settings));
 }
@@ -93,7 +93,7 @@ bool snapshot_can_replace(
 		option_line(fresh, name, &is);
 		bool changed = strcmp(was, is) != 0;
 		if (!changed && o->kind == OPTION_SECRET) {
-			changed = strcmp(secret_of(old, o), secret_of(fresh, o)) != 0;
+			changed = strcmp(option_secret(old, o), option_secret(fresh, o)) != 0;
 			is = "another";
 		}
 		if (!changed)

@@ -1,5 +1,7 @@
 #include "server/listener.h"
 
+#include "config/rate.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -225,6 +227,16 @@ static bool is_stale(const struct sockaddr_un *address)
 	return refused;
 }
 
+/* A number, as in an image without /etc/passwd. */
+static bool is_id(const char *text, uint32_t *id)
+{
+	int64_t v;
+	if (!integer_parse(str_of(text), &v) || v < 0 || v >= UINT32_MAX)
+		return false;
+	*id = (uint32_t)v;
+	return true;
+}
+
 static bool find_owner(const struct listen_plan *s, uid_t *uid, gid_t *gid, const struct error *e)
 {
 	*uid = (uid_t)-1;
@@ -232,19 +244,21 @@ static bool find_owner(const struct listen_plan *s, uid_t *uid, gid_t *gid, cons
 	errno = 0;
 	if (s->socket_owner[0]) {
 		struct passwd *p = getpwnam(s->socket_owner);
-		if (!p)
+		if (!p && !is_id(s->socket_owner, uid))
 			return fail(e,
 				"%s.socket_owner: this machine has no user \"%s\": create it, or change that",
 				e->group, s->socket_owner);
-		*uid = p->pw_uid;
+		if (p)
+			*uid = p->pw_uid;
 	}
 	if (s->socket_group[0]) {
 		struct group *g = getgrnam(s->socket_group);
-		if (!g)
+		if (!g && !is_id(s->socket_group, gid))
 			return fail(e,
 				"%s.socket_group: this machine has no group \"%s\": create it, or change that",
 				e->group, s->socket_group);
-		*gid = g->gr_gid;
+		if (g)
+			*gid = g->gr_gid;
 	}
 	return true;
 }

@@ -795,7 +795,7 @@ def test_counters_that_find_no_room_at_the_start_are_told(run, tmp_path):
     assert " state_loaded_in_part " not in a.stderr
     a.rewrite(RULES, top=f'store: {{ state_file = "{state}"; max_keys = 500; }};\n')
     a.start()
-    told, = [x for x in a.lines() if " state_loaded_in_part " in x]
+    told = until(lambda: [x for x in a.lines() if " state_loaded_in_part " in x], "the warning")[0]
     assert " warning " in told and "2500 keys more than store.max_keys = 500" in told, told
 
 

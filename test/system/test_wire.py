@@ -976,10 +976,12 @@ def test_the_mode_of_a_unix_socket(run, setting, mode):
 def test_the_owner_of_a_unix_socket(run):
     nobody = pwd.getpwnam("nobody")
     group = grp.getgrgid(nobody.pw_gid).gr_name
-    a = run(rules=RULES, agent=f'socket_owner = "nobody"; socket_group = "{group}";')
-    found = os.stat(a.listen)
-    assert (found.st_uid, found.st_gid) == (nobody.pw_uid, nobody.pw_gid)
-    assert stat.S_IMODE(found.st_mode) == 0o660
+    for i, (owner, its_group, wanted) in enumerate((("nobody", group, (nobody.pw_uid, nobody.pw_gid)),
+                                                    ("54321", "54322", (54321, 54322)))):
+        a = run(rules=RULES, name=f"a{i}", agent=f'socket_owner = "{owner}"; socket_group = "{its_group}";')
+        found = os.stat(a.listen)
+        assert (found.st_uid, found.st_gid) == wanted
+        assert stat.S_IMODE(found.st_mode) == 0o660
 
 
 def test_a_socket_file_goes_with_its_agent(run, tmp_path):

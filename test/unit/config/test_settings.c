@@ -48,6 +48,31 @@ static void settings(void **state)
 			"admin.token, or listen on 127.0.0.1, [::1] or a UNIX socket\n" },
 		{ "admin on all addresses, with a token",
 			"admin: { listen = \":9601\"; token = \"0123456789abcdef\"; };\n", "" },
+		{ "admin where the agent listens",
+			"agent: { listen = [ \"127.0.0.1:9600\", \"/run/a\" ]; };\n"
+			"admin: { listen = [ \"127.0.0.1:9600\", \"/run/a\" ]; };\n",
+			"t.cfg:2: admin.listen = \"127.0.0.1:9600\": agent.listen has \"127.0.0.1:9600\": "
+			"want another port, or path\n"
+			"t.cfg:2: admin.listen = \"/run/a\": agent.listen has \"/run/a\": want another "
+			"port, or path\n" },
+		{ "admin where the agent listens at all addresses",
+			"agent: { listen = \":9600\"; };\nadmin: { listen = \"127.0.0.1:9600\"; };\n",
+			"t.cfg:2: admin.listen = \"127.0.0.1:9600\": agent.listen has \":9600\": want "
+			"another port, or path\n" },
+		{ "admin at another port, address or family",
+			"agent: { listen = [ \"127.0.0.1:1\", \"0.0.0.0:2\", \"127.0.0.1:0\" ]; };\n"
+			"admin: { listen = [ \"127.0.0.2:1\", \"[::1]:2\", \"127.0.0.1:0\" ]; };\n",
+			"" },
+		{ "patterns of a field that is secret, wherever that stands",
+			"block = ( { ip = \"10.77.77.77/8\"; }, { path = \"/hunter//2\"; } );\n"
+			"rules = ( { name = \"r\"; per = []; rate = \"1/day\"; match = { user = \"\"; }; } "
+			");\nidentity: { secret = [ \"ip\", \"${FIELD:-path}\" ]; };\n",
+			"t.cfg:1: warning: block.1.ip: a pattern is not as this field wants it; which and "
+			"why is shown only while the field is not in identity.secret\n"
+			"t.cfg:1: block.2.path: a pattern is not as this field wants it; which and why is "
+			"shown only while the field is not in identity.secret\n"
+			"t.cfg:2: rule \"r\": match.user: an empty pattern can never match: an empty "
+			"field counts as absent\n" },
 		{ "a short token", "admin: { token = \"0123456789abcde\"; };\n",
 			"t.cfg:1: warning: admin.token is short: a guess may hit it; `openssl rand -hex "
 			"32` makes a good one\n" },
@@ -246,6 +271,7 @@ static void addresses(void **state)
 		{ "[x]:1", NULL, "want an IPv6 address between" },
 		{ "1.2.3.400:1", NULL, "want an IPv4 address" },
 		{ "127.0.0.1:", NULL, "want a port" },
+		{ "tcp://127.0.0.1:9600", NULL, "want it without \"tcp://\"" },
 		{ "127.0.0.1:65536", NULL, "want a port" },
 		{ "127.0.0.1:-1", NULL, "want a port" },
 		{ "127.0.0.1:+1", NULL, "want a port" },

@@ -207,6 +207,9 @@ static void changes(void **state)
 		{ "a secret is not told, only that it is set", "",
 			"redis: { hash_secret = \"xyz\"; };",
 			"redis.hash_secret (not set) -> (set)" },
+		{ "nor one for another", "redis: { password = \"xyz\"; username = \"u\"; };",
+			"redis: { password = \"zyx\"; username = \"u\"; };",
+			"redis.password changed" },
 		{ "a rate, a new rule, an option",
 			"rules = ( { name = \"api\"; per = []; rate = { free = \"10/minute\"; }; } );",
 			"rules = ( { name = \"api\"; per = []; rate = { free = \"20/minute\"; }; },\n"
