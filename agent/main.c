@@ -283,8 +283,9 @@ static bool load_state(struct agent *a)
 			KV_INT("keys", memory_store_stats(a->store).keys));
 		if (message[0])
 			log_warning("state_loaded_in_part", KV_Z("why", message),
-				KV_Z("hint", "they are lost when the file is written anew: raise "
-					     "store.max_keys before a restart"));
+				KV_Z("hint", "copy the file now, raise store.max_keys, and start "
+					     "again with the copy in its place: it is written anew "
+					     "soon"));
 		return true;
 	case STATE_NONE:
 		log_info("state_new", KV_Z("file", file));

@@ -111,8 +111,13 @@ bool listen_clashes(const struct listen_address *a, const struct listen_address 
 		return strcmp(a->text, b->text) == 0;
 	if (strcmp(a->port, b->port) != 0 || strcmp(a->port, "0") == 0)
 		return false;
-	return strcmp(a->host, b->host) == 0 ||
-	       (family(a) && family(a) == family(b) && (is_any(a) || is_any(b)));
+	if (strcmp(a->host, b->host) == 0)
+		return true;
+	/* "::" takes IPv4, too (server/listener.c), unless its own list has an IPv4 address of this
+	 * port, which clashes then. */
+	if (strcmp(a->host, "::") == 0 || strcmp(b->host, "::") == 0)
+		return family(a) && family(b);
+	return family(a) && family(a) == family(b) && (is_any(a) || is_any(b));
 }
 
 bool listen_is_local(const struct listen_address *a)

@@ -1,5 +1,6 @@
 /* changes_apply(): what the operator changed, into a policy that is being built. */
 #include "config/changes.h"
+#include "config/json.h"
 #include "config/load.h"
 #include "config/nearest.h"
 #include "limit/override.h"
@@ -15,18 +16,26 @@ struct applying {
 	unsigned limits_now; /* with those of the override that is being built */
 };
 
+enum { SAID_MAX = 8 }; /* of one change: more say nothing new */
+
 /* It goes with another configuration than this one: the rest of it holds. */
 static void warn(const struct applying *a, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 static void warn(const struct applying *a, const char *format, ...)
 {
+	json_t *said = json_object_get(a->l->idle, a->name);
 	char text[480];
 	va_list ap;
 
 	va_start(ap, format);
 	(void)vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	problem_warn(a->l->problems, (struct place){ a->name, 0 }, "%s", text);
+	if (!said && a->l->idle) {
+		(void)json_object_set_new(a->l->idle, a->name, json_array());
+		said = json_object_get(a->l->idle, a->name);
+	}
+	if (json_array_size(said) < SAID_MAX)
+		(void)json_array_append_new(said, json_of(str_of(text)));
 }
 
 /* -1: there is no such rule. */

@@ -136,15 +136,19 @@ static bool close(struct grammar *g, enum token t, struct str text, struct place
 bool grammar_take(struct grammar *g, enum token t, struct str text, struct place at)
 {
 	struct level *l = &g->level[g->depth];
-	bool goes_on = g->string_line && t == TOKEN_STRING;
-	bool behind_string = g->string_line == at.line;
+	bool goes_on = g->was_string && t == TOKEN_STRING;
+	bool is_behind_string = g->string_line == at.line;
 	char what[FOUND_MAX];
 
 	if (g->broken)
 		return false;
-	g->string_line = t == TOKEN_STRING ? at.line : 0;
+	g->was_string = t == TOKEN_STRING;
+	if (t != TOKEN_SEMICOLON && t != TOKEN_COMMA)
+		g->string_line = t == TOKEN_STRING ? at.line : 0;
 	if (goes_on)
 		return false;
+	if (t == TOKEN_NAME)
+		g->is_doubtful = is_behind_string;
 	if (t == TOKEN_CLOSE)
 		return close(g, t, text, at);
 	switch (l->expect) {
@@ -156,10 +160,8 @@ bool grammar_take(struct grammar *g, enum token t, struct str text, struct place
 		if (t != TOKEN_NAME) /* the sign between two settings may be left out */
 			return mistake(g, at, "want ';' after the value of %s, %s", named(g),
 				found(t, text, what));
-		g->is_doubtful = behind_string;
 		return name(g, text, at);
 	case EXPECT_NAME:
-		g->is_doubtful = false;
 		if (t != TOKEN_NAME)
 			return mistake(
 				g, at, "want the name of a setting, %s", found(t, text, what));

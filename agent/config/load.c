@@ -357,6 +357,7 @@ static void loader_free(struct loader *l)
 	for (int i = 0; i < OPTION_COUNT; i++)
 		free(l->option_text[i]);
 	lines_free(&l->lines);
+	json_decref(l->secrets);
 	explicit_bzero(&l->values, sizeof l->values); /* passwords */
 	free(l);
 }
@@ -442,7 +443,7 @@ static struct inputs *inputs_read(const struct input *input, size_t n, struct pr
 	return in;
 }
 
-static struct snapshot *build(struct inputs *in, const struct changes *changes,
+static struct snapshot *build(struct inputs *in, const struct changes *changes, json_t *idle,
 	const struct hash_key *key, uint64_t generation, size_t errors_before,
 	struct problems *problems)
 {
@@ -454,6 +455,7 @@ static struct snapshot *build(struct inputs *in, const struct changes *changes,
 		l->errors_before = errors_before;
 		l->inputs = in;
 		l->changes = changes;
+		l->idle = idle;
 		l->policy = policy_new();
 	}
 	if (!l || !l->policy) {
@@ -474,7 +476,8 @@ static struct snapshot *load(const struct input *input, size_t n, const struct h
 {
 	size_t errors_before = problem_errors(problems);
 	struct inputs *in = inputs_read(input, n, problems);
-	struct snapshot *s = in ? build(in, NULL, key, generation, errors_before, problems) : NULL;
+	struct snapshot *s = in ? build(in, NULL, NULL, key, generation, errors_before, problems)
+				: NULL;
 
 	inputs_unref(in);
 	return s;
@@ -504,8 +507,8 @@ struct snapshot *config_load_text(const char *name, const char *text, size_t n,
 }
 
 struct snapshot *config_rebuild(const struct snapshot *old, const struct changes *changes,
-	uint64_t generation, struct problems *problems)
+	uint64_t generation, struct problems *problems, json_t *idle)
 {
-	return build(old->inputs, changes, &old->policy->hasher.key, generation,
+	return build(old->inputs, changes, idle, &old->policy->hasher.key, generation,
 		problem_errors(problems), problems);
 }

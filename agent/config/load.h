@@ -7,6 +7,8 @@
 #include "config/rate.h"
 #include "config/tree.h"
 
+#include <jansson.h>
+
 /* The effective configuration, line by line, with where each line comes from. */
 struct lines {
 	struct line {
@@ -46,6 +48,7 @@ struct loader {
 	struct problems *problems;
 	struct inputs *inputs;
 	const struct changes *changes; /* NULL: none */
+	json_t *idle;                  /* config_rebuild()'s */
 	size_t errors_before;    /* that the caller had collected already: no matter of this run */
 	const struct tree *tree; /* of the file that is being read */
 	struct values values;
@@ -58,6 +61,8 @@ struct loader {
 	bool tier_listed[TIERS_MAX]; /* by number: the rate of some rule lists it */
 	struct tiers_said *said;     /* owned; NULL: no tier yet */
 	unsigned tiers_matched_n;    /* patterns of policy->tiers_matched */
+	json_t *secrets;             /* owned; names in identity.secret; NULL: nobody asked yet */
+	bool secrets_unknown;        /* there may be others */
 	bool has_admin;              /* some file has the group */
 	struct place admin_at;       /* where that begins */
 };

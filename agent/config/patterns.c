@@ -2,6 +2,7 @@
 #include "config/load.h"
 #include "config/nearest.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -73,11 +74,13 @@ int field_load(struct loader *l, const struct given *g, const char *what)
 	return -1;
 }
 
-/* Wherever identity.secret stands: it may not have been read yet. */
-static bool is_secret(const struct loader *l, const char *field)
+/* What of it is said, wherever it stands: it may not have been read yet. false: not all that is
+ * there is known. */
+static bool secrets_find(struct loader *l)
 {
-	bool found = strcmp(field, "key") == 0;
+	bool whole = true;
 
+	l->secrets = json_object();
 	for (size_t i = 0; i < l->inputs->n; i++) {
 		const struct tree *t = &l->inputs->tree[i];
 		const config_setting_t *setting = t->good ? config_lookup(
@@ -85,22 +88,40 @@ static bool is_secret(const struct loader *l, const char *field)
 							  : NULL;
 		struct problems told_elsewhere = { 0 };
 		struct givens g;
+		whole = whole && t->good && !t->source.lacks;
 		if (setting && givens_load(t, setting, "", &g, &told_elsewhere)) {
 			for (size_t k = 0; k < g.n; k++)
-				found |= strcmp(g.v[k].text, field) == 0;
+				(void)json_object_set_new(l->secrets, g.v[k].text, json_true());
 			givens_free(&g);
+		} else if (setting) {
+			whole = false;
 		}
 		problems_free(&told_elsewhere);
 	}
-	return found;
+	return whole;
+}
+
+/* May it be? As policy_seal() has it, of method, path and endpoint each tells of the others. */
+static bool is_secret(struct loader *l, const char *field)
+{
+	static const char *const together[] = { "endpoint", "method", "path" };
+	bool found = strcmp(field, "key") == 0, is_one = false;
+
+	if (!l->secrets)
+		l->secrets_unknown = !secrets_find(l);
+	for (unsigned i = 0; i < 3; i++)
+		is_one |= strcmp(field, together[i]) == 0;
+	for (unsigned i = 0; is_one && i < 3; i++)
+		found |= json_object_get(l->secrets, together[i]) != NULL;
+	return found || l->secrets_unknown || json_object_get(l->secrets, field);
 }
 
 /* What is wrong with a pattern, in words that may be shown. */
-static const char *shown(const struct loader *l, const char *field, const char *why)
+static const char *shown(struct loader *l, const char *field, const char *why)
 {
 	return is_secret(l, field)
-		       ? "a pattern is not as this field wants it; which and why is shown only while "
-			 "the field is not in identity.secret"
+		       ? "a pattern is not as this field wants it; which and why is not shown, as the "
+			 "field is secret, or may be (identity.secret)"
 		       : why;
 }
 

@@ -324,9 +324,11 @@ static void scan_text(struct scan *s, unsigned file, const char *text, size_t n)
 static void include(struct scan *s, struct place at, const char *path)
 {
 	struct source *o = s->source;
+	bool was_lacking = o->lacks;
 	char full[PATH_TEXT_MAX], why[256];
 	struct file file;
 
+	o->lacks = true;
 	if (s->chain_n == INCLUDE_DEPTH_MAX + 1) {
 		problem_add(s->problems, at,
 			"@include \"%s\": more than %d files within each other", path,
@@ -355,6 +357,7 @@ static void include(struct scan *s, struct place at, const char *path)
 			file_free(&file);
 			return;
 		}
+	o->lacks = was_lacking;
 	int index = source_add_file(o, full);
 	if (keep(s, index >= 0)) {
 		s->chain[s->chain_n].device = file.device;
@@ -410,6 +413,7 @@ static bool take_include(struct scan *s, struct cursor *c)
 			include(s, here(s, c), expanded);
 		} else if (why[0]) {
 			problem_add(s->problems, here(s, c), "@include: %s", why);
+			s->source->lacks = true;
 		} else {
 			keep(s, false);
 		}

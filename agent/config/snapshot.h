@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "limit/policy.h"
 
+#include <jansson.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/types.h>
@@ -113,10 +114,11 @@ struct snapshot *config_load_text(const char *name, const char *text, size_t n,
 	const struct hash_key *, uint64_t generation, struct problems *);
 
 /* What `old` was read from, built again with what the operator has changed since: no file is read,
- * and the environment is as it was. NULL: problems says why (a change that does not go with this
- * configuration); `old` is as it was in any case. Control thread. */
-struct snapshot *config_rebuild(
-	const struct snapshot *old, const struct changes *, uint64_t generation, struct problems *);
+ * and the environment is as it was. NULL: problems says why; `old` is as it was in any case.
+ * `idle`, an object, gets the changes that do not do what they say with this configuration: by name
+ * an array of texts (NULL: nobody asks). Control thread. */
+struct snapshot *config_rebuild(const struct snapshot *old, const struct changes *,
+	uint64_t generation, struct problems *, json_t *idle);
 
 struct snapshot *snapshot_ref(struct snapshot *);
 /* Drops a reference; true: that was the last one, and the caller owns it for snapshot_free()

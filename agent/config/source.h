@@ -22,6 +22,7 @@ struct source {
 	 * name, or of itself where it has none. What libconfig does not know of list elements. */
 	uint32_t *value_line; /* owned */
 	size_t value_n, value_cap;
+	bool lacks;  /* something that it includes could not be read */
 	char **file; /* owned; names as they go into messages */
 	size_t file_n, file_cap;
 };

@@ -40,7 +40,7 @@ static const char *explained(const char *text)
 	if (strcmp(text, "duplicate setting name") == 0)
 		return ": its group has one already: leave out one of them";
 	if (strcmp(text, "mismatched element type in array") == 0)
-		return ": want strings alone, or numbers of one kind, or a list ( )";
+		return ": want values of one kind, or a list ( )";
 	return "";
 }
 

@@ -2,11 +2,14 @@
  * its place. */
 #include "config/load.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 struct written {
 	enum option id;
 	const char *path;
+	const char *beside; /* it is written besides, under the path with this behind it; "" */
 };
 
 static bool is_same(const char *a, const char *b)
@@ -19,10 +22,13 @@ static bool is_same(const char *a, const char *b)
 
 static void check(struct loader *l, struct written w, const char *read, const char *what)
 {
-	if (read[0] && is_same(w.path, read))
+	char path[PATH_MAX];
+	int n = snprintf(path, sizeof path, "%s%s", w.path, w.beside);
+
+	if (read[0] && n < (int)sizeof path && is_same(path, read))
 		problem_add(l->problems, l->option_at[w.id],
-			"%s = \"%s\": that is %s, which would be written over: want a file of its own",
-			option_table[w.id].name, w.path, what);
+			"%s = \"%s\": %s is %s, which would be written over: want a file of its own",
+			option_table[w.id].name, w.path, w.beside[0] ? path : "that", what);
 }
 
 static void check_inputs(struct loader *l, struct written w)
@@ -43,17 +49,19 @@ static void check_inputs(struct loader *l, struct written w)
 void written_check(struct loader *l)
 {
 	const struct settings *s = &l->values.settings;
-	struct written state = { OPTION_ID_store_state_file, s->store.state_file };
-	struct written log = { OPTION_ID_log_target, s->log.path };
+	static const char *const beside[] = { "", ".changes", ".lock" };
+	struct written log = { OPTION_ID_log_target, s->log.path, "" };
 	bool has_log = s->log.target == LOG_TARGET_FILE;
 
 	if (l->changes) /* that was looked at when the files were read */
 		return;
 	if (has_log)
 		check_inputs(l, log);
-	if (!state.path[0])
-		return;
-	check_inputs(l, state);
-	if (has_log)
-		check(l, state, log.path, "log.target");
+	for (unsigned i = 0; s->store.state_file[0] && i < sizeof beside / sizeof *beside; i++) {
+		struct written state = { OPTION_ID_store_state_file, s->store.state_file,
+			beside[i] };
+		check_inputs(l, state);
+		if (has_log)
+			check(l, state, log.path, "log.target");
+	}
 }

@@ -41,7 +41,12 @@ static size_t put_ip(const struct policy *p, const struct view *v, char text[ADD
 size_t describe_client(const struct policy *p, const struct take *take, const struct view *v,
 	char *out, size_t size)
 {
-	return take ? take_describe(p, take, v, out, size) : view_describe(p, v, out, size);
+	char ip[ADDR_TEXT_MAX];
+
+	if (take)
+		return take_describe(p, take, v, out, size);
+	size_t n = put_ip(p, v, ip);
+	return n ? put(out, put(out, 0, size, STR("ip=")), size, (struct str){ ip, n }) : 0;
 }
 
 size_t describe_endpoint(const struct policy *p, const struct view *v, char *out, size_t size)
@@ -66,7 +71,10 @@ static void put_rest(const struct policy *p, const struct plan *plan, const stru
 			(struct str){ plan->tier, plan->tier_length });
 	if (rule)
 		(void)put(e->rule, 0, sizeof e->rule - 1, str_of(rule->name));
-	(void)describe_client(p, take, v, e->client, sizeof e->client - 1);
+	if (take)
+		(void)take_describe(p, take, v, e->client, sizeof e->client - 1);
+	else
+		(void)view_describe(p, v, e->client, sizeof e->client - 1);
 	(void)put_ip(p, v, e->ip);
 	(void)describe_endpoint(p, v, e->endpoint, sizeof e->endpoint - 1);
 }

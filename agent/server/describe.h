@@ -7,9 +7,8 @@
 
 /* Each returns the length written, at most `size`; no NUL, neither behind it nor in it. */
 
-/* The descriptor that the take counts by, or without one view_describe(); "" where there is
- * neither.
- */
+/* The descriptor that the take counts by, or without one the address: who is blocked and names
+ * himself anew each time is one all the same. "" where there is neither. */
 size_t describe_client(
 	const struct policy *, const struct take *, const struct view *, char *out, size_t size);
 /* METHOD:/path, "" where the request has neither. */

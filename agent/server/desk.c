@@ -2,7 +2,6 @@
 
 #include "base/err.h"
 #include "base/log.h"
-#include "config/json.h"
 #include "config/problems.h"
 
 #include <stdio.h>
@@ -31,7 +30,7 @@ void desk_free(struct desk *d)
 	if (!d)
 		return;
 	desk_close(d);
-	problems_free(&d->problems);
+	json_decref(d->idle);
 	changes_free(d->changes);
 	free(d);
 }
@@ -67,18 +66,33 @@ static void drop(struct snapshot *s)
 		snapshot_free(s);
 }
 
-/* Warnings of the configuration itself were told when it was read: those of changes alone. (That
- * counters of a rule which is no more were reset once is nobody's concern.) */
-static bool is_of_changes(const char *problem)
+/* What was said when this was built is true as long as it is served. */
+static void take_idle(struct desk *d, json_t *idle)
 {
-	return strncmp(problem, "override:", 9) == 0 || strncmp(problem, "switch:", 7) == 0;
+	json_decref(d->idle);
+	d->idle = idle;
 }
 
-/* What was said when this was built is true as long as it is served. */
-static void take_problems(struct desk *d, struct problems *p)
+/* (That counters of a rule which is no more were reset once is nobody's concern.) */
+static void tell_idle(const json_t *said, struct problems *idle)
 {
-	problems_free(&d->problems);
-	d->problems = *p;
+	const char *name;
+	json_t *list, *text;
+	size_t i;
+
+	json_object_foreach((json_t *)(uintptr_t)said, name, list)
+	{
+		if (strncmp(name, "epoch:", 6) == 0)
+			continue;
+		json_array_foreach(list, i, text)
+		{
+			log_warning("change_without_effect", KV_Z("change", name),
+				KV_Z("problem", json_string_value(text)));
+			if (idle)
+				problem_warn(idle, (struct place){ name, 0 }, "%s",
+					json_string_value(text));
+		}
+	}
 }
 
 struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct problems *idle)
@@ -87,19 +101,13 @@ struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct probl
 
 	desk_hide_subjects(d, fresh->policy);
 	desk_hide_bans(d, fresh->policy);
-	if (changes_count(d->changes) == 0) {
-		take_problems(d, &problems);
+	take_idle(d, json_object());
+	if (changes_count(d->changes) == 0)
 		return fresh;
-	}
-	struct snapshot *s = config_rebuild(fresh, d->changes, fresh->generation, &problems);
-	for (size_t i = 0; i < problems.n; i++) {
-		if (!is_of_changes(problems.message[i]))
-			continue;
-		log_warning("change_without_effect", KV_Z("problem", problems.message[i]));
-		if (idle)
-			problem_add(idle, (struct place){ 0 }, "%s", problems.message[i]);
-	}
-	take_problems(d, &problems);
+	struct snapshot *s = config_rebuild(
+		fresh, d->changes, fresh->generation, &problems, d->idle);
+	problems_free(&problems); /* of the configuration: they were told when it was read */
+	tell_idle(d->idle, idle);
 	if (!s) {
 		log_error("changes_not_applied", KV_Z("why", "out of memory"),
 			KV_Z("hint", "until it is tried again, every second, none of them holds"));
@@ -110,41 +118,9 @@ struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct probl
 	return s;
 }
 
-/* What `problem` says of the change `name`; NULL: it is of something else. */
-static const char *said_of(const char *problem, const char *name)
-{
-	static const char warning[] = ": warning: ";
-	size_t n = strlen(name);
-	bool is = strncmp(problem, name, n) == 0 &&
-		  strncmp(problem + n, warning, strlen(warning)) == 0;
-
-	return is ? problem + n + strlen(warning) : NULL;
-}
-
-static bool says(const struct problems *p, const char *name, char *err, size_t err_size)
-{
-	for (size_t i = 0; i < p->n; i++) {
-		const char *said = said_of(p->message[i], name);
-		if (!said)
-			continue;
-		(void)snprintf(err, err_size, "%s", said);
-		return true;
-	}
-	return false;
-}
-
 json_t *desk_warnings(const struct desk *d, const char *name)
 {
-	json_t *list = NULL;
-
-	for (size_t i = 0; i < d->problems.n; i++) {
-		const char *said = said_of(d->problems.message[i], name);
-		if (!said)
-			continue;
-		list = list ? list : json_array();
-		(void)json_array_append_new(list, json_of(str_of(said)));
-	}
-	return list;
+	return json_deep_copy(json_object_get(d->idle, name));
 }
 
 /* Serves by the changes as they are now. `name`: refused where that one is without effect; NULL: in
@@ -153,9 +129,12 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 {
 	const struct snapshot *now = d->args.current(d->args.with);
 	struct problems problems = { 0 };
-	struct snapshot *s = config_rebuild(now, d->changes, now->generation + 1, &problems);
-	bool fits = !name || !says(&problems, name, err, err_size), good = false;
+	json_t *idle = json_object(), *said;
+	struct snapshot *s = config_rebuild(now, d->changes, now->generation + 1, &problems, idle);
+	bool fits = true, good = false;
 
+	if (name && (said = json_array_get(json_object_get(idle, name), 0)))
+		fits = err_say(err, err_size, "%s", json_string_value(said));
 	if (!s)
 		(void)err_say(err, err_size, "out of memory");
 	else if (fits && d->args.publish(d->args.with, s))
@@ -164,12 +143,13 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 		(void)err_say(err, err_size,
 			"workers have not taken over the last changes yet: try again");
 	d->asks_to_wait = !good && (!s || fits);
-	if (good)
-		take_problems(d, &problems);
-	else
-		problems_free(&problems);
-	if (!good)
+	problems_free(&problems);
+	if (good) {
+		take_idle(d, idle);
+	} else {
+		json_decref(idle);
 		drop(s);
+	}
 	return good;
 }
 

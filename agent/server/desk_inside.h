@@ -10,8 +10,8 @@
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
-	struct problems problems; /* that were said when what is served was built */
-	bool behind;              /* what is served does not have all changes yet */
+	json_t *idle; /* what config_rebuild() has said of them when what is served was built */
+	bool behind;  /* what is served does not have all changes yet */
 	bool asks_to_wait;
 	uint64_t forget_at; /* bans_forget()'s cursor */
 

@@ -71,8 +71,8 @@ size_t memory_store_copy(
 	struct memory_store *, uint64_t *cursor, struct memory_entry *, size_t n, struct now);
 
 /* Puts one entry back (at start), in the place of one with less to lose if there is no room; an
- * entry that is already there is replaced. Not counted in the stats. false: it is full again
- * already, and left out. */
+ * entry that is already there is replaced. Counted only where something has to go for it. false: it
+ * is full again already, and left out. */
 bool memory_store_put(struct memory_store *, const struct memory_entry *, struct now);
 
 /* Bytes that earlier releases kept in the state file beside the counters and that the store knows

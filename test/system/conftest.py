@@ -15,6 +15,7 @@ MEMORY_ONLY = {
     "test_counters_survive_a_restart": "a state file is the memory store's",
     "test_what_is_asked_during_the_drain_counts": "a state file is the memory store's",
     "test_relative_state_files_start_from_the_configuration": "a state file is the memory store's",
+    "test_counters_that_find_no_room_at_the_start_are_told": "a state file is the memory store's",
     "test_many_counters_survive": "a state file is the memory store's",
     "test_a_damaged_state_file_is_set_aside": "a state file is the memory store's",
     "test_a_kill_does_not_cost_the_state_file": "a state file is the memory store's",

@@ -409,12 +409,15 @@ def test_what_is_written_is_nothing_that_is_read(tmp_path):
     for state, log, lines in (
             ("x.cfg", "/dev/null", [2]), ("more.cfg", "/dev/null", [2]), ("tiers.map", "/dev/null", [2]),
             ("other-name.cfg", "/dev/null", [2]), ("st", tmp_path / "x.cfg", [3]),
-            ("st", tmp_path / "tiers.map", [3]), ("st", tmp_path / "st", [2]), ("st", tmp_path / "log", [])):
+            ("st", tmp_path / "tiers.map", [3]), ("st", tmp_path / "st", [2]), ("st", tmp_path / "st.changes", [2]),
+            ("x", "/dev/null", []), ("st", tmp_path / "log", [])):
         path = put(tmp_path, f'@include "more.cfg"\nstore: {{ state_file = "{state}"; }};\nlog: {{ target = "{log}"; }};\n'
                    'identity: { tiers_file = "tiers.map"; };\n' + GOOD)
         r = check_file(path)
         assert [n for n, x in problems(r, path) if "want a file of its own" in x] == lines, (state, log, r)
         assert r.status == bool(lines), r
+    for name in ("st.changes", "st.lock"):
+        is_refused(put(tmp_path, 'store: { state_file = "st"; };\n' + GOOD, name), 1, re.escape(name))
 
 
 def test_includes_in_a_circle(tmp_path):

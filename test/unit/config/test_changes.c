@@ -3,6 +3,7 @@
 #include "load_helper.h"
 
 #include "config/changes.h"
+#include "config/problems.h"
 #include "limit/plan.h"
 
 /* Of 192.0.2.9, 10.0.0.0/30 and 2001:db8::/32. */
@@ -38,7 +39,19 @@ static struct snapshot *rebuilt(struct snapshot *old, const char *put, const cha
 			fail_msg("%s: %s", name, err);
 		put += line + (put[line] == '\n');
 	}
-	struct snapshot *s = config_rebuild(old, c, old->generation + 1, &p);
+	json_t *idle = json_object(), *list, *text;
+	const char *idle_name;
+	size_t i;
+	struct snapshot *s = config_rebuild(old, c, old->generation + 1, &p, idle);
+	json_object_foreach(idle, idle_name, list)
+	{
+		json_array_foreach(list, i, text)
+		{
+			problem_warn(
+				&p, (struct place){ idle_name, 0 }, "%s", json_string_value(text));
+		}
+	}
+	json_decref(idle);
 	char *got = problems_text(&p);
 	if (strcmp(got, want) != 0)
 		fail_msg("--- got\n%s--- want\n%s", got, want);
@@ -325,7 +338,7 @@ static void no_client_gets_more_limits_than_a_plan_has(void **state)
 			rates_json(row[i].day, day));
 		assert_true(
 			changes_put_text(c, "override:user:alice", str_of(json), err, sizeof err));
-		struct snapshot *fresh = config_rebuild(s, c, 2, &p);
+		struct snapshot *fresh = config_rebuild(s, c, 2, &p, NULL);
 		view_init(&v, &fresh->policy->layout, STR("check"), scratch, sizeof scratch);
 		view_set_text(&v, FIELD_USER, STR("alice"));
 		view_set_text(&v, FIELD_IP, STR("10.0.0.1"));
@@ -338,6 +351,37 @@ static void no_client_gets_more_limits_than_a_plan_has(void **state)
 		changes_free(c);
 		drop(fresh);
 	}
+	drop(s);
+}
+
+/* However many they are: one that is not told would be taken to hold. */
+static void each_that_is_without_effect_is_told(void **state)
+{
+	enum { MANY = 5000 };
+	struct snapshot *s = load_text("base", config, "");
+	struct changes *c = changes_new();
+	struct problems p = { 0 };
+	json_t *idle = json_object();
+	char name[64], err[512];
+	(void)state;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof name, "override:user:u%u", i);
+		assert_true(changes_put_text(c, name,
+			STR("{\"rates\":{\"nosuch\":\"1/day\",\"nor\":\"1/day\"}}"), err,
+			sizeof err));
+	}
+	struct snapshot *fresh = config_rebuild(s, c, 2, &p, idle);
+	assert_non_null(fresh);
+	assert_int_equal(json_object_size(idle), MANY);
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof name, "override:user:u%u", i);
+		assert_int_equal(json_array_size(json_object_get(idle, name)), 2);
+	}
+	json_decref(idle);
+	problems_free(&p);
+	changes_free(c);
+	drop(fresh);
 	drop(s);
 }
 
@@ -540,6 +584,7 @@ int main(void)
 		cmocka_unit_test(
 			what_does_not_go_with_the_configuration_is_told_and_the_rest_holds),
 		cmocka_unit_test(no_client_gets_more_limits_than_a_plan_has),
+		cmocka_unit_test(each_that_is_without_effect_is_told),
 		cmocka_unit_test(files_are_not_read_again),
 		cmocka_unit_test(what_is_no_change_is_refused),
 		cmocka_unit_test(changes_end_and_are_replaced),

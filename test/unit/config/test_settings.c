@@ -59,6 +59,11 @@ static void settings(void **state)
 			"agent: { listen = \":9600\"; };\nadmin: { listen = \"127.0.0.1:9600\"; };\n",
 			"t.cfg:2: admin.listen = \"127.0.0.1:9600\": agent.listen has \":9600\": want "
 			"another port, or path\n" },
+		{ "admin where the agent listens at all addresses of both families",
+			"agent: { listen = \"[::]:9600\"; };\nadmin: { listen = [ \"127.0.0.1:9600\", "
+			"\"127.0.0.1:9601\" ]; };\n",
+			"t.cfg:2: admin.listen = \"127.0.0.1:9600\": agent.listen has \"[::]:9600\": want "
+			"another port, or path\n" },
 		{ "admin at another port, address or family",
 			"agent: { listen = [ \"127.0.0.1:1\", \"0.0.0.0:2\", \"127.0.0.1:0\" ]; };\n"
 			"admin: { listen = [ \"127.0.0.2:1\", \"[::1]:2\", \"127.0.0.1:0\" ]; };\n",
@@ -68,11 +73,28 @@ static void settings(void **state)
 			"rules = ( { name = \"r\"; per = []; rate = \"1/day\"; match = { user = \"\"; }; } "
 			");\nidentity: { secret = [ \"ip\", \"${FIELD:-path}\" ]; };\n",
 			"t.cfg:1: warning: block.1.ip: a pattern is not as this field wants it; which and "
-			"why is shown only while the field is not in identity.secret\n"
+			"why is not shown, as the field is secret, or may be (identity.secret)\n"
 			"t.cfg:1: block.2.path: a pattern is not as this field wants it; which and why is "
-			"shown only while the field is not in identity.secret\n"
+			"not shown, as the field is secret, or may be (identity.secret)\n"
 			"t.cfg:2: rule \"r\": match.user: an empty pattern can never match: an empty "
 			"field counts as absent\n" },
+		{ "of one that tells of another",
+			"block = ( { endpoint = \"GET:/hunter//2\"; } );\nidentity: { secret = \"path\"; "
+			"};\n",
+			"t.cfg:1: block.1.endpoint: a pattern is not as this field wants it; which and why "
+			"is not shown, as the field is secret, or may be (identity.secret)\n" },
+		{ "of any where it cannot be told which are secret",
+			"block = ( { host = \"hunter2:80\"; } );\n@include \"no.cfg\"\n",
+			"t.cfg:2: @include \"no.cfg\": no.cfg cannot be opened: No such file or directory\n"
+			"t.cfg:1: block.1.host: a pattern is not as this field wants it; which and why is "
+			"not shown, as the field is secret, or may be (identity.secret)\n" },
+		{ "and where a name is not known",
+			"block = ( { host = \"hunter2:80\"; } );\nidentity: { secret = [ \"host\", "
+			"\"${NOT_SET_X}\" ]; };\n",
+			"t.cfg:1: block.1.host: a pattern is not as this field wants it; which and why is "
+			"not shown, as the field is secret, or may be (identity.secret)\n"
+			"t.cfg:2: identity.secret: the environment variable NOT_SET_X is not set "
+			"(${NOT_SET_X:-default} gives a default)\n" },
 		{ "a short token", "admin: { token = \"0123456789abcde\"; };\n",
 			"t.cfg:1: warning: admin.token is short: a guess may hit it; `openssl rand -hex "
 			"32` makes a good one\n" },

@@ -45,6 +45,10 @@ static void texts(void **state)
 		{ "nor behind one and a blank", "redis: { password = \"abc\" hunter2 \"def\"; };\n",
 			"t.cfg:1: want '=' after the word behind a string (a '\"' within one is written "
 			"\\\"), found a string\n" },
+		{ "nor behind one and a sign that ends it",
+			"redis: { password = \"abc\";hunter2\"def\"; };\n",
+			"t.cfg:1: want '=' after the word behind a string (a '\"' within one is written "
+			"\\\"), found a string\n" },
 		{ "a setting in the line below is told", "redis: { password = \"abc\"\n db 2; };\n",
 			"t.cfg:2: want '=' after db, found a number\n" },
 		{ "nor as a default", "redis: { password = \"${REDIS-PW:-hunter2}\"; };\n",
@@ -161,8 +165,8 @@ static void texts(void **state)
 		{ "an array of integers of any width",
 			"block = ( { n = [ 5, -7L, 3000000000, 0x80000000 ]; } );\n", "" },
 		{ "an array of different types", "agent: { listen = [ \":1\", 2 ]; };\n",
-			"t.cfg:1: mismatched element type in array: want strings alone, or numbers of one "
-			"kind, or a list ( )\n" },
+			"t.cfg:1: mismatched element type in array: want values of one kind, or a list "
+			"( )\n" },
 		{ "a point at the very beginning", ".5",
 			"t.cfg:1: want the name of a setting, found a number\n" },
 		{ "numbers that are none", "a = 1.2.3; b = 1e; c = -.; d = 1.5x;\n",
