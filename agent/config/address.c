@@ -113,7 +113,7 @@ bool listen_clashes(const struct listen_address *a, const struct listen_address 
 		return false;
 	if (strcmp(a->host, b->host) == 0)
 		return true;
-	/* "::" takes IPv4, too (server/listener.c), unless its own list has an IPv4 address of this
+	/* "::" takes IPv4, too (server/listener.c), unless its own list has all of IPv4 at this
 	 * port, which clashes then. */
 	if (strcmp(a->host, "::") == 0 || strcmp(b->host, "::") == 0)
 		return family(a) && family(b);

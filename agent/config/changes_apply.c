@@ -16,7 +16,7 @@ struct applying {
 	unsigned limits_now; /* with those of the override that is being built */
 };
 
-enum { SAID_MAX = 8 }; /* of one change: more say nothing new */
+enum { SAID_MAX = 8 }; /* of one change; then one more says that there are others */
 
 /* It goes with another configuration than this one: the rest of it holds. */
 static void warn(const struct applying *a, const char *format, ...)
@@ -34,8 +34,9 @@ static void warn(const struct applying *a, const char *format, ...)
 		(void)json_object_set_new(a->l->idle, a->name, json_array());
 		said = json_object_get(a->l->idle, a->name);
 	}
-	if (json_array_size(said) < SAID_MAX)
-		(void)json_array_append_new(said, json_of(str_of(text)));
+	if (json_array_size(said) <= SAID_MAX)
+		(void)json_array_append_new(said,
+			json_of(json_array_size(said) < SAID_MAX ? str_of(text) : STR("and more")));
 }
 
 /* -1: there is no such rule. */

@@ -137,18 +137,16 @@ bool grammar_take(struct grammar *g, enum token t, struct str text, struct place
 {
 	struct level *l = &g->level[g->depth];
 	bool goes_on = g->was_string && t == TOKEN_STRING;
-	bool is_behind_string = g->string_line == at.line;
+	bool is_behind_string = g->was_string && g->string_at.file == at.file &&
+				g->string_at.line == at.line;
 	char what[FOUND_MAX];
 
 	if (g->broken)
 		return false;
 	g->was_string = t == TOKEN_STRING;
-	if (t != TOKEN_SEMICOLON && t != TOKEN_COMMA)
-		g->string_line = t == TOKEN_STRING ? at.line : 0;
+	g->string_at = at;
 	if (goes_on)
 		return false;
-	if (t == TOKEN_NAME)
-		g->is_doubtful = is_behind_string;
 	if (t == TOKEN_CLOSE)
 		return close(g, t, text, at);
 	switch (l->expect) {
@@ -160,11 +158,13 @@ bool grammar_take(struct grammar *g, enum token t, struct str text, struct place
 		if (t != TOKEN_NAME) /* the sign between two settings may be left out */
 			return mistake(g, at, "want ';' after the value of %s, %s", named(g),
 				found(t, text, what));
+		g->is_doubtful = is_behind_string;
 		return name(g, text, at);
 	case EXPECT_NAME:
 		if (t != TOKEN_NAME)
 			return mistake(
 				g, at, "want the name of a setting, %s", found(t, text, what));
+		g->is_doubtful = false;
 		return name(g, text, at);
 	case EXPECT_EQUALS:
 		if (t != TOKEN_EQUALS)

@@ -41,12 +41,12 @@ struct grammar {
 		unsigned settings;
 	} level[NESTING_MAX + 1];
 	unsigned depth;
-	bool broken;          /* a mistake was told: what follows would only repeat it */
-	bool was_string;      /* strings that follow each other are one */
-	unsigned string_line; /* of the last token but `;` and `,` where that was a string; 0: it
-			       * was none */
-	char name[64];        /* the last one, cut */
-	bool is_doubtful; /* the name came behind a string on its line: it may be a part of that */
+	bool broken;            /* a mistake was told: what follows would only repeat it */
+	bool was_string;        /* strings that follow each other are one */
+	struct place string_at; /* of the last token, where that was a string */
+	char name[64];          /* the last one, cut */
+	bool is_doubtful; /* the name came behind a string on its line, with no sign between them:
+			   * it may be a part of that */
 	bool value_named; /* after a value began: it is that of `name` */
 };
 

@@ -74,29 +74,36 @@ int field_load(struct loader *l, const struct given *g, const char *what)
 	return -1;
 }
 
-/* What of it is said, wherever it stands: it may not have been read yet. false: not all that is
- * there is known. */
+/* What one file says of identity.secret. false: there may be more to it. */
+static bool secrets_of(const struct tree *t, json_t *names)
+{
+	const config_setting_t *group = config_lookup(&t->config, "identity");
+	const config_setting_t *setting = config_lookup(&t->config, "identity.secret");
+	struct problems told_elsewhere = { 0 };
+	struct givens g;
+	bool whole = !group || config_setting_is_group(group);
+
+	if (setting && givens_load(t, setting, "", &g, &told_elsewhere)) {
+		for (size_t k = 0; k < g.n; k++)
+			whole &= !g.v[k].text[strcspn(g.v[k].text, BETWEEN_FIELDS "|")] &&
+				 json_object_set_new(names, g.v[k].text, json_true()) == 0;
+		givens_free(&g);
+	} else if (setting) {
+		whole = false;
+	}
+	problems_free(&told_elsewhere);
+	return whole;
+}
+
+/* Wherever that stands: it may not have been read yet. false: not all that is there is known. */
 static bool secrets_find(struct loader *l)
 {
-	bool whole = true;
-
 	l->secrets = json_object();
+	bool whole = l->secrets != NULL;
+
 	for (size_t i = 0; i < l->inputs->n; i++) {
 		const struct tree *t = &l->inputs->tree[i];
-		const config_setting_t *setting = t->good ? config_lookup(
-								    &t->config, "identity.secret")
-							  : NULL;
-		struct problems told_elsewhere = { 0 };
-		struct givens g;
-		whole = whole && t->good && !t->source.lacks;
-		if (setting && givens_load(t, setting, "", &g, &told_elsewhere)) {
-			for (size_t k = 0; k < g.n; k++)
-				(void)json_object_set_new(l->secrets, g.v[k].text, json_true());
-			givens_free(&g);
-		} else if (setting) {
-			whole = false;
-		}
-		problems_free(&told_elsewhere);
+		whole &= t->good && !t->source.lacks && secrets_of(t, l->secrets);
 	}
 	return whole;
 }

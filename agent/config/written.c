@@ -49,7 +49,7 @@ static void check_inputs(struct loader *l, struct written w)
 void written_check(struct loader *l)
 {
 	const struct settings *s = &l->values.settings;
-	static const char *const beside[] = { "", ".changes", ".lock" };
+	static const char *const beside[] = { "", ".tmp", ".changes", ".changes.tmp", ".lock" };
 	struct written log = { OPTION_ID_log_target, s->log.path, "" };
 	bool has_log = s->log.target == LOG_TARGET_FILE;
 

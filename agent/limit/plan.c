@@ -503,19 +503,31 @@ size_t take_describe(const struct policy *p, const struct take *take, const stru
 	return say_fields(p, take, v, out, size);
 }
 
+static void say_field(struct text *t, const struct policy *p, const struct view *v, unsigned slot)
+{
+	if (t->n)
+		say(t, "+", 1);
+	say(t, p->layout.field[slot].name, p->layout.field[slot].length);
+	say(t, "=", 1);
+	say_value(t, p, v, slot);
+}
+
 size_t view_describe(const struct policy *p, const struct view *v, char *out, size_t size)
 {
-	static const unsigned by[] = { FIELD_USER, FIELD_KEY, FIELD_IP };
 	struct text t = { out, 0, size };
 
-	for (unsigned i = 0; i < sizeof by / sizeof *by; i++) {
-		if (!view_has(v, by[i]) || (by[i] == FIELD_IP && t.n))
-			continue;
-		if (t.n)
-			say(&t, "+", 1);
-		say(&t, p->layout.field[by[i]].name, p->layout.field[by[i]].length);
-		say(&t, "=", 1);
-		say_value(&t, p, v, by[i]);
-	}
+	if (view_has(v, FIELD_USER))
+		say_field(&t, p, v, FIELD_USER);
+	if (view_has(v, FIELD_KEY))
+		say_field(&t, p, v, FIELD_KEY);
+	return t.n ? t.n : view_describe_address(p, v, out, size);
+}
+
+size_t view_describe_address(const struct policy *p, const struct view *v, char *out, size_t size)
+{
+	struct text t = { out, 0, size };
+
+	if (view_has(v, FIELD_IP))
+		say_field(&t, p, v, FIELD_IP);
 	return t.n;
 }

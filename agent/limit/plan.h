@@ -114,5 +114,6 @@ size_t take_describe(
 /* Whom no take tells of, as one who is blocked: user and key, or else the address, written as by
  * take_describe(). */
 size_t view_describe(const struct policy *, const struct view *, char *out, size_t size);
+size_t view_describe_address(const struct policy *, const struct view *, char *out, size_t size);
 
 #endif

@@ -41,12 +41,7 @@ static size_t put_ip(const struct policy *p, const struct view *v, char text[ADD
 size_t describe_client(const struct policy *p, const struct take *take, const struct view *v,
 	char *out, size_t size)
 {
-	char ip[ADDR_TEXT_MAX];
-
-	if (take)
-		return take_describe(p, take, v, out, size);
-	size_t n = put_ip(p, v, ip);
-	return n ? put(out, put(out, 0, size, STR("ip=")), size, (struct str){ ip, n }) : 0;
+	return take ? take_describe(p, take, v, out, size) : view_describe_address(p, v, out, size);
 }
 
 size_t describe_endpoint(const struct policy *p, const struct view *v, char *out, size_t size)

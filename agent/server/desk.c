@@ -73,10 +73,13 @@ static void take_idle(struct desk *d, json_t *idle)
 	d->idle = idle;
 }
 
+enum { IDLE_LINES = 100 }; /* of the log, at one reload */
+
 /* (That counters of a rule which is no more were reset once is nobody's concern.) */
 static void tell_idle(const json_t *said, struct problems *idle)
 {
 	const char *name;
+	size_t lines = 0;
 	json_t *list, *text;
 	size_t i;
 
@@ -86,13 +89,17 @@ static void tell_idle(const json_t *said, struct problems *idle)
 			continue;
 		json_array_foreach(list, i, text)
 		{
-			log_warning("change_without_effect", KV_Z("change", name),
-				KV_Z("problem", json_string_value(text)));
+			if (lines++ < IDLE_LINES)
+				log_warning("change_without_effect", KV_Z("change", name),
+					KV_Z("problem", json_string_value(text)));
 			if (idle)
 				problem_warn(idle, (struct place){ name, 0 }, "%s",
 					json_string_value(text));
 		}
 	}
+	if (lines > IDLE_LINES)
+		log_warning("changes_without_effect", KV_INT("more", (int64_t)(lines - IDLE_LINES)),
+			KV_Z("hint", "ratelimitctl override list names them all"));
 }
 
 struct snapshot *desk_apply(struct desk *d, struct snapshot *fresh, struct problems *idle)
@@ -135,14 +142,14 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 
 	if (name && (said = json_array_get(json_object_get(idle, name), 0)))
 		fits = err_say(err, err_size, "%s", json_string_value(said));
-	if (!s)
+	if (!s || !idle)
 		(void)err_say(err, err_size, "out of memory");
 	else if (fits && d->args.publish(d->args.with, s))
 		good = true;
 	else if (fits)
 		(void)err_say(err, err_size,
 			"workers have not taken over the last changes yet: try again");
-	d->asks_to_wait = !good && (!s || fits);
+	d->asks_to_wait = !good && (!s || !idle || fits);
 	problems_free(&problems);
 	if (good) {
 		take_idle(d, idle);

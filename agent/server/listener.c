@@ -231,7 +231,8 @@ static bool is_stale(const struct sockaddr_un *address)
 static bool is_id(const char *text, uint32_t *id)
 {
 	int64_t v;
-	if (text[0] == '+' || !integer_parse(str_of(text), &v) || v < 0 || v >= UINT32_MAX)
+	if (text[0] < '0' || text[0] > '9' || !integer_parse(str_of(text), &v) || v < 0 ||
+		v >= UINT32_MAX)
 		return false;
 	*id = (uint32_t)v;
 	return true;

@@ -25,7 +25,7 @@ COSTS = [("int", "-1"), ("int", "-9223372036854775808"), ("int", "92233720368547
          ("int", "100000000"), ("int", "101"), ("int32", "2"), ("int32", "-2"), ("uint", "3"), ("uint32", "4"),
          ("string", "2"), ("string", "two"), ("string", "-2"), ("string", "0"), ("string", "1.5"), ("string", ""),
          ("string", "3x"), ("null", ""), ("bool", "true"), ("ipv4", "0.0.0.2")]
-LONG = 350 * DAY                         # an agent sweeps each second; who never does takes two years for a leap of the clock
+LONG = 350 * DAY                         # a store that nothing sweeps for two years takes that for a leap of the clock
 PAUSES = [1, 999, 1000, 333333, 500000, SECOND, 3 * SECOND, 7 * SECOND, 59999999, 61 * SECOND, 900 * SECOND,
           3600 * SECOND, 5 * 3600 * SECOND, DAY, 8 * DAY, 31 * DAY]
 HOSTS = ["example.com", "EXAMPLE.com.", "www.example.com:8080", "Example.com:443", "[::1]:80", "other.test.", "."]

@@ -55,6 +55,18 @@ def test_who_says_a_nul_is_nobody_else(admin):
     assert sum('endpoint=GET:/a?' in x for x in lines) == 4, lines
 
 
+@pytest.mark.parametrize("identity, shown", [
+    ("", "ip=2001:db8:0:7::"),
+    ('identity: { secret = [ "ip" ]; };', "ip=sha256:" + hashlib.sha256(b"2001:db8:0:7::").hexdigest()[:12])])
+def test_who_is_blocked_is_one_whatever_he_is_called(run, tmp_path, identity, shown):
+    admin = Admin(run, tmp_path, rules=RULES, top='block = ( { ip = "2001:db8::/32"; } );' + identity)
+    for n in range(3):
+        admin.agent.check(ip=f"2001:db8:0:7::{n}", user=f"u{n}")
+    assert rows(top(admin)["clients"]) == [("", shown, 3)]
+    lines = until(lambda: (lambda d: len(d) == 3 and d)([x for x in admin.agent.lines() if " denied " in x]))
+    assert all(f" client=user=u{n} " in x or f' client="user=u{n}" ' in x for n, x in enumerate(lines)), lines
+
+
 def test_who_is_denied_and_where(admin):
     with admin.agent.connect() as c:
         for ip, n in (("10.0.0.1", 9), ("10.0.0.2", 5), ("10.0.0.3", 2)):

@@ -416,8 +416,9 @@ def test_what_is_written_is_nothing_that_is_read(tmp_path):
         r = check_file(path)
         assert [n for n, x in problems(r, path) if "want a file of its own" in x] == lines, (state, log, r)
         assert r.status == bool(lines), r
-    for name in ("st.changes", "st.lock"):
-        is_refused(put(tmp_path, 'store: { state_file = "st"; };\n' + GOOD, name), 1, re.escape(name))
+    for name in ("st.tmp", "st.changes", "st.changes.tmp", "st.lock"):
+        path = put(tmp_path, 'store: { state_file = "st"; };\n' + GOOD, name)
+        is_refused(path, 1, re.escape(name) + " is a file of this configuration.*a file of its own")
 
 
 def test_includes_in_a_circle(tmp_path):

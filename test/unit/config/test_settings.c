@@ -88,6 +88,11 @@ static void settings(void **state)
 			"t.cfg:2: @include \"no.cfg\": no.cfg cannot be opened: No such file or directory\n"
 			"t.cfg:1: block.1.host: a pattern is not as this field wants it; which and why is "
 			"not shown, as the field is secret, or may be (identity.secret)\n" },
+		{ "or where the names are one text",
+			"block = ( { host = \"hunter2:80\"; } );\nidentity: { secret = \"user,host\"; };\n",
+			"t.cfg:1: block.1.host: a pattern is not as this field wants it; which and why is "
+			"not shown, as the field is secret, or may be (identity.secret)\n"
+			"t.cfg:2: identity.secret = \"user,host\": want the name of one field\n" },
 		{ "and where a name is not known",
 			"block = ( { host = \"hunter2:80\"; } );\nidentity: { secret = [ \"host\", "
 			"\"${NOT_SET_X}\" ]; };\n",

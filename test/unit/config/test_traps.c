@@ -45,10 +45,17 @@ static void texts(void **state)
 		{ "nor behind one and a blank", "redis: { password = \"abc\" hunter2 \"def\"; };\n",
 			"t.cfg:1: want '=' after the word behind a string (a '\"' within one is written "
 			"\\\"), found a string\n" },
-		{ "nor behind one and a sign that ends it",
-			"redis: { password = \"abc\";hunter2\"def\"; };\n",
+		{ "nor behind one and two words",
+			"redis: { password = \"abc\" hunter2 more \"def\"; };\n",
 			"t.cfg:1: want '=' after the word behind a string (a '\"' within one is written "
-			"\\\"), found a string\n" },
+			"\\\"), found a word\n" },
+		{ "nor behind one and a word with its sign",
+			"redis: { password = \"abc\" hunter2 = more\"; };\n",
+			"t.cfg:1: the word behind a string (a '\"' within one is written \\\"): want a "
+			"value, found a word: strings stand in quotes\n"
+			"t.cfg:1: a string that begins on this line is not closed on it\n" },
+		{ "a setting behind a sign is told", "redis: { prefix = \"abc\"; db 2; };\n",
+			"t.cfg:1: want '=' after db, found a number\n" },
 		{ "a setting in the line below is told", "redis: { password = \"abc\"\n db 2; };\n",
 			"t.cfg:2: want '=' after db, found a number\n" },
 		{ "nor as a default", "redis: { password = \"${REDIS-PW:-hunter2}\"; };\n",
