@@ -379,6 +379,20 @@ static void each_that_is_without_effect_is_told(void **state)
 		assert_int_equal(json_array_size(json_object_get(idle, name)), 2);
 	}
 	json_decref(idle);
+	drop(fresh);
+
+	/* Of one that is for many rules which are not there, so many that it can be seen. */
+	assert_true(changes_put_text(c, "override:user:u0",
+		STR("{\"rates\":{\"a\":\"1/day\",\"b\":\"1/day\",\"c\":\"1/day\",\"d\":\"1/day\","
+		    "\"e\":\"1/day\",\"f\":\"1/day\",\"g\":\"1/day\",\"h\":\"1/day\",\"i\":\"1/day\","
+		    "\"j\":\"1/day\"}}"),
+		err, sizeof err));
+	idle = json_object();
+	fresh = config_rebuild(s, c, 2, &p, idle);
+	json_t *said = json_object_get(idle, "override:user:u0");
+	assert_int_equal(json_array_size(said), 9);
+	assert_string_equal(json_string_value(json_array_get(said, 8)), "and more");
+	json_decref(idle);
 	problems_free(&p);
 	changes_free(c);
 	drop(fresh);

@@ -2,6 +2,8 @@
  * exactly what was written is set aside, and what came before it holds. */
 #include "store/journal.h"
 
+#include "broken_disk.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -10,7 +12,6 @@
 
 #include <cmocka.h>
 #include <dirent.h>
-#include <errno.h>
 #include <signal.h>
 #include <sodium.h>
 #include <string.h>
@@ -21,17 +22,6 @@
 static const struct hash_key ours = { .bytes = { 1 } }, others = { .bytes = { 2 } },
 			     of_another_kind = { .bytes = { 1 }, .kind = HASH_AES };
 static char folder[64], state[128], path[160], err[512];
-static unsigned synced;
-static bool disk_is_broken;
-
-/* In the place of the C library's. */
-int fsync(int fd)
-{
-	(void)fd;
-	synced++;
-	errno = EIO;
-	return disk_is_broken ? -1 : 0;
-}
 
 int fdatasync(int fd)
 {
