@@ -136,6 +136,9 @@ on_suite() {
 	read -r passed failed <"$root/src/build/result"
 	if wanted package; then
 		try_package
+		if grep -q "^FROM debian:$suite-slim" contrib/Containerfile; then
+			try_container
+		fi
 	fi
 	say "done"
 	echo "$passed passed, $failed failed"
@@ -153,6 +156,16 @@ try_package() {
 		count "package-$suite" "$(grep -c '^ok: ' "$log")" "$(grep -c '^FAILED: ' "$log")" $status \
 			"the package in an empty $suite"
 	done
+}
+
+# The container, from a Debian that has nothing of it either.
+try_container() {
+	install_packages buildah
+	bootstrap "$suite" "$root-image"
+	run container sh test/container.sh "$root/src" "$root-image" "$PWD/build/on/container"
+	status=$?
+	log=build/log/container.txt
+	count container "$(grep -c '^ok: ' "$log")" "$(grep -c '^FAILED: ' "$log")" $status "the container"
 }
 
 # The HAProxy of $haproxy_suite, run from here with the libraries that it came with.
