@@ -1,5 +1,6 @@
 /* spoa-ratelimit: rate limiting for HAProxy over SPOP. */
 #include "admin/admin.h"
+#include "base/log_place.h"
 #include "config/snapshot.h"
 #include "server/control.h"
 #include "server/turn.h"
@@ -132,9 +133,14 @@ static int print_version(unsigned how_often)
 static void print_problems(const struct problems *p, const struct options *o)
 {
 	bool warnings = o->verbosity != VERBOSITY_QUIET;
-	for (size_t i = 0; i < p->n; i++)
-		if (warnings || !strstr(p->message[i], ": warning: "))
-			(void)fprintf(stderr, "%s\n", p->message[i]);
+	for (size_t i = 0; i < p->n; i++) {
+		bool is_warning = strstr(p->message[i], ": warning: ");
+		if (warnings || !is_warning)
+			(void)fprintf(stderr, "%s%s\n",
+				log_place_priority(
+					is_warning ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR),
+				p->message[i]);
+	}
 }
 
 static void drop(struct snapshot *s)
@@ -176,7 +182,7 @@ struct agent {
 
 static bool fail(const char *why)
 {
-	(void)fprintf(stderr, "spoa-ratelimit: %s\n", why);
+	(void)fprintf(stderr, "%sspoa-ratelimit: %s\n", log_place_priority(LOG_LEVEL_ERROR), why);
 	return false;
 }
 

@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -55,6 +58,29 @@ static bool is_socket(int fd)
 	return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
+static bool stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	struct stat st;
+	char here[48];
+
+	if (!stream || fstat(STDERR_FILENO, &st) != 0)
+		return false;
+	(void)snprintf(here, sizeof here, "%ju:%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+	return strcmp(stream, here) == 0;
+}
+
+static const char *priority_text(enum log_level level)
+{
+	static const char *const text[] = { "<7>", "<6>", "<4>", "<3>" };
+	return text[level];
+}
+
+const char *log_place_priority(enum log_level level)
+{
+	return stderr_is_journal() ? priority_text(level) : "";
+}
+
 void log_place_close(struct log_place *t)
 {
 	if (t->fd >= 0 && t->fd != STDERR_FILENO)
@@ -72,6 +98,7 @@ int log_place_open(
 	case LOG_TARGET_STDERR:
 		t->fd = STDERR_FILENO;
 		t->is_socket = is_socket(t->fd);
+		t->is_journal = stderr_is_journal();
 		return 0;
 	case LOG_TARGET_SYSLOG:
 		path = *path ? path : SYSLOG_SOCKET;
@@ -164,6 +191,23 @@ static enum log_write write_all(struct log_place *t, const char *p, size_t n, bo
 	return n < all || t->error ? LOG_WRITE_FAILED : LOG_WRITE_INTERRUPTED;
 }
 
+static enum log_write write_line(
+	struct log_place *t, const struct log_record *r, const char *line, bool (*waits)(void))
+{
+	char with_priority[LOG_LINE_BYTES + 4];
+
+	if (t->torn) {
+		enum log_write rc = write_all(t, "\n", 1, waits);
+		if (rc != LOG_WRITE_DONE)
+			return rc;
+	}
+	if (!t->is_journal)
+		return write_all(t, line, r->line_n, waits);
+	int n = snprintf(with_priority, sizeof with_priority, "%s%.*s", priority_text(r->level),
+		(int)r->line_n, line);
+	return write_all(t, with_priority, (size_t)n, waits);
+}
+
 static enum log_write write_syslog(
 	struct log_place *t, const struct log_record *r, const char *line, bool (*waits)(void))
 {
@@ -234,12 +278,7 @@ enum log_write log_place_write(struct log_place *t, const char *record, bool (*w
 	switch (t->kind) {
 	case LOG_TARGET_STDERR:
 	case LOG_TARGET_FILE:
-		if (t->torn) {
-			enum log_write rc = write_all(t, "\n", 1, waits);
-			if (rc != LOG_WRITE_DONE)
-				return rc;
-		}
-		return write_all(t, line, r.line_n, waits);
+		return write_line(t, &r, line, waits);
 	case LOG_TARGET_SYSLOG:
 		return write_syslog(t, &r, line, waits);
 	case LOG_TARGET_JOURNAL:
@@ -250,12 +289,15 @@ enum log_write log_place_write(struct log_place *t, const char *record, bool (*w
 
 void log_place_write_stderr(const char *record)
 {
-	const char *p = record + sizeof(struct log_record);
 	struct pollfd full = { .fd = STDERR_FILENO, .events = POLLOUT };
+	char line[LOG_LINE_BYTES + 4];
+	const char *p = line;
 	struct log_record r;
 
 	memcpy(&r, record, sizeof r);
-	for (size_t n = r.line_n; n;) {
+	int length = snprintf(line, sizeof line, "%s%.*s", log_place_priority(r.level),
+		(int)r.line_n, record + sizeof r);
+	for (size_t n = (size_t)length; n;) {
 		if (poll(&full, 1, BLOCKED_POLL_MS) == 0)
 			return;
 		ssize_t done = write(STDERR_FILENO, p, n);

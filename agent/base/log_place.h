@@ -10,6 +10,7 @@ struct log_place {
 	int fd;    /* -1: the journal's library has its own, or syslog is away just now */
 	int error; /* errno of the last write, 0 if it did not fail */
 	bool is_socket;
+	bool is_journal; /* stderr, and systemd reads it for the journal */
 	bool torn; /* a file's last line was written in part: the next one begins on a new line */
 	char path[256];
 };
@@ -22,6 +23,11 @@ void log_place_close(struct log_place *);
 /* A file once more under its name, as after a rotation; other places stay as they are. false: it
  * cannot be opened, errno says why, and the old one stays. */
 bool log_place_reopen(struct log_place *);
+
+/* What a line of stderr begins with where systemd reads it for the journal ($JOURNAL_STREAM,
+ * systemd.exec(5)): its priority, "<4>" (sd-daemon(3)), so that `journalctl -p` finds it; it is not
+ * shown. Elsewhere "". */
+const char *log_place_priority(enum log_level);
 
 enum log_write { LOG_WRITE_DONE, LOG_WRITE_FAILED, LOG_WRITE_INTERRUPTED };
 

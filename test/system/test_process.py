@@ -861,3 +861,24 @@ def test_it_tells_its_manager(run, tmp_path):
         while "STOPPING=1" not in said:
             said += manager.recv(4096).decode() + "\n"
         assert a.wait() == 0
+
+
+def test_priorities_for_the_journal(tmp_path):
+    """As systemd starts it: stderr is a socket of the journal's, which takes a priority from each line."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        file = os.fstat(its.fileno())
+        stream = f"{file.st_dev}:{file.st_ino}"
+        ours.settimeout(20)
+
+        def said(text, *args):
+            env = dict(os.environ, JOURNAL_STREAM=stream)
+            done = subprocess.run([BINARY, "-f", put(tmp_path, text), *args], stderr=its, env=env,
+                                  stdout=subprocess.DEVNULL, timeout=60, check=False)
+            return done.returncode, ours.recv(65536).decode().splitlines()
+        status, lines = said(GOOD.replace("5/day", "5/dya"))
+        assert status == 1 and lines and all(x.startswith("<3>") and "x.cfg" in x for x in lines), lines
+        status, lines = said(GOOD + 'block = ( { ip = "10.0.0.1/8"; } );', "-c")
+        assert status == 0 and [x[:3] for x in lines] == ["<4>"], lines
+        status, lines = said(GOOD + 'store: { state_file = "/nowhere/state"; };')
+        assert status == 2 and any(re.match("<3>spoa-ratelimit: .*/nowhere", x) for x in lines), lines

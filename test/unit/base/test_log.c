@@ -545,6 +545,56 @@ static void without_a_writer_lines_go_to_stderr(void **state)
 	unlink_file("file");
 }
 
+static void say_journal_stream(int off)
+{
+	struct stat st;
+	char stream[64];
+	assert_int_equal(fstat(STDERR_FILENO, &st), 0);
+	(void)snprintf(stream, sizeof stream, "%ju:%ju", (uintmax_t)st.st_dev,
+		(uintmax_t)st.st_ino + (uintmax_t)off);
+	assert_int_equal(setenv("JOURNAL_STREAM", stream, 1), 0);
+}
+
+/* As systemd tells by its variable; that another one's stderr is, which was handed on, is no
+ * reason. */
+static void stderr_has_priorities_where_it_is_the_journal(void **state)
+{
+	(void)state;
+	struct log_settings s = settings_of(LOG_TARGET_STDERR, LOG_FORMAT_TEXT, NULL);
+	struct log_settings json = settings_of(LOG_TARGET_STDERR, LOG_FORMAT_JSON, NULL);
+	s.level = LOG_LEVEL_DEBUG;
+	stderr_to_file("stderr");
+	say_journal_stream(0);
+	log_warning("before", KV_INT("n", 1));
+	open_log(&s);
+	log_debug("it", KV_INT("n", 2));
+	log_info("it", KV_INT("n", 3));
+	log_warning("it", KV_INT("n", 4));
+	log_error("it", KV_INT("n", 5));
+	log_close();
+	open_log(&json);
+	log_error("it", KV_INT("n", 6));
+	log_close();
+	say_journal_stream(1);
+	log_warning("after", KV_INT("n", 7));
+	open_log(&s);
+	log_error("it", KV_INT("n", 8));
+	log_close();
+	assert_int_equal(unsetenv("JOURNAL_STREAM"), 0);
+	stderr_back();
+
+	static const char *const wanted[] = { "<4>2", "<7>2", "<6>2", "<4>2", "<3>2", "<3>{", "{",
+		"2" };
+	char *all = read_file("stderr"), *line = all;
+	for (unsigned i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+		assert_int_equal(strncmp(line, wanted[i], strlen(wanted[i])), 0);
+		line = strchr(line, '\n') + 1;
+	}
+	assert_int_equal(*line, '\0');
+	free(all);
+	unlink_file("stderr");
+}
+
 static void a_renamed_file_is_reopened(void **state)
 {
 	(void)state;
@@ -969,6 +1019,7 @@ int main(void)
 		cmocka_unit_test(levels_are_kept),
 		cmocka_unit_test(a_site_is_suppressed_and_counted),
 		cmocka_unit_test(without_a_writer_lines_go_to_stderr),
+		cmocka_unit_test(stderr_has_priorities_where_it_is_the_journal),
 		cmocka_unit_test(a_renamed_file_is_reopened),
 		cmocka_unit_test(a_change_holds_from_the_next_line_on),
 		cmocka_unit_test(a_full_disk_is_counted_and_told),
