@@ -136,6 +136,7 @@ on_suite() {
 	read -r passed failed <"$root/src/build/result"
 	if wanted package; then
 		try_package
+		try_units
 		if grep -q "^FROM debian:$suite-slim" contrib/Containerfile; then
 			try_container
 		fi
@@ -155,6 +156,22 @@ try_package() {
 		log=build/log/package-$suite.txt
 		count "package-$suite" "$(grep -c '^ok: ' "$log")" "$(grep -c '^FAILED: ' "$log")" $status \
 			"the package in an empty $suite"
+	done
+}
+
+# Its units under a systemd of their own, where one can be started.
+try_units() {
+	bootstrap "$suite" "$root-systemd"
+	for deb in "$root"/src/build/package/*.deb; do
+		run "systemd-$suite" sh test/systemd.sh "$deb" "$root-systemd"
+		status=$?
+		log=build/log/systemd-$suite.txt
+		if [ $status = 77 ]; then
+			say "the units: left out: $(tail -n 1 "$log")"
+			continue
+		fi
+		count "systemd-$suite" "$(grep -c '^ok: ' "$log")" "$(grep -c '^FAILED: ' "$log")" $status \
+			"the units in a booted $suite"
 	done
 }
 
