@@ -38,7 +38,7 @@ def test_the_unit_is_sandboxed():
 
 def test_the_unit_says_what_the_agent_needs():
     lines = UNIT.read_text().splitlines()
-    for line in ("Type=notify", "User=spoa-ratelimit", "ExecReload=/bin/kill -HUP $MAINPID",
+    for line in ("Type=notify", "User=spoa-ratelimit", "ExecReload=/bin/sh -c 'kill -HUP $MAINPID'",
                  "StateDirectory=spoa-ratelimit", "RuntimeDirectory=spoa-ratelimit"):
         assert line in lines
     assert [x for x in lines if x.startswith("WatchdogSec=")]
