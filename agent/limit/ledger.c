@@ -228,47 +228,51 @@ struct ledger_spent ledger_hold(struct ledger *l, const struct plan *plan, uint3
 		if (!e)
 			continue;
 		/* Of a cost that two blocks gave, the first has ended, and counts as spent. */
+		struct block *b = &e->block[0];
 		s.serial[i] = e->serial;
-		s.pending[i] = at_most(plan->take[i].cost, block_spent(&e->block[0]));
-		e->block[0].pending += s.pending[i];
+		s.pending[i] = at_most(plan->take[i].cost, block_spent(b));
+		s.mark[i] = b->mark;
+		s.adrift_id[i] = b->disowned ? e->adrift_id - 1 : e->adrift_id;
+		b->pending += s.pending[i];
 	}
 	return s;
 }
 
-/* The entry whose first block is still the one that take i was spent from; its cost is pending no
- * longer. */
-static struct entry *release(
-	struct ledger *l, const struct take *t, const struct ledger_spent *s, unsigned i)
+/* What was spent for take i is pending no longer: of the block that is first still, of one that has
+ * ended since, or of one that is not known any more. */
+static void end_hold(struct ledger *l, const struct take *t, const struct ledger_spent *s,
+	unsigned i, bool denied, usec_t steady)
 {
-	struct entry *e = s->which >> i & 1 ? ledger_find(l, &t->key) : NULL;
+	struct entry *e = ledger_find(l, &t->key);
+	uint64_t dropped = (uint64_t)t->cost;
 
-	if (!e || e->serial != s->serial[i] || !e->block[0].units)
-		return NULL;
-	e->block[0].pending -= s->pending[i];
-	return e;
+	if (e && e->serial == s->serial[i] && e->block[0].units) {
+		e->block[0].pending -= s->pending[i];
+		if (denied && e->block[0].until > steady) {
+			unspend(l, e, t->cost);
+			dropped = 0;
+		}
+	} else if (e && e->adrift_id == s->adrift_id[i]) {
+		ledger_end_adrift(l, e, s->mark[i], s->pending[i], denied);
+		dropped -= s->pending[i];
+	}
+	if (denied)
+		l->stats.dropped += dropped;
+	else
+		l->stats.spent += (uint64_t)t->cost;
 }
 
 void ledger_keep(struct ledger *l, const struct plan *plan, const struct ledger_spent *s)
 {
 	for (unsigned i = 0; i < plan->n; i++)
-		if (s->which >> i & 1) {
-			l->stats.spent += (uint64_t)plan->take[i].cost;
-			(void)release(l, &plan->take[i], s, i);
-		}
+		if (s->which >> i & 1)
+			end_hold(l, &plan->take[i], s, i, false, 0);
 }
 
 void ledger_unspend(
 	struct ledger *l, const struct plan *plan, const struct ledger_spent *s, usec_t steady)
 {
-	for (unsigned i = 0; i < plan->n; i++) {
-		const struct take *t = &plan->take[i];
-		if (!(s->which >> i & 1))
-			continue;
-		struct entry *e = release(l, t, s, i);
-		if (e && e->block[0].until > steady) {
-			unspend(l, e, t->cost);
-		} else {
-			l->stats.dropped += (uint64_t)t->cost;
-		}
-	}
+	for (unsigned i = 0; i < plan->n; i++)
+		if (s->which >> i & 1)
+			end_hold(l, &plan->take[i], s, i, true, steady);
 }

@@ -64,10 +64,12 @@ struct ledger_spent {
 	uint32_t which;
 	uint32_t serial[PLAN_MAX];
 	uint32_t pending[PLAN_MAX]; /* of the block that is first now */
+	uint32_t adrift_id[PLAN_MAX];
+	int64_t mark[PLAN_MAX]; /* that block's */
 };
 struct ledger_spent ledger_hold(struct ledger *, const struct plan *, uint32_t which);
 void ledger_keep(struct ledger *, const struct plan *, const struct ledger_spent *);
-/* It was denied: what was spent for it is in hand again, unless its block is gone. */
+/* It was denied: what was spent for it is in hand again, or goes back if its block has ended. */
 void ledger_unspend(
 	struct ledger *, const struct plan *, const struct ledger_spent *, usec_t steady);
 

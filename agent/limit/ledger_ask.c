@@ -31,7 +31,7 @@ static struct lease_ask *most_owed(struct entry *e)
 
 static void leave_if_done(struct ledger *l, struct entry *e)
 {
-	if (e->leaving && !e->asked && !e->queued && !e->block[0].units)
+	if (e->leaving && !e->asked && !e->queued && !e->block[0].units && !e->adrift)
 		ledger_free_place(l, e);
 }
 
@@ -205,6 +205,7 @@ static void disown(struct ledger *l, struct entry *e)
 		l->stats.dropped += e->owed[k].back;
 		e->owed[k] = (struct lease_ask){ 0 };
 	}
+	ledger_lose_adrift(e);
 }
 
 void ledger_disown(struct ledger *l)

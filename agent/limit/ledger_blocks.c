@@ -28,13 +28,14 @@ struct entry *ledger_unqueue(struct ledger *l)
 
 /* `done` units of a block, of which `back` were not spent. Of two marks one report each; of a third
  * the older one's is forgotten: its turn is over. */
-static void owe(
-	struct ledger *l, struct entry *e, const struct block *b, uint32_t done, uint32_t back)
+static void owe(struct ledger *l, struct entry *e, int64_t mark, uint32_t done, uint32_t back)
 {
 	struct lease_ask *to = NULL;
 
+	if (!done)
+		return;
 	for (unsigned i = 0; i < MARKS && !to; i++)
-		if (e->owed[i].done && e->owed[i].mark == b->mark)
+		if (e->owed[i].done && e->owed[i].mark == mark)
 			to = &e->owed[i];
 	for (unsigned i = 0; i < MARKS && !to; i++)
 		if (!e->owed[i].done)
@@ -44,7 +45,7 @@ static void owe(
 		l->stats.dropped += to->back;
 		*to = (struct lease_ask){ 0 };
 	}
-	to->mark = b->mark;
+	to->mark = mark;
 	to->done += done;
 	to->back += back;
 	if (to->back)
@@ -60,10 +61,28 @@ void ledger_end_block(struct ledger *l, struct entry *e, usec_t steady)
 	e->block[0] = e->block[1];
 	e->block[1] = (struct block){ 0 };
 	e->serial++;
-	if (b.disowned || ended)
+	if (ended)
+		ledger_lose_adrift(e);
+	if (b.disowned || ended) {
 		l->stats.dropped += b.left;
-	else
-		owe(l, e, &b, b.units, b.left);
+		return;
+	}
+	e->adrift += b.pending;
+	owe(l, e, b.mark, b.units - b.pending, b.left);
+}
+
+void ledger_end_adrift(struct ledger *l, struct entry *e, int64_t mark, uint32_t units, bool back)
+{
+	e->adrift -= units;
+	owe(l, e, mark, units, back ? units : 0);
+	if (e->leaving)
+		ledger_queue(l, e);
+}
+
+void ledger_lose_adrift(struct entry *e)
+{
+	e->adrift = 0;
+	e->adrift_id++;
 }
 
 void ledger_report_spent(struct ledger *l, struct entry *e)
@@ -73,7 +92,7 @@ void ledger_report_spent(struct ledger *l, struct entry *e)
 
 	if (spent == 0 || spent == b->units || b->disowned)
 		return;
-	owe(l, e, b, spent, 0);
+	owe(l, e, b->mark, spent, 0);
 	b->units -= spent;
 }
 
@@ -92,10 +111,10 @@ static bool same_key(const struct key *a, const struct key *b)
 
 void ledger_free_place(struct ledger *l, struct entry *e)
 {
-	uint32_t id = e->id + 1, serial = e->serial + 1;
+	uint32_t id = e->id + 1, serial = e->serial + 1, adrift_id = e->adrift_id + 1;
 
 	l->key[place_of(l, e)] = (struct key){ 0, 0 };
-	*e = (struct entry){ .id = id, .serial = serial };
+	*e = (struct entry){ .id = id, .serial = serial, .adrift_id = adrift_id };
 }
 
 struct entry *ledger_find(struct ledger *l, const struct key *k)

@@ -33,6 +33,9 @@ struct entry {
 	uint32_t id;     /* which key has this place: changes with it */
 	uint32_t serial; /* which block is first: changes with it */
 	uint32_t most;   /* units in hand */
+	/* Units spent for plans that may still be denied, of blocks that have ended; and which of
+	 * such can come back: changes where none can. */
+	uint32_t adrift, adrift_id;
 	uint32_t wanted, wanted_before;
 	int64_t period; /* of `wanted` */
 	struct block block[BLOCKS];
@@ -66,6 +69,11 @@ struct entry *ledger_unqueue(struct ledger *); /* there must be one */
 /* The first block has come to its end. */
 void ledger_end_block(struct ledger *, struct entry *, usec_t steady);
 void ledger_end_all(struct ledger *, struct entry *, usec_t steady);
+/* A plan is decided for which `units` were spent of a block that had this mark, and has ended: they
+ * were kept, or go back. */
+void ledger_end_adrift(struct ledger *, struct entry *, int64_t mark, uint32_t units, bool back);
+/* What is adrift is not known any more where it came from. */
+void ledger_lose_adrift(struct entry *);
 /* What is spent of the first block is out no longer, once it is told. */
 void ledger_report_spent(struct ledger *, struct entry *);
 
@@ -94,7 +102,7 @@ static inline uint32_t entry_in_hand(const struct entry *e)
 
 static inline uint32_t entry_out(const struct entry *e)
 {
-	return e->block[0].units + e->block[1].units;
+	return e->block[0].units + e->block[1].units + e->adrift;
 }
 
 static inline uint32_t block_spent(const struct block *b)
@@ -128,7 +136,7 @@ static inline uint32_t entry_wanted(const struct entry *e)
 
 static inline bool entry_is_busy(const struct entry *e)
 {
-	return e->block[0].units || e->asked || e->queued || e->leaving;
+	return e->block[0].units || e->adrift || e->asked || e->queued || e->leaving;
 }
 
 #endif

@@ -90,6 +90,17 @@ static uint32_t exchange(void)
 	return granted;
 }
 
+static void exchange_all(void)
+{
+	struct ledger_ask a;
+	while (ledger_next(ledger, &a, t)) {
+		struct leased after;
+		uint32_t granted = lease_apply(&a.quota, &counter, &a.ask, redis_now(), &after);
+		counter = after;
+		ledger_heard(ledger, &a, granted, &after, redis_now(), t, t);
+	}
+}
+
 /* A block of 20: so many were wanted before there was one. */
 static void get_block(void)
 {
@@ -302,6 +313,92 @@ static void test_a_plan_that_waits_is_not_reported(void **state)
 	assert_int_equal(ledger_held(ledger), 14);
 }
 
+/* Plans that wait have emptied a block, and the next one is spent meanwhile: what they took goes
+ * back when they are denied, and is told as spent when not. Until then it is out. */
+static void test_denied_when_its_block_has_ended(void **state)
+{
+	(void)state;
+	enum { N = 20 };
+	struct plan p = plan_of(1);
+	struct ledger_spent s[N];
+	get_block();
+	uint32_t first = (uint32_t)ledger_held(ledger);
+	assert_int_equal(first, N);
+	for (unsigned i = 0; i < N; i++) {
+		assert_int_equal(ledger_spend(ledger, &p, t), 1);
+		s[i] = ledger_hold(ledger, &p, 1);
+	}
+	uint32_t other = exchange();
+	assert_true(spend(1)); /* the first one is over */
+	assert_int_equal(ledger_stats(ledger)->dropped, 0);
+	for (unsigned i = 0; i < 15; i++)
+		ledger_unspend(ledger, &p, &s[i], t);
+	struct ledger_ask a = next();
+	assert_int_equal(a.ask.done, 15);
+	assert_int_equal(a.ask.back, 15);
+	assert_int_equal(a.ask.mark, (t + AHEAD) / LEASE_LIFE);
+	ledger_heard(ledger, &a, 0, &counter, redis_now(), t, t);
+	for (unsigned i = 15; i < N; i++)
+		ledger_keep(ledger, &p, &s[i]);
+	assert_int_equal(ledger_stats(ledger)->dropped, 0);
+	assert_int_equal(ledger_stats(ledger)->spent, 5 + 1);
+	assert_int_equal(ledger_held(ledger), other - 1);
+}
+
+/* So long as it is not known whether they were spent, they are out: who waits long takes no more
+ * than the lease. */
+static void test_what_waits_counts_as_out(void **state)
+{
+	(void)state;
+	enum { N = 500 };
+	static struct ledger_spent s[N];
+	struct plan p = plan_of(1);
+	unsigned held = 0;
+	for (unsigned i = 0; i < N; i++) {
+		if (ledger_spend(ledger, &p, t) == 1)
+			s[held++] = ledger_hold(ledger, &p, 1);
+		exchange_all();
+	}
+	assert_int_equal(held, 100);
+	assert_int_equal(counter.bucket.used, 100);
+	while (held)
+		ledger_unspend(ledger, &p, &s[--held], t);
+	exchange_all();
+	t += LEASE_LIFE / 2;
+	ledger_tick(ledger, t);
+	exchange_all();
+	assert_true(counter.bucket.used < 0.001);
+	assert_int_equal(ledger_stats(ledger)->dropped, 0);
+}
+
+/* A reload gives all back; what waits then comes after it. A connection that is lost, or a counter
+ * that begins anew, knows nothing of it. */
+static void test_denied_when_everything_has_gone_back(void **state)
+{
+	(void)state;
+	for (unsigned how = 0; how < 3; how++) {
+		struct plan p = plan_of(1);
+		ledger_free(ledger);
+		assert_int_equal(begin(NULL), 0);
+		get_block();
+		assert_int_equal(ledger_spend(ledger, &p, t), 1);
+		struct ledger_spent s = ledger_hold(ledger, &p, 1);
+		if (how == 1)
+			ledger_disown(ledger);
+		else if (how == 2)
+			ledger_forget(ledger, &p.take[0].key, t);
+		ledger_return_all(ledger, t);
+		exchange_all();
+		double before = counter.bucket.used;
+		ledger_unspend(ledger, &p, &s, t);
+		exchange_all();
+		assert_float_equal(before - counter.bucket.used, how == 0 ? 1 : 0, 0.001);
+		assert_false(ledger_holds(ledger));
+		/* And its place is free again. */
+		get_block();
+	}
+}
+
 /* Of what it took from two blocks, no more waits in the second than that has lost. */
 static void test_a_plan_that_waits_with_two_blocks(void **state)
 {
@@ -404,8 +501,7 @@ static void test_a_late_check_does_not_keep_the_old_lease(void **state)
 		;
 	t += LEASE_LIFE;
 	ledger_tick(ledger, t);
-	while (ledger_wants(ledger))
-		(void)exchange();
+	exchange_all();
 	for (unsigned i = 0; i < 5000; i++)
 		assert_false(spend(1));
 	assert_int_equal(next().ask.want, 20);
@@ -533,6 +629,9 @@ int main(void)
 		T(test_of_two_rules_the_one_that_is_leased),
 		T(test_denied_elsewhere),
 		T(test_a_plan_that_waits_is_not_reported),
+		T(test_denied_when_its_block_has_ended),
+		T(test_what_waits_counts_as_out),
+		T(test_denied_when_everything_has_gone_back),
 		T(test_a_plan_that_waits_with_two_blocks),
 		T(test_what_lies_idle_goes_back),
 		T(test_a_block_does_not_outlive_its_life),
