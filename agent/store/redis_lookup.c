@@ -60,6 +60,7 @@ struct redis_lookup {
 	ev_timer work; /* ends the unsendable, in a turn that is still to come */
 	struct node_ask there;
 	bool there_is_asked;
+	usec_t there_again_at; /* not before, after an error */
 	uint64_t there_epoch;
 };
 
@@ -440,6 +441,10 @@ unsigned redis_lookup_waiting(const struct redis_lookup *l)
 
 /* ---- is there a hash? ---- */
 
+/* Who answers with an error, or with nothing, is not asked again in the next turn; less than the
+ * clock of redis_tiers.c takes, which rings four times a second. */
+#define THERE_PAUSE (200 * USEC_PER_MSEC)
+
 /* Who asks again asks the one that has it now. */
 static bool has_moved(struct redis_lookup *l, const redisReply *r)
 {
@@ -471,8 +476,10 @@ static void on_there(struct node_ask *asked, const struct redisReply *r)
 	}
 	if (r && r->type == REDIS_REPLY_ERROR && !has_moved(l, r))
 		on_error(l, r, l->there_epoch);
-	if (!r || r->type != REDIS_REPLY_ERROR || !is_final(r))
+	if (!r || r->type != REDIS_REPLY_ERROR || !is_final(r)) {
+		l->there_again_at = clock_steady() + THERE_PAUSE;
 		redis_tiers_want_there(l->tiers); /* whose clock rings for it again */
+	}
 }
 
 static void ask_there(struct redis_lookup *l, struct redis_node *to)
@@ -493,7 +500,8 @@ void redis_lookup_send(struct redis_lookup *l)
 	 */
 	if (l->sent_n < WINDOW)
 		send_gathered(l);
-	if (l->there_is_asked || !redis_tiers_is_there_wanted(l->tiers))
+	if (l->there_is_asked || !redis_tiers_is_there_wanted(l->tiers) ||
+		clock_steady() < l->there_again_at)
 		return;
 	struct redis_node *to = node_now(l);
 	if (to && redis_node_takes(to) && redis_tiers_take_there(l->tiers))

@@ -401,6 +401,24 @@ def test_one_that_is_no_hash(run, redis):
     becomes(a, "gold", user="alice")
 
 
+def test_errors_are_no_reason_to_ask_without_end(run, redis):
+    """A replica without its master has an error for whoever asks it. Each of its turns asked again."""
+    a = watched(run(rules=tiered(), agent="threads = 2;", top=redis.group()))
+    redis("CONFIG", "SET", "replica-serve-stale-data", "no")
+    redis("REPLICAOF", "127.0.0.1", "1")
+
+    def refused():
+        stats = redis("INFO", "errorstats").decode()
+        return int((re.search(r"errorstat_MASTERDOWN:count=(\d+)", stats) or ["", 0])[1])
+    until(refused, "a refusal")
+    before, began = refused(), time.monotonic()
+    time.sleep(1)
+    assert refused() - before < 100 * (1 + time.monotonic() - began)
+    redis("REPLICAOF", "NO", "ONE")
+    redis("HSET", HASH, "alice", "gold")
+    becomes(a, "gold", user="alice")
+
+
 def opened(client):
     """Connections since Redis began."""
     return int(re.search(r"total_connections_received:(\d+)", client("INFO", "stats").decode())[1])
