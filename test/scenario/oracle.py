@@ -10,13 +10,16 @@ the same worlds."""
 import argparse
 import bisect
 import hashlib
+import ipaddress
+import json
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 
-from oracle_contract import SECOND, VARIABLES, Unclear, World, apply, instant
+from oracle_contract import VARIABLES, World, apply, instant
+from oracle_request import SECOND, Unclear
 from oracle_worlds import Chance
 
 
@@ -46,6 +49,9 @@ def rule_text(rule):
         if rule[name] != default:
             value = rule[name] if name == "warn_at" else quoted(rule[name]).lower()
             out += f" {name} = {value};"
+    if rule["penalty"]:
+        out += " penalty = { " + 'after = "{n}/{window}"; ban = "{ban}ms"; factor = {factor}; max = "{max}ms"; '.format(
+            **dict(rule["penalty"], ban=rule["penalty"]["ban"] // 1000, max=rule["penalty"]["max"] // 1000)) + "};"
     return "{ " + out + " }"
 
 
@@ -69,6 +75,20 @@ def arg_text(name, kind, value):
     if kind == "string":
         return f"{name}={quoted(value)}"
     return f"{name}={kind}:{value.hex() if kind == 'hex' else value}"
+
+
+def change_text(what, name, value, until):
+    """An override or a switch, by the name and the text that Redis has of it."""
+    if what == "override":
+        by, who = name
+        name = f"{by}:" + {"key": "sha256:" + hashlib.sha256(who.encode()).hexdigest(), "user": who,
+                           "ip": by == "ip" and str(ipaddress.ip_network(who))}[by]
+        kind, value = value or (None, None)
+        value = kind and {kind: {r: [str(x) for x in some] for r, some in value.items()} if kind == "rates" else value}
+    else:
+        value = value and {"mode": value}
+    out = f'change {quoted(f"{what}:{name}")}'
+    return out + " " + quoted(json.dumps(dict(value, **({"until": until} if until else {})))) if value else out
 
 
 def expected_text(said):
@@ -98,6 +118,7 @@ def scenario(lines, tiers, tiers_file):
             try:
                 said = world.decide(*line[2:])
             except Unclear:
+                out.append(f"wait {world.now}us")
                 continue
             world.asked = world.now
             message = "" if line[2] == "check" else f" message={line[2]}"
@@ -110,6 +131,10 @@ def scenario(lines, tiers, tiers_file):
         elif what == "restart":
             out.append(f"restart after {line[1]}us" + (" config" if line[2] else ""))
             out += [config_text(line[2], tiers_file), "end"] if line[2] else []
+        elif what in ("override", "switch"):
+            out.append(change_text(*line))
+        elif what in ("reset", "lift"):
+            out.append(" ".join(line).rstrip())
         else:
             step = [f"step {line[1]}us"] if what == "step" else []
             out += ["sweep", *step, f"sweep {world.now}us"] if step and line[1] < -60 * SECOND else step or ["sweep"]
@@ -194,9 +219,11 @@ def simpler_config(config):
         if len(rules) > 1:
             yield dict(config, rules=rules[:n] + rules[n + 1:])
         less = [dict(rule, **{k: v}) for k, v in (("match", {}), ("count_denied", False), ("cost", "cost"),
-                                                  ("warn_at", None), ("mode", "enforce"), ("action", "deny"))
+                                                  ("warn_at", None), ("mode", "enforce"), ("action", "deny"),
+                                                  ("penalty", None))
                 if rule[k] != v]
-        less += [dict(rule, per=rule["per"][:k] + rule["per"][k + 1:]) for k in range(len(rule["per"]))]
+        less += [dict(rule, per=rule["per"][:k] + rule["per"][k + 1:]) for k in range(len(rule["per"]))
+                 if not rule["penalty"] or len(rule["per"]) > 1]
         less += [dict(rule, per=rule["per"][:k] + [p[:1]] + rule["per"][k + 1:])
                  for k, p in enumerate(rule["per"]) if len(p) > 1]
         rate = rule["rate"]
@@ -207,8 +234,8 @@ def simpler_config(config):
             less += [dict(rule, rate=rate[:k] + rate[k + 1:]) for k in range(len(rate))]
         for one in less:
             yield dict(config, rules=rules[:n] + [one] + rules[n + 1:])
-    for name, value in (("allow", []), ("block", []), ("tiers_file", False), ("ipv4_prefix", 32), ("ipv6_prefix", 64),
-                        ("default_tier", "anonymous"), ("enabled", True)):
+    for name, value in (("allow", []), ("block", []), ("tiers_file", False), ("default_tier", "anonymous"),
+                        ("enabled", True)):
         if config[name] != value:
             yield dict(config, **{name: value})
 

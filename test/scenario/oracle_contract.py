@@ -4,127 +4,17 @@ the agent's source. A World is given what HAProxy asks, and says what it must be
 import datetime
 import ipaddress
 import math
-import re
 from fractions import Fraction
+
+from oracle_changes import Changes
+from oracle_penalties import Penalties
+from oracle_request import DAY, SECOND, WINDOWS, Unclear, cost_of, fields_of, matches
 
 VARIABLES = ["deny", "reason", "limit", "remaining", "reset", "reset_at", "retry_after", "rule", "tier", "scope",
              "algorithm", "warn", "shadow", "tag", "policy", "ratelimit"]
 OF_A_LIMIT = ["limit", "remaining", "reset", "reset_at", "retry_after", "rule", "scope", "algorithm", "ratelimit"]
-SECOND = 1_000_000                       # all times are whole microseconds
-DAY = 86400 * SECOND
-WINDOWS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400, "7s": 7, "10s": 10, "90s": 90,
-           "1m": 60, "5m": 300, "1h": 3600, "1d": 86400, "7d": 7 * 86400, "3d": 3 * 86400,
-           "180d": 180 * 86400, "1500ms": Fraction(3, 2), "2s": 2, "30d": 30 * 86400}
 MONDAY = 4 * DAY                         # 1970-01-05
 TOKENS = Fraction(1, 10**6)              # a bucket may be off by so much
-
-
-class Unclear(Exception):
-    """The exact answer lies so close to an edge that either one is right."""
-
-
-# ---- What a request holds
-
-def text(kind, value):
-    """An argument in text form; None is absent."""
-    if kind == "null":
-        return None
-    if kind in ("ipv4", "ipv6"):
-        return str(address(value)).encode()
-    return value.encode() if isinstance(value, str) else value
-
-
-def address(literal):
-    ip = ipaddress.ip_address(literal)
-    return getattr(ip, "ipv4_mapped", None) or ip
-
-
-def address_of(kind, value):
-    """None where it is no address."""
-    if kind == "hex":
-        if len(value) in (4, 16):
-            return address(value)
-    elif kind not in ("string", "ipv4", "ipv6"):
-        return None
-    try:
-        return address(value.decode() if isinstance(value, bytes) else value)
-    except ValueError:
-        return None
-
-
-def normal_path(path):
-    path = re.sub(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", b"", path)
-    path = re.split(rb"[?#]", path, maxsplit=1)[0]
-
-    def escape(found):
-        byte = bytes([int(found[1], 16)])
-        return byte if re.match(rb"[A-Za-z0-9._~-]", byte) else found[0].upper()
-    path = re.sub(rb"%([0-9A-Fa-f]{2})", escape, path)
-    path = re.sub(rb"/+", b"/", path)
-    if path and not path.startswith(b"/"):
-        return path
-    out = []
-    parts = path.split(b"/")[1:]
-    for n, part in enumerate(parts):
-        if part == b"..":
-            del out[-1:]
-        elif part != b".":
-            out.append(part)
-        if part in (b".", b"..") and n == len(parts) - 1:
-            out.append(b"")
-    return b"/" + b"/".join(out)
-
-
-def normal_host(host):
-    host = re.sub(rb":[0-9]*$", b"", host).lower()
-    return host[:-1] if host.endswith(b".") else host
-
-
-def fields_of(message, args):
-    fields = {"message": message.encode()}
-    first = {}
-    for name, kind, value in args:
-        first.setdefault(name, (kind, value))
-    for name, (kind, value) in first.items():
-        got = address_of(kind, value) if name == "ip" else text(kind, value)
-        if got is not None and name == "path":                   # empty is "/"
-            got = normal_path(got)
-        if got and name == "host":
-            got = normal_host(got)
-        if got:
-            fields[name] = got
-    if "method" in fields and "path" in fields:
-        fields["endpoint"] = fields["method"] + b":" + fields["path"]
-    return fields, first
-
-
-def cost_of(first, name):
-    kind, value = first.get(name, ("null", None))
-    value = text(kind, value) or b""
-    return int(value) if kind not in ("bool", "ipv4", "ipv6") and re.fullmatch(rb"[0-9]+", value) else 1
-
-
-def like(pattern, value):
-    parts = re.split(r"(\\\*|\*)", pattern)
-    regex = "".join({"*": ".*", r"\*": r"\*"}.get(p, re.escape(p)) for p in parts)
-    return re.fullmatch(regex.encode(), value, re.S) is not None
-
-
-def field_matches(name, patterns, fields):
-    wanted = [p for p in patterns if not p.startswith("!")]
-    if name not in fields:
-        return not wanted
-
-    def one(pattern):
-        if name == "ip":
-            net = ipaddress.ip_network(pattern)
-            return fields[name].version == net.version and fields[name] in net
-        return like(pattern, fields[name])
-    return (not wanted or any(map(one, wanted))) and not any(one(p[1:]) for p in patterns if p.startswith("!"))
-
-
-def matches(match, fields):
-    return all(field_matches(name, patterns, fields) for name, patterns in match.items())
 
 
 # ---- What a limit is and holds
@@ -168,6 +58,10 @@ class Limit:
         self.rule, self.rate, self.key, self.world = rule, rate, key, world
         self.capacity = rate.capacity
         self.read(world.counters.get(key))
+
+    def counted(self):
+        """The rule, and whom it counts."""
+        return self.rule, self.key[3]
 
     def left(self):
         return self.capacity - self.used
@@ -339,8 +233,10 @@ class World:
         self.counters, self.doubtful = {}, set()       # the second: keys of what may be forgotten or not
         self.epoch, self.offset, self.now, self.asked = utc, 0, 0, None
         self.held = utc                  # the windows' clock: stands still after a small step back
+        self.steps = self.backs = 0      # of the wall clock so far; of these, steps back
         self.config = None
         self.tiers = tiers
+        self.penalties, self.changes = Penalties(), Changes()
 
     @property
     def utc(self):
@@ -372,8 +268,12 @@ class World:
                 self.doubtful.add(key)
 
     def configure(self, config):
-        """Where a rate becomes slower, a bucket that was full again may have been forgotten or not."""
         self.config = config
+        self.penalties.load(self, config)
+        self.unsettle()
+
+    def unsettle(self):
+        """Where a rate becomes slower, a bucket that was full again may have been forgotten or not."""
         self.doubtful |= {k for k, s in self.counters.items() if k[1] == "token-bucket" and s[2] <= self.now}
 
     def tier_of(self, fields):
@@ -384,12 +284,21 @@ class World:
                 return self.tiers[fields[name]]
         return self.config["default_tier"]
 
-    def limits_of(self, rule, fields, tier):
+    def reset(self, name):
+        """Counters of a rule, or of all, begin anew."""
+        gone = {k for k in self.counters if name in ("", k[0])}
+        self.counters = {k: c for k, c in self.counters.items() if k not in gone}
+        self.doubtful -= gone
+        self.penalties.reset(name or None)
+
+    def limits_of(self, rule, fields, tier, special):
+        """`special`: other rates that are set for this client."""
         if rule["mode"] == "off" or not matches(rule["match"], fields):
             return None
         rates = rule["rate"]
         if isinstance(rates, dict):
             rates = rates.get(tier, rates.get("default", []))
+        rates = special.get(rule["name"], rates)
         found = [next((f for f in names if f in fields), None) for names in rule["per"]]
         if None in found or not rates or rates == ["unlimited"]:
             return None
@@ -406,23 +315,35 @@ class World:
         """The variables that are to be answered; None is one that is not set."""
         fields, first = fields_of(message, args)
         self.follow()
+        if self.changes.end(self):
+            self.unsettle()
+        config = self.changes.switched(self.config)
+        kind, value = self.changes.of(fields, config)
         said = dict.fromkeys(VARIABLES)
-        said["tier"] = self.tier_of(fields)
+        said["tier"] = value if kind == "tier" else self.tier_of(fields)
         fields["tier"] = said["tier"].encode()
-        for reason, holds in (("disabled", not self.config["enabled"]),
-                              ("blocked", any(matches(m, fields) for m in self.config["block"])),
-                              ("bypassed", any(matches(m, fields) for m in self.config["allow"]))):
+        for reason, holds in (("disabled", not config["enabled"]), ("blocked", kind == "block"),
+                              ("bypassed", kind == "bypass"),
+                              ("blocked", any(matches(m, fields) for m in config["block"])),
+                              ("bypassed", any(matches(m, fields) for m in config["allow"]))):
             if holds:
                 return dict(said, deny=reason == "blocked", reason=reason)
-        found = [self.limits_of(r, fields, said["tier"]) for r in self.config["rules"]]
+        special = value if kind == "rates" else {}
+        found = [self.limits_of(r, fields, said["tier"], special) for r in config["rules"]]
         found = [limits for limits in found if limits]
-        ask = {r["name"]: cost_of(first, r["cost"]) for r in self.config["rules"]}
+        banned = self.penalties.until(self, [x[0].counted() for x in found])
+        if banned is not None:
+            return self.banned(said, banned)
+        ask = {r["name"]: cost_of(first, r["cost"]) for r in config["rules"]}
 
         def cost(limit):
             return ask[limit.rule["name"]] or 1
         over = {limits[0].rule["name"] for limits in found if not all([x.admits(cost(x)) for x in limits])}
         denying = [x for limits in found for x in limits
                    if x.rule["mode"] == "enforce" and x.rule["action"] == "deny" and not x.admits(cost(x))]
+        weighed = self.penalties.weigh(self, [x[0].counted() for x in found if ask[x[0].rule["name"]]
+                                              and any(limit in denying for limit in x)])
+        self.penalties.settle(weighed)
         for limit in (x for limits in found for x in limits):
             name = limit.rule["name"]
             if denying and limit.rule["count_denied"]:
@@ -437,6 +358,7 @@ class World:
         if shown:
             said.update(shadow=shadow, tag=tag)
             self.report(said, shown, denying, cost)
+            self.lengthen(said, [ban for _, _, ban in weighed if ban])
             past = [x.is_past(Fraction(x.rule["warn_at"])) for x in shown if x.rule["warn_at"] is not None]
             said["warn"] = any(past)
             if None in past and not any(past):
@@ -467,6 +389,18 @@ class World:
         said["ratelimit"] = f'"{limit.name()}";r={said["remaining"]};t={said["reset"]}'
         if isinstance(said["remaining"], tuple) or isinstance(said["reset"], tuple):
             del said["ratelimit"]
+
+    def banned(self, said, until):
+        said.update(deny=True, reason="banned", retry_after=seconds(until - self.utc, 0))
+        if not self.penalties.is_exact(self):
+            del said["retry_after"]
+        return said
+
+    def lengthen(self, said, bans):
+        """The denial that begins a ban says when that ends, where the limit would not deny for longer."""
+        if said["reason"] != "oversize" and isinstance(said.get("retry_after"), (int, tuple)):
+            waits = [said["retry_after"]] + [seconds(b.until - self.utc, 0) for b in bans]
+            said["retry_after"] = between(max(map(least, waits)), max(map(most, waits)))
 
     @staticmethod
     def retry_after(shown, cost):
@@ -509,6 +443,8 @@ def apply(world, line):
         if line[1] < -60 * SECOND:       # a running agent sweeps all the time; that settles what is silent
             world.sweep()
         world.offset += line[1]
+        world.steps += 1
+        world.backs += line[1] < 0
         world.follow()
         if line[1] < -60 * SECOND:
             world.now += 1
@@ -516,4 +452,16 @@ def apply(world, line):
     elif what == "sweep":
         world.follow()
         world.sweep()
+    elif what == "reset":
+        world.reset(line[1])
+        world.unsettle()
+    elif what == "lift":
+        try:
+            world.penalties.lift(world, line[1])
+        except Unclear:
+            return False
+    elif what in ("override", "switch"):
+        if not world.changes.put(line):
+            return False
+        world.unsettle()
     return True

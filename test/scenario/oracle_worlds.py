@@ -7,7 +7,9 @@ import random
 import re
 from fractions import Fraction
 
-from oracle_contract import DAY, SECOND, WINDOWS, Rate, Unclear, World, apply, instant, window_of
+from oracle_changes import subject
+from oracle_contract import Rate, World, apply, instant, window_of
+from oracle_request import DAY, SECOND, WINDOWS, Unclear, fields_of
 
 NETS = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "192.0.2.0/24", "2001:db8::/32", "2001:db8:1::/48", "::1",
         "0.0.0.0/0"]
@@ -51,6 +53,8 @@ def rates_of(rule):
 class Chance:
     def __init__(self, seed, redis=False):
         self.random, self.redis = random.Random(seed), redis     # Redis has one clock, and is not started anew
+        self.penal = self.of(0, 0, 0.3, 1)                       # how many rules have a penalty; 1: it is all about them
+        self.changing = self.of(0, 0.1, 0.3)                     # how often an operator changes something
 
     def odds(self, share):
         return self.random.random() < share
@@ -69,6 +73,8 @@ class Chance:
         if self.odds(0.05):
             return Rate(self.of(10**9, 123456789, 10**6 + 1), self.of(*windows),
                         burst and self.of(1, 10**9, 99999999))
+        if self.odds(self.penal):
+            return Rate(self.of(0, 0, 1, 2), self.of("minute", "hour", "day", "180d"))
         return Rate(self.of(1, 2, 3, 3, 4, 5, 7, 10, 30), self.of(*windows),
                     burst and self.of(1, 2, 3, 5, 8, 16, 100), self.odds(0.2))
 
@@ -85,6 +91,8 @@ class Chance:
         return match
 
     def per(self):
+        if self.odds(0.9 * self.penal):
+            return self.of([["ip"]], [["user"]], [["user", "ip"]])
         if self.odds(0.5):
             return self.of([["ip"]], [["user"]], [["key", "user", "ip"]], [])
         left = self.some(COUNTED, 5)
@@ -101,13 +109,31 @@ class Chance:
             rate = {t: self.rates(algorithm) for t in self.some(TIERS, 3)}
         action = "tag" if self.odds(0.15) else "deny"
         mode = "enforce" if action == "tag" else self.of("enforce", "enforce", "enforce", "enforce", "shadow")
-        return {"name": name, "match": self.match(0.3), "per": self.per(), "algorithm": algorithm, "rate": rate,
-                "mode": "off" if self.odds(0.04) else mode, "action": action, "tag": f"tag-{name}",
+        per = self.per()
+        return {"name": name, "match": self.match(0.3 - self.penal / 4), "per": per, "algorithm": algorithm, "rate": rate,
+                "mode": "off" if self.odds(0.04 + self.changing / 3) else mode, "action": action, "tag": f"tag-{name}",
                 "count_denied": self.odds(0.2), "cost": self.of("weight", "org") if self.odds(0.25) else "cost",
-                "warn_at": self.of("0", "0.1", "0.3", "0.5", "0.7", "0.8", "0.9", "1") if self.odds(0.4) else None}
+                "warn_at": self.of("0", "0.1", "0.3", "0.5", "0.7", "0.8", "0.9", "1") if self.odds(0.4) else None,
+                "penalty": self.penalty() if per and self.odds(self.penal) else None}
+
+    def penalty(self):
+        ban = self.of(1, 1, 1.5, 2, 10, 30, 600, 3600)
+        return {"n": self.of(1, 1, 2, 2, 3, 5), "window": self.of("second", "7s", "10s", "minute", "1h", "week"),
+                "ban": int(ban * SECOND), "factor": self.of(1, 1.5, 2, 3, 10),
+                "max": int(ban * self.of(1, 1, 2, 3, 7, 100) * SECOND)}
+
+    def repenalized(self, penalty):
+        """The same with another setting."""
+        other = self.penalty()
+        if not penalty or self.odds(0.2):
+            return self.of(None, other)
+        changed = self.of("n", "window", "factor", "ban", "max")
+        penalty = dict(penalty, **{changed: other[changed]})
+        return dict(penalty, max=max(penalty["max"], penalty["ban"]))
 
     def config(self):
-        return {"enabled": not self.odds(0.02), "rules": [self.rule(n) for n in "abcd"[:self.of(1, 1, 2, 2, 3, 4)]],
+        names = "abcd"[:self.of(1, 1, 2) if self.penal == 1 else self.of(1, 1, 2, 2, 3, 4)]
+        return {"enabled": not self.odds(0.02 + self.changing / 3), "rules": [self.rule(n) for n in names],
                 "allow": [m for m in [self.match(0.08)] if m], "block": [m for m in [self.match(0.08)] if m],
                 "ipv4_prefix": self.of(32, 32, 24, 16), "ipv6_prefix": self.of(64, 64, 48, 128),
                 "tiers_file": self.odds(0.3), "default_tier": self.of("anonymous", "anonymous", "free", "odd")}
@@ -129,6 +155,8 @@ class Chance:
                     rate.burst = None
             if rule["action"] == "deny" and self.odds(0.15):
                 rule["mode"] = self.of("enforce", "shadow", "off")
+            if rule["per"] and self.odds(self.penal / 2):
+                rule["penalty"] = self.repenalized(rule["penalty"])
             if self.odds(0.1):
                 rule["count_denied"] = not rule["count_denied"]
             if self.odds(0.1) and not isinstance(rule["rate"], dict):
@@ -137,7 +165,42 @@ class Chance:
             self.random.shuffle(rules)
         if self.odds(0.1) and all(r["name"] != "e" for r in rules):
             rules.insert(0, self.rule("e"))
+        elif len(rules) > 1 and self.odds(0.05):
+            rules.remove(self.of(*rules))
         return config
+
+    def subject(self, last):
+        """Whom an override is for: as a rule who asked last."""
+        fields = {f: v for f, v in fields_of(*last)[0].items() if f in ("user", "key", "ip")} if last else {}
+        if not fields or self.odds(0.2):
+            return self.of(("user", self.of(*USERS)), ("key", self.of(*KEYS)), ("ip", self.of(*NETS)))
+        by = self.of(*fields)
+        if by != "ip":
+            return by, fields[by].decode()
+        nets = [n for n in map(ipaddress.ip_network, NETS) if n.version == fields[by].version and fields[by] in n]
+        return by, subject(self.of(ipaddress.ip_network(fields[by]), *nets))
+
+    def change(self, world, last):
+        """What an operator does."""
+        until = self.odds(0.4) and world.utc // SECOND + self.of(1, 2, 10, 60, 3600) or None
+        rules = [r["name"] for r in world.config["rules"]]
+        if self.odds(0.2):
+            return ("reset", self.of("", *rules))
+        if self.odds(0.2 + self.penal / 3):
+            return ("lift", self.of(*rules))
+        if self.odds(0.4 + self.penal / 4):
+            mode = self.of("enforce", "shadow", "off", None)
+            return ("switch", self.of("", *rules), mode, mode and until)
+        value = None if self.odds(0.2) else self.override(world.config)
+        return ("override", self.subject(last), value, value and until)
+
+    def override(self, config):
+        kind = self.of("tier", "tier", "rates", "rates", "rates", "bypass", "block")
+        if kind == "tier":
+            return kind, self.of(*TIERS, "gold")
+        if kind == "rates":
+            return kind, {r["name"]: self.rates(r["algorithm"]) for r in self.some(config["rules"], 2)}
+        return kind, True
 
     def ip(self):
         literal = self.of(*ADDRESSES)
@@ -173,13 +236,13 @@ class Chance:
         args = []
         if self.odds(0.9):
             args.append(("ip", *self.ip()))
-        for name, values, share in (("user", USERS, 0.5), ("key", KEYS, 0.3), ("tier", TIERS[:-1] + ["gold"], 0.35),
+        for name, values, share in (("user", USERS, max(0.5, 0.9 * self.penal)), ("key", KEYS, 0.3), ("tier", TIERS[:-1] + ["gold"], 0.35),
                                     ("method", ["GET", "POST", "PUT"], 0.6), ("path", PATHS, 0.6),
                                     ("host", HOSTS, 0.4), ("org", ORGS, 0.3)):
             if self.odds(share):
                 args.append((name, *self.value(values[:2] if narrow else values)))
         for name in ("cost", "weight"):
-            if self.odds(0.3):
+            if self.odds(0.3 - self.penal / 5):
                 args.append((name, *self.cost()))
         if args and self.odds(0.05):
             args.append(self.of(*args)[:1] + self.value(USERS))
@@ -187,10 +250,15 @@ class Chance:
             self.random.shuffle(args)
         return args
 
+    def asked(self, narrow):
+        return self.of("check", "check", "check", "check-login"), self.args(narrow)
+
     def pause(self, world, answer):
         """How long until the next request."""
-        if self.odds(0.5):
+        if self.odds(0.5 + self.penal / 7):
             return 0
+        if self.odds(0.8 * self.penal):
+            return self.penal_edge(world)
         if answer and self.odds(0.4):
             for name in ("retry_after", "reset"):
                 wait = answer.get(name)
@@ -199,6 +267,16 @@ class Chance:
         if self.odds(0.4):
             return self.edge(world)
         return self.of(*PAUSES, self.random.randrange(2 * SECOND), self.random.randrange(100 * SECOND))
+
+    def penal_edge(self, world):
+        """To where a ban ends or is forgotten, a count ends."""
+        penalties = [r["penalty"] for r in world.config["rules"] if r["penalty"]]
+        if not penalties:
+            return 0
+        p = self.of(*penalties)
+        length = int(WINDOWS[p["window"]] * SECOND)
+        ban = min(p["max"], p["ban"] * p["factor"] ** self.of(0, 0, 1))
+        return max(0, int(self.of(length, length / p["n"], ban, p["max"], ban + p["max"])) + self.of(0, 0, 1, -1))
 
     def edge(self, world):
         """To where something changes: a window's end, a refill."""
@@ -220,9 +298,13 @@ class Chance:
         lines = [("config", utc, world.config)]
         back = not any(r["algorithm"] == "sliding-window" for r in world.config["rules"])
         stepping, narrow, last, answer = self.odds(0.25) and not self.redis, self.odds(0.7), None, None
-        for _ in range(self.of(5, 15, 30, 50)):
-            if self.odds(0.03):
-                lines.append(("reload", self.changed(world.config)))
+        configs, asking = [world.config], [self.asked(narrow) for _ in range(2)]
+        for _ in range(self.of(15, 30, 50) if self.penal == 1 else self.of(5, 15, 30, 50)):
+            if self.odds(0.03 + self.penal / 20):
+                configs.append(self.of(self.changed(world.config), *configs))
+                lines.append(("reload", configs[-1]))
+            elif self.odds(self.changing):
+                lines.append(self.change(world, last))
             elif self.odds(0.02) and not self.redis:
                 lines.append(("restart", self.of(0, SECOND, 10 * SECOND, 3600 * SECOND, 1234567),
                               self.changed(world.config) if self.odds(0.3) else None))
@@ -235,8 +317,8 @@ class Chance:
             if lines[-1][0] not in ("at", "config"):
                 apply(world, lines[-1])
                 world.asked = None
-            if last is None or self.odds(0.3):
-                last = (self.of("check", "check", "check", "check-login"), self.args(narrow))
+            if last is None or self.odds(0.3 - self.penal / 5):
+                last = self.of(*asking) if self.odds(self.penal) else self.asked(narrow)
             pause = self.pause(world, answer)
             if pause > LONG and not self.redis:
                 lines.append(("sweep",))

@@ -7,7 +7,9 @@
 #include "redis/store.h"
 
 #include "base/timeline.h"
+#include "config/changes.h"
 #include "limit/answer.h"
+#include "server/ban_ends.h"
 #include "server/check.h"
 #include "store/memory.h"
 #include "store/state.h"
@@ -69,7 +71,10 @@ struct runner {
 	char prefix[16];             /* there, of this world */
 	unsigned worlds;
 	struct metrics metrics;
-	struct bans *bans; /* of this world; a restart keeps them, as the journal does */
+	/* Of this world; a restart keeps both, as the journal does. */
+	struct bans *bans;
+	struct changes *changes; /* an operator's */
+	unsigned resets;         /* how often he reset a rule's counters */
 	struct event_ring *events;
 	struct event last_event;
 	bool has_event;
@@ -578,6 +583,8 @@ static void on_config(struct runner *r)
 	world_close(r);
 	bans_free(r->bans);
 	r->bans = must(bans_new());
+	changes_free(r->changes);
+	r->changes = must(changes_new());
 	r->utc_zero = r->utc_next;
 	r->elapsed = r->stepped = 0;
 	clock_start(r);
@@ -594,6 +601,72 @@ static void need_world(struct runner *r)
 		refuse(r, "there was no good `config` before this");
 }
 
+/* What was just loaded, with what the operator has changed. */
+static struct snapshot *with_changes(struct runner *r, struct snapshot *s)
+{
+	struct problems problems = { 0 };
+	if (!changes_count(r->changes))
+		return s;
+	struct snapshot *fresh =
+		config_rebuild(s, r->changes, ++r->generation, &problems, NULL);
+	if (!fresh)
+		refuse(r, "the changes do not go with the configuration: %s",
+			problems.n ? problems.message[0] : "out of memory");
+	problems_free(&problems);
+	snapshot_drop(s);
+	return fresh;
+}
+
+static void prepare(struct runner *r, const struct snapshot *fresh)
+{
+	double slower = snapshot_slower_by(r->snapshot, fresh);
+	if (slower > 1)
+		memory_store_stretch(r->store, slower, now_of(r));
+}
+
+/* What was changed holds from now on. */
+static void rebuild(struct runner *r)
+{
+	struct problems problems = { 0 };
+	struct snapshot *fresh =
+		config_rebuild(r->snapshot, r->changes, ++r->generation, &problems, NULL);
+	if (!fresh)
+		refuse(r, "this change does not go with the configuration: %s",
+			problems.n ? problems.message[0] : "out of memory");
+	problems_free(&problems);
+	prepare(r, fresh);
+	snapshot_drop(r->snapshot);
+	r->snapshot = fresh;
+}
+
+/* Lifts the bans that `ends` says. */
+static void lift_bans(
+	struct runner *r, bool (*ends)(void *with, const struct ban *), void *with)
+{
+	struct ban ban[16];
+	uint64_t cursor = 0;
+	usec_t utc = now_of(r).utc;
+	for (size_t n; (n = bans_copy(r->bans, &cursor, ban, 16, utc)) > 0;)
+		for (size_t i = 0; i < n; i++)
+			if (ends(with, &ban[i]))
+				bans_lift(r->bans, &ban[i].key, utc);
+}
+
+struct policies {
+	const struct policy *now, *before; /* `before` NULL: a start */
+};
+
+static bool is_unknown(void *with, const struct ban *ban)
+{
+	const struct policies *p = with;
+	return ban_ends(p->now, p->before, ban) != NULL;
+}
+
+static bool is_of_rule(void *with, const struct ban *ban)
+{
+	return str_eq(*(const struct str *)with, str_of(ban->rule));
+}
+
 /* What the control thread does on SIGHUP. */
 static void on_reload(struct runner *r)
 {
@@ -607,9 +680,10 @@ static void on_reload(struct runner *r)
 	}
 	bool good = configuration_holds(r, &c);
 	if (good) {
-		double slower = snapshot_slower_by(r->snapshot, c.snapshot);
-		if (slower > 1)
-			memory_store_stretch(r->store, slower, now_of(r));
+		c.snapshot = with_changes(r, c.snapshot);
+		prepare(r, c.snapshot);
+		struct policies both = { c.snapshot->policy, r->snapshot->policy };
+		lift_bans(r, is_unknown, &both);
 	}
 	configuration_done(r, &c, good);
 }
@@ -692,7 +766,8 @@ static void on_restart(struct runner *r)
 		refuse(r, "the configuration cannot be loaded again");
 	problems_free(&problems);
 	snapshot_drop(r->snapshot);
-	r->snapshot = s;
+	r->snapshot = with_changes(r, s);
+	lift_bans(r, is_unknown, &(struct policies){ r->snapshot->policy, NULL });
 	world_open(r, store);
 }
 
@@ -1171,7 +1246,8 @@ static void check_once(
 	free(payload);
 }
 
-static void on_at(struct runner *r)
+/* Time goes on, and what an operator has set ends. */
+static void on_wait(struct runner *r)
 {
 	need_world(r);
 	const struct token *t = take_any(r, "a time");
@@ -1185,6 +1261,13 @@ static void on_at(struct runner *r)
 	if (when < r->elapsed)
 		refuse(r, "time runs backwards here; `step` does that to UTC");
 	r->elapsed = when;
+	if (changes_end(r->changes, now_of(r).utc / USEC_PER_SEC, NULL, NULL))
+		rebuild(r);
+}
+
+static void on_at(struct runner *r)
+{
+	on_wait(r);
 
 	static struct ask ask;
 	static struct expected expected;
@@ -1225,6 +1308,46 @@ static void on_step(struct runner *r)
 	r->stepped += by;
 	if (r->store)
 		(void)now_of(r); /* a running process looks at its clocks all the time */
+}
+
+/* `change NAME "JSON"` is what an operator changes, by the names and texts that Redis has of it;
+ * `change NAME` takes it back. */
+static void on_change(struct runner *r)
+{
+	need_world(r);
+	const struct token *t = take_any(r, "the change's name"), *value = peek(r);
+	char *name = copy(t->quoted ? t->value : t->name), err[512];
+	if (!value) {
+		if (!changes_remove(r->changes, name))
+			refuse(r, "there is no change %s", name);
+	} else {
+		r->at++;
+		if (!changes_put_text(r->changes, name, value->value, err, sizeof err))
+			refuse(r, "%s", err);
+	}
+	free(name);
+	rebuild(r);
+}
+
+/* `reset [RULE]`: all counters of a rule, or of all, begin anew. */
+static void on_reset(struct runner *r)
+{
+	need_world(r);
+	char name[RULE_NAME_MAX + 8], value[32], err[512];
+	struct str rule = peek(r) ? take_any(r, "a rule")->name : (struct str){ 0 };
+	snprintf(name, sizeof name, "epoch:%.*s", (int)rule.n, rule.n ? rule.p : "");
+	snprintf(value, sizeof value, "{\"epoch\":%u}", ++r->resets);
+	if (!changes_put_text(r->changes, name, str_of(value), err, sizeof err))
+		refuse(r, "%s", err);
+	rebuild(r);
+}
+
+/* `lift RULE`: all its bans. */
+static void on_lift(struct runner *r)
+{
+	need_world(r);
+	struct str rule = take_any(r, "a rule")->name;
+	lift_bans(r, is_of_rule, &rule);
 }
 
 static void on_frame_size(struct runner *r)
@@ -1352,7 +1475,11 @@ static const struct {
 	{ "env", on_env },
 	{ "step", on_step },
 	{ "at", on_at },
+	{ "wait", on_wait },
 	{ "frame_size", on_frame_size },
+	{ "change", on_change },
+	{ "reset", on_reset },
+	{ "lift", on_lift },
 	{ "sweep", on_sweep },
 	{ "store", on_store },
 	{ "metric", on_metric },
@@ -1434,6 +1561,7 @@ static unsigned run_file(const char *path, struct waiting_store *redis)
 	printf("%s: %u checks, %u failures\n", path, r->checks, failures);
 	world_close(r);
 	bans_free(r->bans);
+	changes_free(r->changes);
 	snapshot_drop(r->snapshot);
 	free(r->config);
 	free(text);
