@@ -133,8 +133,11 @@ def scenario(lines, tiers, tiers_file):
             out += [config_text(line[2], tiers_file), "end"] if line[2] else []
         elif what in ("override", "switch"):
             out.append(change_text(*line))
-        elif what in ("reset", "lift"):
-            out.append(" ".join(line).rstrip())
+        elif what == "lift":
+            out.append(f"lift {line[1]}")
+        elif what == "reset":
+            of = "" if line[2] is None else " for" + "".join(" " + arg_text(*a) for a in line[2])
+            out.append(f"reset {line[1]}{of}".rstrip())
         else:
             step = [f"step {line[1]}us"] if what == "step" else []
             out += ["sweep", *step, f"sweep {world.now}us"] if step and line[1] < -60 * SECOND else step or ["sweep"]

@@ -13,6 +13,7 @@ from oracle_request import DAY, SECOND, WINDOWS, Unclear, cost_of, fields_of, ma
 VARIABLES = ["deny", "reason", "limit", "remaining", "reset", "reset_at", "retry_after", "rule", "tier", "scope",
              "algorithm", "warn", "shadow", "tag", "policy", "ratelimit"]
 OF_A_LIMIT = ["limit", "remaining", "reset", "reset_at", "retry_after", "rule", "scope", "algorithm", "ratelimit"]
+EVERYBODYS = {"endpoint", "path", "method", "host", "message", "tier"}
 MONDAY = 4 * DAY                         # 1970-01-05
 TOKENS = Fraction(1, 10**6)              # a bucket may be off by so much
 
@@ -291,6 +292,38 @@ class World:
         self.doubtful -= gone
         self.penalties.reset(name or None)
 
+    def forget(self, name, args):
+        """Counters of one client begin anew, by one rule or by all ("")."""
+        fields, _ = fields_of("check", args)
+        config = self.changes.switched(self.config)
+        kind, value = self.changes.of(fields, config)
+        if kind in ("tier", "rates"):            # nothing says which tier holds then
+            raise Unclear
+        fields["tier"] = self.tier_of(fields).encode()
+        for rule in config["rules"]:
+            if name not in ("", rule["name"]) or not matches(rule["match"], fields):
+                continue
+            found = self.found(rule, fields)
+            if None in found or not name and set(found) <= EVERYBODYS:
+                continue
+            who = self.descriptor(found, fields)
+            rates = rule["rate"].values() if isinstance(rule["rate"], dict) else [rule["rate"]]
+            windows = {r.seconds for some in rates for r in some if r != "unlimited"}
+            for key in [k for k in self.counters if (k[0], k[3]) == (rule["name"], who)]:
+                if key[1] != rule["algorithm"] or key[2] not in windows or rule["mode"] == "off":
+                    self.doubtful.add(key)
+                else:
+                    del self.counters[key]
+                    self.doubtful.discard(key)
+            self.penalties.forget(rule, who)
+
+    @staticmethod
+    def found(rule, fields):
+        return [next((f for f in names if f in fields), None) for names in rule["per"]]
+
+    def descriptor(self, found, fields):
+        return tuple((f, self.client(fields[f]) if f == "ip" else fields[f]) for f in found)
+
     def limits_of(self, rule, fields, tier, special):
         """`special`: other rates that are set for this client."""
         if rule["mode"] == "off" or not matches(rule["match"], fields):
@@ -299,10 +332,10 @@ class World:
         if isinstance(rates, dict):
             rates = rates.get(tier, rates.get("default", []))
         rates = special.get(rule["name"], rates)
-        found = [next((f for f in names if f in fields), None) for names in rule["per"]]
+        found = self.found(rule, fields)
         if None in found or not rates or rates == ["unlimited"]:
             return None
-        descriptor = tuple((f, self.client(fields[f]) if f == "ip" else fields[f]) for f in found)
+        descriptor = self.descriptor(found, fields)
         rule = dict(rule, limits=rates, scope="+".join(found) or "global")
         kind = ALGORITHMS[rule["algorithm"]]
         return [kind(rule, r, (rule["name"], rule["algorithm"], r.seconds, descriptor), self) for r in rates]
@@ -452,12 +485,15 @@ def apply(world, line):
     elif what == "sweep":
         world.follow()
         world.sweep()
-    elif what == "reset":
+    elif what == "reset" and line[2] is None:
         world.reset(line[1])
         world.unsettle()
-    elif what == "lift":
+    elif what in ("reset", "lift"):
         try:
-            world.penalties.lift(world, line[1])
+            if what == "lift":
+                world.penalties.lift(world, line[1])
+            else:
+                world.forget(*line[1:])
         except Unclear:
             return False
     elif what in ("override", "switch"):

@@ -38,16 +38,22 @@ class Count:
 
     def __init__(self, world, n=1):
         self.utc, self.now, self.backs, self.n = world.utc, world.now, world.backs, n
+        self.doubtful = False            # forgotten, or not
 
     def goes_on(self, world, length):
         either = {world.utc - self.utc < length, world.now - self.now < length}
-        if len(either) > 1 or self.backs != world.backs and True in either:
+        if len(either) > 1 or True in either and (self.doubtful or self.backs != world.backs):
             raise Unclear
         return True in either
 
 
 def length_of(penalty, level):
     return min(penalty["max"], int(penalty["ban"] * Fraction(penalty["factor"]) ** level))
+
+
+def may_find(rule, who):
+    """Can a request be counted so by this rule?"""
+    return len(rule["per"]) == len(who) and all(name in names for (name, _), names in zip(who, rule["per"]))
 
 
 class Penalties:
@@ -85,19 +91,32 @@ class Penalties:
     def settle(self, weighed):
         for (name, length, who), count, ban in weighed:
             if ban:
-                self.begin_anew(name, who)
+                self.begin_anew(name, who, ban.window)
                 self.bans[name, who] = ban
             else:
                 self.counts[name, length, who] = count
 
-    def begin_anew(self, name, who):
-        self.counts = {k: c for k, c in self.counts.items() if (k[0], k[2]) != (name, who)}
+    def forget(self, rule, who):
+        """The counters of one client begin anew, and so does the count of his denials."""
+        for key, count in list(self.counts.items()):
+            if (key[0], key[2]) == (rule["name"], who):
+                count.doubtful = True
+                if rule["penalty"] and key[1] == int(WINDOWS[rule["penalty"]["window"]] * SECOND) \
+                   and rule["mode"] == "enforce" and rule["action"] == "deny":
+                    del self.counts[key]
+
+    def begin_anew(self, name, who, window):
+        """After a ban or a lift; nothing says so of what was counted with another time in `after`."""
+        for key, count in list(self.counts.items()):
+            if (key[0], key[2]) == (name, who):
+                count.doubtful = True
+                if key[1] == int(WINDOWS[window] * SECOND):
+                    del self.counts[key]
 
     def lift(self, world, name):
         """All bans of a rule; Unclear, and nothing is done, where one may hold or not."""
         for key in [k for k, b in self.bans.items() if k[0] == name and b.holds(world)]:
-            del self.bans[key]
-            self.begin_anew(*key)
+            self.begin_anew(*key, self.bans.pop(key).window)
 
     def reset(self, name):
         """Counters of a rule (None: of all) begin anew; bans go on."""
@@ -109,7 +128,7 @@ class Penalties:
         for key, ban in list(self.bans.items()):
             rule = rules.get(key[0])
             switch = world.changes.switches.get(key[0], (None,))[0]
-            known = rule and rule["penalty"] and rule["penalty"]["window"] == ban.window
+            known = rule and rule["penalty"] and rule["penalty"]["window"] == ban.window and may_find(rule, key[1])
             if known and (rule["mode"] != "off" or switch == "enforce"):
                 continue
             # Nothing says what it is where a rule that is off is switched to shadow, nor whether it is forgotten
@@ -117,8 +136,7 @@ class Penalties:
             if known and switch or not self.surely_holds(world, ban):
                 ban.doubtful = True
             else:
-                del self.bans[key]
-                self.begin_anew(*key)
+                self.begin_anew(*key, self.bans.pop(key).window)
 
     @staticmethod
     def surely_holds(world, ban):

@@ -53,8 +53,8 @@ def rates_of(rule):
 class Chance:
     def __init__(self, seed, redis=False):
         self.random, self.redis = random.Random(seed), redis     # Redis has one clock, and is not started anew
-        self.penal = self.of(0, 0, 0.3, 1)                       # how many rules have a penalty; 1: it is all about them
-        self.changing = self.of(0, 0.1, 0.3)                     # how often an operator changes something
+        self.penal = self.of(0, 0.3, 1, 1)       # how many rules have a penalty; 1: it is all about them
+        self.changing = self.of(0, 0.1, 0.3)     # how often an operator changes something
 
     def odds(self, share):
         return self.random.random() < share
@@ -110,7 +110,8 @@ class Chance:
         action = "tag" if self.odds(0.15) else "deny"
         mode = "enforce" if action == "tag" else self.of("enforce", "enforce", "enforce", "enforce", "shadow")
         per = self.per()
-        return {"name": name, "match": self.match(0.3 - self.penal / 4), "per": per, "algorithm": algorithm, "rate": rate,
+        return {"name": name, "match": self.match(0.3 - self.penal / 4), "per": per,
+                "algorithm": algorithm, "rate": rate,
                 "mode": "off" if self.odds(0.04 + self.changing / 3) else mode, "action": action, "tag": f"tag-{name}",
                 "count_denied": self.odds(0.2), "cost": self.of("weight", "org") if self.odds(0.25) else "cost",
                 "warn_at": self.of("0", "0.1", "0.3", "0.5", "0.7", "0.8", "0.9", "1") if self.odds(0.4) else None,
@@ -121,6 +122,18 @@ class Chance:
         return {"n": self.of(1, 1, 2, 2, 3, 5), "window": self.of("second", "7s", "10s", "minute", "1h", "week"),
                 "ban": int(ban * SECOND), "factor": self.of(1, 1.5, 2, 3, 10),
                 "max": int(ban * self.of(1, 1, 2, 3, 7, 100) * SECOND)}
+
+    def reper(self, per):
+        """The same with other alternatives of one field; or another field."""
+        n = self.random.randrange(len(per))
+        rest = [f for f in COUNTED if not any(f in names for names in per)]
+        if self.odds(0.3):
+            names = [self.of(*rest)]
+        elif len(per[n]) > 1 and self.odds(0.5):
+            names = [f for f in per[n] if f != self.of(*per[n])] or per[n]
+        else:
+            names = self.of(per[n] + [rest[0]], [rest[0]] + per[n])
+        return per[:n] + [names] + per[n + 1:]
 
     def repenalized(self, penalty):
         """The same with another setting."""
@@ -155,6 +168,8 @@ class Chance:
                     rate.burst = None
             if rule["action"] == "deny" and self.odds(0.15):
                 rule["mode"] = self.of("enforce", "shadow", "off")
+            if rule["per"] and self.odds(0.05 + self.penal / 10):
+                rule["per"] = self.reper(rule["per"])
             if rule["per"] and self.odds(self.penal / 2):
                 rule["penalty"] = self.repenalized(rule["penalty"])
             if self.odds(0.1):
@@ -185,7 +200,10 @@ class Chance:
         until = self.odds(0.4) and world.utc // SECOND + self.of(1, 2, 10, 60, 3600) or None
         rules = [r["name"] for r in world.config["rules"]]
         if self.odds(0.2):
-            return ("reset", self.of("", *rules))
+            texts = {name: (name, kind, value) for name, kind, value in reversed(last[1] if last else [])
+                     if kind == "string" and value and name not in ("cost", "weight")}
+            client = self.odds(0.5) and texts and not self.redis
+            return ("reset", self.of("", *rules), list(texts.values()) if client else None)
         if self.odds(0.2 + self.penal / 3):
             return ("lift", self.of(*rules))
         if self.odds(0.4 + self.penal / 4):
@@ -236,9 +254,9 @@ class Chance:
         args = []
         if self.odds(0.9):
             args.append(("ip", *self.ip()))
-        for name, values, share in (("user", USERS, max(0.5, 0.9 * self.penal)), ("key", KEYS, 0.3), ("tier", TIERS[:-1] + ["gold"], 0.35),
-                                    ("method", ["GET", "POST", "PUT"], 0.6), ("path", PATHS, 0.6),
-                                    ("host", HOSTS, 0.4), ("org", ORGS, 0.3)):
+        for name, values, share in (("user", USERS, max(0.5, 0.9 * self.penal)), ("key", KEYS, 0.3),
+                                    ("tier", TIERS[:-1] + ["gold"], 0.35), ("method", ["GET", "POST", "PUT"], 0.6),
+                                    ("path", PATHS, 0.6), ("host", HOSTS, 0.4), ("org", ORGS, 0.3)):
             if self.odds(share):
                 args.append((name, *self.value(values[:2] if narrow else values)))
         for name in ("cost", "weight"):

@@ -8,6 +8,7 @@
 
 #include "base/timeline.h"
 #include "config/changes.h"
+#include "config/explain.h"
 #include "limit/answer.h"
 #include "server/ban_ends.h"
 #include "server/check.h"
@@ -607,8 +608,7 @@ static struct snapshot *with_changes(struct runner *r, struct snapshot *s)
 	struct problems problems = { 0 };
 	if (!changes_count(r->changes))
 		return s;
-	struct snapshot *fresh =
-		config_rebuild(s, r->changes, ++r->generation, &problems, NULL);
+	struct snapshot *fresh = config_rebuild(s, r->changes, ++r->generation, &problems, NULL);
 	if (!fresh)
 		refuse(r, "the changes do not go with the configuration: %s",
 			problems.n ? problems.message[0] : "out of memory");
@@ -628,8 +628,8 @@ static void prepare(struct runner *r, const struct snapshot *fresh)
 static void rebuild(struct runner *r)
 {
 	struct problems problems = { 0 };
-	struct snapshot *fresh =
-		config_rebuild(r->snapshot, r->changes, ++r->generation, &problems, NULL);
+	struct snapshot *fresh = config_rebuild(
+		r->snapshot, r->changes, ++r->generation, &problems, NULL);
 	if (!fresh)
 		refuse(r, "this change does not go with the configuration: %s",
 			problems.n ? problems.message[0] : "out of memory");
@@ -640,8 +640,7 @@ static void rebuild(struct runner *r)
 }
 
 /* Lifts the bans that `ends` says. */
-static void lift_bans(
-	struct runner *r, bool (*ends)(void *with, const struct ban *), void *with)
+static void lift_bans(struct runner *r, bool (*ends)(void *with, const struct ban *), void *with)
 {
 	struct ban ban[16];
 	uint64_t cursor = 0;
@@ -1329,12 +1328,75 @@ static void on_change(struct runner *r)
 	rebuild(r);
 }
 
-/* `reset [RULE]`: all counters of a rule, or of all, begin anew. */
+static void erase(struct runner *r, struct plan *plan)
+{
+	struct store *store = r->checker.store;
+	if (!store->ops->erase)
+		refuse(r, "this store cannot do that here");
+	if (plan->n && store->ops->erase(store, plan) != STORE_DONE)
+		fail(r, "a store that answers at once was expected");
+}
+
+/* What the penalties of these counters' rules have counted, as the desk does. */
+static void erase_strikes(struct runner *r, struct plan *counters)
+{
+	static struct plan strikes;
+	uint8_t of[PLAN_MAX];
+	counters->denied = true;
+	for (unsigned i = 0; i < counters->n; i++) {
+		counters->take[i].cost = 1;
+		counters->take[i].verdict.admits = false;
+	}
+	if (!plan_strikes(counters, &strikes, of))
+		return;
+	for (unsigned i = 0; i < strikes.n; i++) {
+		struct key key = take_ban_key(&counters->take[of[i]]);
+		strikes_begin_anew(&strikes.take[i], bans_epoch(r->bans, &key, now_of(r).utc));
+	}
+	erase(r, &strikes);
+}
+
+/* The counters of one client begin anew; `rule` NULL: of all rules. */
+static void reset_client(struct runner *r, const char *rule)
+{
+	static struct explain e;
+	struct counters_at at = { 0 };
+	char err[512];
+	json_t *fields = must(json_object());
+	while (peek(r)) {
+		const struct token *t = take_any(r, "a field");
+		char *name = copy(t->name);
+		json_object_set_new(fields, name, json_stringn(t->value.p, t->value.n));
+		free(name);
+	}
+	if (!explain_init(&e, r->snapshot->policy, fields, err, sizeof err))
+		refuse(r, "%s", err);
+	for (;;) {
+		explain_counters(&e, (struct str){ 0 }, rule, &at);
+		if (!e.plan.n)
+			break;
+		erase(r, &e.plan);
+		erase_strikes(r, &e.plan);
+	}
+	explain_fini(&e);
+	json_decref(fields);
+}
+
+/* `reset [RULE]`: all counters of a rule, or of all, begin anew; `reset [RULE] for FIELDS` those of
+ * one client. */
 static void on_reset(struct runner *r)
 {
 	need_world(r);
 	char name[RULE_NAME_MAX + 8], value[32], err[512];
-	struct str rule = peek(r) ? take_any(r, "a rule")->name : (struct str){ 0 };
+	struct str rule = { 0 };
+	if (peek(r) && !is_word(peek(r), "for"))
+		rule = take_any(r, "a rule")->name;
+	if (take_word(r, "for")) {
+		char *of = copy(rule);
+		reset_client(r, rule.n ? of : NULL);
+		free(of);
+		return;
+	}
 	snprintf(name, sizeof name, "epoch:%.*s", (int)rule.n, rule.n ? rule.p : "");
 	snprintf(value, sizeof value, "{\"epoch\":%u}", ++r->resets);
 	if (!changes_put_text(r->changes, name, str_of(value), err, sizeof err))
