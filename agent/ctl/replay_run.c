@@ -118,8 +118,10 @@ static void count_strikes(struct replay_run *r)
 	if (!r->bans || r->plan.outcome != OUTCOME_LIMITS || !plan_strikes(&r->plan, &strikes, of))
 		return;
 	for (unsigned i = 0; i < strikes.n; i++) {
-		struct key key = take_ban_key(&r->plan.take[of[i]]);
-		strikes_begin_anew(&strikes.take[i], bans_epoch(r->bans, &key, r->latest));
+		const struct take *t = &r->plan.take[of[i]];
+		struct key key = take_ban_key(t);
+		strikes_begin_anew(&strikes.take[i],
+			bans_epoch_to_count(r->bans, &key, t->limit->rule->penalty, r->latest));
 	}
 	(void)store_take(memory_store_base(r->store), &strikes, now_of(r));
 	for (unsigned i = 0; i < strikes.n; i++) {

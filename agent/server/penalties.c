@@ -113,8 +113,8 @@ usec_t penalties_count(struct penalties *p, struct snapshot *snap, const struct 
 	for (unsigned i = 0; i < s->plan.n; i++) {
 		const struct take *t = &denied->take[of[i]];
 		s->of[i].ban_key = take_ban_key(t);
-		strikes_begin_anew(
-			&s->plan.take[i], bans_epoch(p->bans, &s->of[i].ban_key, now.utc));
+		strikes_begin_anew(&s->plan.take[i], bans_epoch_to_count(p->bans, &s->of[i].ban_key,
+							     t->limit->rule->penalty, now.utc));
 		s->of[i].rule = t->limit->rule;
 		size_t n = take_describe(snap->policy, t, view, s->of[i].client, BAN_CLIENT_MAX);
 		s->of[i].client[n] = '\0';

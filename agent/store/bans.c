@@ -164,8 +164,15 @@ static usec_t holds_until(struct bans *b, struct ban *ban, usec_t utc)
 	return ban->until > utc ? ban->until : 0;
 }
 
+static usec_t later(usec_t a, usec_t b)
+{
+	return a > b ? a : b;
+}
+
 usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc, unsigned *take)
 {
+	usec_t last = 0;
+
 	if (atomic_load_explicit(&b->n, memory_order_relaxed) == 0)
 		return 0;
 	for (unsigned i = 0; i < plan->n; i++) {
@@ -180,12 +187,12 @@ usec_t bans_find(struct bans *b, const struct plan *plan, usec_t utc, unsigned *
 		struct ban *ban = find(b, set, &k);
 		usec_t until = ban ? holds_until(b, ban, utc) : 0;
 		lock_put(lock_of(b, set));
-		if (until) {
+		if (until > last) {
 			*take = i;
-			return until;
+			last = until;
 		}
 	}
-	return 0;
+	return last;
 }
 
 bool bans_next_begun(struct bans *b, struct ban *ban)
@@ -241,11 +248,12 @@ bool bans_begin(struct bans *b, const struct penalty *p, struct ban *ban, usec_t
 	bool banned = place && holds_until(b, place, utc);
 	if (!banned) {
 		const struct ban *last = place && place->forget_at > utc ? place : NULL;
-		ban->level = last && last->until != LIFTED ? last->level + 1 : 0;
+		bool is_next = last && last->until != LIFTED && last->until + p->max > utc;
+		ban->level = is_next ? last->level + 1 : 0;
 		ban->epoch = last ? last->epoch + 1 : 1;
 		ban->since = utc;
 		ban->until = utc + penalty_length(p, ban->level);
-		ban->forget_at = ban->until + p->max;
+		ban->forget_at = ban->until + later(p->max, p->after.window.length);
 		put(b, place ? place : make_room(b, set, utc), ban, utc);
 	}
 	lock_put(lock_of(b, set));
@@ -319,6 +327,24 @@ uint32_t bans_epoch(struct bans *b, const struct key *k, usec_t utc)
 	lock_get(lock_of(b, set));
 	const struct ban *ban = find(b, set, k);
 	uint32_t epoch = ban && ban->forget_at > utc ? ban->epoch : 0;
+	lock_put(lock_of(b, set));
+	return epoch;
+}
+
+uint32_t bans_epoch_to_count(
+	struct bans *b, const struct key *k, const struct penalty *p, usec_t utc)
+{
+	unsigned set = set_of(k);
+	uint32_t epoch = 0;
+
+	if (bans_count(b) == 0)
+		return 0;
+	lock_get(lock_of(b, set));
+	struct ban *ban = find(b, set, k);
+	if (ban && ban->forget_at > utc) {
+		epoch = ban->epoch;
+		ban->forget_at = later(ban->forget_at, utc + p->after.window.length);
+	}
 	lock_put(lock_of(b, set));
 	return epoch;
 }

@@ -1,5 +1,6 @@
 /* Who is banned by a penalty: a bounded table, shared by all workers. An entry outlives its ban by
- * as long as the penalty's longest one, so that the next ban is longer.
+ * as long as the penalty's longest one, so that the next ban is longer; and by as long as denials
+ * are counted, before it or now: without it they would be counted by the former epoch once more.
  *
  * Instants are UTC: agents that share a store tell each other, and a restart keeps them. Any
  * thread; a lookup takes a lock of one in many, and none where nobody is banned. */
@@ -29,8 +30,8 @@ struct ban {
 struct bans *bans_new(void); /* NULL: out of memory */
 void bans_free(struct bans *);
 
-/* When the ban of the first take ends whose client is banned at `utc` by the take's rule; 0: none
- * is. `*take` is that one then, plan->banned for who sets the outcome. */
+/* When the last ban ends of those that hold at `utc` for the takes' clients, by their rules; 0:
+ * none does. `*take` is its take then, plan->banned for who sets the outcome. */
 usec_t bans_find(struct bans *, const struct plan *, usec_t utc, unsigned *take);
 
 /* Bans anew, or for the first time, from `utc` on. `ban` has the key, the rule and the client; the
@@ -60,6 +61,9 @@ bool bans_get(struct bans *, const struct key *, struct ban *);
 
 /* ban.epoch of this client; 0: nothing is known of it. */
 uint32_t bans_epoch(struct bans *, const struct key *, usec_t utc);
+
+/* The same for who counts a denial now: the epoch is not forgotten before that count is over. */
+uint32_t bans_epoch_to_count(struct bans *, const struct key *, const struct penalty *, usec_t utc);
 
 /* All that are not forgotten yet: up to `n` (8 at least) from `*cursor` on (0 at first). Returns
  * how many; 0: the end. What comes and goes meanwhile may be missing. */

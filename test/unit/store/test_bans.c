@@ -131,6 +131,54 @@ static void a_lifted_ban_is_over_and_the_next_is_the_first(void **state)
 	bans_free(b);
 }
 
+/* What was counted before a ban may not be gone on with when that is forgotten, nor what is counted
+ * since be lost: each is kept apart for as long as denials are counted. How long the next ban is
+ * goes by `max` all the same. */
+static void a_ban_is_not_forgotten_while_denials_are_counted(void **state)
+{
+	struct penalty slow = penalty;
+	struct bans *b = bans_new();
+	struct ban ban = ban_of(1);
+	(void)state;
+
+	slow.after.window.length = 300 * MIN;
+	assert_true(bans_begin(b, &slow, &ban, 0)); /* until 10, counted until 310 */
+	assert_int_equal(bans_epoch(b, &ban.key, 310 * MIN - 1), 1);
+	assert_int_equal(bans_epoch_to_count(b, &ban.key, &slow, 100 * MIN), 1);
+	assert_int_equal(bans_epoch(b, &ban.key, 400 * MIN - 1), 1);
+	assert_int_equal(bans_epoch(b, &ban.key, 400 * MIN), 0);
+	assert_int_equal(bans_epoch_to_count(b, &ban.key, &slow, 400 * MIN), 0);
+	assert_true(bans_begin(b, &slow, &ban, 390 * MIN));
+	assert_int_equal(ban.epoch, 2);
+	assert_int_equal(ban.level, 0);
+	bans_free(b);
+}
+
+/* Who waits for the first of them alone waits in vain. */
+static void of_two_bans_the_last_to_end_counts(void **state)
+{
+	static struct banned_rig r;
+	struct bans *b = bans_new();
+	struct ban first = ban_of(1), second = ban_of(2);
+	(void)state;
+
+	struct plan *plan = plan_of(&r, 1);
+	struct take other = plan_of(&r, 2)->take[0];
+	plan = plan_of(&r, 1);
+	static struct rule another;
+	static struct limit its;
+	another = *other.limit->rule;
+	its = *other.limit;
+	its.rule = &another;
+	other.limit = &its;
+	plan->take[plan->n++] = other;
+	assert_true(bans_begin(b, &penalty, &first, 0));
+	assert_true(bans_begin(b, &penalty, &second, 5 * MIN));
+	assert_int_equal(bans_find(b, plan, 6 * MIN, &take), 15 * MIN);
+	assert_int_equal(take, plan->n - 1);
+	bans_free(b);
+}
+
 static void what_others_tell_counts_where_it_ends_later(void **state)
 {
 	static struct banned_rig r;
@@ -373,6 +421,8 @@ int main(void)
 		cmocka_unit_test(rules_without_effect_ban_nobody),
 		cmocka_unit_test(a_ban_says_which_take_it_is_of),
 		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
+		cmocka_unit_test(a_ban_is_not_forgotten_while_denials_are_counted),
+		cmocka_unit_test(of_two_bans_the_last_to_end_counts),
 		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
 		cmocka_unit_test(a_clock_set_back_makes_no_ban_longer),
 		cmocka_unit_test(a_clock_set_back_bans_nobody_anew),
