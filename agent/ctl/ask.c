@@ -116,11 +116,18 @@ static bool find_by_files(struct ctl *c, const char *const *file, size_t files, 
 
 long ctl_read_line(FILE *f, char *out, size_t size)
 {
-	if (!fgets(out, (int)size, f))
+	size_t n = 0;
+	int byte;
+
+	while ((byte = getc(f)) != EOF && byte != '\n') {
+		if (!byte || n + 1 == size)
+			return -1;
+		out[n++] = (char)byte;
+	}
+	if (ferror(f) || (byte == EOF && !n))
 		return -1;
-	size_t n = strcspn(out, "\r\n");
-	if (!out[n] && n + 1 == size)
-		return -1;
+	while (n && out[n - 1] == '\r')
+		n--;
 	out[n] = '\0';
 	return (long)n;
 }

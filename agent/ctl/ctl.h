@@ -48,7 +48,8 @@ int ctl_away(struct ctl *, const char *why);
 /* Where the agent is. false: said why. */
 bool ctl_find(struct ctl *);
 
-/* One line without its end, at most size - 1 bytes. Returns its length; -1: none, or too long. */
+/* One line without its end, at most size - 1 bytes. Returns its length; -1: none, too long, or it
+ * has a NUL, behind which nobody would look: what stands before it may be another's. */
 long ctl_read_line(FILE *, char *out, size_t size);
 
 /* "ratelimitctl: ..." on stderr. Returns `status`. */

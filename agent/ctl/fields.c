@@ -31,7 +31,10 @@ static bool read_secret(const char *name, char *out, size_t size)
 		(void)fputc('\n', stderr);
 	}
 	if (n < 0)
-		(void)ctl_fail(0, "%s=-: want its value as a line of standard input", name);
+		(void)ctl_fail(0,
+			"%s=-: want its value as a line of standard input, less than %d bytes and "
+			"none of them NUL",
+			name, VALUE_MAX);
 	return n >= 0;
 }
 

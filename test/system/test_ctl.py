@@ -273,6 +273,24 @@ def test_a_key_by_its_hash(ctl):
         assert "want 64 hex digits after sha256:" in ctl(*args, typed=typed, status=status).stderr
 
 
+def test_a_line_of_input_is_the_whole_value_or_none(ctl, tmp_path):
+    """What stands before a NUL, or before a CR within it, is another client's."""
+    for typed in ("abc\0def\n", "abc\0", "\0abc\n", "abc\udcff\n", "", "a" * 16384):
+        for args in (["override", "add", "key=-", "--block"], ["explain", "user=-"]):
+            got = ctl(*args, typed=typed, status=USAGE)
+            assert "-: want its value as a line" in got.stderr or ": want UTF-8" in got.stderr, got
+            assert not got.stdout
+    ctl("override", "add", "key=-", "--block", typed="abc\rdef\n")
+    for typed in ("whole\n", "whole\r\n", "whole", "whole\nnext\n"):
+        ctl("override", "add", "key=-", "--block", typed=typed)
+    ctl("override", "add", "user=-", "--block", typed="a" * 255 + "\n")
+    keys = {o["key"] for o in ctl.json("override", "list")["overrides"] if "key" in o}
+    assert keys == {"sha256:" + hashlib.sha256(k).hexdigest() for k in (b"abc\rdef", b"whole")}
+    token = tmp_path / "token"
+    token.write_bytes(TOKEN.encode() + b"\0more\n")
+    assert "want a token" in ctl("status", "--token-file", token, status=USAGE).stderr
+
+
 def test_a_client_counted_by_key_is_found_by_what_is_shown_of_it(ctl):
     """As an operator has it: from a list, a line, HAProxy's log, or only by the customer's name."""
     nobody = ctl("explain", f"key=sha256:{HASH}", "ip=192.0.2.7").stdout
