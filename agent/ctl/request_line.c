@@ -350,9 +350,28 @@ static bool load_json_time(struct request_line *l, const json_t *at, usec_t *utc
 	return *utc >= 0;
 }
 
+/* Does the line have a field that the configuration looks at? A cost may be a number only. */
+static bool has_field(const struct view *v)
+{
+	const uint64_t message = 1ull << FIELD_MESSAGE; /* always there; seen: the line says it */
+
+	return ((v->present & ~message) | v->integer | (v->seen & message)) != 0;
+}
+
+/* Requests have none of these by themselves. Programs' own messages do, the agent's among them, and
+ * what Docker wraps lines of text in; those have a time, too. */
+static bool is_message_of_program(const json_t *o)
+{
+	static const char *const telling[] = { "level", "severity", "msg", "message", "log" };
+
+	for (unsigned i = 0; i < sizeof telling / sizeof *telling; i++)
+		if (json_object_get(o, telling[i]))
+			return true;
+	return false;
+}
+
 static bool load_json(struct request_line *l, struct str text, struct view *v, usec_t *utc)
 {
-	const uint64_t nothing = 1ull << FIELD_MESSAGE;
 	const char *name;
 	json_t *value;
 
@@ -371,7 +390,7 @@ static bool load_json(struct request_line *l, struct str text, struct view *v, u
 			(void)field_load_json(v, l->policy, str_of(name), value);
 	}
 	view_finish(v);
-	return (v->present & ~nothing) != 0;
+	return has_field(v) || !is_message_of_program(l->object);
 }
 
 /* ---- a line ---- */

@@ -6,7 +6,9 @@
  *             so are captured headers that have a name by `captures`. Local time.
  *             message=check-NAME says with which message HAProxy has asked.
  *   CLF       the Common and the Combined Log Format of others, with its zone.
- *   JSON      an object a line: its members are fields, `time` is Unix seconds or ISO 8601.
+ *   JSON      an object a line: its members are fields, `time` is Unix seconds or ISO 8601. It is a
+ *             request where none of them is looked at, too, but not where it has what programs
+ *             give messages of their own.
  *
  * With or without what syslog puts before it. Any bytes may come. */
 #ifndef CTL_REQUEST_LINE_H

@@ -44,7 +44,7 @@ static void try_line(struct str line)
 
 	if (!request_line_load(&parser, line, &v, &utc))
 		return;
-	if (utc < 0 || utc > most || v.present == 1ull << FIELD_MESSAGE)
+	if (utc < 0 || utc > most)
 		abort();
 	policy_plan(snapshot->policy, &v, &plan);
 	for (unsigned i = 0; i < plan.n; i++)

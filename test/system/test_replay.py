@@ -210,6 +210,18 @@ def test_lines_that_are_no_requests(cfg, tmp_path):
     assert replay("-f", cfg, log)[1]["requests"] == 0
 
 
+def test_an_object_without_a_field_of_the_rules_is_a_request(tmp_path):
+    """A global rule counts it; what programs say of themselves between the requests it does not."""
+    cfg, log = tmp_path / "g.cfg", tmp_path / "x.log"
+    cfg.write_text('rules = ( { name = "all"; per = []; algorithm = "fixed-window"; rate = "3/day"; } );\n')
+    log.write_text("".join(entry(i, app="x") + entry(i, level="info", event="denied") for i in range(5)))
+    text, got = replay("-f", cfg, log)
+    assert (got["requests"], got["denied"], got["lines"], got["left_out"]) == (5, 2, 10, 5), got
+    assert got["left_out_first"] == f"{log}:2" and rules_of(got)["all"]["requests"] == 5
+    log.write_text(entry(level="info", event="start"))
+    assert "none of 1 lines is a request" in call("replay", "-f", cfg, log).stderr
+
+
 def test_lines_come_from_everywhere(cfg, tmp_path):
     one, two = tmp_path / "one.log", tmp_path / "two.log"
     one.write_text(entry(0, user="al"))

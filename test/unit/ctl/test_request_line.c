@@ -275,9 +275,20 @@ static const struct row json[] = {
 		"user=u tier=anonymous" },
 	/* What is not there, by log formats that are written by hand. */
 	{ "{\"time\":1795278781,\"user\":\"u\",\"key\":\"sha256:-\",\"host\":\"-\"}", "user=u" },
-	{ "{\"time\":1795278781,\"user\":\"-\"}", NULL },
-	{ "{\"time\":1795278781,\"level\":\"info\"}", NULL }, /* no field */
-	{ "{\"time\":1795278781,\"user\":\"\"}", NULL },
+	/* No field that a rule looks at: a rule that counts all counts it. */
+	{ "{\"time\":1795278781}", "" },
+	{ "{\"time\":1795278781,\"bytes\":5,\"client\":\"x\"}", "" },
+	{ "{\"time\":1795278781,\"user\":\"-\"}", "" },
+	{ "{\"time\":1795278781,\"user\":\"\"}", "" },
+	{ "{\"time\":1795278781,\"message\":\"check-login\"}", "message=check-login" },
+	/* Programs' own messages have a time, too, and no field; one has. */
+	{ "{\"time\":1795278781.472,\"level\":\"info\",\"event\":\"start\"}", NULL },
+	{ "{\"time\":\"2026-11-21T16:33:01Z\",\"severity\":\"INFO\"}", NULL },
+	{ "{\"time\":\"2026-11-21T16:33:01Z\",\"msg\":\"listening\"}", NULL },
+	{ "{\"time\":\"2026-11-21T16:33:01Z\",\"message\":\"listening\"}", NULL },
+	{ "{\"log\":\"GET /\",\"stream\":\"stdout\",\"time\":\"2026-11-21T16:33:01Z\"}", NULL },
+	{ "{\"time\":1795278781,\"level\":\"info\",\"user\":\"u\"}", "user=u" },
+	{ "{\"time\":1795278781,\"level\":\"info\",\"cost\":5}", "cost=5" },
 	{ "{\"user\":\"u\"}", NULL },
 	{ "{\"time\":\"yesterday\",\"user\":\"u\"}", NULL },
 	{ "{\"time\":\"2026-11-21T16:33:01Z \",\"user\":\"u\"}", NULL },
