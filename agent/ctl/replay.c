@@ -117,7 +117,9 @@ static int tell(const struct ctl_options *o, const struct replay *r, unsigned mo
 	json_decref(answer);
 	if (!whole)
 		return ctl_fail(CTL_REFUSED, "out of memory");
-	if (r->lines && r->left_out == r->lines)
+	if (!r->lines)
+		return ctl_fail(CTL_REFUSED, "there is no line in the log: is it the right one?");
+	if (r->left_out == r->lines)
 		return ctl_fail(CTL_REFUSED,
 			"none of %llu lines is a request that it understands: "
 			"want HAProxy's HTTP log, CLF, or an object of JSON "

@@ -206,8 +206,17 @@ def test_lines_that_are_no_requests(cfg, tmp_path):
     log.write_text("Server app/s1 is DOWN.\n" * 3)
     got = call("replay", "-f", cfg, log)
     assert got.status == REFUSED and "none of 3 lines is a request" in got.stderr, got
-    log.write_text("")
-    assert replay("-f", cfg, log)[1]["requests"] == 0
+
+
+def test_an_empty_log_is_not_taken_for_one_without_denials(cfg, tmp_path):
+    empty, one = tmp_path / "empty.log", tmp_path / "one.log"
+    empty.write_text("")
+    one.write_text(entry(user="al"))
+    for args in ([empty], [empty, empty], []):
+        text, got = replay("-f", cfg, *args, status=REFUSED)
+        assert text.startswith("0 requests\n") and got["requests"] == got["lines"] == 0
+        assert "there is no line in the log" in call("replay", "-f", cfg, *args).stderr
+    assert replay("-f", cfg, empty, one)[1]["requests"] == 1
 
 
 def test_an_object_without_a_field_of_the_rules_is_a_request(tmp_path):
