@@ -540,6 +540,17 @@ def test_usage():
         assert r.status == USAGE and r.stderr and not r.stdout, (args, r)
 
 
+def test_help_that_nobody_got_is_not_done(tmp_path):
+    cfg = tmp_path / "x.cfg"
+    cfg.write_text("rules = ();\n")
+    for args in ("-h", "help", "top -h", "help override", f"check-config -f {cfg}"):
+        for out in (">/dev/full", ">&-"):
+            done = subprocess.run(["sh", "-c", f'"$0" {args} {out}', CTL], capture_output=True, text=True,
+                                  check=False, timeout=30, env=environment())
+            assert done.returncode == REFUSED, (args, out, done)
+            assert done.stderr.endswith("ratelimitctl: standard output cannot be written\n"), (args, out, done)
+
+
 def test_check_config(tmp_path):
     good = tmp_path / "good.cfg"
     good.write_text("rules = ();\n")
