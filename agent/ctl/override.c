@@ -135,7 +135,7 @@ static void warn_of(const json_t *o)
 	}
 }
 
-static int show(struct ctl *c, const json_t *list)
+static int show(const json_t *list)
 {
 	struct table *t = table_new(columns, COLUMNS);
 	const json_t *o;
@@ -144,10 +144,19 @@ static int show(struct ctl *c, const json_t *list)
 	json_array_foreach(list, i, o) add_row(t, o);
 	bool whole = table_write(t, stdout, 0);
 	table_free(t);
-	(void)c;
+	return whole ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
+}
+
+/* And what of them is without effect: who lists them was not there when it was told. */
+static int show_all(const json_t *list)
+{
+	const json_t *o;
+	size_t i;
+	int status = show(list);
+
 	(void)fflush(stdout);
 	json_array_foreach(list, i, o) warn_of(o);
-	return whole ? CTL_DONE : ctl_fail(CTL_REFUSED, "out of memory");
+	return status;
 }
 
 static int list(struct ctl *c)
@@ -165,7 +174,7 @@ static int list(struct ctl *c)
 	else if (!json_array_size(json_object_get(answer, "overrides")))
 		(void)puts("there are no overrides");
 	else
-		status = show(c, json_object_get(answer, "overrides"));
+		status = show_all(json_object_get(answer, "overrides"));
 	json_decref(answer);
 	return status;
 }
@@ -197,7 +206,7 @@ static int add(struct ctl *c)
 		return status;
 	ctl_warn(answer);
 	json_t *one = json_pack("[O]", answer);
-	status = ctl_given(o, CTL_JSON) ? ctl_print_json(answer, false) : show(c, one);
+	status = ctl_given(o, CTL_JSON) ? ctl_print_json(answer, false) : show(one);
 	json_decref(one);
 	json_decref(answer);
 	return status;

@@ -238,6 +238,11 @@ def test_overrides(ctl):
     assert "nothing is set" in ctl("override", "remove", "user=nobody", status=REFUSED).stderr
     typo = ctl("override", "add", "user=cy", "--tier", "glod")
     assert "warning: this tier is listed by no rule" in typo.stderr and "tier glod" in typo.stdout
+    for args in (["user=cy", "--tier", "glod"], ["ip=10.0.0.1/8", "--block"]):
+        once = ctl("override", "add", *args).stderr.splitlines()
+        assert len(once) == 1 and once[0].startswith("ratelimitctl: warning: "), once
+        assert ctl("override", "add", *args, "--json").stderr.splitlines() == once
+    ctl("override", "remove", "ip=10.0.0.0/8")
     half = ctl.json("override", "add", "user=half", "--block", "--for", "1800")  # seconds, as the interface has it
     assert half["until"] - half["since"] == 1800
     ctl("override", "add", "user=al", "--rate", "apo=1/day", status=REFUSED)
