@@ -6,6 +6,10 @@
 #include <string.h>
 #include <time.h>
 
+/* Of a real 15 digits, which it keeps of a decimal: the time is the number that the agent wrote. In
+ * ASCII, as in ctl_print_json(). */
+#define EVENT_JSON (JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15))
+
 static void put_clean(struct str s)
 {
 	char *clean = text_clean(s);
@@ -19,7 +23,7 @@ static void put_value(const json_t *v)
 	if (json_is_string(v)) {
 		put_clean((struct str){ json_string_value(v), json_string_length(v) });
 	} else {
-		char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
+		char *text = json_dumps(v, EVENT_JSON);
 		(void)fputs(text ? text : "?", stdout);
 		free(text);
 	}
@@ -71,7 +75,8 @@ static bool on_event(void *with, const char *type, const char *data)
 	if (ctl_given(c->o, CTL_JSON)) {
 		if (!json_object_get(event, "type"))
 			(void)json_object_set_new(event, "type", json_string(type));
-		(void)ctl_print_json(event, true);
+		(void)json_dumpf(event, stdout, EVENT_JSON);
+		(void)putchar('\n');
 	} else {
 		put_line(event, type);
 	}

@@ -521,6 +521,26 @@ def test_events_however_they_are_cut():
                 assert second.endswith("  message  n=1"), second
 
 
+def test_numbers_of_events_are_as_the_agent_wrote_them():
+    numbers = ["1795433155.472", "1795433155.001", "0.8", "86400.5", "7", "1795433155.0"]
+    says = "".join(f'data: {{"time":{n},"n":{n}}}\n\n' for n in numbers).encode()
+    for args in ([], ["--json"]):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            def serve(server=server):
+                with server.accept()[0] as c:
+                    c.recv(4096)
+                    c.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                              b"Connection: close\r\n\r\n" + says)
+            t = threading.Thread(target=serve)
+            t.start()
+            lines = call("events", *args, "--url", f"127.0.0.1:{server.getsockname()[1]}").stdout.splitlines()
+            t.join()
+        if args:
+            assert lines == [f'{{"time":{n},"n":{n},"type":"message"}}' for n in numbers], lines
+        else:
+            assert [x.split("  n=")[1] for x in lines] == numbers, lines
+
+
 # --- without an agent ----------------------------------------------------------------------------
 
 def test_usage():
