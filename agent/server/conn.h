@@ -83,7 +83,8 @@ void conns_expire(struct conns *, struct now);
 
 /* Call it every few milliseconds until it returns true: answers what has been received, says
  * DISCONNECT(0) (to HAProxy 3.1 and newer 10 ms after the last ACK), lingers. Bounded to about a
- * second. */
+ * second, and by redis.timeout, at most STOP_STORE_MAX, where checks wait for the store. */
+#define STOP_STORE_MAX (5 * USEC_PER_SEC)
 bool conns_stop(struct conns *, struct now);
 
 #endif

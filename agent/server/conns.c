@@ -286,12 +286,19 @@ void conns_drain(struct conns *all)
 		c->session.draining = true;
 }
 
+/* Checks that wait are answered within redis.timeout, and at a stop, too. */
+static usec_t store_time(const struct conn *c)
+{
+	usec_t timeout = c->checks_n ? c->all->snapshot->settings.redis.timeout : 0;
+	return timeout < STOP_STORE_MAX ? timeout : STOP_STORE_MAX;
+}
+
 /* What HAProxy sends while the DISCONNECT is on its way is lost. HAProxy 3.1.0 would miss the ACK
  * just before it, too, so whoever may be that is left after a pause, which a busy connection does
  * not make by itself. Older ones, which announce async, are left between two requests. */
 static bool may_leave(const struct conn *c, usec_t since, struct now now)
 {
-	bool busy_too_long = since >= STOP_BUSY_MAX;
+	bool busy_too_long = since >= STOP_BUSY_MAX + store_time(c);
 	/* One round of the loop at least, for what has been received already. */
 	if (since < STOP_QUIET || (!busy_too_long && !has_nothing_under_way(c)))
 		return false;
@@ -310,7 +317,7 @@ bool conns_stop(struct conns *all, struct now now)
 	usec_t since = now.steady - all->stopping_since;
 	for (struct conn *c = all->head, *next; c; c = next) {
 		next = c->next;
-		if (since >= STOP_ENTIRE_MAX) {
+		if (since >= STOP_ENTIRE_MAX + store_time(c)) {
 			conn_end(c, "stopping");
 			continue;
 		}

@@ -172,10 +172,14 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 	struct worker *w = timer->data;
 	struct now now = clock_read();
-	if (!w->stopping)
+	if (!w->stopping) {
 		conns_expire(&w->conns, now);
-	else if (conns_stop(&w->conns, now) && !(w->redis && redis_store_waiting(w->redis)))
-		ev_break(loop, EVBREAK_ALL);
+	} else if (conns_stop(&w->conns, now)) {
+		/* What nobody waits for any more is not waited for for ever. */
+		bool late = now.steady - w->conns.stopping_since >= STOP_STORE_MAX + USEC_PER_SEC;
+		if (late || !w->redis || !redis_store_waiting(w->redis))
+			ev_break(loop, EVBREAK_ALL);
+	}
 }
 
 static void *run(void *arg)

@@ -531,6 +531,36 @@ def test_stop_while_redis_hangs(run, redis, wire):
     assert a.wait() == 0
 
 
+@pytest.mark.parametrize("takes, timeout, reason", [(0.8, "3s", "ok"), (9, "1s", "degraded")])
+def test_a_stop_waits_for_what_redis_is_asked(run, redis, wire, takes, timeout, reason):
+    """As long as a check may take: it is longer than a drain here."""
+    a = run(rules=rule(rate=f"1000000/{LONG}"), top=group(wire, "closed", timeout=timeout),
+            agent='drain = "100ms";')
+    until(lambda: a.check(user="u")["reason"] == "ok", "Redis")
+    c = a.connect(bound=20)
+    wire.set("pass", takes)
+    keys = [c.notify(message("check", {"user": "u"})) for _ in range(10)]
+    a.send_signal(signal.SIGTERM)
+    assert {c.wait(k)["reason"] for k in keys} == {reason}
+    a.forget()
+    assert a.wait() == 0
+
+
+def test_a_stop_does_not_wait_for_ever(run, redis, wire):
+    """redis.timeout is bounded by a minute, a stop by some seconds: what is left then is let go."""
+    a = run(rules=rule(rate=f"1000000/{LONG}"), top=group(wire, "closed", timeout="1m"),
+            agent='drain = "100ms";')
+    until(lambda: a.check(user="u")["reason"] == "ok", "Redis")
+    c = a.connect(bound=20)
+    wire.set("hang")
+    c.notify(message("check", {"user": "u"}))
+    a.send_signal(signal.SIGTERM)
+    a.forget()
+    assert a.wait() == 0
+    assert not said(a, "state_lost")
+    c.close()
+
+
 # --- what was consumed -----------------------------------------------------------------------
 
 @pytest.mark.parametrize("algorithm", ["token-bucket", "sliding-window", "fixed-window"])
