@@ -157,7 +157,13 @@ static bool special_build(struct applying *a, struct rule *r, json_t *rates)
 		struct limit *l = &limits->limit[limits->n];
 		bool unlimited = false;
 		json_t *v = json_is_array(rates) ? json_array_get(rates, i) : rates;
-		if (!quota_of(a, r, v, limits, &l->quota, &unlimited)) {
+		bool good = quota_of(a, r, v, limits, &l->quota, &unlimited);
+		if (good && unlimited && n > 1) {
+			warn(a, "rule \"%s\": \"unlimited\" beside other rates: want it alone",
+				r->name);
+			good = false;
+		}
+		if (!good) {
 			free(limits->limit);
 			r->special_n--;
 			return false;

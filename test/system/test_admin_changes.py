@@ -117,6 +117,8 @@ def test_rates_of_one_rule(admin):
     assert "nope" in refused["detail"], refused
     refused = override(admin, user="carol", rates={"api": "5/day burst 9"}, status=422)
     assert "algorithm" in refused["detail"], refused
+    refused = override(admin, user="carol", rates={"api": ["1/day", "unlimited"]}, status=422)
+    assert refused["detail"] == 'rule "api": "unlimited" beside other rates: want it alone', refused
     assert admin.ask("/api/v1/overrides").json["overrides"][0]["rates"]["api"] == "5/day"
 
 

@@ -290,17 +290,22 @@ static void what_does_not_go_with_the_configuration_is_told_and_the_rest_holds(v
 	char got[512];
 	struct snapshot *fresh = rebuilt(s,
 		"override:user:alice {\"rates\":{\"gone\":\"1/minute\",\"day\":\"5/day burst 7\",\"api\":\"3/minute\"}}\n"
+		"override:user:bob {\"rates\":{\"api\":[\"1/minute\",\"unlimited\"],\"day\":\"7/day\"}}\n"
 		"switch:ap {\"mode\":\"off\"}\n"
 		"switch:gone {\"mode\":\"off\"}",
 		"switch:ap: warning: there is no rule \"ap\"; did you mean \"api\"?\n"
 		"switch:gone: warning: there is no rule \"gone\"\n"
 		"override:user:alice: warning: there is no rule \"gone\"\n"
 		"override:user:alice: warning: rule \"day\": \"5/day burst 7\" does not go with its "
-		"algorithm\n");
+		"algorithm\n"
+		"override:user:bob: warning: rule \"api\": \"unlimited\" beside other rates: want "
+		"it alone\n");
 	(void)state;
 
 	assert_string_equal(planned(fresh, "alice", "", "10.0.0.1", got),
 		"limits: api 3/60 day 100/86400 seen(shadow) 5/3600 free");
+	assert_string_equal(planned(fresh, "bob", "", "10.0.0.1", got),
+		"limits: api 10/60 day 7/86400 seen(shadow) 5/3600 free");
 	drop(fresh);
 	drop(s);
 }
