@@ -33,7 +33,7 @@ static void on_taken(struct plan *plan)
 	reply((struct asking *)plan);
 }
 
-/* A ban decides before any limit; what they say is shown all the same. */
+/* It decides before any limit, and then none is asked. */
 static void find_ban(struct asking *x, usec_t utc)
 {
 	struct explain *e = &x->explain;
@@ -43,7 +43,7 @@ static void find_ban(struct asking *x, usec_t utc)
 		return;
 	if (!desk_find_ban(control_desk(x->admin->control), &e->plan, utc, &ban))
 		return;
-	e->outcome = OUTCOME_BANNED;
+	e->plan.outcome = OUTCOME_BANNED;
 	e->plan.banned_until = ban.until;
 	e->ban = ban_json(&ban);
 }

@@ -102,7 +102,6 @@ void explain_plan(struct explain *e, struct str tier)
 	policy_plan(e->policy, &e->view, &e->plan);
 	plan_ask(&e->plan, e->policy, &e->view, &e->known, e->fresh);
 	e->planned = e->plan;
-	e->outcome = e->plan.outcome;
 }
 
 void explain_counters(struct explain *e, struct str tier, const char *rule, struct counters_at *at)
@@ -237,6 +236,7 @@ static const char *outcome_text(enum outcome o)
 	case OUTCOME_BYPASSED:
 		return "is not asked: the request bypasses all limits";
 	case OUTCOME_BANNED:
+		return "is not asked: the request is banned";
 	case OUTCOME_LIMITS:
 		break;
 	}
@@ -324,19 +324,20 @@ static json_t *rule_json(const struct explain *e, const struct rule *r, const in
 	static const char *const mode[] = { "enforce", "shadow", "off" };
 	json_t *o = json_pack("{s:o, s:s, s:s}", "name", json_of(str_of(r->name)), "mode",
 		mode[r->mode], "action", r->action == ACTION_TAG ? "tag" : "deny");
-	bool asked = e->planned.outcome == OUTCOME_LIMITS;
+	bool asked = e->plan.outcome == OUTCOME_LIMITS;
 	struct rule_why w = { .part = PART_OFF };
-	json_t *limits = limits_json(e, r, before);
+	json_t *limits = asked ? limits_json(e, r, before) : json_array();
 
-	if (asked)
+	if (asked) {
 		w = rule_explain(r, &e->view, &e->planned, e->fresh);
-	put_scope(e, r, o);
+		put_scope(e, r, o);
+	}
 	/* null: nobody can tell */
 	put(o, "applies",
 		asked && w.part == PART_UNKNOWN ? json_null()
 						: json_boolean(asked && w.part == PART_APPLIES));
 	if (!asked)
-		put(o, "why", json_string(outcome_text(e->planned.outcome)));
+		put(o, "why", json_string(outcome_text(e->plan.outcome)));
 	else if (!json_array_size(limits))
 		put(o, "why", why_json(e, r, w));
 	put(o, "limits", limits);
@@ -425,10 +426,7 @@ json_t *explain_untouched_json(const struct explain *e, const char *rule)
 
 static json_t *decision_json(const struct explain *e)
 {
-	struct plan plan = e->plan;
-
-	plan.outcome = e->outcome;
-	struct decision d = decide(&plan, plan.now);
+	struct decision d = decide(&e->plan, e->plan.now);
 	json_t *o = json_pack(
 		"{s:b, s:s, s:b}", "deny", d.deny, "reason", reason_name(d.reason), "warn", d.warn);
 	if (d.reported) {
@@ -521,7 +519,7 @@ static json_t *key_json(const struct explain *e)
 /* Is there a rule of which nobody can tell whether it denies? */
 static bool is_certain(const struct explain *e)
 {
-	for (unsigned i = 0; i < e->policy->rule_n && e->planned.outcome == OUTCOME_LIMITS; i++) {
+	for (unsigned i = 0; i < e->policy->rule_n && e->plan.outcome == OUTCOME_LIMITS; i++) {
 		const struct rule *r = &e->policy->rule[i];
 		if (r->mode == MODE_ENFORCE && r->action == ACTION_DENY &&
 			rule_explain(r, &e->view, &e->planned, e->fresh).part == PART_UNKNOWN)

@@ -18,10 +18,9 @@ struct explain {
 	struct plan_why why;
 	struct by_hash
 		known; /* the caller's, after explain_init(): who remembers counters by hash */
-	json_t *ban;   /* owned; what is told of it where `outcome` is OUTCOME_BANNED, else NULL */
+	json_t *ban; /* owned; what is told of it where plan.outcome is OUTCOME_BANNED, else NULL */
 	bool tier_by_store;
-	bool fresh;           /* no store is asked */
-	enum outcome outcome; /* of `planned`, or OUTCOME_BANNED */
+	bool fresh; /* no store is asked */
 };
 
 /* `fields`: an object of texts, numbers, booleans and nulls; `message` is the message's name,

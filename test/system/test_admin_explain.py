@@ -219,14 +219,17 @@ def test_overrides(admin):
 def test_a_ban(run, tmp_path):
     admin = Admin(run, tmp_path, rules='''
         { name = "login"; per = [ "ip" ]; rate = "1/day";
-          penalty = { after = "2/1m"; ban = "1h"; factor = 2; max = "1d"; }; }''')
+          penalty = { after = "2/1m"; ban = "1h"; factor = 2; max = "1d"; }; },
+        { name = "all"; rate = "9/day"; }''')
     until(lambda: admin.agent.check(ip="10.0.0.1")["reason"] == "banned")
     told = explain(admin, ip="10.0.0.1")
     assert told["decision"]["reason"] == "banned" and told["decision"]["deny"]
     assert 3500 <= told["decision"]["retry_after"] <= 3600
     bans = admin.ask("/api/v1/bans").json["bans"]
     assert [told["banned"]] == bans and bans[0]["rule"] == "login" and bans[0]["client"] == "ip=10.0.0.1"
-    assert rule(told, "login")["limits"][0]["remaining_now"] == 0
+    for name in ("login", "all"):  # no limit is asked before a ban ends: nothing is charged
+        r = rule(told, name)
+        assert (r["applies"], r["why"], r["limits"]) == (False, "is not asked: the request is banned", []), r
     assert explain(admin, ip="10.0.0.2")["banned"] is None
 
 
