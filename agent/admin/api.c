@@ -117,13 +117,15 @@ void history_show(struct request *r)
 	const struct admin *a = request_context(r);
 	const struct history *h = &a->history;
 	const char *text = request_query(r, "after");
-	if (text && !isdigit((unsigned char)*text)) {
+	char *end = NULL;
+	uint64_t after = text ? strtoull(text, &end, 10) : 0;
+	if (text && (!isdigit((unsigned char)*text) || *end)) {
 		request_problem(r, 400, "after: want a number, `next` of an earlier answer");
 		return;
 	}
 	json_t *allowed = json_array(), *denied = json_array(), *shadow = json_array();
 	json_t *p50 = json_array(), *p99 = json_array();
-	uint64_t first = history_first(h, text ? strtoull(text, NULL, 10) : 0);
+	uint64_t first = history_first(h, after);
 	for (uint64_t i = first; i < h->n; i++) {
 		const struct history_second *s = history_at(h, i);
 		(void)json_array_append_new(allowed, json_integer((json_int_t)s->allowed));

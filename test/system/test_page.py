@@ -113,7 +113,8 @@ def test_history(admin):
     more = admin.ask(f"/api/v1/history?after={got['next']}").json
     assert more["first"] == got["next"]
     assert admin.ask("/api/v1/history?after=999999").json["first"] == 0
-    assert admin.ask("/api/v1/history?after=x").status == 400
+    for wrong in ("x", "", "-1", "1abc", "1e400", "1%20"):
+        assert admin.ask(f"/api/v1/history?after={wrong}").status == 400, wrong
 
 
 # --- in the browser ------------------------------------------------------------------------------
