@@ -27,6 +27,12 @@ bool guard_shows_token(const char *header, const char *token)
 	return fits && same;
 }
 
+/* What follows an address in brackets: else "[::1].evil.example" would pass for one. */
+static bool is_port_or_nothing(const char *text)
+{
+	return !*text || (*text == ':' && !text[1 + strspn(text + 1, "0123456789")]);
+}
+
 bool guard_knows_host(const char *host, const char *listen_host)
 {
 	struct str name = str_of(host);
@@ -34,7 +40,7 @@ bool guard_knows_host(const char *host, const char *listen_host)
 
 	if (host[0] == '[') {
 		const char *end = strchr(host, ']');
-		if (!end)
+		if (!end || !is_port_or_nothing(end + 1))
 			return false;
 		return addr_parse((struct str){ host + 1, (size_t)(end - host) - 1 }, &addr);
 	}
