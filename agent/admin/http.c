@@ -190,11 +190,15 @@ static void judge(struct request *r, const char *path, const char *method_name)
 	const struct http_settings *s = &r->http->settings;
 	enum method method = method_of(method_name);
 	const struct route *route = find_route(s, path, method);
+	bool says_nul = r->peer->says_nul;
 	char allow[64];
 
+	r->peer->says_nul = false;
 	if (!may(r, route, method == METHOD_GET))
 		return;
-	if (!route && methods_of(s, path, allow, sizeof allow)) {
+	if (says_nul) {
+		request_problem(r, 400, "%%00: nothing here has a NUL in its name");
+	} else if (!route && methods_of(s, path, allow, sizeof allow)) {
 		char detail[160];
 		(void)snprintf(detail, sizeof detail, "this path knows %s", allow);
 		request_refuse(r, 405, detail, MHD_HTTP_HEADER_ALLOW, allow);
@@ -329,6 +333,20 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
 	}
 }
 
+/* Of a path, and of each name and value of a query, before on_request(): a text would end at a NUL
+ * in it, and pass for what stands before. */
+static size_t unescape(void *arg, struct MHD_Connection *connection, char *text)
+{
+	(void)arg;
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	struct peer *peer = info ? info->socket_context : NULL;
+	size_t n = MHD_http_unescape(text);
+	if (peer && strlen(text) != n)
+		peer->says_nul = true;
+	return n;
+}
+
 /* ---- the loop ---- */
 
 static void on_log(void *arg, const char *format, va_list args)
@@ -402,8 +420,9 @@ struct http *http_new(const struct http_settings *settings)
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_HEADERS_MAX,
 		MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-		MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-		http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+		MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
+		on_connection, http, MHD_OPTION_END);
 	const union MHD_DaemonInfo *info = http->daemon ? MHD_get_daemon_info(http->daemon,
 								  MHD_DAEMON_INFO_EPOLL_FD)
 							: NULL;

@@ -23,6 +23,7 @@ struct peer {
 	enum peer_state state;
 	usec_t since, deadline; /* steady; deadline 0: none */
 	bool is_unix, is_local;
+	bool says_nul;           /* escaped, in the path or the query of the request that begins */
 	const char *listen_host; /* the gate's */
 	char who[64];
 };

@@ -134,6 +134,8 @@ def test_problems_are_told(admin):
     a = admin.ask("/api/v1/rules?rule=apo")
     assert a.status == 404 and a.headers["Content-Type"] == "application/problem+json", a
     assert a.json["status"] == 404 and 'did you mean "api"' in a.json["detail"]
+    for path in ("/%00", "/api/v1/status%00/../x", "/api/v1/rules?rule=api%00junk", "/api/v1/top?rule=%00"):
+        assert admin.ask(path).status == 400, path
 
 
 def test_no_group_no_interface(run):
