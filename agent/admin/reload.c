@@ -1,5 +1,6 @@
 /* /api/v1/reload. */
 #include "config/json.h"
+#include "admin/body.h"
 #include "admin/routes.h"
 
 #include <ctype.h>
@@ -41,11 +42,11 @@ static json_t *problems_json(const struct problems *p, bool warnings)
 	return list;
 }
 
-void reload_now(struct request *r)
+static void reload(struct request *r, struct act act)
 {
 	const struct admin *a = request_context(r);
 	struct reload reload;
-	bool done = control_reload(a->control, request_who(r), &reload);
+	bool done = control_reload(a->control, act, &reload);
 	json_t *warnings = problems_json(&reload.problems, true);
 	if (done)
 		request_reply_json(r, 200,
@@ -59,4 +60,19 @@ void reload_now(struct request *r)
 				(json_int_t)reload.generation, "errors",
 				problems_json(&reload.problems, false), "warnings", warnings));
 	reload_fini(&reload);
+}
+
+/* Its body may be left out, and hold a reason. */
+void reload_now(struct request *r)
+{
+	static const char *const known[] = { "reason" };
+	bool has_body = request_body(r).n != 0;
+	json_t *body = has_body ? body_of(r) : NULL;
+	const char *reason = has_body ? NULL : "";
+
+	if (body && body_knows(r, body, known, 1))
+		reason = body_text(r, body, "reason");
+	if (reason)
+		reload(r, (struct act){ request_who(r), *reason ? reason : NULL });
+	json_decref(body);
 }

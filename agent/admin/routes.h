@@ -51,7 +51,7 @@
 		"{fields, rule | rule | all, reason}: counters begin anew: of one client, of a rule, " \
 		"or all") \
 	X(POST, "/api/v1/reload", CHANGE, reload_now, \
-		"as SIGHUP: 200 with what changed, or 422 with every error")
+		"{reason}, or no body; as SIGHUP: 200 with what changed, or 422 with every error")
 
 /* What handlers have as their request_context(). */
 struct admin {

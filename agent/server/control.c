@@ -89,7 +89,7 @@ static void on_reload_signal(struct ev_loop *loop, ev_signal *signal, int revent
 	(void)loop;
 	(void)revents;
 	struct reload r;
-	(void)control_reload(signal->data, "SIGHUP", &r);
+	(void)control_reload(signal->data, (struct act){ .who = "SIGHUP" }, &r);
 	reload_fini(&r);
 }
 

@@ -84,7 +84,7 @@ bool control_tally(struct control *, struct tally_sum *); /* false: out of memor
 bool control_top(struct control *, enum top_kind, struct top_list *); /* false: out of memory */
 const char *control_rule_at(const struct control *, uint32_t place);  /* tally_rule_at() */
 
-/* What SIGHUP does; `who` asks for it, for the log. */
+/* What SIGHUP does; who asks for it, and why, for the log. */
 struct reload {
 	uint64_t generation;      /* that counts now */
 	char changed[2048];       /* snapshot_describe_changes() */
@@ -92,7 +92,7 @@ struct reload {
 };
 
 /* false: refused, and nothing changed */
-bool control_reload(struct control *, const char *who, struct reload *);
+bool control_reload(struct control *, struct act, struct reload *);
 void reload_fini(struct reload *);
 
 #endif

@@ -172,15 +172,19 @@ static const char *cannot_reload(struct control *c)
 
 /* Through the interface: always. A signal is of who has the machine and its log's level: for -q,
  * only what fails is said. */
-static void audit(const char *who, bool done, uint64_t generation)
+static void audit(struct act act, bool done, uint64_t generation)
 {
-	(strcmp(who, "SIGHUP") == 0 ? log_put : log_put_always)(LOG_LEVEL_WARNING, "audit",
-		LOG_FIELDS(KV_Z("what", "reload"), KV_Z("change", "configuration"),
-			KV_Z("who", who), KV_Z("result", done ? "ok" : "refused"),
-			KV_INT("generation", generation)));
+	struct log_field field[7] = { KV_Z("what", "reload"), KV_Z("change", "configuration"),
+		KV_Z("who", act.who), KV_Z("result", done ? "ok" : "refused"),
+		KV_INT("generation", generation) };
+
+	if (act.reason)
+		field[5] = (struct log_field)KV_Z("reason", act.reason);
+	(strcmp(act.who, "SIGHUP") == 0 ? log_put : log_put_always)(
+		LOG_LEVEL_WARNING, "audit", field);
 }
 
-bool control_reload(struct control *c, const char *who, struct reload *r)
+bool control_reload(struct control *c, struct act act, struct reload *r)
 {
 	*r = (struct reload){ 0 };
 	struct snapshot *fresh = NULL;
@@ -202,7 +206,7 @@ bool control_reload(struct control *c, const char *who, struct reload *r)
 			c->snapshot, fresh, r->changed, sizeof r->changed);
 		const struct policy *before = c->snapshot->policy;
 		publish(c, fresh); /* which keeps the one before until later */
-		desk_end_unknown_bans(c->desk, fresh->policy, before, who);
+		desk_end_unknown_bans(c->desk, fresh->policy, before, act.who);
 		log_info("reloaded", KV_INT("generation", fresh->generation),
 			KV_STR("changed", ((struct str){ r->changed, n })));
 		notices_tell_disabled(fresh->policy);
@@ -210,7 +214,7 @@ bool control_reload(struct control *c, const char *who, struct reload *r)
 	if (!why)
 		service_ready(fresh ? "serving" : "serving; the last reload was refused");
 	r->generation = c->snapshot->generation;
-	audit(who, fresh, r->generation);
+	audit(act, fresh, r->generation);
 	return fresh;
 }
 

@@ -175,6 +175,19 @@ def test_bodies_that_are_none(admin):
     assert admin.ask("/api/v1/overrides").json == {"overrides": []}
 
 
+def test_a_reload_may_have_a_reason_and_nothing_else(admin):
+    for body, status in ((b'{"user":', 400), (b"[]", 400), (b" ", 400), (b'{"mode": "off", "reason": "x"}', 422),
+                         (b'{"reason": 5}', 422)):
+        a = admin.ask("/api/v1/reload", "POST", False, {**JSON, **BEARER}, body)
+        assert a.status == status and a.json["detail"], (body, a)
+    assert admin.ask("/api/v1/status").json["generation"] == 1 and not audit(admin)
+    for body in (None, b"", b"{}", b'{"reason": ""}', b'{"reason": "ticket 5"}'):
+        a = admin.ask("/api/v1/reload", "POST", False, {**JSON, **BEARER}, body)
+        assert a.status == 200, (body, a)
+    until(lambda: len(audit(admin)) == 5)
+    assert [("ticket 5" in line) for line in audit(admin)] == [False] * 4 + [True]
+
+
 # --- switches and resets -------------------------------------------------------------------------
 
 def test_the_emergency_switch(admin):
@@ -340,7 +353,7 @@ def test_the_audit_log_is_always_written(run, tmp_path, level, args):
     change(admin, "/api/v1/bans", "DELETE", id=first, reason="he called")
     second = ban("10.2.2.2")
     admin.agent.write("rules = (")
-    assert admin.ask("/api/v1/reload", "POST", headers={**JSON, **BEARER}).status == 422
+    change(admin, "/api/v1/reload", "POST", status=422, reason="ticket 5")
     admin.agent.send_signal(signal.SIGHUP)
     want = [
         ["what=put", "change=override:user:alice", "who=token", 'reason="why not"', "until"],
@@ -353,7 +366,7 @@ def test_the_audit_log_is_always_written(run, tmp_path, level, args):
         ["what=ban", "ban:ip=10.1.1.1", 'who="rule login"', f"id={first}", "for_s=2", "until="],
         ["what=lift", "ban:ip=10.1.1.1", "who=token", first, "he called"],
         ["what=ban", "ban:ip=10.2.2.2", f"id={second}"],
-        ["what=reload", "who=token", "result=refused"],
+        ["what=reload", "who=token", "result=refused", 'reason="ticket 5"'],
         ["what=end", "ban:ip=10.2.2.2", 'who="its time"', f"id={second}"],
     ]
     if level != "error" and not args:   # a signal is of who has the machine, and the log's level
