@@ -92,6 +92,14 @@ static bool rates_check(json_t *rates, char *err, size_t err_size)
 	return true;
 }
 
+static bool is_clean(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if ((unsigned char)s.p[i] < ' ' || s.p[i] == 127)
+			return false;
+	return true;
+}
+
 /* Exactly one of what an override can say. */
 static bool override_check(json_t *value, char *err, size_t err_size)
 {
@@ -107,6 +115,8 @@ static bool override_check(json_t *value, char *err, size_t err_size)
 		if (n < 1 || n > TIER_NAME_MAX || strlen(json_string_value(tier)) != n)
 			return err_say(
 				err, err_size, "tier: want a name of 1 to %d bytes", TIER_NAME_MAX);
+		if (!is_clean((struct str){ json_string_value(tier), n }))
+			return err_say(err, err_size, "tier: control characters are not for names");
 		return true;
 	}
 	if (rates)
@@ -239,14 +249,6 @@ static bool put_hash(struct str value, char out[7 + SHA256_HEX_BYTES + 1])
 		break;
 	}
 	(void)snprintf(out, 7 + SHA256_HEX_BYTES + 1, "sha256:%.*s", SHA256_HEX_BYTES, hex);
-	return true;
-}
-
-static bool is_clean(struct str s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] < ' ' || s.p[i] == 127)
-			return false;
 	return true;
 }
 

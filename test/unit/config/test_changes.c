@@ -441,6 +441,8 @@ static void what_is_no_change_is_refused(void **state)
 		{ "override:user:a", "{\"bypass\":false}", "want one of \"tier\"" },
 		{ "override:user:a", "{\"tier\":\"\"}", "tier: want a name" },
 		{ "override:user:a", "{\"tier\":\"a\\u0000b\"}", "" },
+		{ "override:user:a", "{\"tier\":\"a\\nb\"}", "tier: control characters" },
+		{ "override:user:a", "{\"tier\":\"a\\u007f\"}", "tier: control characters" },
 		{ "override:user:a", "{\"rates\":{}}", "rates: want" },
 		{ "override:user:a", "{\"rates\":{\"api\":10}}", "want a rate" },
 		{ "override:user:a", "{\"rates\":{\"api\":\"10\"}}", "rate \"10\"" },
