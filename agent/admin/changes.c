@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FOR_MAX (366 * 10 * USEC_PER_DAY)
+enum { FOR_DAYS = 3660 };
+#define FOR_MAX (FOR_DAYS * USEC_PER_DAY)
 
 static const struct admin *admin_of(struct request *r)
 {
@@ -51,7 +52,8 @@ static bool take_end(struct request *r, json_t *body, json_t *change)
 	if (length) {
 		if (!length_of(length, &v) || v < USEC_PER_SEC || v > FOR_MAX) {
 			request_problem(r, 422,
-				"for: want a duration of 1s at least, like \"10m\", or a number of seconds");
+				"for: want a duration of 1s to %dd, like \"10m\", or a number of seconds",
+				FOR_DAYS);
 			return false;
 		}
 		json_t *end = json_integer(now + (v + USEC_PER_SEC - 1) / USEC_PER_SEC);
@@ -60,8 +62,11 @@ static bool take_end(struct request *r, json_t *body, json_t *change)
 		request_problem(r, 503, "no memory"); /* without an end it would never end */
 		return false;
 	}
-	if (until && (!json_is_integer(until) || json_integer_value(until) <= now)) {
-		request_problem(r, 422, "until: want an instant in the future, in Unix seconds");
+	if (until && (!json_is_integer(until) || json_integer_value(until) <= now ||
+			     json_integer_value(until) - now > FOR_MAX / USEC_PER_SEC)) {
+		request_problem(r, 422,
+			"until: want an instant in the future, %d days from now at most, in Unix seconds",
+			FOR_DAYS);
 		return false;
 	}
 	if (!until || json_object_set(change, "until", until) == 0)
@@ -385,6 +390,12 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 	}
 	if (strlen(rule) > RULE_NAME_MAX) {
 		request_problem(r, 422, "rule: no rule has so long a name");
+		return;
+	}
+	if (strcmp(mode, "configured") == 0 && json_object_get(change, "until")) {
+		request_problem(r, 422,
+			"mode configured takes the switch back, and nothing is left to end: \"for\" and "
+			"\"until\" go with enforce, shadow or off");
 		return;
 	}
 	snprintf(name, sizeof name, "switch:%s", rule);

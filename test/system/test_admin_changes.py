@@ -158,6 +158,9 @@ def test_an_override_ends_by_itself(admin):
     ({"user": "a", "tier": "x", "block": True}, "one of"), ({"ip": "10.0.0", "block": True}, "ip"),
     ({"user": "a", "block": True, "for": "soon"}, "duration"),
     ({"user": "a", "block": True, "until": 5}, "future"),
+    ({"user": "a", "block": True, "until": 2 ** 62}, "3660 days"),
+    ({"user": "a", "block": True, "for": "3661d"}, "3660d"),
+    ({"user": "a", "tier": "gold\n"}, "control"),
     ({"user": "a", "block": True, "unitl": 5}, "unitl"),
     ({"user": "", "block": True}, "user"), ({"user": 5, "block": True}, "text"),
     ({"user": "a", "rates": {"api": "often"}}, "often"),
@@ -210,6 +213,9 @@ def test_the_emergency_switch(admin):
     assert "nope" in refused["detail"], refused
     change(admin, "/api/v1/enabled", mode="on", status=422)
     change(admin, "/api/v1/enabled", mode="configured", rule="ip", status=422)
+    for body in ({"mode": "configured"}, {"enabled": True}):  # nothing is left to end
+        refused = change(admin, "/api/v1/enabled", **body, **{"for": "1h"}, status=422)
+        assert "nothing is left to end" in refused["detail"], refused
 
 
 def test_a_reload_tells_what_has_no_effect_any_more(admin):
