@@ -418,7 +418,7 @@ def test_bans(two):
 
 def test_bans_that_are_forgotten_leave_redis(run, tmp_path, redis):
     """Else it holds all there ever were, and each agent that starts reads them."""
-    short = RULES.replace('ban = "10m"', 'ban = "1s"; max = "1s"')
+    short = RULES.replace('"2/1m"; ban = "10m"', '"2/3s"; ban = "1s"; max = "1s"')
     assert short != RULES
     two = Two(run, tmp_path, redis, short)
     for i in range(20):
