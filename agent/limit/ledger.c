@@ -232,7 +232,7 @@ struct ledger_spent ledger_hold(struct ledger *l, const struct plan *plan, uint3
 		s.serial[i] = e->serial;
 		s.pending[i] = at_most(plan->take[i].cost, block_spent(b));
 		s.mark[i] = b->mark;
-		s.adrift_id[i] = b->disowned ? e->adrift_id - 1 : e->adrift_id;
+		s.adrift_id[i] = b->disowned ? 0 : e->adrift_id;
 		b->pending += s.pending[i];
 	}
 	return s;
@@ -246,6 +246,8 @@ static void end_hold(struct ledger *l, const struct take *t, const struct ledger
 	struct entry *e = ledger_find(l, &t->key);
 	uint64_t dropped = (uint64_t)t->cost;
 
+	if (e && denied)
+		ledger_settle(l, e, steady); /* its time may be over */
 	if (e && e->serial == s->serial[i] && e->block[0].units) {
 		e->block[0].pending -= s->pending[i];
 		if (denied && e->block[0].until > steady) {

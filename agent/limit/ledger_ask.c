@@ -205,14 +205,17 @@ static void disown(struct ledger *l, struct entry *e)
 		l->stats.dropped += e->owed[k].back;
 		e->owed[k] = (struct lease_ask){ 0 };
 	}
-	ledger_lose_adrift(e);
+	ledger_lose_adrift(l, e);
 }
 
 void ledger_disown(struct ledger *l)
 {
 	for (uint32_t i = 0; i < SETS * WAYS; i++)
-		if (!is_free(l, i))
+		if (!is_free(l, i)) {
 			disown(l, &l->entry[i]);
+			leave_if_done(
+				l, &l->entry[i]); /* what was adrift is not waited for any more */
+		}
 }
 
 void ledger_forget(struct ledger *l, const struct key *k, usec_t steady)

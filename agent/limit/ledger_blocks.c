@@ -60,9 +60,9 @@ void ledger_end_block(struct ledger *l, struct entry *e, usec_t steady)
 	l->held -= b.left;
 	e->block[0] = e->block[1];
 	e->block[1] = (struct block){ 0 };
-	e->serial++;
+	e->serial = ++l->ids;
 	if (ended)
-		ledger_lose_adrift(e);
+		ledger_lose_adrift(l, e);
 	if (b.disowned || ended) {
 		l->stats.dropped += b.left;
 		return;
@@ -79,10 +79,10 @@ void ledger_end_adrift(struct ledger *l, struct entry *e, int64_t mark, uint32_t
 		ledger_queue(l, e);
 }
 
-void ledger_lose_adrift(struct entry *e)
+void ledger_lose_adrift(struct ledger *l, struct entry *e)
 {
 	e->adrift = 0;
-	e->adrift_id++;
+	e->adrift_id = ++l->ids;
 }
 
 void ledger_report_spent(struct ledger *l, struct entry *e)
@@ -111,7 +111,7 @@ static bool same_key(const struct key *a, const struct key *b)
 
 void ledger_free_place(struct ledger *l, struct entry *e)
 {
-	uint32_t id = e->id + 1, serial = e->serial + 1, adrift_id = e->adrift_id + 1;
+	uint32_t id = e->id + 1, serial = ++l->ids, adrift_id = ++l->ids;
 
 	l->key[place_of(l, e)] = (struct key){ 0, 0 };
 	*e = (struct entry){ .id = id, .serial = serial, .adrift_id = adrift_id };

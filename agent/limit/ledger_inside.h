@@ -53,6 +53,7 @@ struct ledger {
 	struct entry entry[SETS * WAYS];
 	uint32_t first, last; /* the queue */
 	uint32_t under_way;
+	uint32_t ids; /* of blocks that were first, and of what is adrift: none is given twice */
 	unsigned parts;
 	uint64_t held;
 	usec_t ahead; /* the shared counters' clock, less this machine's */
@@ -73,7 +74,7 @@ void ledger_end_all(struct ledger *, struct entry *, usec_t steady);
  * were kept, or go back. */
 void ledger_end_adrift(struct ledger *, struct entry *, int64_t mark, uint32_t units, bool back);
 /* What is adrift is not known any more where it came from. */
-void ledger_lose_adrift(struct entry *);
+void ledger_lose_adrift(struct ledger *, struct entry *);
 /* What is spent of the first block is out no longer, once it is told. */
 void ledger_report_spent(struct ledger *, struct entry *);
 

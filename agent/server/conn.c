@@ -461,7 +461,8 @@ static void read_on(struct conn *c, struct now now)
 	if (c->paused && c->checks_n >= CHECKS_EACH_MAX / 2)
 		return;
 	c->paused = false;
-	ev_io_start(c->all->loop, &c->reader);
+	if (!c->all->reads_no_more)
+		ev_io_start(c->all->loop, &c->reader);
 	if (c->in)
 		serve(c, now);
 }

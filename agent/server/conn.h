@@ -45,6 +45,7 @@ struct conns {
 	_Atomic(bool) crowded;  /* those that are idle go */
 	bool draining;
 	usec_t stopping_since; /* steady; 0: not */
+	bool reads_no_more;    /* a stop has gone on for long */
 };
 
 /* The store, metrics and events are borrowed, and outlive it. false: out of memory. */

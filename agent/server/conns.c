@@ -315,6 +315,7 @@ bool conns_stop(struct conns *all, struct now now)
 		return all->n == 0;
 	}
 	usec_t since = now.steady - all->stopping_since;
+	all->reads_no_more = since >= STOP_BUSY_MAX;
 	for (struct conn *c = all->head, *next; c; c = next) {
 		next = c->next;
 		if (since >= STOP_ENTIRE_MAX + store_time(c)) {
@@ -325,7 +326,7 @@ bool conns_stop(struct conns *all, struct now now)
 			expire(c, now);
 			continue;
 		}
-		if (since >= STOP_BUSY_MAX)
+		if (all->reads_no_more)
 			ev_io_stop(all->loop, &c->reader); /* so that it becomes quiet */
 		if (may_leave(c, since, now))
 			conn_disconnect(c, SPOP_NORMAL, now);

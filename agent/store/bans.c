@@ -270,7 +270,10 @@ bool bans_put(struct bans *b, const struct ban *ban, usec_t utc)
 		return false;
 	lock_get(lock_of(b, set));
 	struct ban *place = find(b, set, &ban->key);
-	bool taken = !place || place->epoch < ban->epoch ||
+	/* Who has forgotten what this one has not counts its epochs from the beginning. */
+	bool is_later = place && place->until <= utc && ban->until > utc &&
+			ban->since > place->since + CLOCKS_APART;
+	bool taken = !place || is_later || place->epoch < ban->epoch ||
 		     (place->epoch == ban->epoch && place->until < ban->until);
 	if (taken)
 		put(b, place ? place : make_room(b, set, utc), ban, utc);

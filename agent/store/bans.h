@@ -47,7 +47,8 @@ bool bans_next_begun(struct bans *, struct ban *);
 size_t bans_ended(struct bans *, uint64_t *cursor, struct ban *, size_t n, usec_t utc);
 
 /* As another agent or an earlier run tells: in the place of what is there of that key, unless that
- * is of a later epoch, or of this one and ends later. false: it was not taken. */
+ * is of a later epoch, or of this one and ends later; a ban that has begun since then, and holds
+ * where that is over, is taken of any epoch. false: it was not taken. */
 bool bans_put(struct bans *, const struct ban *, usec_t utc);
 
 /* Ends it, and forgets how often this client was banned. false: none holds. */

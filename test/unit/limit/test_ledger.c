@@ -399,6 +399,43 @@ static void test_denied_when_everything_has_gone_back(void **state)
 	}
 }
 
+/* The connection is lost while a reload waits for a plan: the key is leased again all the same. */
+static void test_a_loss_ends_a_reload(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(5);
+	get_block();
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	struct ledger_spent s = ledger_hold(ledger, &p, 1);
+	ledger_return_all(ledger, t);
+	exchange_all();
+	ledger_disown(ledger);
+	ledger_keep(ledger, &p, &s);
+	counter = (struct leased){ 0 };
+	get_block();
+}
+
+/* A key that is reset while a plan waits, and comes to another place, has nothing of that plan. */
+static void test_a_plan_that_waits_is_of_one_place(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(5), other = plan_of(1);
+	other.take[0].key = (struct key){ 7 + 512, 8 };
+	for (unsigned i = 0; i < 3; i++)
+		(void)ledger_spend(ledger, &other, t);
+	t += 400 * MS;
+	get_block();
+	t += 300 * MS;
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	struct ledger_spent s = ledger_hold(ledger, &p, 1);
+	ledger_forget(ledger, &p.take[0].key, t);
+	counter = (struct leased){ 0 };
+	get_block();
+	ledger_unspend(ledger, &p, &s, t);
+	assert_int_equal(ledger_held(ledger), 20);
+	assert_int_equal(spend_ones(100), 20);
+}
+
 /* Of what it took from two blocks, no more waits in the second than that has lost. */
 static void test_a_plan_that_waits_with_two_blocks(void **state)
 {
@@ -630,6 +667,8 @@ int main(void)
 		T(test_denied_elsewhere),
 		T(test_a_plan_that_waits_is_not_reported),
 		T(test_denied_when_its_block_has_ended),
+		T(test_a_loss_ends_a_reload),
+		T(test_a_plan_that_waits_is_of_one_place),
 		T(test_what_waits_counts_as_out),
 		T(test_denied_when_everything_has_gone_back),
 		T(test_a_plan_that_waits_with_two_blocks),

@@ -154,6 +154,26 @@ static void a_ban_is_not_forgotten_while_denials_are_counted(void **state)
 	bans_free(b);
 }
 
+/* Another agent has forgotten what this one has not: its next ban is of the first epoch again. */
+static void a_later_ban_is_taken_of_any_epoch(void **state)
+{
+	struct bans *b = bans_new();
+	struct ban ban = ban_of(1), theirs = ban_of(1);
+	(void)state;
+
+	assert_true(bans_begin(b, &penalty, &ban, 0));
+	assert_true(bans_begin(b, &penalty, &ban, 20 * MIN)); /* until 40 */
+	theirs.epoch = 1;
+	theirs.since = 50 * MIN;
+	theirs.until = 60 * MIN;
+	theirs.forget_at = 120 * MIN;
+	assert_false(bans_put(b, &theirs, 39 * MIN)); /* this one holds */
+	assert_true(bans_put(b, &theirs, 51 * MIN));
+	assert_true(bans_lift(b, &ban.key, 52 * MIN));
+	assert_false(bans_put(b, &theirs, 53 * MIN)); /* an old telling of it lifts no lift */
+	bans_free(b);
+}
+
 /* Who waits for the first of them alone waits in vain. */
 static void of_two_bans_the_last_to_end_counts(void **state)
 {
@@ -423,6 +443,7 @@ int main(void)
 		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
 		cmocka_unit_test(a_ban_is_not_forgotten_while_denials_are_counted),
 		cmocka_unit_test(of_two_bans_the_last_to_end_counts),
+		cmocka_unit_test(a_later_ban_is_taken_of_any_epoch),
 		cmocka_unit_test(what_others_tell_counts_where_it_ends_later),
 		cmocka_unit_test(a_clock_set_back_makes_no_ban_longer),
 		cmocka_unit_test(a_clock_set_back_bans_nobody_anew),
