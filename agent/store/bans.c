@@ -321,21 +321,8 @@ bool bans_get(struct bans *b, const struct key *k, struct ban *out)
 	return ban != NULL;
 }
 
-uint32_t bans_epoch(struct bans *b, const struct key *k, usec_t utc)
-{
-	unsigned set = set_of(k);
-
-	if (bans_count(b) == 0)
-		return 0;
-	lock_get(lock_of(b, set));
-	const struct ban *ban = find(b, set, k);
-	uint32_t epoch = ban && ban->forget_at > utc ? ban->epoch : 0;
-	lock_put(lock_of(b, set));
-	return epoch;
-}
-
-uint32_t bans_epoch_to_count(
-	struct bans *b, const struct key *k, const struct penalty *p, usec_t utc)
+/* ban.epoch, which is not forgotten before `kept_until` then. */
+static uint32_t epoch_of(struct bans *b, const struct key *k, usec_t utc, usec_t kept_until)
 {
 	unsigned set = set_of(k);
 	uint32_t epoch = 0;
@@ -346,10 +333,21 @@ uint32_t bans_epoch_to_count(
 	struct ban *ban = find(b, set, k);
 	if (ban && ban->forget_at > utc) {
 		epoch = ban->epoch;
-		ban->forget_at = later(ban->forget_at, utc + p->after.window.length);
+		ban->forget_at = later(ban->forget_at, kept_until);
 	}
 	lock_put(lock_of(b, set));
 	return epoch;
+}
+
+uint32_t bans_epoch(struct bans *b, const struct key *k, usec_t utc)
+{
+	return epoch_of(b, k, utc, 0);
+}
+
+uint32_t bans_epoch_to_count(
+	struct bans *b, const struct key *k, const struct penalty *p, usec_t utc)
+{
+	return epoch_of(b, k, utc, utc + p->after.window.length);
 }
 
 size_t bans_copy(struct bans *b, uint64_t *cursor, struct ban *out, size_t n, usec_t utc)
