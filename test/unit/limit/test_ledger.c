@@ -313,6 +313,23 @@ static void test_a_plan_that_waits_is_not_reported(void **state)
 	assert_int_equal(ledger_held(ledger), 14);
 }
 
+/* The block's time is over when it is denied, and nothing has looked since: what it took goes back
+ * with the rest of that block. */
+static void test_denied_after_the_time_of_its_block(void **state)
+{
+	(void)state;
+	struct plan p = plan_of(5);
+	get_block();
+	assert_int_equal(ledger_spend(ledger, &p, t), 1);
+	struct ledger_spent s = ledger_hold(ledger, &p, 1);
+	t += LEASE_LIFE;
+	ledger_unspend(ledger, &p, &s, t);
+	exchange_all();
+	assert_int_equal(ledger_stats(ledger)->dropped, 0);
+	assert_true(counter.bucket.used < 0.001);
+	assert_int_equal(ledger_held(ledger), 0);
+}
+
 /* Plans that wait have emptied a block, and the next one is spent meanwhile: what they took goes
  * back when they are denied, and is told as spent when not. Until then it is out. */
 static void test_denied_when_its_block_has_ended(void **state)
@@ -666,6 +683,7 @@ int main(void)
 		T(test_of_two_rules_the_one_that_is_leased),
 		T(test_denied_elsewhere),
 		T(test_a_plan_that_waits_is_not_reported),
+		T(test_denied_after_the_time_of_its_block),
 		T(test_denied_when_its_block_has_ended),
 		T(test_a_loss_ends_a_reload),
 		T(test_a_plan_that_waits_is_of_one_place),

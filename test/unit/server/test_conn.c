@@ -543,6 +543,26 @@ static void a_stop_is_bounded(void **state)
 	assert_true(conns_stop(&f->conns, after(f, 2 * SEC)));
 }
 
+/* What was read is answered as soon as the peer reads again, and no more is read then. */
+static void a_stop_reads_no_more_of_who_goes_on_asking(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t asked = 0;
+	static uint8_t got[1 << 20];
+	struct now before = clock_read();
+	say_hello(f);
+	fill(f, &asked);
+	assert_true(metric(f, METRIC_notifies) < asked);
+	assert_false(conns_stop(&f->conns, after(f, -400 * USEC_PER_MSEC)));
+	assert_false(conns_stop(&f->conns, before));
+	for (unsigned i = 0; i < 100; i++) {
+		while (receive(f->peer, got, sizeof got) > 0)
+			;
+		turn(f);
+	}
+	assert_true(metric(f, METRIC_notifies) < asked);
+}
+
 static void a_reload_may_raise_the_frame_size(void **state)
 {
 	struct fixture *f = *state;
@@ -591,6 +611,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_stop_leaves_between_two_requests, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_stop_is_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_stop_reads_no_more_of_who_goes_on_asking, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_reload_may_raise_the_frame_size, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
