@@ -134,12 +134,9 @@ static void print_problems(const struct problems *p, const struct options *o)
 {
 	bool warnings = o->verbosity != VERBOSITY_QUIET;
 	for (size_t i = 0; i < p->n; i++) {
-		bool is_warning = strstr(p->message[i], ": warning: ");
-		if (warnings || !is_warning)
-			(void)fprintf(stderr, "%s%s\n",
-				log_place_priority(
-					is_warning ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR),
-				p->message[i]);
+		enum log_level level = p->is_warning[i] ? LOG_LEVEL_WARNING : LOG_LEVEL_ERROR;
+		if (warnings || !p->is_warning[i])
+			(void)fprintf(stderr, "%s%s\n", log_place_priority(level), p->message[i]);
 	}
 }
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 /* "FILE:LINE: MESSAGE" in parts. Names of files may hold colons: the first ":NUMBER: " it is. */
-static json_t *problem_json(const char *text)
+static json_t *problem_json(const char *text, bool is_warning)
 {
 	static const char warning[] = "warning: ";
 	for (const char *p = strchr(text, ':'); p; p = strchr(p + 1, ':')) {
@@ -18,14 +18,14 @@ static json_t *problem_json(const char *text)
 		if (end[0] != ':' || end[1] != ' ')
 			continue;
 		const char *message = end + 2;
-		if (strncmp(message, warning, sizeof warning - 1) == 0)
+		if (is_warning && strncmp(message, warning, sizeof warning - 1) == 0)
 			message += sizeof warning - 1;
 		return json_pack("{s:o, s:I, s:o}", "file",
 			json_of((struct str){ text, (size_t)(p - text) }), "line", (json_int_t)line,
 			"message", json_of(str_of(message)));
 	}
 	/* A warning of a file as a whole has no line. */
-	const char *end = strstr(text, ": warning: ");
+	const char *end = is_warning ? strstr(text, ": warning: ") : NULL;
 	if (end)
 		return json_pack("{s:o, s:n, s:o}", "file",
 			json_of((struct str){ text, (size_t)(end - text) }), "line", "message",
@@ -37,8 +37,8 @@ static json_t *problems_json(const struct problems *p, bool warnings)
 {
 	json_t *list = json_array();
 	for (size_t i = 0; list && i < p->n; i++)
-		if (!strstr(p->message[i], ": warning: ") == !warnings)
-			(void)json_array_append_new(list, problem_json(p->message[i]));
+		if (p->is_warning[i] == warnings)
+			(void)json_array_append_new(list, problem_json(p->message[i], warnings));
 	return list;
 }
 

@@ -6,20 +6,31 @@
 
 enum { MESSAGE_MAX = 6144 }; /* a path, and a sentence or two */
 
-static bool append(struct problems *p, const char *text)
+static bool grow(struct problems *p)
 {
-	if (p->n == p->cap) {
-		size_t cap = p->cap ? 2 * p->cap : 16;
-		char **grown = realloc(p->message, cap * sizeof *grown);
-		if (!grown)
-			return false;
-		p->message = grown;
-		p->cap = cap;
-	}
+	size_t cap = p->cap ? 2 * p->cap : 16;
+	char **message = realloc(p->message, cap * sizeof *message);
+
+	if (!message)
+		return false;
+	p->message = message;
+	bool *is_warning = realloc(p->is_warning, cap * sizeof *is_warning);
+	if (!is_warning)
+		return false;
+	p->is_warning = is_warning;
+	p->cap = cap;
+	return true;
+}
+
+static bool append(struct problems *p, const char *text, bool warning)
+{
+	if (p->n == p->cap && !grow(p))
+		return false;
 	p->message[p->n] = strdup(text);
 	if (!p->message[p->n])
 		return false;
-	p->n++;
+	p->is_warning[p->n++] = warning;
+	p->warnings += warning;
 	return true;
 }
 
@@ -31,7 +42,7 @@ static void put(struct problems *p, struct place at, bool warning, const char *f
 	/* Warnings leave room: an error must never be lost behind them. */
 	if (p->n >= (warning ? PROBLEMS_MAX / 2 : PROBLEMS_MAX)) {
 		if (p->n == PROBLEMS_MAX && !warning &&
-			!append(p, "there are more problems than can be shown"))
+			!append(p, "there are more problems than can be shown", false))
 			p->lost = true;
 		return;
 	}
@@ -49,9 +60,7 @@ static void put(struct problems *p, struct place at, bool warning, const char *f
 	for (char *c = text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 127)
 			*c = '?'; /* a message is one line, whatever a file holds */
-	if (append(p, text))
-		p->warnings += warning;
-	else if (!warning)
+	if (!append(p, text, warning) && !warning)
 		p->lost = true;
 }
 
@@ -78,6 +87,13 @@ void problem_out_of_memory(struct problems *p)
 	problem_add(p, (struct place){ 0 }, "out of memory while reading the configuration");
 }
 
+void problems_append(struct problems *p, const struct problems *others)
+{
+	for (size_t i = 0; i < others->n; i++)
+		if (!append(p, others->message[i], others->is_warning[i]) && !others->is_warning[i])
+			p->lost = true;
+}
+
 size_t problem_errors(const struct problems *p)
 {
 	return p->n - p->warnings + p->lost;
@@ -88,5 +104,6 @@ void problems_free(struct problems *p)
 	for (size_t i = 0; i < p->n; i++)
 		free(p->message[i]);
 	free(p->message);
+	free(p->is_warning);
 	*p = (struct problems){ 0 };
 }

@@ -18,6 +18,8 @@ void problem_add(struct problems *, struct place, const char *format, ...)
 void problem_warn(struct problems *, struct place, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 void problem_out_of_memory(struct problems *);
+/* The messages of others, each as what it is. */
+void problems_append(struct problems *, const struct problems *others);
 
 /* Errors so far: what decides whether a configuration is refused. */
 size_t problem_errors(const struct problems *);

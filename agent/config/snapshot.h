@@ -92,6 +92,7 @@ struct snapshot {
 /* Collects messages; each is one line without its newline. */
 struct problems {
 	char **message;
+	bool *is_warning; /* of each message: what its text holds may be anything */
 	size_t n, cap;
 	size_t warnings; /* of which are warnings ("FILE:LINE: warning: …"): they refuse nothing */
 	bool lost;       /* memory ran out before an error could be kept here */

@@ -128,13 +128,11 @@ static bool publish_change(void *with, struct snapshot *fresh)
 
 static void log_problems(const struct problems *p, bool refused)
 {
-	for (size_t i = 0; i < p->n; i++) {
-		bool warning = strstr(p->message[i], ": warning: ");
-		if (refused && !warning)
+	for (size_t i = 0; i < p->n; i++)
+		if (refused && !p->is_warning[i])
 			log_error("reload_refused", KV_Z("problem", p->message[i]));
 		else
 			log_warning("config_warning", KV_Z("problem", p->message[i]));
-	}
 }
 
 /* Everything that can fail, before anything has changed. NULL: `problems` says why. */
@@ -197,8 +195,7 @@ bool control_reload(struct control *c, struct act act, struct reload *r)
 		fresh = load_fresh(c, &r->problems, &idle);
 	}
 	log_problems(&r->problems, !fresh);
-	for (size_t i = 0; i < idle.n; i++)
-		problem_add(&r->problems, (struct place){ 0 }, "%s", idle.message[i]);
+	problems_append(&r->problems, &idle);
 	problems_free(&idle);
 	metric_add(&c->metrics, fresh ? METRIC_reloads : METRIC_reloads_refused, 1);
 	if (fresh) {

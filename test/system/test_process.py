@@ -155,6 +155,13 @@ def test_quiet_still_tells_errors(tmp_path):
     assert r.status == 1 and r.stderr.strip(), r
 
 
+def test_an_error_is_one_whatever_it_quotes(tmp_path):
+    wrong = put(tmp_path, GOOD + 'log: { level = "a: warning: b"; };\n')
+    for args in (("-c",), ()):
+        r = execute("-q", *args, "-f", wrong)
+        assert r.status == 1 and "log.level" in r.stderr, r
+
+
 def test_the_status_line_at_start(run):
     a = run(rules=RULES, listen=f"127.0.0.1:{free_port()}")
     until(lambda: a.listen in a.stderr, "where it listens")
