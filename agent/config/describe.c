@@ -7,6 +7,7 @@
 struct out {
 	char *p;
 	size_t n, size;
+	bool cut;
 };
 
 static void say(struct out *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -15,13 +16,38 @@ static void say(struct out *o, const char *format, ...)
 {
 	va_list args;
 
-	if (o->n + 1 >= o->size)
+	if (o->n + 1 >= o->size) {
+		o->cut = true;
 		return;
+	}
 	va_start(args, format);
 	int n = vsnprintf(o->p + o->n, o->size - o->n, format, args);
 	va_end(args);
-	if (n > 0)
-		o->n += (size_t)n < o->size - o->n ? (size_t)n : o->size - o->n - 1;
+	if (n <= 0)
+		return;
+	o->cut |= (size_t)n >= o->size - o->n;
+	o->n += (size_t)n < o->size - o->n ? (size_t)n : o->size - o->n - 1;
+}
+
+/* At most `n` bytes of the text, whole characters. */
+static size_t whole(const char *text, size_t n)
+{
+	while (n && ((unsigned char)text[n] & 0xc0) == 0x80)
+		n--;
+	return n;
+}
+
+/* What was cut says so. */
+static void end(struct out *o)
+{
+	static const char more[] = "…";
+
+	if (!o->cut || o->size < sizeof more)
+		return;
+	size_t most = o->size - sizeof more;
+	o->n = whole(o->p, o->n < most ? o->n : most);
+	memcpy(o->p + o->n, more, sizeof more);
+	o->n += sizeof more - 1;
 }
 
 /* ---- lines ---- */
@@ -91,7 +117,7 @@ static const char *value_of(const struct snapshot *s, const char *key)
 
 /* ---- changes ---- */
 
-enum { VALUE_SHOWN = 120 };
+enum { VALUE_SHOWN = 120, VALUE_BEFORE = 40 /* of what is the same, at least that may be shown */ };
 
 static int compare_keys(struct str a, struct str b)
 {
@@ -103,6 +129,35 @@ static int compare_keys(struct str a, struct str b)
 static bool is_of_rules(const char *line)
 {
 	return strncmp(line, "rules", 5) == 0 && (line[5] == '.' || line[5] == ' ');
+}
+
+/* Of a long value what stands from `skip` on. */
+static void say_value(struct out *o, const char *value, size_t skip)
+{
+	const char *p = value + skip;
+	size_t n = strlen(p);
+	bool cut = n > VALUE_SHOWN;
+
+	say(o, "%s%.*s%s", skip ? "…" : "", (int)(cut ? whole(p, VALUE_SHOWN) : n), p,
+		cut ? "…" : "");
+}
+
+/* Where two values begin to differ, or the element of the list there; 0: both fit as they are, or
+ * it is near the beginning. */
+static size_t differs_at(const char *a, const char *b)
+{
+	size_t n = 0, before;
+
+	if (strlen(a) <= VALUE_SHOWN && strlen(b) <= VALUE_SHOWN)
+		return 0;
+	while (a[n] && a[n] == b[n])
+		n++;
+	if (n <= VALUE_BEFORE)
+		return 0;
+	for (before = n; n - before < VALUE_BEFORE; before--)
+		if (memcmp(a + before - 2, ", ", 2) == 0)
+			return before;
+	return whole(a, before);
 }
 
 /* Two sorted ranges side by side: what differs, keys without their first `cut` bytes. Lines of
@@ -128,11 +183,13 @@ static unsigned say_differences(struct out *o, struct range was, struct range is
 				: "+",
 			(int)(key.n - cut), key.p + cut);
 		const char *from = c <= 0 ? line_value(a) : "", *to = c >= 0 ? line_value(b) : "";
+		size_t skip = c == 0 ? differs_at(from, to) : 0;
+		if (c <= 0)
+			say_value(o, *from || c ? from : "\"\"", skip);
 		if (c == 0)
-			say(o, "%.*s -> %.*s", VALUE_SHOWN, *from ? from : "\"\"", VALUE_SHOWN,
-				*to ? to : "\"\"");
-		else
-			say(o, "%.*s", VALUE_SHOWN, c < 0 ? from : to);
+			say(o, " -> ");
+		if (c >= 0)
+			say_value(o, *to || c ? to : "\"\"", skip);
 	}
 	return n;
 }
@@ -152,7 +209,7 @@ static void say_rules(struct out *o, const struct snapshot *old, const struct sn
 	for (unsigned i = 0; i < fresh->policy->rule_n; i++) {
 		const char *name = fresh->policy->rule[i].name;
 		char quoted[KEY_NAME_MAX], prefix[KEY_NAME_MAX + 16], changes[1024] = "";
-		struct out inner = { changes, 0, sizeof changes };
+		struct out inner = { .p = changes, .size = sizeof changes };
 		key_name(name, quoted);
 		if (!find_rule(old->policy, name)) {
 			say(o, "%s+%s", n++ ? ", " : "rules: ", quoted);
@@ -161,8 +218,10 @@ static void say_rules(struct out *o, const struct snapshot *old, const struct sn
 		}
 		snprintf(prefix, sizeof prefix, "rules.%s.", quoted);
 		if (say_differences(&inner, lines_with(old, prefix), lines_with(fresh, prefix),
-			    strlen(prefix), true, ", "))
+			    strlen(prefix), true, ", ")) {
+			end(&inner);
 			say(o, "%s%s changed (%s)", n++ ? ", " : "rules: ", quoted, changes);
+		}
 	}
 	for (unsigned i = 0; i < old->policy->rule_n; i++) {
 		const char *name = old->policy->rule[i].name;
@@ -180,18 +239,18 @@ static void say_rules(struct out *o, const struct snapshot *old, const struct sn
 size_t snapshot_describe_changes(
 	const struct snapshot *old, const struct snapshot *fresh, char *out, size_t size)
 {
-	struct out o = { out, 0, size };
+	struct out o = { .p = out, .size = size };
 
 	if (size)
 		out[0] = '\0';
 	say_rules(&o, old, fresh);
 
-	size_t after_rules = o.n;
-	if (after_rules)
+	struct out after_rules = o;
+	if (o.n)
 		say(&o, "; ");
 	if (!say_differences(&o, (struct range){ old->line, old->line_n },
 		    (struct range){ fresh->line, fresh->line_n }, 0, false, "; ")) {
-		o.n = after_rules;
+		o = after_rules;
 		if (size)
 			out[o.n] = '\0';
 	}
@@ -206,6 +265,7 @@ size_t snapshot_describe_changes(
 	}
 	if (o.n == 0)
 		say(&o, "nothing");
+	end(&o);
 	return o.n;
 }
 
@@ -287,7 +347,7 @@ size_t snapshot_describe_rule(
 	const struct snapshot *s, const struct rule *rule, char *out, size_t size)
 {
 	char quoted[KEY_NAME_MAX], key[KEY_NAME_MAX + 16], name[KEY_NAME_MAX + 64];
-	struct out o = { out, 0, size };
+	struct out o = { .p = out, .size = size };
 
 	if (size)
 		out[0] = '\0';

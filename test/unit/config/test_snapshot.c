@@ -193,6 +193,13 @@ static void full_configuration(void **state)
 	free(kept);
 }
 
+#define MANY \
+	"\"user-1-of-many\", \"user-2-of-many\", \"user-3-of-many\", \"user-4-of-many\", " \
+	"\"user-5-of-many\", \"user-6-of-many\", \"user-7-of-many\", \"user-8-of-many\", "
+#define TWENTY     "éééééééééééééééééééé"
+#define LONG       TWENTY TWENTY TWENTY TWENTY
+#define LONG_BEGIN TWENTY TWENTY "ééééééééééééééééééé"
+
 static void changes(void **state)
 {
 	static const struct {
@@ -254,6 +261,21 @@ static void changes(void **state)
 			"\"hunter2\"; user = \"alice\"; }; } ); identity: { secret = \"card\"; };",
 			"rules: \"a = b\" changed (+match.card sha256:f52fbd32b2b3, +match.user "
 			"alice); identity.secret key -> card" },
+		{ "one more behind many", "block = ( { user = [ " MANY "] } );",
+			"block = ( { user = [ " MANY "\"new\" ] } );",
+			"block.1.user …user-8-of-many -> …user-8-of-many, new" },
+		{ "another one of many", "block = ( { user = [ " MANY "\"a\", " MANY "] } );",
+			"block = ( { user = [ " MANY "\"b\", " MANY "] } );",
+			"block.1.user …a, user-1-of-many, user-2-of-many, user-3-of-many, user-4-of-many, "
+			"user-5-of-many, user-6-of-many, user-7-of-many, user-… -> …b, user-1-of-many, "
+			"user-2-of-many, user-3-of-many, user-4-of-many, user-5-of-many, user-6-of-many, "
+			"user-7-of-many, user-…" },
+		{ "a long one that is new", "", "block = ( { user = \"x" LONG "\" } );",
+			"+block.1.user x" LONG_BEGIN "…" },
+		{ "long ones that differ late, as characters",
+			"block = ( { user = \"" LONG "x\" } );",
+			"block = ( { user = \"" LONG "y\" } );",
+			"block.1.user …" TWENTY "x -> …" TWENTY "y" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
@@ -274,6 +296,49 @@ static void changes(void **state)
 		drop(was);
 		drop(is);
 	}
+}
+
+/* What has no room is not left out in silence. */
+static void many_changes(void **state)
+{
+	char rules[4096] = "rules = (", text[2048], short_text[200];
+	size_t n = strlen(rules);
+
+	(void)state;
+	for (int i = 0; i < 30; i++)
+		n += (size_t)snprintf(rules + n, sizeof rules - n,
+			"{ name = \"rule-%d\"; per = []; rate = \"1/day\"; },", i);
+	snprintf(rules + n, sizeof rules - n, ");");
+	struct snapshot *was = load_text("none", "", ""), *is = load_text("many", rules, "");
+	n = snapshot_describe_changes(was, is, text, sizeof text);
+	assert_string_equal(text + n - strlen("+rule-29"), "+rule-29");
+	n = snapshot_describe_changes(was, is, short_text, sizeof short_text);
+	assert_int_equal(n, strlen(short_text));
+	assert_string_equal(short_text + n - strlen("…"), "…");
+	assert_memory_equal(short_text, text, n - strlen("…"));
+	drop(was);
+	drop(is);
+}
+
+/* Of one rule, too. */
+static void many_changes_of_a_rule(void **state)
+{
+	static const char head[] = "rules = ( { name = \"a\"; per = []; rate = { t = \"1/day\"; ";
+	char rules[4096], text[2048];
+	size_t n = (size_t)snprintf(rules, sizeof rules, "%s", head);
+
+	(void)state;
+	for (int i = 0; i < 60; i++)
+		n += (size_t)snprintf(
+			rules + n, sizeof rules - n, "tier-number-%d = \"10/day\"; ", i);
+	snprintf(rules + n, sizeof rules - n, "}; } );");
+	struct snapshot *is = load_text("many", rules, "");
+	snprintf(rules, sizeof rules, "%s}; } );", head);
+	struct snapshot *was = load_text("one", rules, "");
+	n = snapshot_describe_changes(was, is, text, sizeof text);
+	assert_string_equal(text + n - strlen("…)"), "…)");
+	drop(was);
+	drop(is);
 }
 
 static void what_cannot_change(void **state)
@@ -409,6 +474,8 @@ int main(void)
 		cmocka_unit_test(documented_example),
 		cmocka_unit_test(full_configuration),
 		cmocka_unit_test(changes),
+		cmocka_unit_test(many_changes),
+		cmocka_unit_test(many_changes_of_a_rule),
 		cmocka_unit_test(what_cannot_change),
 		cmocka_unit_test(slower),
 		cmocka_unit_test(references),
