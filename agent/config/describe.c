@@ -29,14 +29,6 @@ static void say(struct out *o, const char *format, ...)
 	o->n += (size_t)n < o->size - o->n ? (size_t)n : o->size - o->n - 1;
 }
 
-/* At most `n` bytes of the text, whole characters. */
-static size_t whole(const char *text, size_t n)
-{
-	while (n && ((unsigned char)text[n] & 0xc0) == 0x80)
-		n--;
-	return n;
-}
-
 /* What was cut says so. */
 static void end(struct out *o)
 {
@@ -45,7 +37,7 @@ static void end(struct out *o)
 	if (!o->cut || o->size < sizeof more)
 		return;
 	size_t most = o->size - sizeof more;
-	o->n = whole(o->p, o->n < most ? o->n : most);
+	o->n = text_whole(o->p, o->n < most ? o->n : most);
 	memcpy(o->p + o->n, more, sizeof more);
 	o->n += sizeof more - 1;
 }
@@ -138,7 +130,7 @@ static void say_value(struct out *o, const char *value, size_t skip)
 	size_t n = strlen(p);
 	bool cut = n > VALUE_SHOWN;
 
-	say(o, "%s%.*s%s", skip ? "…" : "", (int)(cut ? whole(p, VALUE_SHOWN) : n), p,
+	say(o, "%s%.*s%s", skip ? "…" : "", (int)(cut ? text_whole(p, VALUE_SHOWN) : n), p,
 		cut ? "…" : "");
 }
 
@@ -157,7 +149,7 @@ static size_t differs_at(const char *a, const char *b)
 	for (before = n; n - before < VALUE_BEFORE; before--)
 		if (memcmp(a + before - 2, ", ", 2) == 0)
 			return before;
-	return whole(a, before);
+	return text_whole(a, before);
 }
 
 /* Two sorted ranges side by side: what differs, keys without their first `cut` bytes. Lines of

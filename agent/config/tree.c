@@ -232,13 +232,21 @@ void givens_free(struct givens *g)
 	*g = (struct givens){ 0 };
 }
 
+size_t text_whole(const char *text, size_t n)
+{
+	while (n && ((unsigned char)text[n] & 0xc0) == 0x80)
+		n--;
+	return n;
+}
+
 const char *given_show(const struct given *g, char out[SHOWN_MAX])
 {
 	const char *quote = g->type == GIVEN_STRING ? "\"" : "";
-	bool cut = strlen(g->text) > SHOWN_MAX - 16;
+	size_t n = strlen(g->text);
+	bool cut = n > SHOWN_MAX - 16;
 
-	snprintf(out, SHOWN_MAX, "%s%.*s%s%s", quote, SHOWN_MAX - 16, g->text, cut ? "…" : "",
-		quote);
+	n = cut ? text_whole(g->text, SHOWN_MAX - 16) : n;
+	snprintf(out, SHOWN_MAX, "%s%.*s%s%s", quote, (int)n, g->text, cut ? "…" : "", quote);
 	return out;
 }
 

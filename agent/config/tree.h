@@ -49,6 +49,9 @@ bool givens_load_one(const struct tree *, const config_setting_t *, const char *
 	struct givens *out, struct problems *);
 void givens_free(struct givens *);
 
+/* How much of a text is its first `n` bytes at most in whole characters (UTF-8). */
+size_t text_whole(const char *text, size_t n);
+
 enum { SHOWN_MAX = 96 };
 
 /* The value for a message: strings in quotes, cut. Returns `out`. */
