@@ -105,19 +105,33 @@ static bool is_any(const struct listen_address *a)
 	return !a->host[0] || strcmp(a->host, "0.0.0.0") == 0 || strcmp(a->host, "::") == 0;
 }
 
+static bool is_same_address(const struct listen_address *a, const struct listen_address *b)
+{
+	struct addr x, y;
+
+	return strcmp(a->host, b->host) == 0 ||
+	       (addr_parse(str_of(a->host), &x) && addr_parse(str_of(b->host), &y) &&
+		       x.len == y.len && memcmp(x.bytes, y.bytes, x.len) == 0);
+}
+
 bool listen_clashes(const struct listen_address *a, const struct listen_address *b)
 {
 	if (a->is_unix || b->is_unix)
 		return strcmp(a->text, b->text) == 0;
 	if (strcmp(a->port, b->port) != 0 || strcmp(a->port, "0") == 0)
 		return false;
-	if (strcmp(a->host, b->host) == 0)
+	if (is_same_address(a, b))
 		return true;
 	/* "::" takes IPv4, too (server/listener.c), unless its own list has all of IPv4 at this
 	 * port, which clashes then. */
 	if (strcmp(a->host, "::") == 0 || strcmp(b->host, "::") == 0)
 		return family(a) && family(b);
 	return family(a) && family(a) == family(b) && (is_any(a) || is_any(b));
+}
+
+bool listen_clashes_surely(const struct listen_address *a, const struct listen_address *b)
+{
+	return listen_clashes(a, b) && (a->is_unix || family(a) == family(b));
 }
 
 bool listen_is_local(const struct listen_address *a)

@@ -10,5 +10,8 @@ bool listen_parse(const char *text, struct listen_address *out, char *why, size_
 
 /* There cannot be listeners for both, as far as it can be told without looking a name up. */
 bool listen_clashes(const struct listen_address *, const struct listen_address *);
+/* The same of two in one list, whatever else is there: "::" may leave IPv4 to others (all of it is
+ * in the list, or the service manager has bound it so). */
+bool listen_clashes_surely(const struct listen_address *, const struct listen_address *);
 
 #endif

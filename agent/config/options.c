@@ -241,6 +241,26 @@ static struct listen_address *addresses_of(const struct set *s, unsigned **n)
 	return s->member;
 }
 
+/* One before it in a list of listeners that has its place; NULL: none. */
+static const struct listen_address *taken_by(
+	const struct listen_address *list, size_t i, const struct listen_address *a)
+{
+	for (size_t j = 0; j < i; j++)
+		if (listen_clashes_surely(&list[j], a))
+			return &list[j];
+	return NULL;
+}
+
+/* At the start it would look as if another process had the address. */
+static bool refuse_taken(
+	const struct set *s, const struct given *g, const struct listen_address *by)
+{
+	char want[sizeof by->text + 64];
+
+	snprintf(want, sizeof want, "another port: \"%s\" before it has this one", by->text);
+	return refuse(s, g, want);
+}
+
 /* "redis://:password@host:6379", as other programs have it: not shown, for what is in it. */
 static bool looks_like_url(const char *text)
 {
@@ -278,9 +298,12 @@ static bool set_addresses(const struct set *s)
 			good = refuse(s, g, "a port from 1 to 65535 after the colon");
 		} else if (seen_before(s->g, i)) {
 			good = refuse(s, g, "each address once");
-		} else if (good) {
-			to[i] = address;
-			*n = (unsigned)i + 1;
+		} else {
+			const struct listen_address *by = servers ? NULL
+								  : taken_by(to, i, &address);
+			good = by ? refuse_taken(s, g, by) : good;
+			to[i] = address; /* what comes is compared with it, in any case */
+			*n = good ? (unsigned)i + 1 : *n;
 		}
 	}
 	return good;

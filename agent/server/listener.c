@@ -1,5 +1,6 @@
 #include "server/listener.h"
 
+#include "config/address.h"
 #include "config/rate.h"
 
 #include <errno.h>
@@ -179,6 +180,28 @@ static bool use_inherited(
 	return true;
 }
 
+/* One before it in the same list that takes its place: "[::]:1" is all of IPv4 at that port, too.
+ * NULL: none that can be told. */
+static const struct listen_address *taken_by(
+	const struct listen_plan *s, const struct listen_address *a)
+{
+	for (const struct listen_address *b = s->address; b < a; b++)
+		if (listen_clashes_surely(b, a) || (listen_clashes(b, a) && !wants_v6only(s, a)))
+			return b;
+	return NULL;
+}
+
+static bool fail_tcp(
+	struct error *e, const struct listen_plan *s, const struct listen_address *a, int error)
+{
+	const struct listen_address *by = error == EADDRINUSE ? taken_by(s, a) : NULL;
+	if (!by)
+		return fail_listen(e, a->text, error, false);
+	return fail(e,
+		"cannot listen on %s: %s before it has this port: leave one of them out of %s.listen",
+		a->text, by->text, e->group);
+}
+
 static bool open_tcp(struct listener *l, const struct listen_plan *s,
 	const struct listen_address *a, struct error *e)
 {
@@ -209,7 +232,7 @@ static bool open_tcp(struct listener *l, const struct listen_plan *s,
 fail:;
 	int error = errno;
 	freeaddrinfo(list);
-	return fail_listen(e, a->text, error, false);
+	return fail_tcp(e, s, a, error);
 }
 
 /* true: a file of that name is there, is a socket, and nobody listens on it any more. */

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 import spop
-from agent import BINARY, check_file, config, execute, free_port, until
+from agent import BINARY, check_file, config, execute, free_port, has_ipv6, until
 from spop import Closed, Connection, Disconnected, frame, message
 
 RULES = '{ name = "per-user"; per = [ "user" ]; rate = "5/day"; }'
@@ -179,6 +179,15 @@ def test_could_not_start(tmp_path):
     for listen in ("192.0.2.1:9600", "/nowhere/at/all/s.sock"):
         r = execute("-f", put(tmp_path, config(listen, RULES)))
         assert r.status == 2 and listen in r.stderr, r
+
+
+def test_where_its_own_address_is_in_the_way(tmp_path):
+    if not has_ipv6():
+        pytest.skip("no IPv6 here")
+    port = free_port()
+    listen = [f"[::]:{port}", f"127.0.0.1:{port}"]
+    r = execute("-f", put(tmp_path, config(listen, RULES)))
+    assert r.status == 2 and f"{listen[0]} before it" in r.stderr and "process" not in r.stderr, r
 
 
 # --- what is reserved ------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include "config/address.h"
 #include "limit/answer.h"
 
+#define TEN      "ääääääääää"
 #define BYTES_63 "123456789012345678901234567890123456789012345678901234567890123"
 
 static void settings(void **state)
@@ -226,6 +227,36 @@ static void settings(void **state)
 			"\":7\", \":8\", \":9\", \":10\", \":11\", \":12\", \":13\", \":14\", "
 			"\":15\", \":16\", \":17\" ]; };\n",
 			"t.cfg:1: agent.listen: 17 elements: want 1..16\n" },
+		{ "an address twice, written differently",
+			"agent: { listen = [ \"127.0.0.1:9600\", \"127.0.0.1:09600\",\n"
+			"\"[::1]:9600\", \"[0::1]:9600\", \"[::ffff:127.0.0.1]:9600\" ]; };\n",
+			"t.cfg:1: agent.listen = \"127.0.0.1:09600\": want another port: "
+			"\"127.0.0.1:9600\" before it has this one\n"
+			"t.cfg:2: agent.listen = \"[0::1]:9600\": want another port: \"[::1]:9600\" "
+			"before it has this one\n"
+			"t.cfg:2: agent.listen = \"[::ffff:127.0.0.1]:9600\": want another port: "
+			"\"127.0.0.1:9600\" before it has this one\n" },
+		{ "all of IPv4, and one of it",
+			"agent: { listen = [ \"127.0.0.1:9600\", \":9600\" ]; };\n"
+			"admin: { listen = [ \"127.0.0.1:1\", \"127.0.0.1:2\", \"0.0.0.0:2\" ]; "
+			"token = \"0123456789abcdef\"; };\n",
+			"t.cfg:1: agent.listen = \":9600\": want another port: \"127.0.0.1:9600\" "
+			"before it has this one\n"
+			"t.cfg:2: admin.listen = \"0.0.0.0:2\": want another port: \"127.0.0.1:2\" "
+			"before it has this one\n" },
+		{ "all of IPv6, and of IPv4 what may be left to it",
+			"agent: { listen = [ \"[::]:1\", \":1\", \"[::]:2\", \"127.0.0.1:2\", "
+			"\"127.0.0.1:0\", \"0.0.0.0:0\" ]; };\n",
+			"" },
+		{ "servers may be the same in other words",
+			"redis: { mode = \"sentinel\"; servers = [ \"127.0.0.1:1\", "
+			"\"127.0.0.1:01\" ]; };\n",
+			"" },
+		{ "a long value is cut between characters",
+			"log: { level = \"x" TEN TEN TEN TEN TEN "\"; };\n",
+			"t.cfg:1: log.level = \"x" TEN TEN TEN
+			"äääääääää…\": want \"debug\", \"info\", "
+			"\"warning\" or \"error\"\n" },
 		{ "an address twice", "agent: { listen = [ \":9600\",\n\":9600\" ]; };\n",
 			"t.cfg:2: agent.listen = \":9600\": want each address once\n" },
 		{ "one address needs no list", "agent: { listen = \"127.0.0.1:9600\"; };\n", "" },
