@@ -9,6 +9,7 @@
 #include "store/state.h"
 #include "store/state_lock.h"
 
+#include <errno.h>
 #include <ev.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -110,13 +111,31 @@ static bool load_options(int argc, char **argv, struct options *o)
 	return true;
 }
 
+static bool fail(const char *why)
+{
+	(void)fprintf(stderr, "%sspoa-ratelimit: %s\n", log_place_priority(LOG_LEVEL_ERROR), why);
+	return false;
+}
+
 /* The short tasks. */
+
+/* What was to be said was said: half a file of `--full-config >FILE` is no success. */
+static int end_printing(void)
+{
+	char why[128];
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return EXIT_SUCCESS;
+	(void)snprintf(why, sizeof why, "cannot write to standard output: %s: see where it goes",
+		strerror(errno));
+	(void)fail(why);
+	return EXIT_START;
+}
 
 static int print_version(unsigned how_often)
 {
 	(void)printf("spoa-ratelimit %s\n", VERSION);
 	if (how_often < 2)
-		return EXIT_SUCCESS;
+		return end_printing();
 	(void)printf("Built with: %s\n", __VERSION__);
 	(void)printf("Flags: %s\n", BUILD_FLAGS);
 	(void)printf("Libraries: libev %d.%d, libconfig %d.%d.%d, libsodium %s, libsystemd %s, "
@@ -127,7 +146,7 @@ static int print_version(unsigned how_often)
 	(void)printf(
 		"Stores: memory, redis\nTLS to Redis: %s\nSPOP: 2.0, pipelining, fragmentation\n",
 		redis_tls_version());
-	return EXIT_SUCCESS;
+	return end_printing();
 }
 
 static void print_problems(const struct problems *p, const struct options *o)
@@ -159,7 +178,7 @@ static int check_configuration(const struct options *o)
 	drop(s);
 	if (o->verbosity != VERBOSITY_QUIET)
 		(void)puts("Configuration file is valid");
-	return EXIT_SUCCESS;
+	return end_printing();
 }
 
 /* Running. */
@@ -176,12 +195,6 @@ struct agent {
 	bool log_is_open;
 	bool is_stopped; /* before it has served */
 };
-
-static bool fail(const char *why)
-{
-	(void)fprintf(stderr, "%sspoa-ratelimit: %s\n", log_place_priority(LOG_LEVEL_ERROR), why);
-	return false;
-}
 
 static bool load_snapshot(struct agent *a, const struct hash_key *key)
 {
@@ -408,12 +421,12 @@ int main(int argc, char **argv)
 	switch (o.task) {
 	case TASK_HELP:
 		(void)fputs(usage, stdout);
-		return EXIT_SUCCESS;
+		return end_printing();
 	case TASK_VERSION:
 		return print_version(o.version);
 	case TASK_FULL_CONFIG:
 		config_write_full(stdout);
-		return EXIT_SUCCESS;
+		return end_printing();
 	case TASK_CHECK:
 	case TASK_RUN:
 		break;

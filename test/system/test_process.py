@@ -162,6 +162,19 @@ def test_an_error_is_one_whatever_it_quotes(tmp_path):
         assert r.status == 1 and "log.level" in r.stderr, r
 
 
+def test_what_cannot_be_written_is_no_success(tmp_path):
+    good = put(tmp_path, GOOD)
+    for args in (("-c", "-f", good), ("--full-config",), ("-v",), ("-vv",), ("-h",)):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([BINARY, *map(str, args)], stdin=subprocess.DEVNULL, stdout=full,
+                                  stderr=subprocess.PIPE, timeout=60, check=False)
+        assert done.returncode == 2 and b"No space left" in done.stderr, (args, done)
+    # Who has closed it wants nothing said.
+    done = subprocess.run([BINARY, "-c", "-f", good], preexec_fn=lambda: os.close(1),
+                          stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 0 and not done.stderr, done
+
+
 def test_the_status_line_at_start(run):
     a = run(rules=RULES, listen=f"127.0.0.1:{free_port()}")
     until(lambda: a.listen in a.stderr, "where it listens")
