@@ -98,6 +98,12 @@ bool text_check(const struct given *, const char *what, size_t min, size_t max, 
 
 /* A setting of the table; a second one in another file is an error that names both. */
 void option_load(struct loader *, enum option, const config_setting_t *);
+/* Where a problem of an option is told: where it is set, else its group (`admin`), else the first
+ * file as a whole: a default may come from the environment. */
+struct place option_place(const struct loader *, enum option);
+/* Its name and, where its value comes from the environment by default, from which variable. */
+enum { OPTION_SAID_MAX = 128 };
+const char *option_said(const struct loader *, enum option, char out[OPTION_SAID_MAX]);
 /* Defaults for all that were not given. */
 void options_default(struct loader *);
 

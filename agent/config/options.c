@@ -36,12 +36,36 @@ struct set {
 	void *member;
 };
 
+struct place option_place(const struct loader *l, enum option id)
+{
+	const struct source *first = l->inputs->n ? &l->inputs->tree[0].source : NULL;
+
+	if (l->option_at[id].line)
+		return l->option_at[id];
+	if (l->has_admin && strncmp(option_table[id].name, "admin.", 6) == 0)
+		return l->admin_at;
+	return (struct place){ .file = first && first->file_n ? first->file[0] : NULL };
+}
+
+const char *option_said(const struct loader *l, enum option id, char out[OPTION_SAID_MAX])
+{
+	const struct option_row *o = &option_table[id];
+
+	if (l->option_at[id].line || strncmp(o->text, "${", 2) != 0)
+		snprintf(out, OPTION_SAID_MAX, "%s", o->name);
+	else
+		snprintf(out, OPTION_SAID_MAX, "%s (%.*s in the environment)", o->name,
+			(int)strcspn(o->text + 2, ":}"), o->text + 2);
+	return out;
+}
+
 static bool refuse(const struct set *s, const struct given *g, const char *want)
 {
-	char shown[SHOWN_MAX];
+	char shown[SHOWN_MAX], said[OPTION_SAID_MAX];
 
 	if (s->o->kind == OPTION_SECRET)
-		problem_add(s->l->problems, g->at, "%s: want %s", s->o->name, want);
+		problem_add(s->l->problems, g->at, "%s: want %s",
+			option_said(s->l, (enum option)(s->o - option_table), said), want);
 	else
 		problem_add(s->l->problems, g->at, "%s = %s: want %s", s->o->name,
 			given_show(g, shown), want);
@@ -543,6 +567,8 @@ void options_default(struct loader *l)
 		if (!s) {
 			problem_out_of_memory(l->problems);
 		} else if (givens_load(&nowhere, s, option_table[id].name, &g, l->problems)) {
+			for (size_t i = 0; i < g.n; i++)
+				g.v[i].at = option_place(l, (enum option)id);
 			option_set(l, (enum option)id, &g, (struct place){ 0 });
 			givens_free(&g);
 		}

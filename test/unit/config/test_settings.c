@@ -446,6 +446,29 @@ static void values(void **state)
 	unsetenv("REDIS_PASSWORD");
 }
 
+/* What no file has, and who mends it has to know where it comes from. */
+static void defaults_of_the_environment(void **state)
+{
+	(void)state;
+	setenv("REDIS_PASSWORD", "hunter\n2", 1);
+	load_text("a password", "enabled = true;\n",
+		"t.cfg: redis.password (REDIS_PASSWORD in the environment): want a string of 0 to 255 "
+		"bytes without control characters\n");
+	unsetenv("REDIS_PASSWORD");
+	setenv("RATELIMIT_ADMIN_TOKEN", "hunter 2", 1);
+	load_text("a token", "enabled = true;\nadmin: { };\n",
+		"t.cfg:2: admin.token (RATELIMIT_ADMIN_TOKEN in the environment): want visible ASCII "
+		"characters without blanks: `openssl rand -hex 32` makes a good one\n");
+	setenv("RATELIMIT_ADMIN_TOKEN", "hunter2", 1);
+	drop(load_text("a short token", "enabled = true;\nadmin: { };\n",
+		"t.cfg:2: warning: admin.token (RATELIMIT_ADMIN_TOKEN in the environment) is short: a "
+		"guess may hit it; `openssl rand -hex 32` makes a good one\n"));
+	unsetenv("RATELIMIT_ADMIN_TOKEN");
+	load_text("an address", "agent: { listen = \":9601\"; };\nadmin: { };\n",
+		"t.cfg:2: admin.listen = \"127.0.0.1:9601\": agent.listen has \":9601\": want another "
+		"port, or path\n");
+}
+
 static void relative_paths(void **state)
 {
 	(void)state;
@@ -523,6 +546,7 @@ int main(void)
 		cmocka_unit_test(addresses),
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(values),
+		cmocka_unit_test(defaults_of_the_environment),
 		cmocka_unit_test(relative_paths),
 		cmocka_unit_test(paths_start_from_their_file),
 		cmocka_unit_test(several_files),
