@@ -235,13 +235,28 @@ static bool per_is_one(struct reading *r, const struct given *g, const char *nam
 	return true;
 }
 
+/* The line end of a file of variables, for instance: a rule that counts by "ip\r" never applies. */
+static bool per_is_text(struct reading *r, const struct given *g)
+{
+	char shown[SHOWN_MAX];
+
+	for (const char *c = g->text; *c; c++)
+		if (((unsigned char)*c < ' ' && *c != '\t') || *c == 127) {
+			problem_add(r->l->problems, g->at,
+				"%s = %s: want names of fields without control characters (a '?' "
+				"here)",
+				r->what, given_show(g, shown));
+			return false;
+		}
+	return true;
+}
+
 /* "key|user|ip" */
 static bool per_parse(struct reading *r, const struct given *g, struct per *out)
 {
 	struct problems *problems = r->l->problems;
 	const char *p = g->text;
 	char shown[SHOWN_MAX];
-
 	for (;;) {
 		char name[FIELD_NAME_MAX + 2];
 		size_t n = strcspn(p, "|"), skip = strspn(p, " \t"), end = n;
@@ -306,7 +321,7 @@ static void per_load(struct reading *r)
 				r->what, given_show(&g.v[i], shown));
 			continue;
 		}
-		if (!per_parse(r, &g.v[i], per))
+		if (!per_is_text(r, &g.v[i]) || !per_parse(r, &g.v[i], per))
 			continue;
 		for (unsigned j = 0; j < rule->per_n; j++)
 			if (per->n == rule->per[j].n &&

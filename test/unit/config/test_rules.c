@@ -247,6 +247,13 @@ static void mistakes_elsewhere(void **state)
 		{ "per with too many alternatives",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"a|b|c|d|e|f|g|h|i\" ]; } );\n",
 			"t.cfg:1: rule \"a\": per = \"a|b|c|d|e|f|g|h|i\": more than 8 alternatives\n" },
+		{ "per with a control character",
+			"rules = (\n{ name = \"a\"; per = [ \"ip\\r\", \"us\\x7fer\" ]; rate = "
+			"\"1/hour\"; } );\n",
+			"t.cfg:2: rule \"a\": per = \"ip?\": want names of fields without control "
+			"characters (a '?' here)\n"
+			"t.cfg:2: rule \"a\": per = \"us?er\": want names of fields without control "
+			"characters (a '?' here)\n" },
 		{ "per with two fields in one string",
 			"rules = ( { name = \"a\"; rate = \"1/hour\";\n per = [ \"ip+user\" ]; } );\n",
 			"t.cfg:2: rule \"a\": per = \"ip+user\": want each field by itself: per = [ "
