@@ -132,6 +132,15 @@ static const char *shown(struct loader *l, const char *field, const char *why)
 		       : why;
 }
 
+/* The line end of a file of variables, for instance. */
+static bool has_control(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (((unsigned char)s.p[i] < ' ' && s.p[i] != '\t') || s.p[i] == 127)
+			return true;
+	return false;
+}
+
 static void patterns_load(struct loader *l, struct match *m, const config_setting_t *setting,
 	const char *what, const char *key)
 {
@@ -152,6 +161,11 @@ static void patterns_load(struct loader *l, struct match *m, const config_settin
 			problem_add(l->problems, g.v[i].at, "%s: %s", member, shown(l, name, why));
 		else if (match_is_odd((unsigned)slot, pattern, why, sizeof why))
 			problem_warn(l->problems, g.v[i].at, "%s: %s", member, shown(l, name, why));
+		else if (has_control(pattern))
+			problem_warn(l->problems, g.v[i].at,
+				"%s: a pattern has a control character in it, and matches only what "
+				"has it, too (of the environment: the end of a line?)",
+				member);
 		if (slot == FIELD_TIER && pattern.n)
 			tier_say_pattern(l, g.v[i].at, pattern);
 	}

@@ -247,6 +247,10 @@ static void mistakes_elsewhere(void **state)
 		{ "per with too many alternatives",
 			"rules = ( { name = \"a\"; rate = \"1/hour\"; per = [ \"a|b|c|d|e|f|g|h|i\" ]; } );\n",
 			"t.cfg:1: rule \"a\": per = \"a|b|c|d|e|f|g|h|i\": more than 8 alternatives\n" },
+		{ "a pattern with a control character",
+			"block = ( { key = [ \"hunter2\\r\", \"a\\tb\" ]; } );\n",
+			"t.cfg:1: warning: block.1.key: a pattern has a control character in it, and "
+			"matches only what has it, too (of the environment: the end of a line?)\n" },
 		{ "per with a control character",
 			"rules = (\n{ name = \"a\"; per = [ \"ip\\r\", \"us\\x7fer\" ]; rate = "
 			"\"1/hour\"; } );\n",
