@@ -376,6 +376,7 @@ static struct snapshot *finish(struct loader *l, const struct hash_key *key, uin
 	tiers_file_load(l);
 	tiers_check(l);
 	rules_check(l);
+	rates_check(l);
 	if (loader_failed(l))
 		return NULL;
 	rates_build(l);

@@ -153,7 +153,9 @@ void written_check(struct loader *);
 /* After the options: there is an admin interface only where some file has the group. */
 void admin_fill(struct loader *);
 
-/* After all tiers are known: the limits of every rule for every tier. */
+/* After all tiers are known, and whatever else is wrong: bounds over all rules and tiers. */
+void rates_check(struct loader *);
+/* Where all was good: the limits of every rule for every tier. */
 void rates_build(struct loader *);
 /* What the operator changed (config/changes.h), after the limits of every rule are there. */
 void changes_apply(struct loader *);

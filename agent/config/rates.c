@@ -252,7 +252,7 @@ static void index_rates(const struct rule_draft *d, int *index, unsigned tiers)
 }
 
 /* Every tier's limits over all rules: more than a plan holds is an error that names the tier. */
-static bool count_limits(struct loader *l, int *index, unsigned *count)
+static void count_limits(struct loader *l, int *index, unsigned *count)
 {
 	struct policy *p = l->policy;
 	unsigned refused = 0, total = 0;
@@ -280,13 +280,41 @@ static bool count_limits(struct loader *l, int *index, unsigned *count)
 			problem_add(l->problems, l->draft[r].at,
 				"%u rules for %u tiers make more than %d limits", p->rule_n,
 				p->tier_n, LIMITS_MAX);
-			return false;
+			return;
 		}
 	}
 	if (refused > 1)
 		problem_add(l->problems, last, "the same holds for %u more tier%s", refused - 1,
 			refused > 2 ? "s" : "");
-	return refused == 0;
+}
+
+/* Is there room for the window among those of its rule? */
+static bool window_add(struct window *list, unsigned *n, const struct window *w)
+{
+	for (unsigned i = 0; i < *n; i++)
+		if (window_equal(&list[i], w))
+			return true;
+	if (*n == RULE_WINDOWS_MAX)
+		return false;
+	list[(*n)++] = *w;
+	return true;
+}
+
+/* policy_seal() would refuse the first of these, and knows no places. */
+static void check_windows(struct loader *l, unsigned r)
+{
+	const struct rule_draft *d = &l->draft[r];
+	struct window list[RULE_WINDOWS_MAX];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < d->rates_n; i++)
+		for (unsigned q = 0; q < d->rates[i].n; q++)
+			if (!window_add(list, &n, &d->rates[i].quota[q].window)) {
+				problem_add(l->problems, d->rates[i].at,
+					"rule \"%s\": more than %d different windows",
+					l->policy->rule[r].name, RULE_WINDOWS_MAX);
+				return;
+			}
 }
 
 static bool limits_build(
@@ -320,23 +348,32 @@ static bool rule_build(struct loader *l, unsigned r, int *index)
 	return limits_build(&rule->other, rule, rates_of(&l->draft[r], index, p->tier_n));
 }
 
-void rates_build(struct loader *l)
+void rates_check(struct loader *l)
 {
 	size_t n = l->policy->tier_n + 1;
 	int *index = calloc(n, sizeof *index);
 	unsigned *count = calloc(n, sizeof *count);
 
-	if (!index || !count) {
+	for (unsigned r = 0; r < l->policy->rule_n; r++)
+		check_windows(l, r);
+	if (index && count)
+		count_limits(l, index, count);
+	else
 		problem_out_of_memory(l->problems);
-	} else if (count_limits(l, index, count)) {
-		for (unsigned r = 0; r < l->policy->rule_n; r++)
-			if (!rule_build(l, r, index)) {
-				problem_out_of_memory(l->problems);
-				break;
-			}
-	}
 	free(index);
 	free(count);
+}
+
+void rates_build(struct loader *l)
+{
+	int *index = calloc(l->policy->tier_n + 1, sizeof *index);
+	bool good = index != NULL;
+
+	for (unsigned r = 0; r < l->policy->rule_n && good; r++)
+		good = rule_build(l, r, index);
+	if (!good)
+		problem_out_of_memory(l->problems);
+	free(index);
 }
 
 void rates_lines(struct loader *l)

@@ -439,6 +439,13 @@ static void limits_for_one_tier(void **state)
 		"t.cfg:34: rule \"last\" brings tier \"gold\" to 33 limits: want at most 32 for one tier, "
 		"counted over all rules\n"
 		"t.cfg:34: the same holds for 1 more tier\n"));
+	sprintf(end,
+		"{ name = \"last\"; per = []; mode = \"of\"; rate = { gold = \"1/minute\"; }; } );\n");
+	drop(load_text("and what else is wrong", text,
+		"t.cfg:34: rule \"last\": mode = \"of\": want \"enforce\", \"shadow\" or \"off\"; did "
+		"you mean \"off\"?\n"
+		"t.cfg:34: rule \"last\" brings tier \"gold\" to 33 limits: want at most 32 for one tier, "
+		"counted over all rules\n"));
 
 	/* All of one rule; and for those that only `default` is for. */
 	n = (size_t)sprintf(text, "rules = ( { name = \"a\"; per = []; rate = {\n"
@@ -454,6 +461,24 @@ static void limits_for_one_tier(void **state)
 	drop(load_text("one more for who has no tier of his own", text,
 		"t.cfg:3: rule \"b\" brings tier \"(any other)\" to 33 limits: want at most 32 for one "
 		"tier, counted over all rules\n"));
+}
+
+static void windows_of_one_rule(void **state)
+{
+	char text[8192];
+	(void)state;
+	size_t n = (size_t)sprintf(text, "rules = (");
+	for (int r = 0; r < 2; r++) {
+		n += (size_t)sprintf(text + n,
+			"%s\n{ name = \"r%d\"; per = []; rate = { anonymous = \"1/minute\";\n",
+			r ? "," : "", r);
+		for (int i = 1; i <= 64; i++)
+			n += (size_t)sprintf(text + n, "t%d = \"1/%dm\";\n", i, i);
+		n += (size_t)sprintf(text + n, "%s}; }", r ? "t65 = \"1/65m\"; " : "");
+	}
+	sprintf(text + n, " );\n");
+	drop(load_text(
+		"65 of them", text, "t.cfg:133: rule \"r1\": more than 64 different windows\n"));
 }
 
 static void rules(void **state)
@@ -631,6 +656,7 @@ int main(void)
 		cmocka_unit_test(patterns_that_match_no_path),
 		cmocka_unit_test(tiers),
 		cmocka_unit_test(limits_for_one_tier),
+		cmocka_unit_test(windows_of_one_rule),
 		cmocka_unit_test(rules),
 		cmocka_unit_test(too_many_fields),
 		cmocka_unit_test(tiers_file),
