@@ -143,6 +143,25 @@ static void skip_line(struct cursor *c)
 		c->p++;
 }
 
+/* A comment to the end of the line. What an editor shows as the next one, behind a CR alone, is
+ * still in it. */
+static void skip_comment_line(struct scan *s, struct cursor *c)
+{
+	const char *begin = c->p;
+
+	skip_line(c);
+	const char *cr = memchr(begin, '\r', (size_t)(c->p - begin));
+	if (!cr)
+		return;
+	while (cr < c->p && *cr == '\r')
+		cr++;
+	if (cr == c->p) /* CR LF, or the end of the file */
+		return;
+	problem_add(s->problems, here(s, c),
+		"a comment goes on behind a CR: a line ends in LF, or CR LF");
+	s->failed = true;
+}
+
 static void skip_comment(struct scan *s, struct cursor *c)
 {
 	struct place at = here(s, c);
@@ -464,7 +483,7 @@ static void scan_token(struct scan *s, struct cursor *c)
 		return;
 	}
 	if (t == '#' || begins(c, "//")) {
-		skip_line(c);
+		skip_comment_line(s, c);
 		return;
 	}
 	if (begins(c, "/*")) {

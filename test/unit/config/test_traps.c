@@ -11,6 +11,9 @@ static void texts(void **state)
 		{ "no newline at the end", "enabled = true;", "" },
 		{ "a comment without a newline at the end", "enabled = true; # yes", "" },
 		{ "lines that end in CR LF", "agent: {\r\n threads = 2;\r\n};\r\n", "" },
+		{ "a line that ends in CR alone hides nothing in a comment",
+			"# one\renabled = false;\n// two\r\r\nenabled = true; # three\r",
+			"t.cfg:1: a comment goes on behind a CR: a line ends in LF, or CR LF\n" },
 		{ "a byte order mark",
 			"\xef\xbb\xbf"
 			"enabled = true;",
