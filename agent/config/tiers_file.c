@@ -208,7 +208,11 @@ static void lines_read(struct tiers_reading *t, const struct file *file)
 		size_t n = (size_t)((newline ? newline : end) - p);
 		struct str line = trim((struct str){ p, n });
 		p += n + (newline != NULL);
-		if (line.n && line.p[0] != '#' && !entry_load(t, line))
+		bool comment = line.n && line.p[0] == '#';
+		if (comment && memchr(line.p, '\r', line.n))
+			problem_add(t->l->problems, t->at,
+				"a comment goes on behind a CR: a line ends in LF, or CR LF");
+		if (line.n && !comment && !entry_load(t, line))
 			return;
 	}
 }

@@ -586,6 +586,10 @@ static void tiers_file(void **state)
 	assert_int_equal(limits_of(s, 0, "two words")->n, 0);
 	drop(s);
 
+	put_file("tiers.map", "# ours\ralice gold\n# theirs\r\nbob free\n");
+	drop(load_file("t.cfg",
+		"tiers.map:1: a comment goes on behind a CR: a line ends in LF, or CR LF\n"));
+
 	put_file("tiers.map",
 		"alice gold\nSECRETKEY\nSha256:12 gold\n"
 		"sha256:zzb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b gold\n"
