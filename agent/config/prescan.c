@@ -162,6 +162,19 @@ static void skip_comment_line(struct scan *s, struct cursor *c)
 	s->failed = true;
 }
 
+/* A comment that begins a line, within another one: that was to be closed before, and the settings
+ * in between are none. (In the middle of a line it is a pattern, as "/api/" and a star.) */
+static void warn_nested(struct scan *s, struct cursor *c, struct place at)
+{
+	while (peek(c, 0) == ' ' || peek(c, 0) == '\t')
+		c->p++;
+	if (begins(c, "/*"))
+		problem_warn(s->problems, here(s, c),
+			"this is in the comment that begins in %s:%u: what stands between is not read; is "
+			"a */ missing?",
+			at.file, at.line);
+}
+
 static void skip_comment(struct scan *s, struct cursor *c)
 {
 	struct place at = here(s, c);
@@ -169,10 +182,12 @@ static void skip_comment(struct scan *s, struct cursor *c)
 	c->p += 2;
 	put(s, " ", 1);
 	while (c->p < c->end && !begins(c, "*/")) {
-		if (*c->p == '\n')
+		if (*c->p == '\n') {
 			newline(s, c);
-		else
+			warn_nested(s, c, at);
+		} else {
 			c->p++;
+		}
 	}
 	if (c->p == c->end) {
 		problem_add(s->problems, at, "the comment that begins here is never closed");

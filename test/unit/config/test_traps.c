@@ -11,6 +11,12 @@ static void texts(void **state)
 		{ "no newline at the end", "enabled = true;", "" },
 		{ "a comment without a newline at the end", "enabled = true; # yes", "" },
 		{ "lines that end in CR LF", "agent: {\r\n threads = 2;\r\n};\r\n", "" },
+		{ "a comment that another one closes",
+			"enabled = true;\n/* one\nagent: { threads = 2; };\n\t/* two */\n",
+			"t.cfg:4: warning: this is in the comment that begins in t.cfg:2: what stands "
+			"between is not read; is a */ missing?\n" },
+		{ "patterns in a comment close none",
+			"/* path = \"/api/*\";\n \"/v2/*\" */ enabled = true; /* x /* y */\n", "" },
 		{ "a line that ends in CR alone hides nothing in a comment",
 			"# one\renabled = false;\n// two\r\r\nenabled = true; # three\r",
 			"t.cfg:1: a comment goes on behind a CR: a line ends in LF, or CR LF\n" },
