@@ -62,7 +62,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"Where HAProxy's tune.bufsize was raised, that less 4: what is longer passes unchecked") \
 	X(agent_allow_from, "agent.allow_from", PREFIXES, "", 0, 65536, RELOAD, "", \
 		settings.agent.allow_from, \
-		"addresses and prefixes that may connect; [] is all: SPOP knows no authentication") \
+		"addresses and prefixes that may connect; [] is all: SPOP knows no authentication. What is " \
+		"open stays open") \
 	X(agent_socket_mode, "agent.socket_mode", MODE, "0660", 0, 0777, RESTART, "", \
 		settings.agent.socket_mode, "permissions of UNIX sockets, in octal, as a string") \
 	X(agent_socket_owner, "agent.socket_owner", TEXT, "", 0, 0, RESTART, "", \
