@@ -67,6 +67,17 @@ def test_a_nul_behind_a_key_gives_no_counter_of_its_own(request, name):
             for n in range(3)] == [400] * 3
 
 
+@pytest.mark.parametrize("name", ["comfyui", "deployment-engine", "ray", "training-server"])
+def test_a_key_that_is_there_twice_is_refused(request, name):
+    """The service might take the other one."""
+    s = request.getfixturevalue(name.replace("-", "_"))
+    known = re.search(r"^(key\S+)", (EXAMPLES / name / "keys.map").read_text(), re.M)[1]
+    with s.connect(new_client()) as c:
+        c.connect()
+        c.sock.sendall(f"GET /api/x HTTP/1.1\r\nHost: a\r\nX-API-Key: {known}\r\nX-API-Key: x\r\n\r\n".encode())
+        assert c.sock.makefile("rb").readline().split()[1] == b"400"
+
+
 def test_training_a_rule_in_shadow_mode_is_seen_in_haproxys_log(tmp_path):
     def shadow(s):
         s.cfg.write_text(stack.replaced(s.cfg.read_text(), '{ name = "execute";',

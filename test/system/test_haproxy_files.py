@@ -160,7 +160,7 @@ def test_every_value_that_is_sent_is_set_somewhere(folder):
 @folders
 def test_a_key_that_a_map_has_found_has_no_nul(folder):
     lines = (folder / "haproxy.cfg").read_text().splitlines()
-    found, = [n for n, x in enumerate(lines) if "map_str(keys.map)" in x]
+    found = max(n for n, x in enumerate(lines) if "map_str(keys.map)" in x)
     assert lines[found + 1] == ("\thttp-request deny deny_status 400 "
                                 "if { var(txn.user) -m found } { var(txn.key),hex -m sub 00 }")
 
@@ -295,6 +295,35 @@ def test_a_nul_behind_a_key_gives_no_counter_of_its_own(web, field, value):
     asked = [web.ask("/api/x", headers={field: value.format(n=n)}, client=new_client()).status
              for n in range(12)]
     assert asked == [400] * 12
+
+
+@pytest.mark.parametrize("more", ["X-API-Key: other", "X-API-Key:", "X-API-Key: key-of-fred",
+                                  "Authorization: Basic eDp4\r\nAuthorization: Bearer other", "Host: b"])
+def test_a_field_that_is_there_twice_is_refused(web, more):
+    """HAProxy reads the last, the service perhaps the first: a key would be counted by address."""
+    assert raw(web, f"X-API-Key: key-of-fred\r\n{more}\r\n") == 400
+
+
+def test_a_host_with_a_comma_is_refused(web):
+    """`req.hdr` would have the last part, an ACL on it any of them."""
+    assert web.ask("/api/x", headers={"Host": "a,b"}, client=new_client()).status == 400
+
+
+@pytest.mark.parametrize("headers", [
+    {"X-API-Key": "other", "Authorization": "Bearer key-of-tina"},
+    {"Authorization": "bearer\tkey-of-tina"},
+    {"Authorization": "Bearer  key-of-tina"}])
+def test_the_key_is_found_that_the_service_may_find(web, headers):
+    got = web.ask("/api/x", headers=headers, client=new_client())
+    assert got.headers["X-RateLimit-Scope"] == "key", got
+
+
+def raw(s, fields, path="/api/x"):
+    """The status of a request with such lines; http.client would join them."""
+    with s.connect(new_client()) as c:
+        c.connect()
+        c.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
+        return int(c.sock.makefile("rb").readline().split()[1])
 
 
 def test_a_spoofed_forwarded_address_is_not_believed(web):
