@@ -4,7 +4,9 @@ of err."""
 import base64
 import json
 import re
+import select
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -185,6 +187,52 @@ frontend second
         s.port = s.second
         assert s.ask("/api/x").status == 429, "the counters are one"
         assert s.ask("/s").status == 429
+
+
+def block(begins, ends):
+    """An indented block of the README, from a line to the blank one behind what begins with `ends`."""
+    text = RECIPES[RECIPES.index("\n    " + begins):]
+    return text[:text.index("\n\n", text.index("\n    " + ends))].replace("\n    ", "\n") + "\n"
+
+
+def serve_mail(s, delay):
+    """A server that has a line for each connection, and a frontend before it, as the README has it."""
+    s.mail, s.second = socket.create_server(("127.0.0.1", 0)), agents.free_port()
+    spoe, cfg = s.haproxy_dir / "spoe-ratelimit.conf", s.haproxy_dir / "haproxy.cfg"
+    spoe.write_text(stack.replaced(spoe.read_text(), "groups request\n", "groups request connection\n", spoe)
+                    + block("spoe-group connection", "spoe-message check-connection"))
+    frontend = stack.replaced(block("frontend mail", "frontend mail"), "127.0.0.1:8025",
+                              f"127.0.0.1:{s.second}", "the recipe")
+    # Longer than this test's patience for a check; or none at all.
+    frontend = stack.replaced(frontend, "inspect-delay 2s", "inspect-delay 20s" if delay else "inspect-delay 0", "the recipe")
+    cfg.write_text(cfg.read_text() + frontend + "backend mail\n\tmode tcp\n"
+                   f"\tserver mail 127.0.0.1:{s.mail.getsockname()[1]}\n")
+
+
+def greeted(s):
+    """Whether a connection is let in, and hears the server."""
+    with socket.create_connection(("127.0.0.1", s.second), timeout=stack.BOUND) as c:
+        ready, _, _ = select.select([c, s.mail], [], [], stack.BOUND)
+        assert ready
+        if s.mail in ready:
+            with s.mail.accept()[0] as server:
+                server.sendall(b"220 hello\r\n")
+        return c.recv(100) == b"220 hello\r\n"
+
+
+@pytest.mark.parametrize("delay", [True, False])
+def test_connections(tmp_path, delay):
+    """The client says nothing; without a delay nobody is checked, and err says so."""
+    edit = recipe(rules=stack.replaced(shown("{ name", "connections")[0], "30/minute", "3/minute", "the recipe"),
+                  then=lambda s: serve_mail(s, delay))
+    with served(tmp_path, edit) as s:
+        agents.until(lambda: s.agent_is("UP"), "HAProxy to see the agent", stack.BOUND)
+        got = [greeted(s) for _ in range(6)]
+        line = "rl=limited/connections message=check-connection err=-" if delay else (
+            f"rl=-/- message=check-connection err={4 if stack.haproxy_version() >= (3, 1) else 5}")
+        agents.until(lambda: line in s.haproxy.stdout, line, stack.BOUND)
+        s.mail.close()
+        assert got == ([True] * 3 + [False] * 3 if delay else [True] * 6)
 
 
 def test_what_err_says(tmp_path):
