@@ -2,9 +2,11 @@
 of err."""
 
 import base64
+import http.client
 import json
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -164,6 +166,54 @@ def test_proxy_protocol(tmp_path, how):
         got = [ask("192.0.2.1") for _ in range(14)]
         assert got[0] == 200 and got[-1] == 429, got
         assert ask("192.0.2.2") == 200
+
+
+class ByUnix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(stack.BOUND)
+        self.sock.connect(self.host)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_unix_socket(tmp_path, mended):
+    """As it is, without an address and without a limit; by the recipe who the proxy says."""
+    lines = shown("http-request set-src req.hdr_ip(x-forwarded-for,-1)") + shown("http-request deny", "src -m found")
+
+    def edit(s):
+        cfg = s.haproxy_dir / "haproxy.cfg"
+        text = stack.replaced(cfg.read_text(), "\t# <<<\n", f"\tbind unix@{s.folder}/web.sock\n\t# <<<\n", cfg)
+        if mended:
+            text = re.sub(r"(?m)^\t(acl|http-request).*(sess\.peer|behind_|set-src).*\n", "", text)
+            text = stack.replaced(text, "\thttp-request set-var(txn.client) src\n", "".join(
+                f"\t{x}\n" for x in [*lines, "http-request set-var(txn.client) src"]), cfg)
+        cfg.write_text(text)
+    with served(tmp_path, edit) as s:
+        agents.until(lambda: s.agent_is("UP"), "HAProxy to see the agent", stack.BOUND)
+        c = ByUnix(f"{s.folder}/web.sock", timeout=stack.BOUND)
+        # One connection for several clients, as a proxy has it.
+        def ask(address):
+            return stack.send(c, "/api/x", headers={"Host": "a", **({"X-Forwarded-For": address} if address else {})}).status
+        got = [ask("9.9.9.9, 192.0.2.1") for _ in range(12)]
+        assert (429 in got) == mended and got[0] == 200, got
+        assert ask("192.0.2.1, 192.0.2.2") == 200
+        c.close()
+        assert ask("") == (400 if mended else 200)
+        c.close()
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_compression_beside_it(tmp_path, mended):
+    assert "`filter compression`" in README
+    text = (ROOT / "haproxy/haproxy.cfg").read_text()
+    line = "\tfilter spoe engine ratelimit config spoe-ratelimit.conf\n"
+    (tmp_path / "haproxy.cfg").write_text(stack.replaced(
+        text, line, line + "\tfilter compression\n" * mended + "\tcompression algo gzip\n", "haproxy.cfg"))
+    for name in ("keys.map", "tiers.map", "trusted-proxies.lst", "spoe-ratelimit.conf"):
+        shutil.copy(ROOT / "haproxy" / name, tmp_path)
+    done = subprocess.run([stack.HAPROXY, "-c", "-C", tmp_path, "-f", "haproxy.cfg"], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == mended, done.stderr
 
 
 def test_several_frontends(tmp_path):
