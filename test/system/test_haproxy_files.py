@@ -166,6 +166,15 @@ def test_a_key_that_a_map_has_found_has_no_nul(folder):
 
 
 @folders
+def test_a_request_too_long_to_be_checked_is_refused_by_each_frontend(folder):
+    asking = [x for x in re.split(r"(?m)^(?=frontend )", (folder / "haproxy.cfg").read_text())
+              if x.startswith("frontend ") and "send-spoe-group" in x]
+    assert asking
+    for frontend in asking:
+        assert "\thttp-request deny deny_status 400 if { var(txn.rl.err) -m int 3 259 }\n" in frontend, frontend
+
+
+@folders
 def test_the_spoe_files_differ_in_nothing_but_what_they_send(folder):
     def settings(path):
         lines = without_comments(path.read_text()).splitlines()
