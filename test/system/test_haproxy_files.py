@@ -586,6 +586,21 @@ def test_a_reload_changes_limits_without_haproxy(tmp_path):
         assert int(s.ask("/api/x").headers["X-RateLimit-Remaining"]) <= 5
 
 
+def test_what_the_guide_refuses_of_paths(tmp_path):
+    """As it stands in the file, not as a page shows it: in a table `|` is written with a backslash."""
+    lines = re.findall(r"refused by HAProxy, `(http-request deny [^`]*)`", (ROOT / "conf/README.md").read_text())
+    assert len(lines) == 2 and not [x for x in lines if "\\" in x]
+
+    def refuse(s):
+        cfg = s.haproxy_dir / "haproxy.cfg"
+        cfg.write_text(stack.replaced(cfg.read_text(), "\t# 3. Ask.",
+                                      "".join(f"\t{x}\n" for x in lines) + "\t# 3. Ask.", cfg))
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy", edit=refuse) as s:
+        got = {path: s.ask(path).status for path in ("/%41uth/x", "/%4Cogin", "/%5ax", "/%5b", "/%40", "/a%20b", "/a%2fb", "/4a")}
+    assert got == {"/%41uth/x": 400, "/%4Cogin": 400, "/%5ax": 400, "/%5b": 200, "/%40": 200, "/a%20b": 200, "/a%2fb": 400,
+                   "/4a": 200}
+
+
 def test_readmes_name_existing_files():
     for readme in (ROOT / "haproxy/README.md", ROOT / "conf/README.md",
                    ROOT / "conf/examples/README.md", ROOT / "conf/examples/two-nodes/README.md"):
