@@ -113,8 +113,16 @@ def test_by_a_claim(tmp_path):
                       + token(tmp_path, "ours", {"sub": "bob", "plan": "free", "exp": 2**32}))
                       ).headers["X-RateLimit-Remaining"] for last in (5, 6)]
         assert left == ["9", "8"], "counted by who he is, not by his address"
+        for name in ("x\nFORGED rl=ok/x", "x FORGED=1", "x\tFORGED"):
+            got = s.ask("/api/x", client=PROXY, headers=from_client("192.0.2.7", Authorization="Bearer "
+                        + token(tmp_path, "ours", {"sub": name, "plan": "free", "exp": 2**32})))
+            assert got.headers["X-RateLimit-Scope"] == "ip", name
+        got = s.ask("/api/x", client=PROXY, headers=from_client("192.0.2.8", Authorization="Bearer "
+                    + token(tmp_path, "ours", {"sub": "auth0|Zoë@x.example", "plan": "free", "exp": 2**32})))
+        assert got.headers["X-RateLimit-Scope"] == "user"
         # Keys are known as before.
         assert s.ask("/api/x", headers={"X-API-Key": "key-of-fred"}).headers["X-RateLimit-Limit"] == "10"
+    assert "FORGED" not in s.haproxy.stdout
 
 
 def test_by_what_is_uploaded(tmp_path):
