@@ -536,6 +536,34 @@ def test_who_was_connected_to_an_agent_that_hangs_moves_to_the_second(tmp_path):
             s.end(other)
 
 
+def test_what_an_agent_that_has_ended_refuses_the_second_is_asked(tmp_path):
+    """As the comment on the second agent says: at once, and not when the check has seen it."""
+    port = agents.free_port()
+    comment = " ".join((ROOT / "haproxy/haproxy.cfg").read_text().replace("\n\t#", "").split())
+    observe = re.search(r'"(observe [^"]*)" there, with "(retries 2)" and "(option redispatch 1)" above', comment)
+
+    def with_second(s):
+        cfg = s.haproxy_dir / "haproxy.cfg"
+        text = stack.replaced(cfg.read_text(), "#server agent2 127.0.0.1:9610", f"server agent2 127.0.0.1:{port}", cfg)
+        text = stack.replaced(text, "check inter 1s fastinter 200ms downinter 500ms fall 2 rise 1 on-marked-up",
+                              f"check inter 1h {observe[1]} on-marked-down shutdown-sessions on-marked-up", cfg)
+        cfg.write_text(stack.replaced(text, "\toption spop-check\n",
+                                      f"\toption spop-check\n\t{observe[2]}\n\t{observe[3]}\n", cfg))
+
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy", edit=with_second) as s:
+        second = s.folder / "conf/second.cfg"
+        second.write_text(stack.replaced(s.cfg.read_text(), f":{s.agent_port}", f":{port}", s.cfg))
+        other = agents.Process([agents.BINARY, "-f", second], s.folder, "second")
+        s.wait_for(other, port)
+        try:
+            assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
+            s.agent.kill()
+            # The first one may be lost with the connection that it was sent on.
+            assert [s.ask("/api/x").headers["X-RateLimit-Limit"] for _ in range(4)][1:] == ["5"] * 3
+        finally:
+            s.end(other)
+
+
 def test_a_burst_does_not_take_the_agent_down(tmp_path):
     """HAProxy up to 3.0 opens more connections than the agent takes; those that it has carry all of
     the requests, and its checks are answered: it would take a well agent for DOWN. One thread:
