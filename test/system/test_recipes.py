@@ -165,6 +165,8 @@ def test_proxy_protocol(tmp_path, how):
         cfg.write_text(stack.replaced(cfg.read_text(), f"\tbind 127.0.0.1:{s.port}\n",
                                       f"\tbind 127.0.0.1:{s.port}\n\tbind 127.0.0.1:{port}{more}\n", cfg))
     with served(tmp_path, recipe(then=spoken)) as s:
+        agents.until(lambda: stack.accepts(s.proxied), "the second bind", stack.BOUND)
+
         def ask(client):
             with s.connect(PROXY) as connection:
                 connection.port = s.proxied
