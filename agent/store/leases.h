@@ -1,8 +1,8 @@
 /* Leased rules, in front of a store: what is in hand (limit/ledger.h) is spent at once, and only
  * the rest of a plan is asked for there; then the two are one plan again.
  *
- * Where the rest gets the failure policy's answer, what is in hand is spent all the same. One
- * thread; the ledger is the owner's to feed. */
+ * Where the rest gets the failure policy's answer, what is in hand is spent all the same, unless
+ * that denies. One thread; the ledger is the owner's to feed. */
 #ifndef STORE_LEASES_H
 #define STORE_LEASES_H
 

@@ -223,8 +223,10 @@ static inline __attribute__((always_inline)) void charge_with(
 	uint64_t mask = 0;
 	assert(n <= PLAN_MAX);
 	plan->now = now;
-	if (n == 0)
+	if (n == 0) { /* the failure policy may deny it all the same */
+		charge(plan, NULL, now);
 		return;
+	}
 
 	if (!plan->prefetched && !fits_cache(m)) {
 		prefetch_slots(m, plan);

@@ -199,6 +199,43 @@ def test_a_cluster(run, tmp_path):
         c.finish()
 
 
+def test_what_the_failure_policy_denies_spends_nothing(run, tmp_path):
+    """One node of a cluster is away, and who needs it is denied: from the block of a counter that is on
+    another one, which goes on giving them, that takes nothing."""
+    c = redisd.Cluster(tmp_path)
+    try:
+        c.start()
+        for n in c.nodes:
+            n("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        text = rules(leased("org", rate=f"100000/{LONG}", per='[ "org" ]', algorithm='"fixed-window"',
+                            on_failure='"closed"'),
+                     rule("user", rate=f"100000/{LONG}", on_failure='"closed"'))
+        a = run(rules=text, top=c.group(timeout="200ms"), agent="threads = 1;")
+
+        def node_of(**fields):
+            before = {n: n.keys() for n in c.nodes}
+            until(lambda: a.check(fields)["reason"] == "ok", "the cluster")
+            return next(n for n in c.nodes if n.keys() != before[n])
+        there = node_of(org="o")
+        user, other = next((u, n) for u, n in ((f"u{i}", node_of(user=f"u{i}")) for i in range(100))
+                           if n is not there)
+        other.pause()
+        until(lambda: a.check(user=user)["reason"] == "degraded", "the failure")
+        answers = hammer([a], lambda n: [message("check", {"org": "o"}),
+                                         message("check", {"org": "o", "user": user})] * 500, 1,
+                         settle=False)
+        other.resume()
+        assert sum(x["reason"] == "degraded" for x in answers) > 400
+        totals = stopped(a)
+        assert totals["leased"] > 100
+        counted = max(struct.unpack_from("<I", there("GET", k))[0] for k in there.keys())
+        # What was in hand as the node went is not given back.
+        unsure = totals["timed_out"] + totals["failed"] + totals["lease_dropped"]
+        assert counted <= 1 + admitted(answers) + unsure <= 1 + admitted(answers) + 200
+    finally:
+        c.finish()
+
+
 # --- few calls -------------------------------------------------------------------------------
 
 def test_a_hot_key_is_hardly_asked_for(run, redis):

@@ -163,12 +163,12 @@ static void fall_back(struct plan *p, enum on_failure on_failure)
 	*p = plan_of(true, true);
 	struct plan *rest = leases_spend(leases, p, clock_steady());
 	struct now now = clock_read();
-	const struct bucket *stored[] = { NULL };
+	struct memory_store *m = rig_store(10, now);
 
 	plan_fall_back(rest);
-	rest->now = now;
-	plan_charge(rest, stored, now);
+	store_take(memory_store_base(m), rest, now);
 	leases_join(rest);
+	rig_close(m);
 }
 
 static void test_nobody_answers_and_it_is_open(void **state)
