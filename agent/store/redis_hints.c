@@ -5,10 +5,13 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 /* It knows these commands of no other. */
 #define SENTINEL \
 	"a sentinel seems to listen there: set redis.mode = \"sentinel\", or name the server itself"
+
+#define DENIED "its ACL denies the user a command or keys; the README lists what is needed"
 
 #define HINTS(X) \
 	X("LOADING", "it reads its data back from disk; wait") \
@@ -27,7 +30,8 @@
 	X("ERR DB index", "redis.db is more than its `databases`") \
 	X("ERR SELECT is not allowed", "a cluster has no db but 0") \
 	X("ERR max number of clients", "raise its maxclients") \
-	X("NOPERM", "its ACL denies the user a command or keys; the README lists what is needed") \
+	X("NOPERM", DENIED) \
+	X("ERR The user executing the script", DENIED) /* Redis 7.0 */ \
 	X("MISCONF", "it cannot save to disk and takes no writes; see its log") \
 	X("NOREPLICAS", "it takes no writes with fewer than min-replicas-to-write") \
 	X("CLUSTERDOWN", "the cluster does not cover all slots") \
@@ -53,10 +57,19 @@ static bool begins(const char *error, const char *prefix)
 	return true;
 }
 
+const char *redis_error_core(const char *error)
+{
+	const char *core = begins(error, "ERR Error running script") ? strstr(error, ": -") : NULL;
+
+	return core ? core + strlen(": -") : error;
+}
+
 const char *redis_error_hint(const char *error)
 {
+	const char *core = redis_error_core(error);
+
 #define X(prefix, hint) \
-	if (begins(error, prefix)) \
+	if (begins(core, prefix)) \
 		return hint;
 	HINTS(X)
 #undef X

@@ -5,6 +5,9 @@
 struct redis_address;
 
 const char *redis_error_hint(const char *error); /* NULL: no idea */
+/* The error itself: before Redis 7 what a script's own command met has words of the script's around
+ * it. */
+const char *redis_error_core(const char *error);
 
 /* Of a server or sentinel that cannot be reached (NULL: some one), where its address is a reason;
  * else NULL. */

@@ -153,8 +153,8 @@ static void log_error_reply(struct redis_node *n, const char *error, const char 
 /* Who is a replica was the master as he was connected to, where sentinels name him. */
 static const char *hint_for(const struct redis_node *n, const char *error)
 {
-	bool is_replica = strncmp(error, "READONLY", 8) == 0 ||
-			  strncmp(error, "MASTERDOWN", 10) == 0;
+	const char *core = redis_error_core(error);
+	bool is_replica = strncmp(core, "READONLY", 8) == 0 || strncmp(core, "MASTERDOWN", 10) == 0;
 
 	return is_replica && n->addresses.master_only ? "a failover may be under way"
 						      : redis_error_hint(error);

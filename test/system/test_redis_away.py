@@ -434,7 +434,12 @@ def test_away_and_back(outcomes, fault):
 @pytest.mark.parametrize("fault, word", [
     (lost("oom", ("maxmemory", "1", "0")), "OOM"),
     (named("read_only"), "READONLY"), (named("master_down"), "MASTERDOWN"), (named("no_permission"), "NOPERM"), (busy, "BUSY"),
-], ids=["oom", "read_only", "master_down", "no_permission", "busy"])
+    # And what can be done about it, however this server words what a script's own command meets.
+    (lost("oom", ("maxmemory", "1", "0")), "raise its maxmemory"),
+    (named("read_only"), "redis.servers names a replica"),
+    (asked("no_writes", [("ACL", "SETUSER", USER, "-set", "-setrange")],
+           [("ACL", "SETUSER", USER, "+set", "+setrange")]), "its ACL denies"),
+], ids=["oom", "read_only", "master_down", "no_permission", "busy", "oom_hint", "read_only_hint", "no_writes_hint"])
 def test_what_redis_says_is_in_the_log(run, redis, wire, fault, word):
     a = redisd.settled(run(rules=rule(), top=group(wire)))
     with fault(redis, wire):
