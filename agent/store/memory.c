@@ -214,7 +214,8 @@ static inline __attribute__((always_inline)) const struct bucket *prefetched_nea
 
 typedef void charge_fn(struct plan *, const struct bucket *const stored[], struct now);
 
-/* What `charge` says of the plan's buckets is kept. Inlined, so that it is a direct call. */
+/* What `charge` says of the plan's buckets is kept. Of none, too: the failure policy may deny what
+ * takes nothing. Inlined, so that it is a direct call, and the only one. */
 static inline __attribute__((always_inline)) void charge_with(
 	charge_fn *charge, struct memory_store *m, struct plan *plan, struct now now)
 {
@@ -223,11 +224,6 @@ static inline __attribute__((always_inline)) void charge_with(
 	uint64_t mask = 0;
 	assert(n <= PLAN_MAX);
 	plan->now = now;
-	if (n == 0) { /* the failure policy may deny it all the same */
-		charge(plan, NULL, now);
-		return;
-	}
-
 	if (!plan->prefetched && !fits_cache(m)) {
 		prefetch_slots(m, plan);
 		prefetch_entries(m, plan);
