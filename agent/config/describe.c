@@ -118,9 +118,15 @@ static int compare_keys(struct str a, struct str b)
 	return c ? c : (a.n > b.n) - (a.n < b.n);
 }
 
-static bool is_of_rules(const char *line)
+/* What has a pass of its own: say_rules(), say_entries(). */
+static bool is_of_a_list(const char *line)
 {
-	return strncmp(line, "rules", 5) == 0 && (line[5] == '.' || line[5] == ' ');
+	static const char *const list[] = { "rules", "allow", "block" };
+
+	for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+		if (strncmp(line, list[i], 5) == 0 && (line[5] == '.' || line[5] == ' '))
+			return true;
+	return false;
 }
 
 /* Of a long value what stands from `skip` on. */
@@ -153,9 +159,9 @@ static size_t differs_at(const char *a, const char *b)
 }
 
 /* Two sorted ranges side by side: what differs, keys without their first `cut` bytes. Lines of
- * rules only where `rules` asks for them. Returns how many differ. */
+ * lists only where `lists` asks for them. Returns how many differ. */
 static unsigned say_differences(struct out *o, struct range was, struct range is, size_t cut,
-	bool rules, const char *between)
+	bool lists, const char *between)
 {
 	size_t i = 0, j = 0;
 	unsigned n = 0;
@@ -166,7 +172,7 @@ static unsigned say_differences(struct out *o, struct range was, struct range is
 		i += c <= 0;
 		j += c >= 0;
 		const char *line = c <= 0 ? a : b;
-		if ((c == 0 && strcmp(a, b) == 0) || (!rules && is_of_rules(line)))
+		if ((c == 0 && strcmp(a, b) == 0) || (!lists && is_of_a_list(line)))
 			continue;
 		struct str key = line_key(line);
 		say(o, "%s%s%.*s ", n++ ? between : "",
@@ -228,6 +234,73 @@ static void say_rules(struct out *o, const struct snapshot *old, const struct sn
 		say(o, "%sorder changed", n++ ? ", " : "rules: ");
 }
 
+/* The same as one more part, if anything differs. */
+static void say_part(struct out *o, struct range was, struct range is, bool lists)
+{
+	struct out before = *o;
+
+	if (o->n)
+		say(o, "; ");
+	if (say_differences(o, was, is, 0, lists, "; "))
+		return;
+	*o = before;
+	if (o->size)
+		o->p[o->n] = '\0';
+}
+
+/* An entry of `allow` or `block`, from 1 on, without what its lines begin with. */
+struct entry {
+	struct range lines;
+	size_t prefix;
+};
+
+static struct entry entry_of(const struct snapshot *s, const char *list, unsigned number)
+{
+	char prefix[32];
+
+	snprintf(prefix, sizeof prefix, "%s.%u.", list, number);
+	return (struct entry){ lines_with(s, prefix), strlen(prefix) };
+}
+
+static unsigned count_entries(const struct snapshot *s, const char *list)
+{
+	unsigned n = 0;
+
+	while (entry_of(s, list, n + 1).lines.n)
+		n++;
+	return n;
+}
+
+static bool is_same_entry(struct entry a, struct entry b)
+{
+	if (a.lines.n != b.lines.n)
+		return false;
+	for (size_t i = 0; i < a.lines.n; i++)
+		if (strcmp(a.lines.line[i] + a.prefix, b.lines.line[i] + b.prefix) != 0)
+			return false;
+	return true;
+}
+
+/* Entries have no names. What is alike at the beginning and at the end is left out, so that one
+ * that goes does not change all behind it. */
+static void say_entries(
+	struct out *o, const struct snapshot *old, const struct snapshot *fresh, const char *list)
+{
+	unsigned n = count_entries(old, list), m = count_entries(fresh, list), first = 1;
+
+	while (first <= n && first <= m &&
+		is_same_entry(entry_of(old, list, first), entry_of(fresh, list, first)))
+		first++;
+	for (; n >= first && m >= first; n--, m--)
+		if (!is_same_entry(entry_of(old, list, n), entry_of(fresh, list, m)))
+			break;
+	for (unsigned i = first; i <= n || i <= m; i++) {
+		struct range none = { 0 };
+		say_part(o, i <= n ? entry_of(old, list, i).lines : none,
+			i <= m ? entry_of(fresh, list, i).lines : none, true);
+	}
+}
+
 size_t snapshot_describe_changes(
 	const struct snapshot *old, const struct snapshot *fresh, char *out, size_t size)
 {
@@ -237,15 +310,10 @@ size_t snapshot_describe_changes(
 		out[0] = '\0';
 	say_rules(&o, old, fresh);
 
-	struct out after_rules = o;
-	if (o.n)
-		say(&o, "; ");
-	if (!say_differences(&o, (struct range){ old->line, old->line_n },
-		    (struct range){ fresh->line, fresh->line_n }, 0, false, "; ")) {
-		o = after_rules;
-		if (size)
-			out[o.n] = '\0';
-	}
+	say_part(&o, (struct range){ old->line, old->line_n },
+		(struct range){ fresh->line, fresh->line_n }, false);
+	say_entries(&o, old, fresh, "allow");
+	say_entries(&o, old, fresh, "block");
 	/* Of two secrets that are set, lines do not tell. */
 	for (int i = 0; i < OPTION_COUNT; i++) {
 		const struct option_row *row = &option_table[i];

@@ -261,6 +261,21 @@ static void changes(void **state)
 			"\"hunter2\"; user = \"alice\"; }; } ); identity: { secret = \"card\"; };",
 			"rules: \"a = b\" changed (+match.card sha256:f52fbd32b2b3, +match.user "
 			"alice); identity.secret key -> card" },
+		{ "the first of a list goes",
+			"block = ( { user = \"a\"; ip = \"10.0.0.1\"; }, { user = \"b\"; }, { user = \"c\"; "
+			"} );",
+			"block = ( { user = \"b\"; }, { user = \"c\"; } ); allow = ( { user = \"d\"; } );",
+			"+allow.1.user d; -block.1.ip 10.0.0.1; -block.1.user a" },
+		{ "one more in the middle of ten",
+			"block = ( { user = \"1\"; }, { user = \"2\"; }, { user = \"3\"; }, { user = \"4\"; "
+			"}, { user = \"5\"; }, { user = \"6\"; }, { user = \"7\"; }, { user = \"8\"; }, { "
+			"user = \"9\"; }, { user = \"a\"; } );",
+			"block = ( { user = \"1\"; }, { user = \"2\"; }, { user = \"3\"; }, { user = \"4\"; "
+			"}, { user = \"5\"; }, { user = \"6\"; }, { user = \"7\"; }, { user = \"x\"; }, { "
+			"user = \"8\"; }, { user = \"9\"; }, { user = \"a\"; } );",
+			"+block.8.user x" },
+		{ "one more that is like its neighbour", "block = ( { user = \"a\"; } );",
+			"block = ( { user = \"a\"; }, { user = \"a\"; } );", "+block.2.user a" },
 		{ "one more behind many", "block = ( { user = [ " MANY "] } );",
 			"block = ( { user = [ " MANY "\"new\" ] } );",
 			"block.1.user …user-8-of-many -> …user-8-of-many, new" },
