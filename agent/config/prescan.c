@@ -5,6 +5,7 @@
 #include "config/env.h"
 #include "config/file.h"
 #include "config/grammar.h"
+#include "config/tree.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -143,23 +144,20 @@ static void skip_line(struct cursor *c)
 		c->p++;
 }
 
-/* A comment to the end of the line. What an editor shows as the next one, behind a CR alone, is
- * still in it. */
+/* A comment to the end of the line. */
 static void skip_comment_line(struct scan *s, struct cursor *c)
 {
+	static const char message[] =
+		"this comment goes on behind a CR: a line ends in LF, or CR LF";
 	const char *begin = c->p;
 
 	skip_line(c);
-	const char *cr = memchr(begin, '\r', (size_t)(c->p - begin));
-	if (!cr)
-		return;
-	while (cr < c->p && *cr == '\r')
-		cr++;
-	if (cr == c->p) /* CR LF, or the end of the file */
-		return;
-	problem_add(s->problems, here(s, c),
-		"a comment goes on behind a CR: a line ends in LF, or CR LF");
-	s->failed = true;
+	struct str hidden = comment_hides((struct str){ begin, (size_t)(c->p - begin) });
+	/* A remark may hold a CR by accident; settings may not be hidden. */
+	if (memchr(hidden.p, '=', hidden.n) || memchr(hidden.p, ':', hidden.n))
+		problem_add(s->problems, here(s, c), message);
+	else if (hidden.n)
+		problem_warn(s->problems, here(s, c), message);
 }
 
 /* A comment that begins a line, within another one: that was to be closed before, and the settings

@@ -209,9 +209,9 @@ static void lines_read(struct tiers_reading *t, const struct file *file)
 		struct str line = trim((struct str){ p, n });
 		p += n + (newline != NULL);
 		bool comment = line.n && line.p[0] == '#';
-		if (comment && memchr(line.p, '\r', line.n))
-			problem_add(t->l->problems, t->at,
-				"a comment goes on behind a CR: a line ends in LF, or CR LF");
+		if (comment && t->warn && comment_hides(line).n)
+			problem_warn(t->l->problems, t->at,
+				"this comment goes on behind a CR: a line ends in LF, or CR LF");
 		if (line.n && !comment && !entry_load(t, line))
 			return;
 	}

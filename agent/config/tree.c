@@ -239,6 +239,22 @@ size_t text_whole(const char *text, size_t n)
 	return n;
 }
 
+struct str comment_hides(struct str comment)
+{
+	const char *p = comment.p, *end = p + comment.n;
+
+	while ((p = memchr(p, '\r', (size_t)(end - p)))) {
+		while (p < end && strchr("\r \t", *p))
+			p++;
+		const char *cr = memchr(p, '\r', (size_t)(end - p));
+		struct str line = { p, (size_t)((cr ? cr : end) - p) };
+		bool remark = line.n && (*p == '#' || (line.n > 1 && memcmp(p, "//", 2) == 0));
+		if (line.n && !remark)
+			return line;
+	}
+	return (struct str){ end, 0 };
+}
+
 const char *given_show(const struct given *g, char out[SHOWN_MAX])
 {
 	const char *quote = g->type == GIVEN_STRING ? "\"" : "";

@@ -588,7 +588,8 @@ static void tiers_file(void **state)
 
 	put_file("tiers.map", "# ours\ralice gold\n# theirs\r\nbob free\n");
 	drop(load_file("t.cfg",
-		"tiers.map:1: a comment goes on behind a CR: a line ends in LF, or CR LF\n"));
+		"tiers.map:1: warning: this comment goes on behind a CR: a line ends in "
+		"LF, or CR LF\n"));
 
 	put_file("tiers.map",
 		"alice gold\nSECRETKEY\nSha256:12 gold\n"

@@ -19,7 +19,12 @@ static void texts(void **state)
 			"/* path = \"/api/*\";\n \"/v2/*\" */ enabled = true; /* x /* y */\n", "" },
 		{ "a line that ends in CR alone hides nothing in a comment",
 			"# one\renabled = false;\n// two\r\r\nenabled = true; # three\r",
-			"t.cfg:1: a comment goes on behind a CR: a line ends in LF, or CR LF\n" },
+			"t.cfg:1: this comment goes on behind a CR: a line ends in LF, or CR LF\n" },
+		{ "nor anything that is wrong besides, but remarks",
+			"# one\r # two\r// three\r\t\n# for web1\r (all of it)\n# a\r\rb : 1\nbogus = 1;\n",
+			"t.cfg:2: warning: this comment goes on behind a CR: a line ends in LF, or CR LF\n"
+			"t.cfg:3: this comment goes on behind a CR: a line ends in LF, or CR LF\n"
+			"t.cfg:4: unknown setting \"bogus\"\n" },
 		{ "a byte order mark",
 			"\xef\xbb\xbf"
 			"enabled = true;",
