@@ -132,6 +132,7 @@ must "hung, it is killed by the watchdog, and comes back" sh -c 'kill -STOP "$(s
 # shellcheck disable=SC2016
 must "a port that is taken is tried until it is free" sh -c 'systemctl stop spoa-ratelimit
 	systemd-socket-activate -l 127.0.0.1:9600 cat & taken=$!
+	for i in $(seq 50); do grep -q ":2580 00000000:0000 0A" /proc/net/tcp && break; sleep 0.1; done
 	systemctl start --no-block spoa-ratelimit
 	for i in $(seq 60); do sleep 0.5; [ "$(systemctl show -p NRestarts --value spoa-ratelimit)" -gt 6 ] && break; done
 	restarts=$(systemctl show -p NRestarts --value spoa-ratelimit); kill $taken
@@ -143,6 +144,16 @@ must "it stops, and keeps its state" sh -c 'systemctl stop spoa-ratelimit &&
 must "systemd holds its socket through a restart" sh -c 'systemctl enable --now spoa-ratelimit.socket &&
 	systemctl start spoa-ratelimit && systemctl restart spoa-ratelimit &&
 	journalctl -u spoa-ratelimit -o cat --no-pager | grep -q "draining for_ms=0"'
+# shellcheck disable=SC2016
+must "a broken file is not tried for ever, whoever connects to the socket" sh -c "
+	echo 'bogus = 1;' >>$cfg; systemctl stop spoa-ratelimit
+	for i in \$(seq 150); do
+		curl -s -m 0.2 telnet://127.0.0.1:9600 </dev/null; sleep 0.1
+		systemctl is-failed -q spoa-ratelimit spoa-ratelimit.socket && break
+	done
+	systemctl is-failed spoa-ratelimit.socket && [ \$(journalctl -u spoa-ratelimit -o cat --no-pager | grep -c 'unknown setting \"bogus\"') -lt 60 ]
+	status=\$?; cp -p /root/kept $cfg; systemctl reset-failed
+	systemctl disable --now -q spoa-ratelimit.socket; systemctl start spoa-ratelimit; exit \$status"
 for target in journal syslog /var/log/spoa-ratelimit/agent.log; do
 	must "it logs to $target" sh -c "sed -i 's,^log: {,log: { target = \"$target\";,' $cfg &&
 		systemctl restart spoa-ratelimit; status=\$?; cp -p /root/kept $cfg; [ \$status = 0 ] && case $target in
