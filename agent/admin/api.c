@@ -87,13 +87,12 @@ void api_status(struct request *r)
 	struct report report;
 	control_report(a->control, &report);
 	const uint64_t *m = report.metric;
-	usec_t up = clock_read().utc - control_started_at(a->control);
 	request_reply_json(r, 200,
 		json_pack("{s:s, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:o, s:{s:I, s:I, s:I}, "
 			  "s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:o}",
 			"version", control_args(a->control)->version, "started",
 			(json_int_t)(control_started_at(a->control) / USEC_PER_SEC), "uptime",
-			(json_int_t)((up > 0 ? up : 0) / USEC_PER_SEC), "generation",
+			(json_int_t)(control_uptime(a->control) / USEC_PER_SEC), "generation",
 			(json_int_t)s->generation, "enabled", (int)s->policy->enabled, "draining",
 			control_phase(a->control) != CONTROL_RUN, "threads",
 			(json_int_t)report.workers, "rules", (json_int_t)s->policy->rule_n, "store",

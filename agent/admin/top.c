@@ -44,7 +44,7 @@ static json_t *list_json(struct control *c, enum top_kind kind, const char *rule
 	struct top_list list;
 	if (!control_top(c, kind, &list))
 		return NULL;
-	usec_t now = clock_steady(), up = clock_read().utc - control_started_at(c);
+	usec_t now = clock_steady(), up = control_uptime(c);
 	usec_t covered = now - list.since < up ? now - list.since : up;
 	json_t *json = json_pack("{s:I, s:I, s:I, s:I, s:o}", "seconds",
 		(json_int_t)((covered > 0 ? covered : 0) / USEC_PER_SEC), "total",

@@ -249,6 +249,7 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 	c->snapshot = snapshot_ref(args->snapshot);
 	struct now now = clock_read();
 	c->started_at = now.utc;
+	c->up_since = now.steady;
 	(void)signal(SIGPIPE, SIG_IGN);
 	acceptor_raise_limit(&c->snapshot->settings, crew_size(&c->snapshot->settings));
 	if (!crew_has_descriptors(crew_size(&c->snapshot->settings) + 1)) {

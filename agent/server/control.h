@@ -57,7 +57,8 @@ enum control_phase { CONTROL_RUN, CONTROL_DRAIN, CONTROL_STOP, CONTROL_STOP_NOW 
 struct ev_loop *control_loop(struct control *);
 enum control_phase control_phase(const struct control *);
 const struct control_args *control_args(const struct control *);
-usec_t control_started_at(const struct control *); /* UTC */
+usec_t control_started_at(const struct control *); /* UTC, as the clock said then */
+usec_t control_uptime(const struct control *);     /* whatever the clock was set to since */
 /* Borrowed, until a reload: not longer than this turn of the loop. */
 const struct snapshot *control_snapshot(const struct control *);
 

@@ -40,6 +40,7 @@ struct control {
 	unsigned ticks;
 	usec_t stop_by;    /* steady; when the disk has to have answered */
 	usec_t started_at; /* UTC */
+	usec_t up_since;   /* steady */
 };
 
 #define CONTROL_NOTHING_LEFT \

@@ -76,6 +76,11 @@ usec_t control_started_at(const struct control *c)
 	return c->started_at;
 }
 
+usec_t control_uptime(const struct control *c)
+{
+	return clock_steady() - c->up_since;
+}
+
 bool control_tally(struct control *c, struct tally_sum *sum)
 {
 	return crew_tally(&c->crew, c->tally_names, sum);

@@ -60,6 +60,21 @@ def test_set_there_and_back(run, wall):
     assert steps(a) == [3600, -3600, -3600, 3600]
 
 
+@pytest.mark.parametrize("before, after", [(-365 * DAY, 0), (365 * DAY, 0)])
+def test_how_long_it_is_up_is_of_no_wall_clock(run, tmp_path, wall, before, after):
+    """Started by a wrong clock, which is mended later."""
+    wall.ahead(before)
+    admin = Admin(run, tmp_path, env=wall.env, rules=rule())
+    assert admin.agent.check(user="u")["deny"] is False
+    begun = time.monotonic()
+    wall.ahead(after)
+    until(lambda: steps(admin.agent), "the step to be told")
+    # Two seconds more: what it says then is no clamp to 0.
+    until(lambda: time.monotonic() - begun > 2)
+    assert 2 <= admin.ask("/api/v1/status").json["uptime"] <= 60
+    assert 2 <= admin.ask("/api/v1/top").json["clients"]["seconds"] <= 60
+
+
 def test_a_ban_is_as_long_as_it_is(run, store, tmp_path, wall):
     """Whose clock was ahead when he was banned is not banned until then by the right one."""
     if store == "redis":
