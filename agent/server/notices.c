@@ -12,9 +12,9 @@ struct notices {
 	struct denials *denials;
 	const struct memory_store *memory;
 	uint64_t dropped[2]; /* events, and of shadow mode, as of the last second summed up */
-	uint64_t evicted, bans_evicted;               /* as of the last warning of each */
-	usec_t table_full_at, bans_full_at, stats_at; /* steady */
-	usec_t clock_offset;                          /* UTC less steady, as of the last look */
+	uint64_t evicted, evicted_limited, bans_evicted; /* as of the last warning of each */
+	usec_t table_full_at, bans_full_at, stats_at;    /* steady */
+	usec_t clock_offset;                             /* UTC less steady, as of the last look */
 };
 
 struct notices *notices_new(const struct memory_store *memory, struct now now)
@@ -28,7 +28,9 @@ struct notices *notices_new(const struct memory_store *memory, struct now now)
 		return NULL;
 	}
 	n->memory = memory;
-	n->evicted = memory_store_stats(memory).evicted;
+	struct memory_stats s = memory_store_stats(memory);
+	n->evicted = s.evicted;
+	n->evicted_limited = s.evicted_limited;
 	n->stats_at = now.steady;
 	n->clock_offset = now.utc - now.steady;
 	return n;
@@ -115,9 +117,10 @@ void notices_look_at_table(struct notices *n, const struct snapshot *snapshot, s
 		return;
 	log_warning("table_full", KV_INT("max_keys", snapshot->settings.store.max_keys),
 		KV_INT("evicted", s.evicted - n->evicted),
-		KV_INT("evicted_at_their_limit", s.evicted_limited),
+		KV_INT("evicted_at_their_limit", s.evicted_limited - n->evicted_limited),
 		KV_Z("hint", "raise store.max_keys, or count by fewer different values (per)"));
 	n->evicted = s.evicted;
+	n->evicted_limited = s.evicted_limited;
 	n->table_full_at = now.steady;
 }
 
