@@ -336,6 +336,7 @@ struct memory_store *memory_store_new(uint64_t max_keys, const struct hash_key *
 	atomic_init(&m->seen, now.utc);
 	atomic_init(&m->anchor, now.utc + now.held - now.anchor_age);
 	atomic_init(&m->swept_shift, 0);
+	atomic_init(&m->swept_line, now.utc);
 	return m;
 }
 

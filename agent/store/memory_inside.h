@@ -35,6 +35,7 @@ struct memory_store {
 	_Atomic(usec_t) seen;
 	/* Of the clock that windows are read by, and the shift, as the last sweep saw them. */
 	_Atomic(usec_t) anchor, swept_shift;
+	_Atomic(usec_t) swept_line; /* the line of windows, ditto, where they are read */
 	struct lock line_lock;
 
 	struct lock notes_lock;

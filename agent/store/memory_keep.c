@@ -34,11 +34,20 @@ static void walk(struct memory_store *m, unsigned line, visit_fn *visit, const v
 
 /* ---- the keeper: a clock that went back ---- */
 
+/* Between two sweeps, as a rule. */
+#define SWEPT_AGO_MAX (2 * USEC_PER_SEC)
+
 struct step_back {
 	usec_t latest, anchor; /* of the windows' clock: now, and where it went back to */
 	usec_t shift;          /* of the line of windows, before */
 	uint32_t to;           /* the anchor, on that line */
+	uint32_t was;          /* that line when it went back, or a little later */
 };
+
+static bool is_after(uint32_t tick, uint32_t other)
+{
+	return (int32_t)(tick - other) > 0;
+}
 
 /* What an entry is kept for begins elsewhere on its line. That is never sooner than the heaps know
  * where the line went back by so much: it had begun by then. */
@@ -48,7 +57,16 @@ static void move_times(struct entry *e, uint32_t from, uint32_t to)
 	uint32_t by = to + tick_floor(window_life(life)) - e->full_at;
 
 	e->full_at += by;
-	e->open_at += by;
+	if (is_after(e->open_at, to))
+		e->open_at += by;
+}
+
+/* One that is open is known by when it was last charged: of a time that is ahead now it would look
+ * as if it were at its limit until then, and stay while those go that are. */
+static void open_anew(struct entry *e, const struct step_back *b)
+{
+	if (!is_after(e->open_at, b->was) && is_after(e->open_at, b->to))
+		e->open_at = b->to;
 }
 
 static void anchor_entry(struct entry *e, const void *with)
@@ -56,6 +74,7 @@ static void anchor_entry(struct entry *e, const void *with)
 	const struct step_back *b = with;
 	usec_t at = bucket_instant(&e->bucket);
 
+	open_anew(e, b);
 	if (at <= b->latest + BUCKET_AHEAD_MAX)
 		return;
 	e->bucket.at = b->anchor + BUCKET_WITHIN;
@@ -74,6 +93,8 @@ static void anchor_windows(struct memory_store *m, struct now now, struct now li
 		.anchor = anchor,
 		.shift = atomic_load_explicit(&m->swept_shift, memory_order_relaxed),
 		.to = tick_ceil(anchor + lines.utc - now.utc),
+		.was = tick_ceil(
+			SWEPT_AGO_MAX + atomic_load_explicit(&m->swept_line, memory_order_relaxed)),
 	};
 
 	walk(m, LINE_WINDOWS, anchor_entry, &b);
@@ -89,6 +110,7 @@ static void follow_anchor(struct memory_store *m, struct now now, struct now lin
 	if (atomic_exchange_explicit(&m->anchor, anchor, memory_order_relaxed) != anchor)
 		anchor_windows(m, now, lines);
 	atomic_store_explicit(&m->swept_shift, lines.utc - now.utc, memory_order_relaxed);
+	atomic_store_explicit(&m->swept_line, lines.utc + now.held, memory_order_relaxed);
 }
 
 /* ---- the keeper: what is full again ---- */

@@ -675,6 +675,33 @@ static void a_sweep_anchors_windows_of_the_future(void **state)
 	}
 }
 
+/* When UTC went back, who is open still is: he goes, and not one at his limit. */
+static void who_is_open_goes_first_after_a_step_back(void **state)
+{
+	(void)state;
+	static const int64_t hours[] = { 1, 24 * 2, 24 * 40 };
+	static struct rig_limit day;
+	rig_limit(&day, ALGORITHM_FIXED_WINDOW, 5, USEC_PER_DAY, 5);
+	for (unsigned i = 0; i < sizeof hours / sizeof *hours; i++) {
+		/* An hour and a bit into a day. */
+		struct now now = now_at(0);
+		now.utc += 2 * USEC_PER_DAY - now.utc % USEC_PER_DAY + HOUR + 5 * USEC_PER_SEC;
+		struct memory_store *m = rig_store(10, now);
+		for (uint64_t id = 0; id < 10; id++)
+			assert_true(rig_take(m, &day, id, 1, now).admits);
+		now.steady += USEC_PER_SEC;
+		now.utc += USEC_PER_SEC - hours[i] * HOUR;
+		now.anchor_age = USEC_PER_SEC / 2;
+		memory_store_sweep(m, now, 64);
+		rig_take(m, &fixed, 100, 2, now);
+		for (uint64_t id = 200; id < 240; id++)
+			assert_true(rig_take(m, &day, id, 1, now).admits);
+		assert_false(rig_take(m, &fixed, 100, 1, now).admits);
+		assert_int_equal(memory_store_stats(m).evicted_limited, 0);
+		rig_close(m);
+	}
+}
+
 /* A step forward ends windows at once, also where a newcomer looks for room. */
 static void a_step_forward_is_followed_by_the_order(void **state)
 {
@@ -810,6 +837,7 @@ int main(void)
 		cmocka_unit_test(the_longest_window_is_kept),
 		cmocka_unit_test(leaps_of_utc),
 		cmocka_unit_test(a_sweep_anchors_windows_of_the_future),
+		cmocka_unit_test(who_is_open_goes_first_after_a_step_back),
 		cmocka_unit_test(a_step_forward_is_followed_by_the_order),
 		cmocka_unit_test(what_is_put_back_is_there),
 		cmocka_unit_test(on_both_lines_those_with_most_to_lose_stay),
