@@ -52,11 +52,17 @@ static void heap_push(struct heap *h, struct node node)
 	*node_at(h, i) = node;
 }
 
-static void heap_pop(struct heap *h)
+/* The top, or one that is as soon as it: of which none above is later than any other. */
+static void heap_remove(struct heap *h, uint32_t i)
 {
 	struct node last = *node_at(h, --h->n);
-	if (h->n)
-		sift_down(h, 0, last);
+	if (i < h->n)
+		sift_down(h, i, last);
+}
+
+static void heap_pop(struct heap *h)
+{
+	heap_remove(h, 0);
 }
 
 /* Windows moved ahead by `ticks`: what is left of their entries' time is that much less. */
@@ -250,14 +256,60 @@ static bool is_spared(uint32_t entry, const uint32_t *spared, unsigned spared_n)
 	return false;
 }
 
-/* Both on the steady line of the heaps. */
-static bool has_less_to_lose(
-	const struct shard *s, const struct entry *e, bool limited, const struct node *than)
+/* Of a counter of windows; of a token bucket its time tells it. */
+static uint64_t used(const struct entry *e)
+{
+	if (key_line(&e->key) == LINE_STEADY)
+		return 0;
+	return (uint64_t)e->bucket.current + e->bucket.previous;
+}
+
+/* Windows end together, however much was used of them: of the top of `open` and of those below it
+ * that are as soon, the place of one that has used least. Who has used little is put there by every
+ * removal where many are alike, so that it is seldom another one who goes. */
+static uint32_t least_used(
+	const struct shard *s, const struct ticks *now, const uint32_t *spared, unsigned spared_n)
+{
+	const struct heap *h = &s->open;
+	uint64_t least = used(&s->entry[top_entry(h)]);
+	uint32_t place = 0;
+
+	for (uint32_t i = 1; i <= CHILDREN && i < h->n && (h->base->entry & NODE_WINDOWS); i++) {
+		const struct node *node = node_at(h, i);
+		uint32_t entry = node->entry & ~NODE_WINDOWS;
+		const struct entry *e = &s->entry[entry];
+		if (node->at != h->base->at || !(node->entry & NODE_WINDOWS) || used(e) >= least)
+			continue;
+		/* What the heap knows of it may be out of date. */
+		if (node_of_open(s, entry).at != node->at || entry_is_limited(e, now) ||
+			is_spared(entry, spared, spared_n))
+			continue;
+		least = used(e);
+		place = i;
+	}
+	return place;
+}
+
+/* Both on the steady line of the heaps; of what is alike there, by what was used. */
+static bool has_less_to_lose(const struct shard *s, const struct entry *e, bool limited,
+	const struct node *than, const struct entry *other)
 {
 	uint32_t at = limited ? e->open_at : e->full_at;
 	if (key_line(&e->key) == LINE_WINDOWS)
 		at -= s->ahead;
-	return !sooner(than->at, at);
+	return at == than->at ? used(e) <= used(other) : !sooner(than->at, at);
+}
+
+/* `rival` would be the next to go in the place of `e`, which is at the top of its heap, or as soon.
+ */
+static bool goes_first(const struct shard *s, const struct entry *rival, const struct entry *e,
+	bool limited, const struct ticks *now)
+{
+	bool rival_limited = entry_is_limited(rival, now);
+	const struct heap *h = limited ? &s->limited : &s->open;
+
+	return limited > rival_limited ||
+	       (limited == rival_limited && has_less_to_lose(s, rival, limited, h->base, e));
 }
 
 enum room shard_make_room(struct shard *s, const struct ticks *now, const uint32_t *spared,
@@ -277,7 +329,7 @@ enum room shard_make_room(struct shard *s, const struct ticks *now, const uint32
 		if (!h->n)
 			break;
 		bool limited = h == &s->limited;
-		uint32_t entry = top_entry(h);
+		uint32_t entry = top_entry(h), place = 0;
 		const struct entry *e = &s->entry[entry];
 		if (top_mended(h, limited ? node_of_limited(s, entry) : node_of_open(s, entry)))
 			continue;
@@ -292,15 +344,14 @@ enum room shard_make_room(struct shard *s, const struct ticks *now, const uint32
 			heap_pop(h);
 			heap_push(&s->limited, node_of_limited(s, entry));
 			continue;
-		} else if (rival &&
-			   (limited > entry_is_limited(rival, now) ||
-				   (limited == entry_is_limited(rival, now) &&
-					   has_less_to_lose(s, rival, limited, h->base)))) {
-			break;
 		} else {
+			place = limited ? 0 : least_used(s, now, spared, spared_n);
+			entry = node_at(h, place)->entry & ~NODE_WINDOWS;
+			if (rival && goes_first(s, rival, &s->entry[entry], limited, now))
+				break;
 			room = limited ? ROOM_EVICTED_LIMITED : ROOM_EVICTED;
 		}
-		heap_pop(h);
+		heap_remove(h, place);
 		free_entry(s, entry);
 		break;
 	}

@@ -174,6 +174,28 @@ static void or_else_of_the_one_with_least_to_lose(void **state)
 	rig_close(m);
 }
 
+/* Windows end together: a flood of those who ask once takes nobody's place who has used more. */
+static void of_windows_that_end_together_the_least_used_goes(void **state)
+{
+	enum { KEYS = 40, EACH = 5, USED = 50, FLOOD = 4000 };
+	static const enum algorithm algorithms[] = { ALGORITHM_FIXED_WINDOW,
+		ALGORITHM_SLIDING_WINDOW };
+	(void)state;
+	for (unsigned a = 0; a < 2; a++) {
+		struct rig_limit day;
+		rig_limit(&day, algorithms[a], 100, USEC_PER_DAY, 100);
+		struct memory_store *m = rig_store(KEYS, now_at(0));
+		for (uint64_t id = 0; id < KEYS; id++)
+			rig_take(m, &day, id, id % EACH ? 1 : USED, now_at(0));
+		for (uint64_t id = KEYS; id < KEYS + FLOOD; id++)
+			assert_true(rig_take(m, &day, id, 1, now_at(0)).admits);
+		for (uint64_t id = 0; id < KEYS; id += EACH)
+			assert_true(rig_take(m, &day, id, 0, now_at(0)).left == 100 - USED);
+		assert_int_equal(memory_store_stats(m).evicted, FLOOD);
+		rig_close(m);
+	}
+}
+
 static void one_at_its_limit_goes_last(void **state)
 {
 	(void)state;
@@ -779,14 +801,22 @@ static void on_both_lines_those_with_most_to_lose_stay(void **state)
 		const char *what;
 		const struct rig_limit *limit[2];
 		usec_t life[2];
+		uint32_t used[2]; /* of windows */
 		unsigned stays;
 	} rows[] = {
-		{ "a window that ends sooner", { &fixed, &fixed }, { 30, 10 }, 0 },
-		{ "a window that ends later", { &fixed, &fixed }, { 30, 60 }, 1 },
-		{ "a window, full sooner than tokens", { &day_tokens, &fixed }, { 30, 10 }, 0 },
-		{ "a window, full later than tokens", { &day_tokens, &fixed }, { 30, 60 }, 1 },
-		{ "tokens, full sooner than a window", { &fixed, &day_tokens }, { 30, 10 }, 0 },
-		{ "tokens, full later than a window", { &fixed, &day_tokens }, { 30, 60 }, 1 },
+		{ "a window of which as much was used", { &fixed, &fixed }, { 30, 30 }, { 5, 5 },
+			0 },
+		{ "a window of which more was used", { &fixed, &fixed }, { 30, 30 }, { 5, 6 }, 1 },
+		{ "a window that ends sooner", { &fixed, &fixed }, { 30, 10 }, { 0 }, 0 },
+		{ "a window that ends later", { &fixed, &fixed }, { 30, 60 }, { 0 }, 1 },
+		{ "a window, full sooner than tokens", { &day_tokens, &fixed }, { 30, 10 }, { 0 },
+			0 },
+		{ "a window, full later than tokens", { &day_tokens, &fixed }, { 30, 60 }, { 0 },
+			1 },
+		{ "tokens, full sooner than a window", { &fixed, &day_tokens }, { 30, 10 }, { 0 },
+			0 },
+		{ "tokens, full later than a window", { &fixed, &day_tokens }, { 30, 60 }, { 0 },
+			1 },
 	};
 
 	(void)state;
@@ -800,6 +830,8 @@ static void on_both_lines_those_with_most_to_lose_stay(void **state)
 				.bucket.at = at,
 				.full_at = at + rows[i].life[k] * USEC_PER_SEC,
 				.open_at = at };
+			if (is_window)
+				in[k].bucket.current = rows[i].used[k];
 			assert_true(memory_store_put(m, &in[k], now_at(0)));
 		}
 		assert_int_equal(rig_dump(m, e, 2, now_at(0)), 1);
@@ -821,6 +853,7 @@ int main(void)
 		cmocka_unit_test(a_key_twice_in_a_plan_is_stored_once),
 		cmocka_unit_test(a_new_key_takes_the_place_of_a_full_one),
 		cmocka_unit_test(or_else_of_the_one_with_least_to_lose),
+		cmocka_unit_test(of_windows_that_end_together_the_least_used_goes),
 		cmocka_unit_test(one_at_its_limit_goes_last),
 		cmocka_unit_test(less_than_a_unit_left_is_at_the_limit),
 		cmocka_unit_test(keys_of_one_plan_do_not_evict_each_other),
