@@ -52,8 +52,8 @@ void givens_free(struct givens *);
 /* How much of a text is its first `n` bytes at most in whole characters (UTF-8). */
 size_t text_whole(const char *text, size_t n);
 
-/* What a comment that goes on to the end of its line holds behind a CR alone, where most editors show
- * a line of its own: the first such line that is neither blank nor a comment; empty: none. */
+/* What a comment that goes on to the end of its line holds behind a CR alone, where most editors
+ * show a line of its own: the first such line that is neither blank nor a comment; empty: none. */
 struct str comment_hides(struct str comment);
 
 enum { SHOWN_MAX = 96 };
