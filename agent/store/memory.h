@@ -1,8 +1,9 @@
 /* The memory store: sharded, bounded, of constant-size entries that hold no key material.
  *
  * Full table: a new key takes the place of one in its shard that is full again, or else of the one
- * that has least to lose (is full again soonest), never of one at its limit while there is one that
- * is not. Nothing is ever denied for want of room. */
+ * that has least to lose (is full again soonest; of windows that end together one of which least
+ * was used, as a look at five of them tells), never of one at its limit while there is one that is
+ * not. Nothing is ever denied for want of room. */
 #ifndef STORE_MEMORY_H
 #define STORE_MEMORY_H
 
