@@ -257,6 +257,7 @@ static bool per_parse(struct reading *r, const struct given *g, struct per *out)
 	struct problems *problems = r->l->problems;
 	const char *p = g->text;
 	char shown[SHOWN_MAX];
+
 	for (;;) {
 		char name[FIELD_NAME_MAX + 2];
 		size_t n = strcspn(p, "|"), skip = strspn(p, " \t"), end = n;
