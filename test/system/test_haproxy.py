@@ -25,7 +25,8 @@ FIVE = '{ name = "r"; per = [ "user|ip" ]; rate = "5/day"; }'
 class HAProxy(Process):
     """HAProxy with one frontend that asks, refuses, and shows what it was told."""
 
-    def __init__(self, directory, servers, *, processing="5s", name="haproxy", frag=False):
+    def __init__(self, directory, servers, *, processing="5s", check="5s", name="haproxy",
+                 frag=False):
         self.port, self.mapped_port = free_port(), free_port()
         self.port6 = free_port("::1") if has_ipv6() else None
         self.control = str(directory / f"{name}.ctl")
@@ -75,6 +76,7 @@ backend agents
     option spop-check
     balance roundrobin
     timeout connect 1s
+    timeout check {check}
     timeout server 1h
 {lines}
 """)
@@ -356,7 +358,7 @@ def test_killed(tcp, proxy):
 def test_stopped_in_its_tracks(tcp, proxy):
     """SIGSTOP: no answer, no end. HAProxy's `timeout processing` is the bound, then the check."""
     a = tcp(BIG)
-    h = proxy(a, processing="200ms")
+    h = proxy(a, processing="200ms", check="200ms")
     with Load(h.port) as load:
         load.decided()
         a.send_signal(signal.SIGSTOP)
