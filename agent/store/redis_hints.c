@@ -32,6 +32,7 @@
 	X("ERR max number of clients", "raise its maxclients") \
 	X("NOPERM", DENIED) \
 	X("ERR The user executing the script", DENIED) /* Redis 7.0 */ \
+	X("ERR ACL failure in script", DENIED)         /* Redis 7.2 and newer, Valkey */ \
 	X("MISCONF", "it cannot save to disk and takes no writes; see its log") \
 	X("NOREPLICAS", "it takes no writes with fewer than min-replicas-to-write") \
 	X("CLUSTERDOWN", "the cluster does not cover all slots") \

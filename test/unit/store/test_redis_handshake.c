@@ -164,7 +164,7 @@ static void the_hint_names_the_unit(void **state)
 	assert_null(redis_reach_hint(NULL));
 }
 
-/* Redis 5 and 6 put words of the script's around it, 7.0 has none of its own for NOPERM. */
+/* Redis 5 and 6 put words of the script's around it, 7.0 and newer have others for NOPERM. */
 static void the_hint_is_for_what_a_script_met(void **state)
 {
 	(void)state;
@@ -180,6 +180,9 @@ static void the_hint_is_for_what_a_script_met(void **state)
 		{ AROUND "attempt to index", AROUND "attempt to index", NULL },
 		{ "ERR The user executing the script can't run this command or subcommand",
 			"ERR The user executing the script can't run this command or subcommand",
+			"its ACL denies" },
+		{ "ERR ACL failure in script: User ratelimit has no permissions",
+			"ERR ACL failure in script: User ratelimit has no permissions",
 			"its ACL denies" },
 		{ "", "", NULL },
 	};
