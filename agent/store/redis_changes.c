@@ -324,23 +324,26 @@ static void on_reply(void *owner, const redisReply *r)
 		on_error(c, what, r->str);
 		return;
 	}
-	redis_conn_is_good(c->conn);
 	switch (what) {
 	case ASKED_NOTHING:
-		return;
+		break;
 	case ASKED_VERSION:
 		on_version(c, r);
-		return;
+		break;
 	case ASKED_NEWS:
 		on_news(c, r);
-		return;
+		break;
 	case ASKED_ALL:
 		on_all(c, r);
-		return;
+		break;
 	case ASKED_PUT:
 		on_put(c, r);
-		return;
+		break;
 	}
+	/* Not before: where all of it is what ends the connection each time, it is read anew ever
+	 * more seldom. */
+	if (!c->asked && redis_conn_is_ready(c->conn))
+		redis_conn_is_good(c->conn);
 }
 
 static void forget_asked(void *owner)

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
@@ -387,6 +388,29 @@ def test_a_log_that_cannot_be_read(run, tmp_path, ends):
         override(two.at[i % 2], user=f"u{i}", bypass=True)
     both_have(two, {"u0", "u1", "u2"})
     until(lambda: "changes_read_whole" in two.at[0].agent.stderr)
+
+
+def long_changes(redis, limit):
+    """So many that the server closes each connection on which all of them are asked for."""
+    with redis.client() as c:
+        for i in range(200):
+            c("HSET", "rl:{changes}", f"override:user:long{i}", json.dumps({"reason": "x" * 2000}))
+        c("INCRBY", "rl:{changes}:version", 2000)
+        c("CONFIG", "SET", "client-output-buffer-limit", f"normal {limit} 0 0")
+
+
+def test_what_is_too_long_is_asked_for_ever_more_seldom(two):
+    long_changes(two.redis, 100000)
+    began, before = time.monotonic(), calls(two.redis, "hgetall")
+    until(lambda: calls(two.redis, "hgetall") - before >= 8, "both to have tried")
+    time.sleep(2)
+    seconds = time.monotonic() - began
+    # Of two agents: 50 ms apart at first, then twice as long each time, up to 2 s.
+    assert calls(two.redis, "hgetall") - before <= 2 * (7 + seconds), seconds
+    two.redis("CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0")
+    override(two.at[0], user="x", bypass=True)
+    for at in two.at:
+        served(at, "bypassed", user="x")
 
 
 def test_a_redis_that_lost_its_scripts(two):
