@@ -17,6 +17,7 @@
 #define RETRY_SOONEST  0.2 /* seconds */
 #define RETRY_LATEST   1.
 #define MOVES_WITHIN   (10 * USEC_PER_SEC)
+#define UNREAD_FOR     (5 * USEC_PER_SEC)
 #define COMPLAIN_EVERY (60 * USEC_PER_SEC)
 
 enum { REPLY_MAX = 96 << 20 }; /* of as many as there may be (config/changes.h), and bans */
@@ -54,6 +55,9 @@ struct redis_changes {
 	usec_t asked_at, refused_since, moving_since; /* 0: it is not */
 	char refused[200];                            /* in whose words, if refused_since */
 	usec_t away_since;                            /* 0: ready */
+	usec_t unread_since; /* what is there has not been read, and the store is well; 0: it has */
+	char lost_why[160];  /* the last time */
+	const char *lost_hint;
 };
 
 /* ---- sending ---- */
@@ -228,6 +232,7 @@ static void on_all(struct redis_changes *c, const redisReply *r)
 	}
 	c->seen = c->version;
 	c->mark.known = false;
+	c->unread_since = 0;
 	c->settings.told(c->settings.owner, s, s + n, n);
 	free(s);
 }
@@ -353,6 +358,8 @@ static void forget_asked(void *owner)
 	c->ready = false;
 	if (!c->away_since)
 		c->away_since = clock_steady();
+	if (!c->unread_since)
+		c->unread_since = clock_steady();
 	c->asked = ASKED_NOTHING;
 	c->seen = -1; /* it may be another one that comes back */
 }
@@ -368,24 +375,50 @@ static void on_ready(void *owner)
 	go_on(c);
 }
 
+/* (Mostly the stores meet the same, and tell.) */
+static void keep_why(struct redis_changes *c, const char *why, const char *hint)
+{
+	snprintf(c->lost_why, sizeof c->lost_why, "%s", why);
+	c->lost_hint = hint;
+}
+
 static void on_lost(void *owner, const char *why)
 {
-	(void)why; /* the stores meet the same, and tell */
+	keep_why(owner, why, NULL);
 	forget_asked(owner);
 }
 
 static void on_failed(void *owner, const char *why, const char *hint)
 {
 	struct redis_changes *c = owner;
-	(void)why;
-	(void)hint;
 
+	keep_why(c, why, hint);
 	redis_follow_failed(&c->follow);
 }
 
 static const struct redis_conn_events conn_events = { on_ready, on_lost, on_failed, on_reply };
 
 /* ---- the loop ---- */
+
+/* Where checks go well, and a refusal is not told of, nobody else would say so. */
+static void look_for_unread(struct redis_changes *c, usec_t now)
+{
+	struct redis_hub_away away;
+
+	if (!c->unread_since)
+		return;
+	if (c->refused_since || c->moving_since || redis_hub_is_away(c->follow.hub, &away))
+		c->unread_since = now;
+	if (now - c->unread_since < UNREAD_FOR)
+		return;
+	log_warning_every(COMPLAIN_EVERY, "changes_not_shared",
+		KV_Z("error", c->lost_why[0] ? c->lost_why : "they are not answered"),
+		KV_Z("hint",
+			c->lost_hint
+				? c->lost_hint
+				: "checks are answered, on other connections: see the log of Redis, "
+				  "its maxclients and client-output-buffer-limit"));
+}
 
 static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 {
@@ -394,6 +427,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
 	struct redis_changes *c = tick->data;
 	usec_t now = clock_steady();
 
+	look_for_unread(c, now);
 	if (!c->ready)
 		return;
 	if (c->asked && now - c->asked_at > ANSWER_WITHIN)
@@ -422,7 +456,7 @@ struct redis_changes *redis_changes_new(
 	c->settings = *settings;
 	c->loop = loop;
 	c->seen = -1;
-	c->away_since = clock_steady();
+	c->away_since = c->unread_since = clock_steady();
 	/* In a cluster all have to lie together: what is in braces tells where. */
 	snprintf(c->key, sizeof c->key, "%s{changes}", settings->prefix);
 	snprintf(c->version_key, sizeof c->version_key, "%s{changes}:version", settings->prefix);

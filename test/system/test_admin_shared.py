@@ -413,6 +413,51 @@ def test_what_is_too_long_is_asked_for_ever_more_seldom(two):
         served(at, "bypassed", user="x")
 
 
+def test_who_alone_finds_no_room_says_so(run, tmp_path, redis):
+    """Checks go on, by connections that were there before."""
+    a = Admin(run, tmp_path, rules=RULES, top=redis.group())
+    redisd.settled(a.agent)
+    with redis.client() as c:
+        def of_changes():
+            lines = [dict(x.partition("=")[::2] for x in line.split())
+                     for line in c("CLIENT", "LIST").decode().splitlines()]
+            found = [x["id"] for x in lines if x["cmd"] == "get" and x["user"] == redisd.USER]
+            return found and (found[0], len(lines))
+        one, of = until(of_changes, "the connection")
+        c("CONFIG", "SET", "maxclients", of - 1)
+        c("CLIENT", "KILL", "ID", one)
+        c("HSET", "rl:{changes}", "override:user:x", '{"bypass":true}')
+        c("INCR", "rl:{changes}:version")
+        line = until(lambda: [x for x in a.agent.lines() if "changes_not_shared" in x], "a word on it")[0]
+        assert "max number of clients" in line and "maxclients" in line.split("hint=")[1], line
+        assert a.agent.check(user="x")["reason"] == "ok"
+        c("CONFIG", "SET", "maxclients", 1000)
+    served(a, "bypassed", user="x")
+    assert a.agent.stderr.count("changes_not_shared") == 1
+
+
+def test_what_is_too_long_is_said(run, tmp_path, redis):
+    a = Admin(run, tmp_path, rules=RULES, top=redis.group())
+    redisd.settled(a.agent)
+    long_changes(redis, 100000)
+    line = until(lambda: [x for x in a.agent.lines() if "changes_not_shared" in x], "a word on it")[0]
+    assert "client-output-buffer-limit" in line, line
+
+
+def test_who_was_away_says_no_more_than_that(two):
+    """The others' word on it is enough, and nothing is said of it when Redis is back."""
+    two.redis.kill()
+    for at in two.at:
+        until(lambda at=at: at.agent.check(user="x") and "store_degraded" in at.agent.stderr)
+    time.sleep(7)
+    two.redis.start()
+    override(two.at[0], user="x", bypass=True)
+    for at in two.at:
+        served(at, "bypassed", user="x")
+        until(lambda at=at: "store_recovered" in at.agent.stderr)
+        assert "changes_not_shared" not in at.agent.stderr
+
+
 def test_a_redis_that_lost_its_scripts(two):
     a, b = two.at
     override(a, user="x", bypass=True)
