@@ -161,7 +161,7 @@ static const char *hint_of(const struct redis_changes *c, const char *error, cha
 		return "another release keeps them there: give this one's agents a redis.prefix of "
 		       "their own, or that release";
 	if (strncmp(error, "NOPERM", 6) != 0)
-		return hint ? hint : "see the log of Redis";
+		return hint ? hint : REDIS_SEE_LOG;
 	snprintf(out, room,
 		"overrides, switches and bans are this agent's alone: ACL SETUSER %s ~%s* +evalsha "
 		"+script|load +get +hgetall +hset +hdel +incr +xadd +xrange +del",

@@ -81,6 +81,8 @@ static bool is_refused(struct redis_handshake *h, const struct redis_conn_settin
 	int n = step == STEP_AUTH ? (int)strcspn(r->str, ",`'\"") : INT_MAX;
 	snprintf(why, why_size, "%.*s", n, r->str);
 	*hint = redis_error_hint(why);
+	if (!*hint)
+		*hint = REDIS_SEE_LOG;
 	return false;
 }
 

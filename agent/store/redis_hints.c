@@ -47,7 +47,10 @@
 	X("ERR unknown command 'CLUSTER'", SENTINEL) \
 	X("ERR unknown command 'SENTINEL'", \
 		"it is no sentinel: redis.servers names these in mode \"sentinel\"; of a server itself " \
-		"set redis.mode = \"single\"")
+		"set redis.mode = \"single\"") \
+	X("ERR unknown command", \
+		"a command that is needed is renamed or disabled there (rename-command), or what " \
+		"listens is no Redis; the README lists what is needed")
 
 /* Earlier servers have ` where later ones have '; and a command is as it was sent. */
 static bool begins(const char *error, const char *prefix)

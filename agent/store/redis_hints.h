@@ -5,6 +5,8 @@
 struct redis_address;
 
 const char *redis_error_hint(const char *error); /* NULL: no idea */
+/* Of such an error: whoever says something runs, and can be reached. */
+#define REDIS_SEE_LOG "see the log of Redis"
 /* The error itself: before Redis 7 what a script's own command met has words of the script's around
  * it. */
 const char *redis_error_core(const char *error);

@@ -146,8 +146,7 @@ static void log_error_reply(struct redis_node *n, const char *error, const char 
 	const struct redis_address *a = redis_node_address(n);
 
 	log_warning_every(ERROR_LOG_EVERY, "redis_error", KV_Z("error", error),
-		KV_Z("server", a ? redis_address_text(a, text) : ""),
-		KV_Z("hint", hint ? hint : "see the log of Redis"));
+		KV_Z("server", a ? redis_address_text(a, text) : ""), KV_Z("hint", hint));
 }
 
 /* Who is a replica was the master as he was connected to, where sentinels name him. */
@@ -156,8 +155,10 @@ static const char *hint_for(const struct redis_node *n, const char *error)
 	const char *core = redis_error_core(error);
 	bool is_replica = strncmp(core, "READONLY", 8) == 0 || strncmp(core, "MASTERDOWN", 10) == 0;
 
-	return is_replica && n->addresses.master_only ? "a failover may be under way"
-						      : redis_error_hint(error);
+	const char *hint = is_replica && n->addresses.master_only ? "a failover may be under way"
+								  : redis_error_hint(error);
+
+	return hint ? hint : REDIS_SEE_LOG;
 }
 
 /* It told the time after it was asked, and before now. */

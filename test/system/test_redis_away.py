@@ -448,6 +448,15 @@ def test_what_redis_says_is_in_the_log(run, redis, wire, fault, word):
     assert len(a.lines()) < 30
 
 
+def test_a_command_that_is_not_there_is_no_server_that_is_away(run, tmp_path, ends):
+    """Whoever answers runs, and can be reached: nobody is sent to look for that."""
+    redis = ends(redisd.Server(tmp_path, settings=['rename-command EVALSHA ""']))
+    a = run(rules=rule(), top=redis.group(timeout="5s"))
+    line = until(lambda: a.check(user="u") and said(a, "store_degraded"), "a word on it")[0]
+    hint = line.split("hint=")[1]
+    assert "ERR unknown command" in line and "renamed" in hint and "reached" not in hint, line
+
+
 def test_garbage(run, redis, wire):
     """A server that answers nonsense, whatever its shape, does not end the agent, nor confuse it
     for longer than it lasts."""

@@ -85,7 +85,8 @@ static void what_is_answered(void **state)
 		{ 0, REDIS_REPLY_STATUS, "PONG", "it does not answer as Redis does", true },
 		{ 0, REDIS_REPLY_ERROR, "WRONGPASS no", "WRONGPASS no", true },
 		{ 0, REDIS_REPLY_ERROR, "ERR unknown command `AUTH`, with args beginning with: `p`",
-			"ERR unknown command ", false },
+			"ERR unknown command ", true },
+		{ 1, REDIS_REPLY_ERROR, "ERR of tomorrow", "ERR of tomorrow", true },
 		{ 1, REDIS_REPLY_STATUS, "OK", NULL, false },
 		{ 1, REDIS_REPLY_ERROR, "ERR DB index is out of range",
 			"ERR DB index is out of range", true },
@@ -184,6 +185,10 @@ static void the_hint_is_for_what_a_script_met(void **state)
 		{ "ERR ACL failure in script: User ratelimit has no permissions",
 			"ERR ACL failure in script: User ratelimit has no permissions",
 			"its ACL denies" },
+		{ "ERR unknown command `EVALSHA`, with args beginning with: `5d`",
+			"ERR unknown command `EVALSHA`, with args beginning with: `5d`",
+			"renamed or disabled" },
+		{ "ERR unknown command `SELECT`", "ERR unknown command `SELECT`", "a sentinel" },
 		{ "", "", NULL },
 	};
 	for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
