@@ -316,6 +316,8 @@ static void on_error(struct redis_changes *c, enum asked what, const char *error
 		ask_all(c);
 	} else if (!is_moving(c, error)) {
 		refused(c, error);
+		if (redis_error_is_of_replica(error)) /* who connects anew may come to another */
+			redis_conn_give_up(c->conn, error);
 	}
 }
 

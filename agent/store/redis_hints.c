@@ -68,6 +68,13 @@ const char *redis_error_core(const char *error)
 	return core ? core + strlen(": -") : error;
 }
 
+bool redis_error_is_of_replica(const char *error)
+{
+	const char *core = redis_error_core(error);
+
+	return strncmp(core, "READONLY", 8) == 0 || strncmp(core, "MASTERDOWN", 10) == 0;
+}
+
 const char *redis_error_hint(const char *error)
 {
 	const char *core = redis_error_core(error);

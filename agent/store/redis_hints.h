@@ -2,6 +2,8 @@
 #ifndef STORE_REDIS_HINTS_H
 #define STORE_REDIS_HINTS_H
 
+#include <stdbool.h>
+
 struct redis_address;
 
 const char *redis_error_hint(const char *error); /* NULL: no idea */
@@ -10,6 +12,8 @@ const char *redis_error_hint(const char *error); /* NULL: no idea */
 /* The error itself: before Redis 7 what a script's own command met has words of the script's around
  * it. */
 const char *redis_error_core(const char *error);
+/* Whether it is one that a replica answers. */
+bool redis_error_is_of_replica(const char *error);
 
 /* Of a server or sentinel that cannot be reached (NULL: some one), where its address is a reason;
  * else NULL. */

@@ -1,6 +1,7 @@
 #include "store/redis_node_inside.h"
 
 #include "store/redis_conn.h"
+#include "store/redis_hints.h"
 #include "store/redis_script.h"
 
 #include <assert.h>
@@ -150,11 +151,12 @@ static void on_lost(void *owner, const char *why)
 	/* Whoever asked may have given up since: it is what was asked that counts. */
 	bool for_ask = redis_conn_was_too_large(n->conn) && n->sent_n &&
 		       n->sent[n->sent_at].kind == KIND_ASK;
+	const char *hint = redis_error_is_of_replica(why) ? node_error_hint(n, why) : NULL;
 
 	if (for_ask)
 		n->asks_from = now.steady + TOO_LARGE_PAUSE;
 	node_set_health(n, HEALTH_AWAY);
-	tell_away(n, why, for_ask ? TOO_LARGE_HINT : NULL);
+	tell_away(n, why, for_ask ? TOO_LARGE_HINT : hint);
 	drop_all(n, now);
 }
 

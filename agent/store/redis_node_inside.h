@@ -118,5 +118,7 @@ void node_send_probe(struct redis_node *, usec_t now);
 /* The node is about to get the slot: only who says so is served. */
 bool node_send_asking(struct redis_node *, usec_t now);
 void node_on_reply(void *owner, const struct redisReply *);
+/* Of an error that it has answered; never NULL. */
+const char *node_error_hint(const struct redis_node *, const char *error);
 
 #endif

@@ -150,13 +150,11 @@ static void log_error_reply(struct redis_node *n, const char *error, const char 
 }
 
 /* Who is a replica was the master as he was connected to, where sentinels name him. */
-static const char *hint_for(const struct redis_node *n, const char *error)
+const char *node_error_hint(const struct redis_node *n, const char *error)
 {
-	const char *core = redis_error_core(error);
-	bool is_replica = strncmp(core, "READONLY", 8) == 0 || strncmp(core, "MASTERDOWN", 10) == 0;
-
-	const char *hint = is_replica && n->addresses.master_only ? "a failover may be under way"
-								  : redis_error_hint(error);
+	const char *hint = redis_error_is_of_replica(error) && n->addresses.master_only
+				   ? "a failover may be under way"
+				   : redis_error_hint(error);
 
 	return hint ? hint : REDIS_SEE_LOG;
 }
@@ -249,6 +247,13 @@ static bool is_moved_late(const struct redis_node *n, const struct sent *sent, c
 	       redis_redirect_read(error, NULL, &slot, &to) != REDIRECT_NONE;
 }
 
+/* Behind one address there may be another one by now, to which only those come who connect anew: a
+ * balancer leaves alone what it has carried to the former master. */
+static bool is_left_behind(const struct redis_node *n, const char *error)
+{
+	return !n->one_of_many && n->health != HEALTH_WELL && redis_error_is_of_replica(error);
+}
+
 static void on_script_reply(
 	struct redis_node *n, const struct sent *sent, const struct redisReply *r, struct now now)
 {
@@ -259,7 +264,7 @@ static void on_script_reply(
 	if (is_error) {
 		snprintf(error, sizeof error, "%s", r->str);
 		why = error;
-		hint = hint_for(n, error);
+		hint = node_error_hint(n, error);
 		if (sent->call && strncmp(error, "NOSCRIPT", 8) == 0 &&
 			call_again(n, *sent, now.steady))
 			return;
@@ -283,6 +288,8 @@ static void on_script_reply(
 		on_checks_reply(n, sent, good, why, hint, now);
 	if (!good && !is_error)
 		redis_conn_give_up(n->conn, why); /* who knows what the next one belongs to */
+	else if (is_error && is_left_behind(n, error))
+		redis_conn_give_up(n->conn, why);
 }
 
 void node_on_reply(void *owner, const struct redisReply *r)

@@ -22,6 +22,7 @@ from agent import Agent, free_port, until
 from redisd import Asker, admitted, hammer
 from spop import message
 from test_admin import Admin
+from test_admin_changes import override
 from test_ctl import call
 from test_limits import rule, rules
 
@@ -446,6 +447,38 @@ def test_what_redis_says_is_in_the_log(run, redis, wire, fault, word):
         until(lambda: a.check(user="u")["reason"] in ("degraded", "limited") and word in a.stderr,
               word)
     assert len(a.lines()) < 30
+
+
+def test_another_behind_the_same_address(run, tmp_path, redis, wire, ends):
+    """As behind a balancer that leaves alone what is connected already: who has become a replica is
+    not stayed with."""
+    other = ends(redisd.Server(tmp_path, "other", keys="rl:*", settings=[
+        f"replicaof 127.0.0.1 {redis.port}", f"masterauth {redisd.ADMIN}", "repl-diskless-sync-delay 0"]))
+    redis("CONFIG", "SET", "masterauth", redisd.ADMIN)
+    redis("ACL", "SETUSER", redisd.USER, "~rl:*", *("+" + x for x in redisd.CHANGES_COMMANDS))
+    until(lambda: other.info("replication")["master_link_status"] == "up", "the replica")
+    a = Admin(run, tmp_path, rules=rule(rate=f"1000/{LONG}"), top=group(wire, timeout="5s"))
+    redisd.settled(a.agent)
+    assert a.agent.check(user="u")["remaining"] == 999
+    until(lambda: other.keys() == redis.keys(), "it to be there")
+    wire.target = other.address
+    other("REPLICAOF", "NO", "ONE")
+    redis("REPLICAOF", "127.0.0.1", other.port)
+    until(lambda: a.agent.check(user="u")["reason"] == "ok" and other("EXISTS", *other.keys()), "the other")
+    for _ in range(4):
+        with a.agent.connect() as c:
+            until(lambda c=c: c.check({"user": "u"}, cost=0)["reason"] == "ok", "the other")
+    override(a, user="boss", bypass=True)
+    until(lambda: other("HLEN", "rl:{changes}") == 1, "the change to be there")
+    # Where there is no other one, it is not asked for ever more often.
+    wire.target, before = redis.address, wire.accepted
+    wire.cut()
+    until(lambda: a.agent.check(user="u")["reason"] == "degraded" and "redis.servers names a replica" in
+          a.agent.stderr, "the replica")
+    with Asker(a.agent, {"user": "u"}) as asker:
+        until(lambda: len(asker.got) >= 500, "answers")
+        time.sleep(2)
+    assert wire.accepted - before <= 60, wire.accepted - before
 
 
 def test_a_command_that_is_not_there_is_no_server_that_is_away(run, tmp_path, ends):
