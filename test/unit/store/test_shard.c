@@ -112,6 +112,33 @@ static void a_guess_is_right_where_nobody_is_in_the_way(void **state)
 	}
 }
 
+/* What a newcomer would have to put right is right after a tidy sweep: it looks at one entry then.
+ */
+static void a_tidy_sweep_mends_the_order(void **state)
+{
+	enum { ENTRIES = 100 };
+	(void)state;
+	struct ticks now = { { 0 }, 0 };
+	struct rig r = rig_new();
+	struct shard *s = r.shard;
+	for (uint32_t i = 0; i < ENTRIES; i++) {
+		struct entry e = entry_of(i);
+		e.open_at = 0;
+		uint32_t number = shard_add(s, &e, &now);
+		/* Charged since: at its limit, and full later. */
+		s->entry[number].full_at += 1000;
+		s->entry[number].open_at = 500;
+	}
+	unsigned looks = 10 * ENTRIES;
+	assert_int_equal(shard_sweep(s, &now, &looks, false), 0);
+	assert_int_equal(s->open.n, ENTRIES);
+	assert_int_equal(shard_sweep(s, &now, &looks, true), 0);
+	assert_int_equal(s->open.n, 0);
+	assert_int_equal(s->limited.n, ENTRIES);
+	assert_true(looks > 0);
+	rig_free(&r);
+}
+
 static void few_entries_lie_close_together(void **state)
 {
 	(void)state;
@@ -131,6 +158,7 @@ int main(void)
 		cmocka_unit_test(the_index_holds_each_entry_once),
 		cmocka_unit_test(a_guess_is_right_where_nobody_is_in_the_way),
 		cmocka_unit_test(few_entries_lie_close_together),
+		cmocka_unit_test(a_tidy_sweep_mends_the_order),
 	};
 	return cmocka_run_group_tests_name("store/shard", tests, NULL, NULL);
 }
