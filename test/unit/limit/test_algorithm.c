@@ -287,6 +287,32 @@ static void test_counting_denied_ends_at_exactly_nothing(void **state)
 	assert_false(bucket_charge_denied(&slide_10, &b, 5));
 }
 
+/* What is remembered by a quota holds for no other. */
+static void test_quotas_are_equal_in_all(void **state)
+{
+	static const struct {
+		const char *what;
+		struct quota q;
+		bool equal;
+	} rows[] = {
+		{ "the same", { ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 60 * S }, 10, 10 }, true },
+		{ "more at once", { ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 60 * S }, 10, 20 },
+			false },
+		{ "faster", { ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 60 * S }, 20, 10 }, false },
+		{ "in less time", { ALGORITHM_TOKEN_BUCKET, { WINDOW_LENGTH, 30 * S }, 10, 10 },
+			false },
+		{ "of another kind of window",
+			{ ALGORITHM_TOKEN_BUCKET, { WINDOW_FROM_FIRST, 60 * S }, 10, 10 }, false },
+		{ "of another algorithm",
+			{ ALGORITHM_FIXED_WINDOW, { WINDOW_LENGTH, 60 * S }, 10, 10 }, false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		if (quota_eq(&bucket_10, &rows[i].q) != rows[i].equal)
+			fail_msg("%s", rows[i].what);
+}
+
 /* For random quotas and states: after retry_after it passes, and a millionth of a unit earlier it
  * does not. */
 static void test_waiting_is_enough_and_needed(void **state)
@@ -400,6 +426,7 @@ int main(void)
 		cmocka_unit_test(test_tokens_of_the_future_are_now),
 		cmocka_unit_test(test_a_lower_capacity_is_the_most_that_is_owed),
 		cmocka_unit_test(test_counting_denied_ends_at_exactly_nothing),
+		cmocka_unit_test(test_quotas_are_equal_in_all),
 		cmocka_unit_test(test_waiting_is_enough_and_needed),
 		cmocka_unit_test(test_a_take_is_its_parts),
 	};
