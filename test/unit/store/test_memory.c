@@ -196,6 +196,60 @@ static void of_windows_that_end_together_the_least_used_goes(void **state)
 	}
 }
 
+/* Five are looked at, and both of a sliding window's counters count. */
+static void of_five_windows_the_least_used_in_all_goes(void **state)
+{
+	enum { KEYS = 5 };
+	static const struct {
+		const char *what;
+		uint32_t current[KEYS], previous[KEYS];
+		unsigned goes;
+	} rows[] = {
+		{ "the first", { 1, 2, 3, 4, 5 }, { 0 }, 0 },
+		{ "the last", { 5, 4, 3, 2, 1 }, { 0 }, 4 },
+		{ "one between, and not the last with less than the first", { 5, 4, 1, 3, 2 },
+			{ 0 }, 2 },
+		{ "one with less now, but more before, stays", { 1, 2, 3, 3, 3 }, { 9, 0 }, 1 },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct memory_store *m = rig_store(KEYS, now_at(0));
+		struct memory_entry e[KEYS];
+		for (unsigned id = 0; id < KEYS; id++) {
+			struct memory_entry in = { .key = rig_key(id, &sliding),
+				.bucket = { .current = rows[i].current[id],
+					.previous = rows[i].previous[id],
+					.at = now_at(0).utc },
+				.full_at = now_at(HOUR).utc,
+				.open_at = now_at(0).utc };
+			assert_true(memory_store_put(m, &in, now_at(0)));
+		}
+		rig_take(m, &tokens, KEYS, 1, now_at(0));
+		struct key gone = rig_key(rows[i].goes, &sliding);
+		if (rig_find(e, rig_dump(m, e, KEYS, now_at(0)), &gone))
+			fail_msg("%s", rows[i].what);
+		rig_close(m);
+	}
+}
+
+/* Who was charged in the next window as well ends later, whatever the order still knows of him. */
+static void of_two_windows_the_one_that_ends_sooner_goes(void **state)
+{
+	const struct now next = now_at(31 * USEC_PER_SEC);
+	struct memory_entry e[2];
+
+	(void)state;
+	struct memory_store *m = rig_store(2, now_at(0));
+	rig_take(m, &sliding, 1, 4, now_at(0));
+	rig_take(m, &sliding, 2, 1, now_at(0));
+	rig_take(m, &sliding, 2, 1, next);
+	rig_take(m, &day_tokens, 3, 1, next);
+	struct key gone = rig_key(1, &sliding);
+	assert_null(rig_find(e, rig_dump(m, e, 2, next), &gone));
+	rig_close(m);
+}
+
 static void one_at_its_limit_goes_last(void **state)
 {
 	(void)state;
@@ -593,6 +647,32 @@ static void stretched_entries_are_kept_longer(void **state)
 	rig_close(m);
 }
 
+/* To the tick, rounded up; and who is at his limit is so for that much longer. */
+static void what_is_stretched_is_never_short(void **state)
+{
+	static const struct {
+		int64_t full, open, full_then, open_then; /* ticks from now on */
+	} rows[] = { { 100, 0, 150, 0 }, { 101, 0, 152, 0 }, { 100, 50, 150, 75 },
+		{ 101, 101, 152, 152 } };
+	const struct now now = now_at(0);
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct memory_store *m = rig_store(1, now);
+		struct memory_entry e, in = { .key = rig_key(1, &tokens),
+			.full_at = now.steady + rows[i].full * TICK,
+			.open_at = now.steady + rows[i].open * TICK };
+		assert_true(memory_store_put(m, &in, now));
+		memory_store_stretch(m, 1.5, now);
+		assert_int_equal(rig_dump(m, &e, 1, now), 1);
+		int64_t full = (e.full_at - now.steady) / TICK,
+			open = (e.open_at - now.steady) / TICK;
+		assert_in_range(full, rows[i].full_then, rows[i].full_then + 1);
+		assert_in_range(open, rows[i].open_then, rows[i].open_then + (rows[i].open > 0));
+		rig_close(m);
+	}
+}
+
 static void a_stretch_has_its_bounds(void **state)
 {
 	(void)state;
@@ -697,20 +777,28 @@ static void a_sweep_anchors_windows_of_the_future(void **state)
 	}
 }
 
-/* When UTC went back, who is open still is: he goes, and not one at his limit. */
+/* When UTC went back, who is open still is: he goes, and not one at his limit, be that of before or
+ * of now. */
 static void who_is_open_goes_first_after_a_step_back(void **state)
 {
 	(void)state;
 	static const int64_t hours[] = { 1, 24 * 2, 24 * 40 };
-	static struct rig_limit day;
+	static struct rig_limit day, hour;
 	rig_limit(&day, ALGORITHM_FIXED_WINDOW, 5, USEC_PER_DAY, 5);
+	rig_limit(&hour, ALGORITHM_FIXED_WINDOW, 5, HOUR, 5);
 	for (unsigned i = 0; i < sizeof hours / sizeof *hours; i++) {
-		/* An hour and a bit into a day. */
+		/* An hour and a bit into a day, in which the agent runs for an hour before. */
 		struct now now = now_at(0);
-		now.utc += 2 * USEC_PER_DAY - now.utc % USEC_PER_DAY + HOUR + 5 * USEC_PER_SEC;
-		struct memory_store *m = rig_store(10, now);
+		now.utc += 2 * USEC_PER_DAY - now.utc % USEC_PER_DAY + 5 * USEC_PER_SEC;
+		now.anchor_age = now.utc; /* it never went back */
+		struct memory_store *m = rig_store(11, now);
+		now.steady += HOUR;
+		now.utc += HOUR;
+		now.anchor_age += HOUR;
+		memory_store_sweep(m, now, 64);
 		for (uint64_t id = 0; id < 10; id++)
 			assert_true(rig_take(m, &day, id, 1, now).admits);
+		assert_true(rig_take(m, &hour, 10, 5, now).admits);
 		now.steady += USEC_PER_SEC;
 		now.utc += USEC_PER_SEC - hours[i] * HOUR;
 		now.anchor_age = USEC_PER_SEC / 2;
@@ -719,9 +807,57 @@ static void who_is_open_goes_first_after_a_step_back(void **state)
 		for (uint64_t id = 200; id < 240; id++)
 			assert_true(rig_take(m, &day, id, 1, now).admits);
 		assert_false(rig_take(m, &fixed, 100, 1, now).admits);
+		assert_false(rig_take(m, &hour, 10, 1, now).admits);
 		assert_int_equal(memory_store_stats(m).evicted_limited, 0);
 		rig_close(m);
 	}
+}
+
+/* Where UTC never went back there is nothing to anchor. */
+static void a_sweep_without_a_step_changes_nothing(void **state)
+{
+	(void)state;
+	struct memory_entry before[3], after[3];
+	struct now now = now_at(0);
+	now.anchor_age = now.utc;
+	struct memory_store *m = rig_store(10, now);
+	rig_take(m, &fixed, 1, 1, now);
+	rig_take(m, &fixed, 2, 2, now);
+	rig_take(m, &sliding, 3, 1, now);
+	assert_int_equal(rig_dump(m, before, 3, now), 3);
+	for (unsigned i = 0; i < 3; i++) {
+		now.steady += USEC_PER_SEC;
+		now.utc += USEC_PER_SEC;
+		now.anchor_age += USEC_PER_SEC;
+		memory_store_sweep(m, now, 64);
+	}
+	assert_int_equal(rig_dump(m, after, 3, now), 3);
+	assert_memory_equal(before, after, sizeof before);
+	rig_close(m);
+}
+
+/* A second step beyond what ticks bear: what is kept goes by the line of the first. */
+static void a_window_is_kept_no_longer_after_a_second_step_back(void **state)
+{
+	enum { STEPS = 3 };
+	(void)state;
+	struct now now = now_at(0);
+	now.anchor_age = now.utc;
+	struct memory_store *m = rig_store(10, now);
+	for (unsigned i = 0; i < STEPS; i++) {
+		const struct key k = rig_key(i, &fixed);
+		struct memory_entry e[STEPS];
+		rig_take(m, &fixed, i, 2, now);
+		now.steady += USEC_PER_SEC;
+		now.utc += USEC_PER_SEC - 40 * USEC_PER_DAY;
+		now.anchor_age = USEC_PER_SEC / 2;
+		memory_store_sweep(m, now, 64);
+		const struct memory_entry *is = rig_find(e, rig_dump(m, e, STEPS, now), &k);
+		assert_non_null(is);
+		assert_in_range(is->full_at - now.utc, 1, 121 * USEC_PER_SEC);
+		assert_in_range(is->open_at - now.utc, 1, is->full_at - now.utc);
+	}
+	rig_close(m);
 }
 
 /* A step forward ends windows at once, also where a newcomer looks for room. */
@@ -791,6 +927,34 @@ static void what_is_put_back_is_there(void **state)
 	in.key = rig_key(5, &day_tokens);
 	assert_int_equal(rig_dump(m, e, 3, now_at(0)), 1);
 	assert_non_null(rig_find(e, 1, &in.key));
+	assert_int_equal(memory_store_stats(m).evicted_limited, 0);
+
+	/* Nor one at his limit who would be open sooner; he is counted as such. */
+	in.key = rig_key(6, &day_tokens);
+	in.open_at = in.full_at = in.bucket.at + USEC_PER_SEC;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	assert_int_equal(rig_dump(m, e, 3, now_at(0)), 1);
+	assert_null(rig_find(e, 1, &in.key));
+	assert_int_equal(memory_store_stats(m).evicted_limited, 1);
+	rig_close(m);
+}
+
+static void what_is_put_back_twice_is_as_the_later_one_says(void **state)
+{
+	(void)state;
+	struct memory_entry e;
+	struct memory_store *m = rig_store(10, now_at(0));
+	struct memory_entry in = { .key = rig_key(1, &day_tokens),
+		.bucket = { .used = 4, .at = now_at(0).steady },
+		.full_at = now_at(HOUR).steady,
+		.open_at = now_at(0).steady };
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	in.bucket.used = 7;
+	in.full_at += HOUR;
+	assert_true(memory_store_put(m, &in, now_at(0)));
+	assert_int_equal(rig_dump(m, &e, 1, now_at(0)), 1);
+	assert_true(e.bucket.used == 7);
+	assert_true(e.full_at >= in.full_at);
 	rig_close(m);
 }
 
@@ -854,6 +1018,8 @@ int main(void)
 		cmocka_unit_test(a_new_key_takes_the_place_of_a_full_one),
 		cmocka_unit_test(or_else_of_the_one_with_least_to_lose),
 		cmocka_unit_test(of_windows_that_end_together_the_least_used_goes),
+		cmocka_unit_test(of_five_windows_the_least_used_in_all_goes),
+		cmocka_unit_test(of_two_windows_the_one_that_ends_sooner_goes),
 		cmocka_unit_test(one_at_its_limit_goes_last),
 		cmocka_unit_test(less_than_a_unit_left_is_at_the_limit),
 		cmocka_unit_test(keys_of_one_plan_do_not_evict_each_other),
@@ -866,13 +1032,17 @@ int main(void)
 		cmocka_unit_test(random_plans_are_kept),
 		cmocka_unit_test(a_sweep_frees_what_is_full),
 		cmocka_unit_test(stretched_entries_are_kept_longer),
+		cmocka_unit_test(what_is_stretched_is_never_short),
 		cmocka_unit_test(a_stretch_has_its_bounds),
 		cmocka_unit_test(the_longest_window_is_kept),
 		cmocka_unit_test(leaps_of_utc),
 		cmocka_unit_test(a_sweep_anchors_windows_of_the_future),
 		cmocka_unit_test(who_is_open_goes_first_after_a_step_back),
+		cmocka_unit_test(a_sweep_without_a_step_changes_nothing),
+		cmocka_unit_test(a_window_is_kept_no_longer_after_a_second_step_back),
 		cmocka_unit_test(a_step_forward_is_followed_by_the_order),
 		cmocka_unit_test(what_is_put_back_is_there),
+		cmocka_unit_test(what_is_put_back_twice_is_as_the_later_one_says),
 		cmocka_unit_test(on_both_lines_those_with_most_to_lose_stay),
 	};
 	return cmocka_run_group_tests_name("store/memory", tests, setup, NULL);
