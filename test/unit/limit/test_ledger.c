@@ -195,6 +195,16 @@ static double left_after(int64_t cost)
 	return p.take[0].verdict.left;
 }
 
+/* What is in hand was debited, and has come back meanwhile: it is not there twice. */
+static void test_no_more_is_left_than_there_can_be(void **state)
+{
+	(void)state;
+	limit.quota.window.length = USEC_PER_SEC;
+	get_block();
+	t += 100 * MS;
+	assert_true(left_after(1) <= 1000);
+}
+
 /* A smaller tier that shares the counter reads no more of it than its own capacity; that is what is
  * there only once it was charged. */
 static void test_a_smaller_tier_does_not_tell_what_is_there(void **state)
@@ -432,6 +442,32 @@ static void test_a_loss_ends_a_reload(void **state)
 	get_block();
 }
 
+/* What is adrift from before a loss, or was never known there, is nobody's when it is decided: the
+ * key is leased again after a reload. */
+static void test_what_is_lost_is_not_counted_twice(void **state)
+{
+	(void)state;
+	for (unsigned lost_first = 0; lost_first < 2; lost_first++) {
+		struct plan p = plan_of(5);
+		ledger_free(ledger);
+		assert_int_equal(begin(NULL), 0);
+		get_block();
+		if (lost_first)
+			ledger_disown(ledger);
+		assert_int_equal(ledger_spend(ledger, &p, t), 1);
+		struct ledger_spent s = ledger_hold(ledger, &p, 1);
+		t += LEASE_LIFE;
+		ledger_tick(ledger, t);
+		if (!lost_first)
+			ledger_disown(ledger);
+		ledger_keep(ledger, &p, &s);
+		ledger_return_all(ledger, t);
+		exchange_all();
+		counter = (struct leased){ 0 };
+		get_block();
+	}
+}
+
 /* A key that is reset while a plan waits, and comes to another place, has nothing of that plan. */
 static void test_a_plan_that_waits_is_of_one_place(void **state)
 {
@@ -505,12 +541,37 @@ static void test_a_block_does_not_outlive_its_life(void **state)
 	assert_false(spend(1));
 }
 
+/* Blocks of two turns that end together: of each its own is told. */
+static void test_each_turn_has_its_report(void **state)
+{
+	(void)state;
+	t += LEASE_LIFE / 4 * 3;
+	const int64_t turn = (t + AHEAD) / LEASE_LIFE;
+	get_block();
+	t += LEASE_LIFE / 2;
+	while (!ledger_wants(ledger))
+		assert_true(spend(1));
+	uint32_t left = (uint32_t)ledger_held(ledger), other = exchange();
+	assert_int_equal(ledger_held(ledger), left + other);
+	t += 2 * LEASE_LIFE;
+	ledger_tick(ledger, t);
+	struct ledger_ask a = next(), b = next();
+	nothing_more();
+	struct lease_ask *of_first = a.ask.mark == turn ? &a.ask : &b.ask,
+			 *of_other = a.ask.mark == turn ? &b.ask : &a.ask;
+	assert_int_equal(of_first->mark, turn);
+	assert_int_equal(of_first->back, left);
+	assert_int_equal(of_other->mark, turn + 1);
+	assert_int_equal(of_other->back, other);
+}
+
 static void test_it_counts_from_when_it_was_asked_for(void **state)
 {
 	(void)state;
 	for (unsigned i = 0; i < 20; i++)
 		assert_false(spend(1));
 	struct ledger_ask a = next();
+	assert_true(ledger_holds(ledger)); /* an answer is to come */
 	usec_t sent = t;
 	struct leased after;
 	t += LEASE_LIFE - 1; /* it took that long */
@@ -529,6 +590,7 @@ static void test_a_reload_and_a_stop_give_back(void **state)
 	assert_false(spend(1));
 	assert_int_equal(exchange(), 0);
 	assert_true(counter.bucket.used == 0 && counter.fresh == 0);
+	assert_int_equal(ledger_stats(ledger)->returned, 20);
 	nothing_more();
 	assert_false(ledger_holds(ledger));
 	/* A new life, and the last one. */
@@ -626,6 +688,25 @@ static void test_of_a_counter_that_began_anew_nothing_is_told(void **state)
 	assert_int_equal(spend_ones(20), 20);
 }
 
+/* Nor has it what was asked for before, should that come when it asks again. */
+static void test_an_answer_from_before_is_nobodys(void **state)
+{
+	const struct key key = { 7, 8 };
+	struct ledger_ask a[2];
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		for (unsigned k = 0; k < 20; k++)
+			assert_false(spend(1));
+		a[i] = next();
+		if (i == 0)
+			ledger_forget(ledger, &key, t);
+	}
+	ledger_heard(ledger, &a[0], 20, &counter, redis_now(), t, t);
+	assert_int_equal(ledger_held(ledger), 0);
+	ledger_heard(ledger, &a[1], 20, &counter, redis_now(), t, t);
+	assert_int_equal(ledger_held(ledger), 20);
+}
+
 static void test_no_block_is_to_be_had(void **state)
 {
 	(void)state;
@@ -647,8 +728,10 @@ static void test_another_tier_of_the_same_counter(void **state)
 	(void)state;
 	struct plan p = plan_of(1);
 	get_block();
-	second.quota.capacity = 10;
 	p.take[0].limit = &second;
+	second.quota.units = 500; /* as much at once, but not as fast */
+	assert_int_equal(ledger_spend(ledger, &p, t), 0);
+	second.quota.capacity = 10;
 	assert_int_equal(ledger_spend(ledger, &p, t), 0);
 	assert_int_equal(ledger_held(ledger), 20);
 }
@@ -666,6 +749,25 @@ static void test_many_keys(void **state)
 	assert_int_equal(spend_ones(100), 20);
 }
 
+/* Nor its place away from who asks for one. */
+static void test_a_key_that_asks_keeps_its_place(void **state)
+{
+	enum { WAYS = 4, SETS = 512 };
+	(void)state;
+	for (uint64_t k = 0; k <= WAYS; k++) {
+		struct plan p = plan_of(1);
+		p.take[0].key = (struct key){ 7 + k * SETS, 8 };
+		for (unsigned i = 0; i < 20; i++)
+			assert_int_equal(ledger_spend(ledger, &p, t), 0);
+	}
+	for (uint64_t k = 0; k < WAYS; k++) {
+		struct ledger_ask a = next();
+		assert_int_equal(a.key.a, 7 + k * SETS);
+		assert_int_equal(a.ask.want, 20);
+	}
+	nothing_more();
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
@@ -675,6 +777,7 @@ int main(void)
 		T(test_never_more_than_the_lease),
 		T(test_the_next_is_asked_for_before_this_is_empty),
 		T(test_what_is_left_is_told),
+		T(test_no_more_is_left_than_there_can_be),
 		T(test_a_smaller_tier_does_not_tell_what_is_there),
 		T(test_what_went_elsewhere_is_told),
 		T(test_what_is_left_where_blocks_are_not_known),
@@ -686,21 +789,25 @@ int main(void)
 		T(test_denied_after_the_time_of_its_block),
 		T(test_denied_when_its_block_has_ended),
 		T(test_a_loss_ends_a_reload),
+		T(test_what_is_lost_is_not_counted_twice),
 		T(test_a_plan_that_waits_is_of_one_place),
 		T(test_what_waits_counts_as_out),
 		T(test_denied_when_everything_has_gone_back),
 		T(test_a_plan_that_waits_with_two_blocks),
 		T(test_what_lies_idle_goes_back),
 		T(test_a_block_does_not_outlive_its_life),
+		T(test_each_turn_has_its_report),
 		T(test_it_counts_from_when_it_was_asked_for),
 		T(test_a_reload_and_a_stop_give_back),
 		T(test_a_late_check_does_not_keep_the_old_lease),
 		T(test_a_block_that_comes_late_goes_back),
 		T(test_after_a_lost_connection_nothing_is_told),
 		T(test_of_a_counter_that_began_anew_nothing_is_told),
+		T(test_an_answer_from_before_is_nobodys),
 		T(test_no_block_is_to_be_had),
 		T(test_another_tier_of_the_same_counter),
 		T(test_many_keys),
+		T(test_a_key_that_asks_keeps_its_place),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
