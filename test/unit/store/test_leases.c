@@ -12,6 +12,7 @@ enum { STRICT, LEASED };
 static struct rig_limit limit[2]; /* of rules in the order of the file */
 static struct ledger *ledger;
 static struct leases *leases;
+static struct now fell_at;
 static unsigned done, news;
 
 static void on_done(struct plan *p)
@@ -162,11 +163,13 @@ static void fall_back(struct plan *p, enum on_failure on_failure)
 	limit[STRICT].rule.on_failure = on_failure;
 	*p = plan_of(true, true);
 	struct plan *rest = leases_spend(leases, p, clock_steady());
-	struct now now = clock_read();
-	struct memory_store *m = rig_store(10, now);
+	fell_at = clock_read();
+	fell_at.steady += USEC_PER_SEC; /* not the clock of what is in hand */
+	fell_at.utc += USEC_PER_SEC;
+	struct memory_store *m = rig_store(10, fell_at);
 
 	plan_fall_back(rest);
-	store_take(memory_store_base(m), rest, now);
+	store_take(memory_store_base(m), rest, fell_at);
 	leases_join(rest);
 	rig_close(m);
 }
@@ -198,6 +201,25 @@ static void test_nobody_answers_and_it_is_closed(void **state)
 	assert_int_equal(ledger_held(ledger), 20);
 }
 
+/* What watches only, or tags, tells what it would have denied. */
+static void test_nobody_answers_and_it_is_told(void **state)
+{
+	(void)state;
+	struct plan p;
+
+	limit[STRICT].rule.mode = MODE_SHADOW;
+	fall_back(&p, ON_FAILURE_CLOSED);
+	struct decision d = decide(&p, p.now);
+	assert_false(d.deny);
+	assert_ptr_equal(d.shadow, &limit[STRICT].rule);
+	limit[STRICT].rule.mode = MODE_ENFORCE;
+	limit[STRICT].rule.action = ACTION_TAG;
+	fall_back(&p, ON_FAILURE_CLOSED);
+	d = decide(&p, p.now);
+	assert_false(d.deny);
+	assert_ptr_equal(d.tag, &limit[STRICT].rule);
+}
+
 static void test_nobody_answers_and_there_is_a_share(void **state)
 {
 	(void)state;
@@ -209,6 +231,9 @@ static void test_nobody_answers_and_there_is_a_share(void **state)
 	assert_false(d.deny);
 	assert_int_equal(d.remaining, 9);
 	assert_int_equal(ledger_held(ledger), 19);
+	/* All of it by this agent's clock. */
+	assert_int_equal(p.now.utc, fell_at.utc);
+	assert_int_equal(p.take[LEASED].verdict.state.at, fell_at.steady);
 }
 
 static void test_many_at_once(void **state)
@@ -233,6 +258,47 @@ static void test_many_at_once(void **state)
 	assert_int_equal(ledger_held(ledger), MANY / 2);
 }
 
+/* More than can be split at once are asked for as a whole, and spend nothing here. */
+static void test_too_many_at_once(void **state)
+{
+	(void)state;
+	enum { WANTED = 5000 };
+	struct plan *p = calloc(WANTED, sizeof *p), **rest = calloc(WANTED, sizeof *rest);
+	struct ledger_ask a;
+	unsigned split = 0;
+	const usec_t t = clock_steady();
+
+	assert_true(p && rest);
+	ledger_free(ledger);
+	ledger = ledger_new(1);
+	leases_free(leases);
+	leases = leases_new(ledger, NULL, NULL);
+	rig_limit(&limit[LEASED], ALGORITHM_TOKEN_BUCKET, 100000, HOUR, 100000);
+	limit[LEASED].rule.lease = 0.1;
+	for (unsigned i = 0; i < WANTED; i++) {
+		p[i] = plan_of(false, true);
+		assert_ptr_equal(leases_spend(leases, &p[i], t), &p[i]);
+	}
+	assert_true(ledger_next(ledger, &a, t));
+	struct leased after = { .bucket.used = WANTED };
+	ledger_heard(ledger, &a, WANTED, &after, (struct now){ .steady = t, .utc = t }, t, t);
+	for (; split < WANTED; split++) {
+		p[split] = plan_of(true, true);
+		rest[split] = leases_spend(leases, &p[split], t);
+		if (rest[split] == &p[split])
+			break;
+	}
+	assert_in_range(split, 1000, WANTED - 1);
+	assert_int_equal(ledger_held(ledger), WANTED - split);
+	while (split--) {
+		decide_there(rest[split], 10);
+		rest[split]->done(rest[split]);
+	}
+	assert_int_equal(ledger_held(ledger), WANTED);
+	free(rest);
+	free(p);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
@@ -243,8 +309,10 @@ int main(void)
 		T(test_the_rest_denies),
 		T(test_nobody_answers_and_it_is_open),
 		T(test_nobody_answers_and_it_is_closed),
+		T(test_nobody_answers_and_it_is_told),
 		T(test_nobody_answers_and_there_is_a_share),
 		T(test_many_at_once),
+		T(test_too_many_at_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
