@@ -247,10 +247,10 @@ static void end_hold(struct ledger *l, const struct take *t, const struct ledger
 	uint64_t dropped = (uint64_t)t->cost;
 
 	if (e && denied)
-		ledger_settle(l, e, steady); /* its time may be over */
+		ledger_settle(l, e, steady); /* its time may be over: it is not first then */
 	if (e && e->serial == s->serial[i] && e->block[0].units) {
 		e->block[0].pending -= s->pending[i];
-		if (denied && e->block[0].until > steady) {
+		if (denied) {
 			unspend(l, e, t->cost);
 			dropped = 0;
 		}
