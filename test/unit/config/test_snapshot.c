@@ -266,6 +266,10 @@ static void changes(void **state)
 			"} );",
 			"block = ( { user = \"b\"; }, { user = \"c\"; } ); allow = ( { user = \"d\"; } );",
 			"+allow.1.user d; -block.1.ip 10.0.0.1; -block.1.user a" },
+		{ "an entry that is of fewer", "block = ( { ip = \"10.0.0.1\"; } );",
+			"block = ( { ip = \"10.0.0.1\"; user = \"a\"; } );", "+block.1.user a" },
+		{ "and of more", "block = ( { ip = \"10.0.0.1\"; user = \"a\"; } );",
+			"block = ( { ip = \"10.0.0.1\"; } );", "-block.1.user a" },
 		{ "one more in the middle of ten",
 			"block = ( { user = \"1\"; }, { user = \"2\"; }, { user = \"3\"; }, { user = \"4\"; "
 			"}, { user = \"5\"; }, { user = \"6\"; }, { user = \"7\"; }, { user = \"8\"; }, { "
