@@ -364,6 +364,25 @@ static void it_forgets_one_client_alone(void **state)
 	deny_cache_free(c);
 }
 
+/* What was asked for before a rule began to watch only comes after: it denies nothing more. And of
+ * two answers the later one of the server's holds, whichever comes first. */
+static void an_answer_that_is_late_does_not_count(void **state)
+{
+	(void)state;
+	struct rig_limit l[LIMITS];
+	struct plan p = { .now = server_now(-1) };
+	struct deny_cache *c = deny_cache_new(false);
+	limits(l);
+	flood_denies(c, &l[0], 1);
+	rig_plan_add(&p, &l[0], 1, 1);
+	p.take[0].verdict.state.at = p.now.utc;
+	deny_cache_note(c, &p, offset - 1);
+	assert_true(flood_finds(c, &l[0], 1));
+	l[0].rule.mode = MODE_SHADOW;
+	assert_false(flood_finds(c, &l[0], 1));
+	deny_cache_free(c);
+}
+
 static void it_remembers_a_flood_of_many(void **state)
 {
 	(void)state;
@@ -399,6 +418,7 @@ int main(void)
 		cmocka_unit_test(what_could_never_pass_is_not_told_from_what_is_doubted),
 		cmocka_unit_test(it_is_of_one_tier_and_forgets_when_told),
 		cmocka_unit_test(it_forgets_one_client_alone),
+		cmocka_unit_test(an_answer_that_is_late_does_not_count),
 		cmocka_unit_test(it_remembers_a_flood_of_many),
 		cmocka_unit_test(what_others_say_is_remembered),
 		cmocka_unit_test(it_hears_of_what_is_charged_since),

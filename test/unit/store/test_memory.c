@@ -332,6 +332,7 @@ static void a_shard_has_its_own_end(void **state)
 		assert_true(p.take[0].verdict.admits);
 	}
 	struct memory_stats s = memory_store_stats(m);
+	assert_int_equal(s.keys_max, MAX);
 	assert_int_equal(s.keys + s.evicted, KEYS);
 	assert_true(s.evicted > 0 && s.keys > MAX / 2);
 	rig_close(m);

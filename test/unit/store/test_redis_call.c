@@ -172,6 +172,26 @@ static void test_what_costs_1_is_sent_in_sum_too(void **state)
 	redis_call_clear(&call);
 }
 
+/* What comes after waits for another call where this one has no room. */
+static void test_what_comes_after_has_its_bound(void **state)
+{
+	(void)state;
+	struct plan one = { 0 }, two = { 0 };
+	unsigned n = 0;
+	take(&one, &tokens, 7, 1);
+	take(&two, &tokens, 7, 1);
+	take(&two, &fixed, 8, 1);
+	while (n < REDIS_CALL_TAKES - 1 && redis_call_add_after(&call, redis_after_new(&one)))
+		n++;
+	assert_int_equal(n, REDIS_CALL_TAKES - 1);
+	struct redis_after *after = redis_after_new(&two);
+	assert_false(redis_call_add_after(&call, after));
+	redis_after_free(after);
+	assert_true(redis_call_add_after(&call, redis_after_new(&one)));
+	assert_false(redis_call_ask(&call, &(struct ledger_ask){ 0 }));
+	redis_call_clear(&call);
+}
+
 static void test_what_comes_after(void **state)
 {
 	(void)state;
@@ -513,6 +533,7 @@ int main(void)
 		T(test_a_key_is_base64url_of_its_16_bytes),
 		T(test_what_is_sent),
 		T(test_what_costs_1_is_sent_in_sum_too),
+		T(test_what_comes_after_has_its_bound),
 		T(test_what_comes_after),
 		T(test_two_limits_of_a_rule_are_one_rule),
 		T(test_a_call_holds_64_plans),

@@ -205,6 +205,45 @@ static void full_of_what_is_used(void **state)
 	tier_cache_free(c);
 }
 
+/* Who goes is who was asked for longest ago, wherever he stands: of those that are not used, then
+ * of all; and who goes next is again nobody that was used since. */
+static void the_oldest_goes(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "a", "b", "c", "d" };
+	static const usec_t at[] = { 12, 10, 13, 11 };
+	for (unsigned used = 0; used < 2; used++) {
+		struct tier_cache *c = cache_new(4); /* one set */
+		for (unsigned i = 0; i < 4; i++) {
+			put(c, names[i], "gold", at[i]);
+			if (used)
+				is(c, names[i], at[i], TIER_FRESH, "gold");
+		}
+		put(c, "e", "free", 20);
+		put(c, "f", "free", 21);
+		is(c, "b", 21, TIER_NEW, "");
+		is(c, "d", 21, TIER_NEW, "");
+		is(c, "a", 21, TIER_FRESH, "gold");
+		is(c, "c", 21, TIER_FRESH, "gold");
+		is(c, "e", 21, TIER_FRESH, "free");
+		is(c, "f", 21, TIER_FRESH, "free");
+		tier_cache_free(c);
+	}
+}
+
+/* Of two answers what was asked for later counts, whichever comes first. */
+static void what_was_asked_for_later_counts(void **state)
+{
+	(void)state;
+	struct tier_cache *c = cache_new(4);
+	put(c, "a", "gold", 2);
+	put(c, "a", "free", 1);
+	is(c, "a", 2, TIER_FRESH, "gold");
+	put(c, "a", "free", 3);
+	is(c, "a", 3, TIER_FRESH, "free");
+	tier_cache_free(c);
+}
+
 static void whether_there_is_anything(void **state)
 {
 	(void)state;
@@ -275,6 +314,8 @@ int main(void)
 		cmocka_unit_test(each_process_has_its_own_hash),
 		cmocka_unit_test(a_flood_does_not_push_out_what_is_used),
 		cmocka_unit_test(full_of_what_is_used),
+		cmocka_unit_test(the_oldest_goes),
+		cmocka_unit_test(what_was_asked_for_later_counts),
 		cmocka_unit_test(whether_there_is_anything),
 		cmocka_unit_test(threads_do_not_mix_it_up),
 	};
