@@ -150,13 +150,19 @@ static void skip_comment_line(struct scan *s, struct cursor *c)
 	static const char message[] =
 		"this comment goes on behind a CR: a line ends in LF, or CR LF";
 	const char *begin = c->p;
+	bool any = false, setting = false;
 
 	skip_line(c);
-	struct str hidden = comment_hides((struct str){ begin, (size_t)(c->p - begin) });
+	for (struct str line;
+		(line = comment_hides((struct str){ begin, (size_t)(c->p - begin) })).n;
+		begin = line.p + line.n) {
+		any = true;
+		setting |= memchr(line.p, '=', line.n) || memchr(line.p, ':', line.n);
+	}
 	/* A remark may hold a CR by accident; settings may not be hidden. */
-	if (memchr(hidden.p, '=', hidden.n) || memchr(hidden.p, ':', hidden.n))
+	if (setting)
 		problem_add(s->problems, here(s, c), message);
-	else if (hidden.n)
+	else if (any)
 		problem_warn(s->problems, here(s, c), message);
 }
 

@@ -25,6 +25,10 @@ static void texts(void **state)
 			"t.cfg:2: warning: this comment goes on behind a CR: a line ends in LF, or CR LF\n"
 			"t.cfg:3: this comment goes on behind a CR: a line ends in LF, or CR LF\n"
 			"t.cfg:4: unknown setting \"bogus\"\n" },
+		{ "nor behind a remark that is hidden as well",
+			"# one\rtwo\r\rb : 1\r# three\r\n# a = 1\r{ }\r// b = 1\n",
+			"t.cfg:1: this comment goes on behind a CR: a line ends in LF, or CR LF\n"
+			"t.cfg:2: warning: this comment goes on behind a CR: a line ends in LF, or CR LF\n" },
 		{ "a byte order mark",
 			"\xef\xbb\xbf"
 			"enabled = true;",
