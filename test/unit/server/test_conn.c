@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -228,6 +229,30 @@ static void a_frame_begun_is_waited_for_5_s(void **state)
 	send_bytes(f, bytes, n - 2);
 	turn(f);
 	conns_expire(&f->conns, after(f, 4 * SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 1);
+	expect_disconnect(f, SPOP_TIMEOUT);
+}
+
+/* From its own beginning on: who is busy leaves one begun with every read. */
+static void the_next_frame_has_time_of_its_own(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	const struct timespec a_while = { .tv_nsec = 20000000 };
+	say_hello(f);
+	size_t n = put_notify(bytes, sizeof bytes, 1);
+	size_t both = n + put_notify(bytes + n, sizeof bytes - n, 2);
+	send_bytes(f, bytes, n - 2);
+	turn(f);
+	struct now first = clock_read();
+	assert_int_equal(nanosleep(&a_while, NULL), 0);
+	send_bytes(f, bytes + n - 2, both - n);
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	first.steady += 5 * SEC + 10 * USEC_PER_MSEC; /* the first one's would be over */
+	conns_expire(&f->conns, first);
 	assert_int_equal(metric(f, METRIC_timeouts), 0);
 	conns_expire(&f->conns, after(f, 60 * SEC));
 	assert_int_equal(metric(f, METRIC_timeouts), 1);
@@ -592,6 +617,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_batch_is_answered_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(hello_is_waited_for_5_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_frame_begun_is_waited_for_5_s, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			the_next_frame_has_time_of_its_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			fragments_begun_are_waited_for_5_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(
