@@ -239,6 +239,19 @@ def test_an_ack_that_just_fits_is_whole(run):
             assert answer.length <= whole.length - shorter
 
 
+@pytest.mark.parametrize("size", [256, 16380])
+def test_answers_that_do_not_fit_into_one_send(run, size):
+    """What is asked at once is short, what is answered long: the rest is answered when that has gone."""
+    a = wordy(run)
+    with a.connect(size=size) as c:
+        keys = [c.expect(c.ids()) for _ in range(400)]
+        c.send(b"".join(frame(spop.NOTIFY, message("check", {"user": "u"}), *key) for key in keys))
+        answers = [c.wait(key) for key in keys]
+        assert [a["deny"] for a in answers] == [i >= 100 for i in range(400)]
+        assert size == 256 or all(set(a) == set(EVERY) for a in answers)
+        c.silent()
+
+
 def test_long_strings_of_a_client_do_not_cost_the_decision(agent):
     with agent.connect(size=256) as c:
         answer = c.check(tier="t" * 180)
