@@ -107,6 +107,29 @@ static void a_ban_says_which_take_it_is_of(void **state)
 	bans_free(b);
 }
 
+/* Of two bans the one that ends last is told of, in either order. */
+static void of_two_bans_the_later_end_is_told(void **state)
+{
+	static struct banned_rig r[2];
+	struct bans *b = bans_new();
+	struct plan plan = { .n = 2 };
+	(void)state;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct ban ban = ban_of(i);
+		plan.take[i] = plan_of(&r[i], i)->take[0];
+		assert_true(bans_begin(b, &penalty, &ban, i * MIN));
+	}
+	for (unsigned last = 1; last < 2; last--) {
+		assert_int_equal(bans_find(b, &plan, 2 * MIN, &take), 11 * MIN);
+		assert_int_equal(take, last);
+		const struct take first = plan.take[0];
+		plan.take[0] = plan.take[1];
+		plan.take[1] = first;
+	}
+	bans_free(b);
+}
+
 static void a_lifted_ban_is_over_and_the_next_is_the_first(void **state)
 {
 	static struct banned_rig r;
@@ -440,6 +463,7 @@ int main(void)
 		cmocka_unit_test(bans_grow_and_are_forgotten),
 		cmocka_unit_test(rules_without_effect_ban_nobody),
 		cmocka_unit_test(a_ban_says_which_take_it_is_of),
+		cmocka_unit_test(of_two_bans_the_later_end_is_told),
 		cmocka_unit_test(a_lifted_ban_is_over_and_the_next_is_the_first),
 		cmocka_unit_test(a_ban_is_not_forgotten_while_denials_are_counted),
 		cmocka_unit_test(of_two_bans_the_last_to_end_counts),
