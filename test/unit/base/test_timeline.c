@@ -57,6 +57,8 @@ static void test_a_small_step_back_stands_still(void **state)
 	(void)state;
 	FOLLOW({ 0, 1000, 1000 }, { 1, 956, 1000 + 1 }, { 31, 986, 1001 }, { 46, 1001, 1001 },
 		{ 50, 1005, 1005 });
+	/* a minute exactly */
+	FOLLOW({ 0, 1000, 1000 }, { 1, 941, 1001 }, { 60, 1000, 1001 }, { 62, 1002, 1002 });
 }
 
 static void test_a_small_step_back_after_long_silence(void **state)
