@@ -1,5 +1,5 @@
 /* Connections over a socket pair: no listener, no thread, and deadlines by a clock of our own. */
-#include "server/conn.h"
+#include "server/conn_inside.h"
 
 #include "hello.h"
 
@@ -341,6 +341,33 @@ static void beyond_the_bound_are_only_health_checks(void **state)
 	assert_int_equal(metric(f, METRIC_frames_bad), 0);
 }
 
+/* The last fragment of a NOTIFY: with nothing in it. */
+static uint8_t *frame_without_payload(uint8_t *bytes, size_t n)
+{
+	const uint8_t *p = bytes;
+	struct frame frame;
+	enum spop_status status;
+	assert_int_equal(frame_next(&p, bytes + n, n, &frame, &status), FRAME_OK);
+	uint8_t *end = bytes + (frame.payload - bytes);
+	struct wire_writer w = { end, end, false };
+	frame_end(&w, bytes);
+	return end;
+}
+
+/* And they are not waited for as long as others. */
+static void beyond_the_bound_hello_is_waited_for_1_s(void **state)
+{
+	struct fixture *f = *state;
+	(void)close(f->peer);
+	turn(f);
+	f->peer = connect_beyond(f, true);
+	conns_expire(&f->conns, after(f, SEC - 1));
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+	conns_expire(&f->conns, after(f, SEC));
+	assert_int_equal(metric(f, METRIC_timeouts), 1);
+	expect_disconnect(f, SPOP_TIMEOUT);
+}
+
 static void where_it_is_crowded_idle_ones_go(void **state)
 {
 	struct fixture *f = *state;
@@ -362,8 +389,25 @@ static void where_it_is_crowded_idle_ones_go(void **state)
 	conns_make_room(&f->conns);
 	struct now now = clock_read();
 	now.steady += 4 * SEC;
+	f->conns.head->answered_at -= 60 * SEC;
 	conns_expire(&f->conns, now);
 	send_bytes(f, bytes + 5, n - 5);
+	turn(f);
+	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
+	/* Nor of whose fragments the last is still to come. */
+	enum { FLAGS_END = FRAME_LENGTH_BYTES + 5 };
+	n = put_notify(bytes, sizeof bytes, 5);
+	bytes[FLAGS_END - 1] &= (uint8_t)~FRAME_FLAG_FIN;
+	send_bytes(f, bytes, n);
+	turn(f);
+	conns_make_room(&f->conns);
+	now = clock_read();
+	f->conns.head->answered_at -= 60 * SEC;
+	conns_expire(&f->conns, now);
+	bytes[FRAME_LENGTH_BYTES] = FRAME_UNSET;
+	bytes[FLAGS_END - 1] |= FRAME_FLAG_FIN;
+	size_t rest = (size_t)(frame_without_payload(bytes, n) - bytes);
+	send_bytes(f, bytes, rest);
 	turn(f);
 	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
 	conns_expire(&f->conns, after(f, 60 * SEC)); /* room was made */
@@ -626,6 +670,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(health_checks_fail_while_draining, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			beyond_the_bound_are_only_health_checks, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			beyond_the_bound_hello_is_waited_for_1_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(where_it_is_crowded_idle_ones_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(of_idle_ones_a_few_go_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish_gets_its_status, setup, teardown),
