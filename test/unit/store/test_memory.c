@@ -250,6 +250,25 @@ static void of_two_windows_the_one_that_ends_sooner_goes(void **state)
 	rig_close(m);
 }
 
+/* But for one of the plan's own. */
+static void of_two_windows_the_plans_own_stays(void **state)
+{
+	static struct plan p;
+	struct memory_entry e[2];
+
+	(void)state;
+	struct memory_store *m = rig_store(2, now_at(0));
+	rig_take(m, &sliding, 1, 4, now_at(0));
+	rig_take(m, &sliding, 2, 1, now_at(0));
+	p.n = 0;
+	rig_plan_add(&p, &sliding, 2, 1);
+	rig_plan_add(&p, &sliding, 3, 1);
+	store_take(memory_store_base(m), &p, now_at(0));
+	struct key gone = rig_key(1, &sliding);
+	assert_null(rig_find(e, rig_dump(m, e, 2, now_at(0)), &gone));
+	rig_close(m);
+}
+
 static void one_at_its_limit_goes_last(void **state)
 {
 	(void)state;
@@ -1021,6 +1040,7 @@ int main(void)
 		cmocka_unit_test(of_windows_that_end_together_the_least_used_goes),
 		cmocka_unit_test(of_five_windows_the_least_used_in_all_goes),
 		cmocka_unit_test(of_two_windows_the_one_that_ends_sooner_goes),
+		cmocka_unit_test(of_two_windows_the_plans_own_stays),
 		cmocka_unit_test(one_at_its_limit_goes_last),
 		cmocka_unit_test(less_than_a_unit_left_is_at_the_limit),
 		cmocka_unit_test(keys_of_one_plan_do_not_evict_each_other),
