@@ -215,6 +215,15 @@ def test_the_agent_is_checked_by_its_own_protocol(folder):
     assert all(" check " in s and "maxconn" not in s for s in servers)
 
 
+@folders
+def test_no_connection_to_an_agent_carries_more_than_fits_into_a_buffer(folder):
+    """HAProxy 3.1 and newer never read one again that got tune.bufsize at once; `max-reuse` bounds it."""
+    for path in [*sorted(folder.glob("*.cfg")), ROOT / "README.md"]:
+        servers = re.findall(r"(?m)^\s*#?server .* check .*", path.read_text())
+        for line in [x for x in servers if "app1" not in x]:
+            assert " max-reuse 24 " in line, f"{path}: {line}"
+
+
 def test_no_feature_newer_than_haproxy_2_2():
     """Words that 2.2 does not know, of those that would suggest themselves here."""
     newer = ["default-path", "http_auth_bearer", "normalize-uri", "http-request set-var-fmt",
@@ -562,6 +571,42 @@ def test_what_an_agent_that_has_ended_refuses_the_second_is_asked(tmp_path):
             assert [s.ask("/api/x").headers["X-RateLimit-Limit"] for _ in range(4)][1:] == ["5"] * 3
         finally:
             s.end(other)
+
+
+def test_an_agent_that_was_held_up_is_asked_again(tmp_path):
+    """Answers to all that HAProxy has given up meanwhile come at once: more than its buffer holds."""
+    def impatient(s):
+        spoe = s.haproxy_dir / "spoe-ratelimit.conf"
+        spoe.write_text(stack.replaced(spoe.read_text(), "timeout processing 10s", "timeout processing 200ms", spoe))
+        cfg = s.haproxy_dir / "haproxy.cfg"     # the check is not to see it
+        cfg.write_text(stack.replaced(cfg.read_text(), "check inter 1s", "check inter 1h", cfg))
+
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy", edit=impatient) as s:
+        assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
+        got, ended = [], threading.Event()
+
+        def client(i):
+            with s.connect(f"127.3.0.{i + 1}") as c:
+                while not ended.is_set():
+                    began = time.monotonic()
+                    got.append((began, stack.send(c, "/api/x").headers["X-RateLimit-Limit"]))
+        threads = [threading.Thread(target=client, args=(i,)) for i in range(40)]
+        for t in threads:
+            t.start()
+        try:
+            time.sleep(0.5)
+            s.agent.send_signal(signal.SIGSTOP)
+            time.sleep(2)
+            s.agent.send_signal(signal.SIGCONT)
+            time.sleep(3)
+        finally:
+            ended.set()
+            for t in threads:
+                t.join()
+        end = got[-1][0]
+        late = [limit for began, limit in got if began > end - 1.5]
+        # A few may be late where the machine is busy.
+        assert late.count(None) * 10 < len(late), f"{late.count(None)} of {len(late)} were not checked"
 
 
 def test_a_burst_does_not_take_the_agent_down(tmp_path):
