@@ -261,7 +261,7 @@ def serve_mail(s, delay):
     spoe, cfg = s.haproxy_dir / "spoe-ratelimit.conf", s.haproxy_dir / "haproxy.cfg"
     spoe.write_text(stack.replaced(spoe.read_text(), "groups request\n", "groups request connection\n", spoe)
                     + block("spoe-group connection", "spoe-message check-connection"))
-    frontend = stack.replaced(block("frontend mail", "frontend mail"), "127.0.0.1:8025",
+    frontend = stack.replaced(block("frontend smtp", "frontend smtp"), "127.0.0.1:8025",
                               f"127.0.0.1:{s.second}", "the recipe")
     # Longer than this test's patience for a check; or none at all.
     frontend = stack.replaced(frontend, "inspect-delay 2s", "inspect-delay 20s" if delay else "inspect-delay 0", "the recipe")
