@@ -74,7 +74,8 @@ enum { OPTION_MINUTE = 60 * 1000000, OPTION_RELOAD = 1, OPTION_RESTART = 0 };
 		"group that owns UNIX sockets, a name or number; \"\": as the process") \
 	X(agent_drain, "agent.drain", DURATION, "2s", 0, OPTION_HOUR, RELOAD, "", \
 		settings.agent.drain, \
-		"how long health checks fail before a stop closes what is left") \
+		"how long health checks fail before a stop closes what is left; \"0s\" where HAProxy " \
+		"has no other agent to turn to") \
 	X(agent_busy_poll, "agent.busy_poll", DURATION, "30us", 0, 1000, RELOAD, "", \
 		settings.agent.busy_poll, \
 		"after requests a thread asks for more, so long at most, before it sleeps: less " \

@@ -573,6 +573,24 @@ def test_what_an_agent_that_has_ended_refuses_the_second_is_asked(tmp_path):
             s.end(other)
 
 
+def test_an_agent_that_drains_alone(tmp_path):
+    """As haproxy/README.md says: what HAProxy calls it, and that 3.1 and newer ask nobody meanwhile."""
+    new = stack.haproxy_version() >= (3, 1)
+
+    def slow(s):
+        s.cfg.write_text(stack.replaced(s.cfg.read_text(), 'drain = "10ms"', 'drain = "4s"', s.cfg))
+    with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy", edit=slow) as s:
+        assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
+        s.agent.send_signal(signal.SIGTERM)
+        agents.until(lambda: s.agent_is("DOWN"), "HAProxy to take it for DOWN", stack.BOUND)
+        asked = s.ask("/api/x").headers["X-RateLimit-Limit"]
+        assert not new or asked is None
+        why = "version value not found" if new else "resource allocation error"
+        agents.until(lambda: why in s.haproxy.stdout + s.haproxy.stderr, why, stack.BOUND)
+        assert f"`{why}`" in (ROOT / "haproxy/README.md").read_text()
+        assert s.agent.wait() == 0
+
+
 def test_an_agent_that_was_held_up_is_asked_again(tmp_path):
     """Answers to all that HAProxy has given up meanwhile come at once: more than its buffer holds."""
     def impatient(s):
