@@ -1,6 +1,7 @@
 """haproxy/ and the examples: accepted by HAProxy without a warning, naming nothing that the agent
 does not have, and doing what their comments say."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -166,12 +167,13 @@ def test_a_key_that_a_map_has_found_has_no_nul(folder):
 
 
 @folders
-def test_a_request_too_long_to_be_checked_is_refused_by_each_frontend(folder):
+def test_what_a_client_keeps_from_being_checked_is_refused_by_each_frontend(folder):
+    """Too long for HAProxy or the agent, or he left."""
     asking = [x for x in re.split(r"(?m)^(?=frontend )", (folder / "haproxy.cfg").read_text())
               if x.startswith("frontend ") and "send-spoe-group" in x]
     assert asking
     for frontend in asking:
-        assert "\thttp-request deny deny_status 400 if { var(txn.rl.err) -m int 3 259 }\n" in frontend, frontend
+        assert "\thttp-request deny deny_status 400 if { var(txn.rl.err) -m int 3 4 5 259 }\n" in frontend, frontend
 
 
 @folders
@@ -437,6 +439,42 @@ def test_a_request_too_long_to_be_checked_is_no_way_around(tmp_path):
             assert got.headers["X-RateLimit-Remaining"] == "3"
         else:
             assert got.status == 400
+
+
+def test_who_leaves_at_once_is_no_way_around(tmp_path):
+    """HAProxy 3.3 and newer gives the check up, and would ask the server all the same."""
+    def with_server(s):
+        cfg = s.haproxy_dir / "haproxy.cfg"
+        said = 'http-request return status 200 content-type text/plain string "the application\\n"\n'
+        cfg.write_text(stack.replaced(cfg.read_text(), said, f"server app1 127.0.0.1:{port}\n", cfg))
+
+    heard = []
+
+    def serve(c):
+        with c, contextlib.suppress(OSError):
+            c.settimeout(stack.BOUND)
+            while b"\r\n\r\n" in c.recv(65536):
+                heard.append(c)
+                c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        port = server.getsockname()[1]
+        threading.Thread(target=accept, daemon=True).start()
+        with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy", edit=with_server) as s:
+            assert s.ask("/api/x").status == 200
+            for _ in range(50):
+                with socket.create_connection(("127.0.0.1", s.port)) as c:
+                    c.sendall(b"GET /api/x HTTP/1.1\r\nHost: x\r\n\r\n")
+                    c.shutdown(socket.SHUT_WR)
+                    while c.recv(65536):
+                        pass
+            agents.until(lambda: s.haproxy.stdout.count('"GET /api/x ') == 51, "their lines", stack.BOUND)
+        server.shutdown(socket.SHUT_RDWR)
+    assert len(heard) <= 6      # 5 and what comes back meanwhile
 
 
 def test_nothing_of_the_key_is_in_a_log(web):
