@@ -672,7 +672,9 @@ def test_a_burst_does_not_take_the_agent_down(tmp_path):
     def narrow(s):
         s.cfg.write_text(stack.replaced(s.cfg.read_text(), "agent: {", "agent: { max_connections = 3;", s.cfg))
         cfg = s.haproxy_dir / "haproxy.cfg"
-        cfg.write_text(stack.replaced(cfg.read_text(), "\nglobal\n", "\nglobal\n\tnbthread 1\n", cfg))
+        text = stack.replaced(cfg.read_text(), "\nglobal\n", "\nglobal\n\tnbthread 1\n", cfg)
+        # Those that they have are to last: a new one may find no place.
+        cfg.write_text(stack.replaced(text, " max-reuse 24 ", " ", cfg))
     path = str(tmp_path / "adm.sock")
 
     def counted(metric):
