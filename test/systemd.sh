@@ -110,7 +110,8 @@ fi
 cfg=/etc/spoa-ratelimit/ratelimit.cfg
 must "it runs after the boot" systemctl is-active spoa-ratelimit
 must "systemd finds it safe or OK" sh -c 'systemd-analyze security --no-pager spoa-ratelimit | tail -n 1 | grep -Eq "SAFE|OK"'
-must "a reload is taken" sh -c "sed -i 's,5/minute,6/minute,' $cfg && systemctl reload spoa-ratelimit &&
+# With drain, too: what holds the socket is then seen to need none.
+must "a reload is taken" sh -c "sed -i 's,5/minute,6/minute,; s,drain  = \"0s\",drain = \"2s\",' $cfg && systemctl reload spoa-ratelimit &&
 	sleep 1 && ratelimitctl status | grep -q 'generation 2'"
 # shellcheck disable=SC2016
 must "a broken file fails the reload, is told with its line, and changes nothing" sh -c "
@@ -140,7 +141,8 @@ must "a port that is taken is tried until it is free" sh -c 'systemctl stop spoa
 	[ "$restarts" -gt 6 ] && ratelimitctl status'
 # shellcheck disable=SC2016
 must "it stops, and keeps its state" sh -c 'systemctl stop spoa-ratelimit &&
-	[ "$(systemctl show -p Result --value spoa-ratelimit)" = success ] && test -s /var/lib/spoa-ratelimit/state'
+	[ "$(systemctl show -p Result --value spoa-ratelimit)" = success ] && test -s /var/lib/spoa-ratelimit/state &&
+	journalctl -u spoa-ratelimit -o cat --no-pager | grep -q "draining for_ms=2000"'
 must "systemd holds its socket through a restart" sh -c 'systemctl enable --now spoa-ratelimit.socket &&
 	systemctl start spoa-ratelimit && systemctl restart spoa-ratelimit &&
 	journalctl -u spoa-ratelimit -o cat --no-pager | grep -q "draining for_ms=0"'

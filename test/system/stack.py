@@ -62,9 +62,10 @@ class Stack:
         shutil.copytree(agent_cfg.parent, self.folder / "conf",
                         ignore=shutil.ignore_patterns("examples"))
         self.cfg = self.folder / "conf" / agent_cfg.name
-        self.cfg.write_text(replaced(
-            self.cfg.read_text(), 'listen = [ "127.0.0.1:9600" ];',
-            f'listen = [ "127.0.0.1:{self.agent_port}" ]; drain = "10ms";', agent_cfg))
+        text = self.cfg.read_text()
+        drain = "" if "drain" in text else ' drain = "0s";'
+        self.cfg.write_text(replaced(text, 'listen = [ "127.0.0.1:9600" ];',
+                                     f'listen = [ "127.0.0.1:{self.agent_port}" ];{drain}', agent_cfg))
 
         if agents.redis:
             self.cfg.write_text(agents.redis.into(self.cfg.read_text(), agents.redis.prefix()))

@@ -218,6 +218,14 @@ def test_the_agent_is_checked_by_its_own_protocol(folder):
 
 
 @folders
+def test_only_who_has_a_second_agent_drains(folder):
+    """Else HAProxy asks nobody meanwhile."""
+    backend = (folder / "haproxy.cfg").read_text().split("backend ratelimit_agents")[1]
+    second = re.search(r"(?m)^\s*server .* backup", backend)
+    assert ('"0s"' in re.findall(r'drain\s*=\s*(".*?");', PAIRS[folder].read_text())) == (not second)
+
+
+@folders
 def test_no_connection_to_an_agent_carries_more_than_fits_into_a_buffer(folder):
     """HAProxy 3.1 and newer never read one again that got tune.bufsize at once; `max-reuse` bounds it."""
     for path in [*sorted(folder.glob("*.cfg")), ROOT / "README.md"]:
@@ -428,7 +436,7 @@ def test_the_longest_request_is_still_checked(web):
 
 def test_a_request_too_long_to_be_checked_is_no_way_around(tmp_path):
     def short_frames(s):
-        s.cfg.write_text(stack.replaced(s.cfg.read_text(), "drain =", "max_frame_size = 512; drain =",
+        s.cfg.write_text(stack.replaced(s.cfg.read_text(), "drain  =", "max_frame_size = 512; drain =",
                                         s.cfg))
     with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy",
                        edit=short_frames) as s:
@@ -616,7 +624,7 @@ def test_an_agent_that_drains_alone(tmp_path):
     new = stack.haproxy_version() >= (3, 1)
 
     def slow(s):
-        s.cfg.write_text(stack.replaced(s.cfg.read_text(), 'drain = "10ms"', 'drain = "4s"', s.cfg))
+        s.cfg.write_text(stack.replaced(s.cfg.read_text(), 'drain  = "0s"', 'drain = "4s"', s.cfg))
     with stack.running(tmp_path, ROOT / "conf/ratelimit.cfg", ROOT / "haproxy", edit=slow) as s:
         assert s.ask("/api/x").headers["X-RateLimit-Limit"] == "5"
         s.agent.send_signal(signal.SIGTERM)
