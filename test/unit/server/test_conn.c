@@ -504,6 +504,87 @@ static void who_does_not_read_is_not_read(void **state)
 	assert_int_equal(metric(f, METRIC_notifies), asked);
 }
 
+/* What comes after a DISCONNECT is thrown away, but not for ever. */
+static void who_sends_on_after_a_disconnect_is_closed(void **state)
+{
+	struct fixture *f = *state;
+	static const uint8_t more[1 << 16];
+	size_t sent = 0;
+	send_bytes(f, "GET / HTTP/1.1\r\n\r\n", 18);
+	turn(f);
+	expect_disconnect(f, SPOP_TOO_BIG);
+	while (f->conns.n && sent < 4 << 20) {
+		ssize_t n = send(f->peer, more, sizeof more, MSG_NOSIGNAL);
+		sent += n > 0 ? (size_t)n : 0;
+		turn(f);
+	}
+	assert_int_equal(f->conns.n, 0);
+	assert_in_range(sent, 1 << 20, 2 << 20);
+}
+
+/* Reads until it ends: answers, as many as there were, and then a DISCONNECT. */
+static void expect_answers_and_disconnect(struct fixture *f, uint64_t answers)
+{
+	static uint8_t got[1 << 20];
+	const uint8_t *p = got;
+	size_t have = 0;
+	ssize_t n = 0;
+	for (unsigned turns = 0; n >= 0 && turns < 10000; turns++) {
+		n = receive(f->peer, got + have, sizeof got - have);
+		have += n > 0 ? (size_t)n : 0;
+		turn(f);
+	}
+	assert_int_equal(n, -1);
+	for (uint64_t i = 0; i <= answers; i++) {
+		struct frame frame;
+		enum spop_status status;
+		assert_int_equal(frame_next(&p, got + have, sizeof got, &frame, &status), FRAME_OK);
+		assert_int_equal(frame.type, i < answers ? FRAME_ACK : FRAME_AGENT_DISCONNECT);
+	}
+	assert_ptr_equal(p, got + have);
+	/* As any other it lingers. */
+	assert_int_equal(f->conns.n, 1);
+	conns_expire(&f->conns, after(f, 60 * SEC));
+	assert_int_equal(f->conns.n, 0);
+}
+
+/* The DISCONNECT waits behind the answers. */
+static void who_does_not_read_is_left_when_he_does(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	uint64_t asked = 0;
+	say_hello(f);
+	while (!f->conns.head->out) {
+		send_bytes(f, bytes, put_notify(bytes, sizeof bytes, asked++));
+		turn(f);
+	}
+	conn_disconnect(f->conns.head, SPOP_NORMAL, after(f, 0));
+	expect_answers_and_disconnect(f, asked);
+}
+
+/* Also where it is the first that does not fit; and nobody is told a second time meanwhile. */
+static void rubbish_behind_questions_does_not_cost_their_answers(void **state)
+{
+	struct fixture *f = *state;
+	enum { ASKED = 100, BEGINNING = 5 };
+	static uint8_t bytes[ASKED * 64];
+	size_t n = 0;
+	say_hello(f);
+	assert_int_equal(
+		setsockopt(f->conns.head->fd, SOL_SOCKET, SO_SNDBUF, &(int){ 1 }, sizeof(int)), 0);
+	for (unsigned i = 0; i < ASKED; i++)
+		n += put_notify(bytes + n, sizeof bytes - n, i);
+	send_bytes(f, bytes, BEGINNING);
+	turn(f);
+	memcpy(bytes + n, "GET /", 5);
+	send_bytes(f, bytes + BEGINNING, n - BEGINNING + 5);
+	turn(f);
+	conns_expire(&f->conns, after(f, 9 * SEC));
+	expect_answers_and_disconnect(f, ASKED);
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+}
+
 static void who_never_reads_is_closed(void **state)
 {
 	struct fixture *f = *state;
@@ -676,6 +757,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(of_idle_ones_a_few_go_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish_gets_its_status, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_does_not_read_is_not_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			who_sends_on_after_a_disconnect_is_closed, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			who_does_not_read_is_left_when_he_does, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			rubbish_behind_questions_does_not_cost_their_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_never_reads_is_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_reads_some_has_time_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(
