@@ -122,7 +122,6 @@ static void linger(struct conn *c, struct now now)
 	c->in = NULL;
 	c->state = CONN_LINGERING;
 	c->deadline = now.steady + CONN_LINGER_TIMEOUT;
-	c->write_deadline = 0;
 	ev_io_stop(c->all->loop, &c->writer);
 	ev_io_start(c->all->loop, &c->reader);
 }
