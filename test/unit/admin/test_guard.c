@@ -27,6 +27,7 @@ static void rights(void **state)
 		int status;
 	} row[] = {
 		{ "anyone, from outside", OUTSIDE, RIGHT_ANYONE, true, TOKEN, NULL, 0 },
+		{ "with a wrong token", OUTSIDE, RIGHT_ANYONE, true, TOKEN, "Bearer x", 0 },
 		{ "reading from outside", OUTSIDE, RIGHT_READ, true, TOKEN, NULL, 401 },
 		{ "with the token", OUTSIDE, RIGHT_READ, true, TOKEN, BEARER, 0 },
 		{ "without one configured", OUTSIDE, RIGHT_READ, true, "", NULL, 401 },
@@ -41,6 +42,8 @@ static void rights(void **state)
 		{ "with a shorter one", LOOPBACK, RIGHT_CHANGE, false, TOKEN,
 			"Bearer 0123456789abcde", 401 },
 		{ "by another scheme", LOOPBACK, RIGHT_CHANGE, false, TOKEN, "Basic " TOKEN, 401 },
+		{ "of as many letters", LOOPBACK, RIGHT_CHANGE, false, TOKEN, "Digest " TOKEN,
+			401 },
 		{ "the scheme in any case", LOOPBACK, RIGHT_CHANGE, false, TOKEN, "bEARER  " TOKEN,
 			0 },
 		{ "without one configured", LOOPBACK, RIGHT_CHANGE, false, "", NULL, 403 },
@@ -90,7 +93,10 @@ static void web_pages(void **state)
 		{ "brackets and more", true, "[::1].evil.example", NULL, NULL, NULL, 421 },
 		{ "and with a port", true, "[::1].evil.example:9601", NULL, NULL, NULL, 421 },
 		{ "behind the port", true, "[::1]:9601.evil.example", NULL, NULL, NULL, 421 },
+		{ "a name in brackets", true, "[evil.example]", NULL, NULL, NULL, 421 },
+		{ "the beginning of a name", true, "node1", NULL, NULL, NULL, 421 },
 		{ "nothing", true, "", NULL, NULL, NULL, 421 },
+		{ "a port alone", true, ":9601", NULL, NULL, NULL, 421 },
 		{ "no Host", true, NULL, NULL, NULL, NULL, 421 },
 		{ "any name with the token", true, "evil.example", NULL, NULL, BEARER, 0 },
 		{ "another page may look", true, "localhost", "http://evil.example", "cross-site",
@@ -103,6 +109,7 @@ static void web_pages(void **state)
 			BEARER, 403 },
 		{ "another page", false, "localhost:9601", "http://evil.example", NULL, BEARER,
 			403 },
+		{ "a page, and no Host", false, NULL, "http://localhost:9601", NULL, BEARER, 403 },
 		{ "a page without a name", false, "localhost:9601", "null", NULL, BEARER, 403 },
 		{ "another kind of page", false, "localhost:9601", "file://localhost:9601", NULL,
 			BEARER, 403 },
@@ -130,6 +137,21 @@ static void web_pages(void **state)
 	}
 }
 
+static void any_host_where_anyone_may(void **state)
+{
+	(void)state;
+	struct guard_request r = { .right = RIGHT_ANYONE,
+		.safe = true,
+		.host = "lb.example",
+		.token = TOKEN,
+		.listen_host = "" };
+	assert_int_equal(guard_check(&r).status, 0);
+	r.host = NULL;
+	assert_int_equal(guard_check(&r).status, 0);
+	assert_false(guard_knows_host("", ""));
+	assert_false(guard_knows_host(":9601", ""));
+}
+
 static void long_tokens(void **state)
 {
 	(void)state;
@@ -151,6 +173,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rights),
 		cmocka_unit_test(web_pages),
+		cmocka_unit_test(any_host_where_anyone_may),
 		cmocka_unit_test(long_tokens),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
