@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -72,7 +73,7 @@ static void a_new_second_begins_anew(void **state)
 	(void)state;
 	struct denials *d = denials_new();
 	struct denials_more more;
-	for (int second = 0; second < 3; second++) {
+	for (int second = 0; second < DENIALS_RULES_MAX + 3; second++) {
 		assert_int_equal(take_many(d, "api", REASON_LIMITED, 21), DENIALS_PER_SECOND);
 		assert_true(denials_next(d, &more));
 		assert_int_equal(more.count, 1);
@@ -101,6 +102,40 @@ static void too_many_rules_are_counted_together(void **state)
 	denials_free(d);
 }
 
+/* Also beyond the table. */
+static void denied_and_in_shadow_mode_are_never_counted_together(void **state)
+{
+	(void)state;
+	struct denials *d = denials_new();
+	struct denials_more more;
+	struct event e = { .reason = REASON_LIMITED };
+	unsigned count[2] = { 0 };
+	for (unsigned i = 0; i < DENIALS_RULES_MAX; i++) {
+		(void)snprintf(e.rule, sizeof e.rule, "rule%u", i / 2);
+		e.shadow = i % 2;
+		for (unsigned n = 0; n < DENIALS_PER_SECOND + 1 + i % 7; n++)
+			(void)denials_take(d, &e);
+	}
+	memcpy(e.rule, "more", sizeof "more");
+	for (unsigned i = 0; i < 3; i++) {
+		e.shadow = i == 0;
+		assert_false(denials_take(d, &e));
+	}
+	for (unsigned i = 0; i < DENIALS_RULES_MAX; i++) {
+		assert_true(denials_next(d, &more));
+		assert_int_equal(more.count, 1 + i % 7);
+		assert_int_equal(more.shadow, i % 2);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		assert_true(denials_next(d, &more));
+		count[more.shadow] += more.count;
+	}
+	assert_int_equal(count[false], 2);
+	assert_int_equal(count[true], 1);
+	assert_false(denials_next(d, &more));
+	denials_free(d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -108,6 +143,7 @@ int main(void)
 		cmocka_unit_test(shadow_mode_has_a_share_of_its_own),
 		cmocka_unit_test(a_new_second_begins_anew),
 		cmocka_unit_test(too_many_rules_are_counted_together),
+		cmocka_unit_test(denied_and_in_shadow_mode_are_never_counted_together),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
