@@ -123,6 +123,13 @@ static void sums_up(void **state)
 	plan.tally = 0;
 	tally_count(b, &plan, &blocked);
 
+	/* What is enforced, and what admits, is none of them. */
+	plan.n = 1;
+	tally_shadowed(b, &plan, &(struct decision){ .shadow = &s->policy->rule[1] });
+	s->policy->rule[0].mode = MODE_SHADOW;
+	plan.take[0].verdict.admits = true;
+	tally_shadowed(b, &plan, &(struct decision){ .shadow = &s->policy->rule[1] });
+
 	struct tally_sum sum;
 	assert_true(tally_sum(names, of, 2, &sum));
 	assert_int_equal(sum.line_n, 2);
@@ -136,7 +143,8 @@ static void sums_up(void **state)
 	assert_int_equal(sum.line[1].n, 2);
 	assert_int_equal(sum.rule_n, 2);
 	assert_int_equal(sum.rule[0].warned, 1);
-	assert_int_equal(sum.rule[1].shadowed, 2);
+	assert_int_equal(sum.rule[0].shadowed, 0);
+	assert_int_equal(sum.rule[1].shadowed, 4);
 	tally_sum_free(&sum);
 	tally_free(a);
 	tally_free(b);
@@ -199,6 +207,37 @@ static void rules_that_apply_are_counted(void **state)
 	tally_names_free(names);
 }
 
+/* Of a set that is seen first while the failure policy decided for one of its rules. */
+static void a_set_is_not_learnt_from_a_part_of_it(void **state)
+{
+	(void)state;
+	struct tally_names *names = tally_names_new();
+	struct snapshot *s = load(TWO);
+	tally_names_apply(names, s->policy);
+	struct tally *t = tally_new();
+	const struct tally *of[] = { t };
+	struct limit limit[2] = { { .rule = &s->policy->rule[0] },
+		{ .rule = &s->policy->rule[1] } };
+	struct plan plan = {
+		.marks = s->policy->rule[0].mark + s->policy->rule[1].mark, .degraded = true, .n = 1
+	};
+	struct tally_sum sum;
+
+	plan.take[0].limit = &limit[0];
+	plan.take[1].limit = &limit[1];
+	tally_applied(t, &plan);
+	plan.degraded = false;
+	plan.n = 2;
+	tally_applied(t, &plan);
+	assert_true(tally_sum(names, of, 1, &sum));
+	assert_int_equal(sum.rule[0].applied, 2);
+	assert_int_equal(sum.rule[1].applied, 1);
+	tally_sum_free(&sum);
+	tally_free(t);
+	snapshot_free(s);
+	tally_names_free(names);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +246,7 @@ int main(void)
 		cmocka_unit_test(tiers_of_the_tiers_file_alone_are_others),
 		cmocka_unit_test(sums_up),
 		cmocka_unit_test(rules_that_apply_are_counted),
+		cmocka_unit_test(a_set_is_not_learnt_from_a_part_of_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
