@@ -250,6 +250,28 @@ static void records_of_another_file_are_none(void **with)
 	assert_string_equal(s.text, "");
 }
 
+/* "a" and "bc" is not "ab" and "c". */
+static void lengths_are_summed_up_too(void **with)
+{
+	enum { HEADER = 64 };
+	uint8_t bytes[1024];
+	uint32_t length[2];
+	struct seen s = { 0 };
+	(void)with;
+
+	struct journal *j = begun();
+	put(j, "ab", "c");
+	assert_true(journal_replace(j, err, sizeof err));
+	journal_free(j);
+	size_t n = read_file(bytes, sizeof bytes);
+	memcpy(length, bytes + HEADER, sizeof length);
+	assert_int_equal(length[0]--, 2);
+	assert_int_equal(length[1]++, 1);
+	memcpy(bytes + HEADER, length, sizeof length);
+	assert_false(journal_parse(bytes, n, &ours, see, &s, err, sizeof err));
+	assert_string_equal(s.text, "");
+}
+
 static void what_is_damaged_is_set_aside(void **with)
 {
 	uint8_t bytes[1024];
@@ -476,6 +498,21 @@ static void a_file_that_is_gone_is_told_until_the_whole_is_written(void **with)
 	}
 }
 
+/* Synced, and not where the next start looks for it. */
+static void a_whole_that_cannot_take_its_place_is_told(void **with)
+{
+	(void)with;
+	struct journal *j = begun();
+	put(j, "a", "1");
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_false(journal_replace(j, err, sizeof err));
+	assert_non_null(strstr(err, "cannot write: Is a directory"));
+	assert_false(journal_sync(j, err, sizeof err));
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(clear(""), 0); /* nor does it stay beside it */
+	journal_free(j);
+}
+
 static void what_could_not_be_put_is_told(void **with)
 {
 	(void)with;
@@ -520,6 +557,7 @@ int main(void)
 		T(cut_anywhere_what_came_before_holds),
 		T(no_bit_changes_unseen),
 		T(records_of_another_file_are_none),
+		T(lengths_are_summed_up_too),
 		T(what_is_damaged_is_set_aside),
 		T(one_that_cannot_be_opened_is_set_aside),
 		T(one_of_a_later_version_is_set_aside),
@@ -529,6 +567,7 @@ int main(void)
 		T(what_is_not_on_disk_is_not_kept),
 		T(one_that_is_larger_than_any_of_ours_is_set_aside),
 		T(a_file_that_is_gone_is_told_until_the_whole_is_written),
+		T(a_whole_that_cannot_take_its_place_is_told),
 		T(what_could_not_be_put_is_told),
 		T(what_is_too_long_is_left_out),
 	};
