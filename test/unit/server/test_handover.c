@@ -533,6 +533,33 @@ static void in_any_order(void **state)
 	}
 }
 
+static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
+{
+	(void)loop;
+	(void)revents;
+	*(bool *)bell->data = true;
+}
+
+/* A loop that sleeps hears of whom it is given. */
+static void who_is_given_one_is_woken(void **state)
+{
+	struct fixture *f = *state;
+	bool rang = false;
+	ev_async bell;
+	ev_async_init(&bell, on_bell);
+	bell.data = &rang;
+	ev_async_start(f->b.loop, &bell);
+	f->b.conns.bell = &bell;
+	say_hello(f, &f->a, 0);
+	turn(&f->b);
+	assert_false(rang);
+	conns_give(&f->a.conns, &f->b.conns, 1000);
+	turn(&f->b);
+	assert_true(rang);
+	f->b.conns.bell = NULL;
+	ev_async_stop(f->b.loop, &bell);
+}
+
 static void a_shut_door(void **state)
 {
 	struct fixture *f = *state;
@@ -614,6 +641,7 @@ static void longer_frames_than_there_were(void **state)
 	turn(&f->a);
 	expect(f, 0, FRAME_AGENT_HELLO, 0);
 	give_all(f);
+	assert_int_equal(f->b.conns.settings.accept_max, 200000);
 	size_t n = put_notify(bytes, sizeof bytes, 1, BYTES - 1), sent = 0;
 	assert_true(n > 65536);
 	while (sent < n) {
@@ -699,6 +727,7 @@ int main(void)
 		TEST(who_goes_meanwhile_is_missed_by_nobody),
 		TEST(unsent_answers_go_with_it),
 		TEST(in_any_order),
+		TEST(who_is_given_one_is_woken),
 		TEST(a_shut_door),
 		TEST(who_stops_gives_nothing),
 		TEST(what_drains_there_drains_here),
