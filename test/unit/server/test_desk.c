@@ -101,6 +101,8 @@ struct rig {
 	unsigned told_gone;    /* bans that are no more */
 	uint64_t told;         /* the last number */
 	unsigned told_bans;
+	bool is_mute;   /* there is no memory to tell anything */
+	char said[512]; /* "NAME+" or, of one that is no more, "NAME-" of each, and a blank */
 	struct redis_changes_state redis;
 };
 
@@ -122,9 +124,13 @@ static bool publish(void *with, struct snapshot *fresh)
 static uint64_t share(void *with, const char *name, const char *text)
 {
 	struct rig *r = with;
-	json_t *value = text ? json_loads(text, 0, NULL) : NULL;
 	bool is_ban = strncmp(name, "ban:", 4) == 0;
+	size_t n = strlen(r->said);
 
+	if (r->is_mute)
+		return 0;
+	json_t *value = text ? json_loads(text, 0, NULL) : NULL;
+	(void)snprintf(r->said + n, sizeof r->said - n, "%s%s ", name, text ? "+" : "-");
 	r->told_bans += is_ban;
 	r->told_gone += is_ban && !text;
 	if (is_ban)
@@ -317,6 +323,113 @@ static void an_end_comes_by_itself(void **state)
 	desk_tick(r.desk, (struct now){ .utc = INT64_C(2000000002) * USEC_PER_SEC });
 	assert_int_equal(r.served->generation, generation); /* nothing to do */
 	finish(&r);
+}
+
+static void expect_said(struct rig *r, const char *want)
+{
+	assert_string_equal(r->said, want);
+	r->said[0] = '\0';
+}
+
+/* The other agents hear of all that is done here, and once more when Redis has lost it. */
+static void what_is_done_here_is_told(void **state)
+{
+	static const struct penalty penalty = {
+		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+	};
+	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	usec_t utc = clock_read().utc;
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(put(&r, "switch:api", "{\"mode\":\"off\",\"until\":32000000000}", err));
+	expect_said(&r, "switch:api+ ");
+	assert_true(put(&r, "override:user:a", "{\"bypass\":true}", err));
+	assert_true(desk_remove(r.desk, "override:user:a", by, err, sizeof err));
+	expect_said(&r, "override:user:a+ override:user:a- ");
+	assert_true(desk_reset_rule(r.desk, "api", by, err, sizeof err));
+	expect_said(&r, "epoch:api+ ");
+	assert_false(put(&r, "switch:gone", "{\"mode\":\"off\"}", err));
+	expect_said(&r, "");
+
+	assert_true(bans_begin(r.bans, &penalty, &b, utc));
+	desk_tick(r.desk, clock_read());
+	expect_said(&r, "ban:0000000000001234ffffffffffffffff+ ");
+	desk_tell_again(r.desk);
+	expect_said(&r, "epoch:api+ switch:api+ ban:0000000000001234ffffffffffffffff+ ");
+
+	r.redis.waiting = 1; /* so that the ban is not forgotten by then */
+	desk_tick(r.desk, (struct now){ .utc = INT64_C(32000000000) * USEC_PER_SEC });
+	expect_said(&r, "switch:api- ");
+	finish(&r);
+}
+
+static const char with_secrets[] =
+	"identity: { secret = [ \"user\", \"ip\" ]; };\n"
+	"rules = ( { name = \"api\"; per = [ \"user\" ]; rate = \"10/minute\"; } );";
+#define ALICE_HASHED \
+	"override:user:" \
+	"sha256:2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"
+
+static void reload_with_secrets(struct rig *r)
+{
+	drop(r->served);
+	r->served = desk_apply(r->desk, loaded(with_secrets, &test_key, 9), NULL);
+}
+
+/* What was set for one before he was a secret goes by his hash from then on, here and there. */
+static void a_reload_hides_who_is_secret(void **state)
+{
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	start(&r, NULL, "");
+	assert_true(put(&r, "override:user:alice", "{\"bypass\":true}", err));
+	desk_news(r.desk, &STR("override:ip:192.0.2.1/32"), &STR("{\"bypass\":true}"), 1);
+	r.said[0] = '\0';
+	reload_with_secrets(&r);
+	assert_non_null(strstr(r.said, ALICE_HASHED "+ override:user:alice- "));
+	assert_non_null(strstr(r.said, " override:ip:192.0.2.1/32- "));
+	assert_non_null(changes_get(desk_changes(r.desk), ALICE_HASHED));
+	assert_null(changes_get(desk_changes(r.desk), "override:user:alice"));
+	assert_null(changes_get(desk_changes(r.desk), "override:ip:192.0.2.1/32"));
+	assert_int_equal(changes_count(desk_changes(r.desk)), 2);
+	r.said[0] = '\0';
+	reload_with_secrets(&r);
+	expect_said(&r, "");
+	finish(&r);
+}
+
+/* Set under both names: what was set last holds. */
+static void of_two_names_of_a_secret_the_later_holds(void **state)
+{
+	static const struct str name[] = { { "override:user:alice", 19 },
+		{ ALICE_HASHED, sizeof ALICE_HASHED - 1 } };
+	static const char *const text[] = { "{\"bypass\":true,\"since\":%d}",
+		"{\"block\":true,\"since\":%d}" };
+	(void)state;
+
+	for (int since = 1; since <= 3; since += 2) {
+		struct rig r;
+		char value[2][64];
+		start(&r, NULL, "");
+		snprintf(value[0], sizeof value[0], text[0], since);
+		snprintf(value[1], sizeof value[1], text[1], 2);
+		struct str told[] = { str_of(value[0]), str_of(value[1]) };
+		desk_news(r.desk, name, told, 2);
+		assert_int_equal(changes_count(desk_changes(r.desk)), 2);
+		reload_with_secrets(&r);
+		assert_int_equal(changes_count(desk_changes(r.desk)), 1);
+		json_t *holds = changes_get(desk_changes(r.desk), ALICE_HASHED);
+		assert_non_null(json_object_get(holds, since == 1 ? "block" : "bypass"));
+		/* Told in clear by who does not know it yet. */
+		desk_news(r.desk, name, told, 1);
+		assert_null(changes_get(desk_changes(r.desk), "override:user:alice"));
+		finish(&r);
+	}
 }
 
 /* The state file is on disk before the rig starts, as main.c sees to it. */
@@ -513,6 +626,29 @@ static void who_waits_is_told_why_redis_has_it_not(void **state)
 	assert_int_equal(w.kept, 0);
 	(void)desk_settle(r.desk, clock_steady() + USEC_PER_DAY);
 	assert_string_equal(w.not_shared, "the agent stops");
+	finish(&r);
+}
+
+/* Redis never hears of that one: only the next start, or who reads it here, does. */
+static void who_waits_is_told_where_there_was_no_memory(void **state)
+{
+	struct waiting w;
+	struct rig r;
+	(void)state;
+
+	start(&r, NULL, "");
+	r.redis = (struct redis_changes_state){ .waiting = 1 };
+	r.is_mute = true;
+	change_and_wait(&r, &w);
+	assert_int_equal(w.kept, 1);
+	assert_string_equal(w.not_shared, "there was no memory to send it");
+	r.is_mute = false;
+	change_and_wait(&r, &w);
+	assert_int_equal(w.kept, 0);
+	r.redis.had = r.told;
+	desk_shared(r.desk);
+	assert_int_equal(w.kept, 1);
+	assert_string_equal(w.not_shared, "");
 	finish(&r);
 }
 
@@ -1045,18 +1181,26 @@ static void a_lift_is_the_last_word(void **state)
 /* Others write there, too. */
 static void a_ban_of_no_time_is_none(void **state)
 {
-	static const char *const until[] = { "9223372036854775807", "0", "-1" };
+	/* since, until, forget_at */
+	static const char *const instant[][3] = {
+		{ "1", "9223372036854775807", "9007199254740000" },
+		{ "1", "0", "9007199254740000" },
+		{ "1", "-1", "9007199254740000" },
+		{ "-1", "9007199254740000", "9007199254740000" },
+		{ "9223372036854775807", "9007199254740000", "9007199254740000" },
+		{ "1", "9007199254740000", "9223372036854775807" },
+	};
 	char text[320], id[BAN_ID_BYTES + 1] = "";
 	struct rig r;
 	(void)state;
 
 	start(&r, NULL, "");
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < sizeof instant / sizeof *instant; i++) {
 		struct str name = str_of("ban:0000000000001234ffffffffffffffff");
 		snprintf(text, sizeof text,
-			"{\"rule\":\"api\",\"client\":\"x\",\"level\":0,\"epoch\":1,\"since\":1,"
-			"\"until\":%s,\"forget_at\":9007199254740000}",
-			until[i]);
+			"{\"rule\":\"api\",\"client\":\"x\",\"level\":0,\"epoch\":1,\"since\":%s,"
+			"\"until\":%s,\"forget_at\":%s}",
+			instant[i][0], instant[i][1], instant[i][2]);
 		struct str value = str_of(text);
 		desk_told(r.desk, &name, &value, 1);
 	}
@@ -1261,10 +1405,14 @@ int main(void)
 		cmocka_unit_test(what_is_refused_changes_nothing),
 		cmocka_unit_test(each_reset_makes_other_counters),
 		cmocka_unit_test(an_end_comes_by_itself),
+		cmocka_unit_test(what_is_done_here_is_told),
+		cmocka_unit_test(a_reload_hides_who_is_secret),
+		cmocka_unit_test(of_two_names_of_a_secret_the_later_holds),
 		cmocka_unit_test(changes_survive_a_restart),
 		cmocka_unit_test(who_waits_is_told_when_it_is_on_disk),
 		cmocka_unit_test(who_waits_is_told_when_redis_has_it),
 		cmocka_unit_test(who_waits_is_told_why_redis_has_it_not),
+		cmocka_unit_test(who_waits_is_told_where_there_was_no_memory),
 		cmocka_unit_test(nobody_waits_for_redis_for_ever),
 		cmocka_unit_test_teardown(nobody_waits_for_a_disk_for_ever, disk_is_well),
 		cmocka_unit_test_teardown(
