@@ -683,6 +683,42 @@ static void test_secrets_in_the_log(void **state)
 	}
 }
 
+/* Who only asks (cost 0) is refused nothing: neither of his answers becomes a line. */
+static void test_who_asks_is_not_in_the_log(void **state)
+{
+	static const char config[] =
+		"rules = ( { name = \"a\"; per = [ \"user\" ]; rate = \"1/minute\"; },"
+		"{ name = \"s\"; mode = \"shadow\"; per = [ \"user\" ]; rate = \"1/hour\"; } );";
+	static const char *const cost[] = { "1", "0", "0", "1" };
+	static struct ack ack;
+	struct rig *g = rig_new(config);
+	struct now now = noon;
+	struct event e;
+	unsigned lines = 0;
+
+	(void)state;
+	/* Over the one, and a minute later over the other alone. */
+	for (unsigned i = 0; i < 8; i++) {
+		uint8_t bytes[64];
+		struct wire_writer w = { bytes, bytes + sizeof bytes, false };
+		if (i == 4) {
+			now.steady += 61 * USEC_PER_SEC;
+			now.utc += 61 * USEC_PER_SEC;
+		}
+		put_message(&w, "check", 2);
+		put_text(&w, "user", "alice");
+		put_text(&w, "cost", i == 4 ? "0" : cost[i % 4]);
+		struct notify n = notify_of(bytes, (size_t)(w.p - bytes));
+		assert_int_equal(ask(g, &n, SEND_MAX, now, &ack), CHECK_ANSWERED);
+		while (event_ring_get(g->events, &e)) {
+			assert_true(i == 3 || i == 7);
+			lines |= 1u << e.shadow;
+		}
+	}
+	assert_int_equal(lines, 1u << false | 1u << true);
+	rig_free(g);
+}
+
 /* Most answers are put together from pieces of earlier ones where there is room for any answer, and
  * from nothing where there is not: the same bytes, whoever asked before. */
 static void test_an_answer_from_pieces(void **state)
@@ -765,6 +801,7 @@ int main(void)
 		cmocka_unit_test(test_without_room_nothing_is_charged),
 		cmocka_unit_test(test_what_is_no_check_is_acknowledged),
 		cmocka_unit_test(test_secrets_in_the_log),
+		cmocka_unit_test(test_who_asks_is_not_in_the_log),
 		cmocka_unit_test(test_an_answer_from_pieces),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
