@@ -719,6 +719,83 @@ static void test_who_asks_is_not_in_the_log(void **state)
 	rig_free(g);
 }
 
+/* What is told in answers, and how often. */
+struct told {
+	uint64_t allowed, denied, shadow, tag, warn, reason[8];
+};
+
+static void tell(struct told *t, const struct ack *a)
+{
+	static const char *const reasons[] = { "ok", "limited", "oversize", "blocked", "bypassed" };
+
+	t->allowed += !find(a, "deny")->number;
+	t->denied += find(a, "deny")->number;
+	for (unsigned i = 0; i < sizeof reasons / sizeof *reasons; i++)
+		t->reason[i] += str_eq(find(a, "reason")->bytes, str_of(reasons[i]));
+	t->shadow += find(a, "shadow") && find(a, "shadow")->bytes.n;
+	t->tag += find(a, "tag") && find(a, "tag")->bytes.n;
+	t->warn += find(a, "warn") && find(a, "warn")->number;
+}
+
+/* What the metrics say is what was answered. */
+static void test_what_is_answered_is_counted(void **state)
+{
+	static const char config[] =
+		"allow = ( { user = \"root\"; } ); block = ( { user = \"eve\"; } );"
+		"rules = ( { name = \"r\"; per = [ \"user\" ]; rate = \"3/hour\"; warn_at = 0.4; },"
+		"{ name = \"s\"; mode = \"shadow\"; per = [ \"user\" ]; rate = \"1/hour\"; },"
+		"{ name = \"t\"; action = \"tag\"; tag = \"x\"; per = [ \"user\" ]; rate = \"2/hour\"; } );";
+	static const struct {
+		const char *user, *cost;
+	} row[] = { { "alice", "1" }, { "alice", "1" }, { "alice", "1" }, { "alice", "1" },
+		{ "alice", "1" }, { "bob", "9" }, { "eve", "1" }, { "root", "1" },
+		{ "root", "1" } };
+	static struct ack ack;
+	struct rig *g = rig_new(config);
+	struct tally_names *places = tally_names_new();
+	const struct tally *of[] = { g->checker.tally };
+	struct told told = { 0 };
+	struct tally_sum sum;
+
+	(void)state;
+	tally_names_apply(places, g->snapshot->policy);
+	for (unsigned i = 0; i < sizeof row / sizeof *row; i++) {
+		uint8_t bytes[64];
+		struct wire_writer w = { bytes, bytes + sizeof bytes, false };
+		put_message(&w, "check", 2);
+		put_text(&w, "user", row[i].user);
+		put_text(&w, "cost", row[i].cost);
+		struct notify n = notify_of(bytes, (size_t)(w.p - bytes));
+		assert_int_equal(ask(g, &n, SEND_MAX, noon, &ack), CHECK_ANSWERED);
+		tell(&told, &ack);
+	}
+	const _Atomic(uint64_t) *m = g->metrics.value;
+	assert_true(told.shadow && told.tag && told.warn && told.shadow != told.tag);
+	assert_int_equal(m[METRIC_checks_allowed], told.allowed);
+	assert_int_equal(m[METRIC_checks_denied], told.denied);
+	assert_int_equal(m[METRIC_checks_limited], told.reason[1]);
+	assert_int_equal(m[METRIC_checks_oversize], told.reason[2]);
+	assert_int_equal(m[METRIC_checks_blocked], told.reason[3]);
+	assert_int_equal(m[METRIC_checks_bypassed], told.reason[4]);
+	assert_int_equal(m[METRIC_checks_shadow], told.shadow);
+	assert_int_equal(m[METRIC_checks_tagged], told.tag);
+	assert_int_equal(m[METRIC_checks_warned], told.warn);
+	assert_true(tally_sum(places, of, 1, &sum));
+	assert_int_equal(sum.rule_n, 3);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(sum.rule[i].applied, 6); /* alice's and bob's */
+	assert_int_equal(sum.rule[1].shadowed, told.shadow);
+	assert_int_equal(sum.rule[2].tagged, told.tag);
+	assert_int_equal(sum.rule[0].warned + sum.rule[1].warned + sum.rule[2].warned, told.warn);
+	uint64_t checks = 0;
+	for (size_t i = 0; i < sum.line_n; i++)
+		checks += sum.line[i].n;
+	assert_int_equal(checks, told.allowed + told.denied);
+	tally_sum_free(&sum);
+	tally_names_free(places);
+	rig_free(g);
+}
+
 /* Most answers are put together from pieces of earlier ones where there is room for any answer, and
  * from nothing where there is not: the same bytes, whoever asked before. */
 static void test_an_answer_from_pieces(void **state)
@@ -802,6 +879,7 @@ int main(void)
 		cmocka_unit_test(test_what_is_no_check_is_acknowledged),
 		cmocka_unit_test(test_secrets_in_the_log),
 		cmocka_unit_test(test_who_asks_is_not_in_the_log),
+		cmocka_unit_test(test_what_is_answered_is_counted),
 		cmocka_unit_test(test_an_answer_from_pieces),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
