@@ -101,6 +101,8 @@ struct rig {
 	unsigned told_gone;    /* bans that are no more */
 	uint64_t told;         /* the last number */
 	unsigned told_bans;
+	struct key erased[8];
+	unsigned erased_n;
 	bool is_mute;   /* there is no memory to tell anything */
 	char said[512]; /* "NAME+" or, of one that is no more, "NAME-" of each, and a blank */
 	struct redis_changes_state redis;
@@ -144,6 +146,15 @@ static struct redis_changes_state shared(void *with)
 	return ((struct rig *)with)->redis;
 }
 
+static void erased(void *with, const struct key *key, unsigned n)
+{
+	struct rig *r = with;
+
+	assert_true(n <= 8);
+	memcpy(r->erased, key, n * sizeof *key);
+	r->erased_n = n;
+}
+
 /* `store`: taken over; NULL: a new one. */
 static void start(struct rig *r, struct memory_store *store, const char *state_file)
 {
@@ -162,6 +173,7 @@ static void start(struct rig *r, struct memory_store *store, const char *state_f
 				   .loop = EV_DEFAULT,
 				   .share = state_file[0] ? NULL : share,
 				   .shared = state_file[0] ? NULL : shared,
+				   .erased = erased,
 				   .wait_within = within,
 				   .current = current,
 				   .publish = publish,
@@ -299,6 +311,53 @@ static void each_reset_makes_other_counters(void **state)
 	}
 	assert_false(desk_reset_rule(r.desk, "gone", by, err, sizeof err));
 	assert_string_equal(err, "there is no rule \"gone\"");
+	finish(&r);
+}
+
+/* All of one client's counters, his denials too, are forgotten here and by those who hear of it. */
+static void a_reset_of_one_client_is_told_with_all_its_counters(void **state)
+{
+	enum { RESETS_MAX = 1000 };
+	struct plan plan = { .n = 2 }, strikes = { .n = 1 };
+	struct rig r;
+	char err[256];
+	(void)state;
+
+	plan.take[0].key = (struct key){ 1, 2 };
+	plan.take[1].key = (struct key){ 3, 4 };
+	strikes.take[0].key = (struct key){ 5, 6 };
+	const struct key all[] = { { 1, 2 }, { 3, 4 }, { 5, 6 } };
+	start(&r, NULL, "");
+	for (uint64_t i = 0; i < RESETS_MAX; i++) {
+		assert_true(desk_may_reset_client(r.desk, err, sizeof err));
+		plan.take[0].key.a = 1 + i;
+		r.told = 0;
+		desk_reset_counters(r.desk, &plan, &strikes, by);
+		assert_int_equal(r.told, 1);
+		assert_int_equal(r.erased_n, 3);
+		if (i == 0)
+			assert_memory_equal(r.erased, all, sizeof all);
+	}
+	/* As many as have to be remembered at once. */
+	assert_false(desk_may_reset_client(r.desk, err, sizeof err));
+	assert_false(desk_asks_to_wait(r.desk));
+	desk_tick(r.desk, (struct now){ .utc = clock_read().utc + 61 * USEC_PER_SEC });
+	assert_true(desk_may_reset_client(r.desk, err, sizeof err));
+	finish(&r);
+
+	char name[CHANGE_NAME_MAX];
+	json_t *value = change_reset(all, 3, clock_read().utc);
+	char *text = json_dumps(value, JSON_COMPACT);
+	change_reset_name(all, 3, name);
+	start(&r, NULL, "");
+	uint64_t generation = r.served->generation;
+	desk_news(r.desk, &(struct str){ name, strlen(name) }, &(struct str){ text, strlen(text) },
+		1);
+	assert_int_equal(r.erased_n, 3);
+	assert_memory_equal(r.erased, all, sizeof all);
+	assert_int_equal(r.served->generation, generation); /* nothing else is by it */
+	free(text);
+	json_decref(value);
 	finish(&r);
 }
 
@@ -1404,6 +1463,7 @@ int main(void)
 		cmocka_unit_test(a_reload_without_them_is_made_good),
 		cmocka_unit_test(what_is_refused_changes_nothing),
 		cmocka_unit_test(each_reset_makes_other_counters),
+		cmocka_unit_test(a_reset_of_one_client_is_told_with_all_its_counters),
 		cmocka_unit_test(an_end_comes_by_itself),
 		cmocka_unit_test(what_is_done_here_is_told),
 		cmocka_unit_test(a_reload_hides_who_is_secret),
