@@ -301,6 +301,7 @@ def test_resets(admin):
     served(admin, "ok", ip="10.8.8.8")
     assert passed(admin, 5, user="f1")[0] == 3
     change(admin, "/api/v1/reset", "POST", rule="nope", status=422)
+    change(admin, "/api/v1/reset", "POST", rule="api\0x", status=400)
     change(admin, "/api/v1/reset", "POST", status=422)
     change(admin, "/api/v1/reset", "POST", rule="api", all=True, status=422)
 
