@@ -152,6 +152,19 @@ def test_denials_that_a_penalty_counts_are_forgotten_and_a_ban_stays(admin):
     assert denied(1) == ["banned"]
 
 
+def test_denials_since_a_ban_was_lifted_are_forgotten_too(admin):
+    def denied(n):
+        return [admin.agent.check(ip="10.0.0.3", path="/login")["reason"] for _ in range(n)]
+
+    assert denied(5)[4] == "limited"
+    until(lambda: denied(1) == ["banned"])
+    ban, = until(lambda: admin.ask("/api/v1/bans").json["bans"])
+    change(admin, "/api/v1/bans", "DELETE", 200, id=ban["id"])
+    assert denied(3) == ["limited"] * 3
+    reset(admin, fields={"ip": "10.0.0.3", "path": "/login"})
+    assert denied(5) == ["ok", "ok", "limited", "limited", "limited"]
+
+
 def test_only_the_rule_that_is_named(admin):
     assert passed(admin, 4, user="dora", key="k", path="/v1")[0] == 2
     assert rules_of(reset(admin, fields={"user": "dora", "key": "k", "path": "/v1"}, rule="key")) == [
