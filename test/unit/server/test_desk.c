@@ -384,6 +384,13 @@ static void an_end_comes_by_itself(void **state)
 	finish(&r);
 }
 
+static const struct penalty penalty = {
+	.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
+};
+static const struct ban ban_of_x = {
+	.key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x"
+};
+
 static void expect_said(struct rig *r, const char *want)
 {
 	assert_string_equal(r->said, want);
@@ -393,10 +400,7 @@ static void expect_said(struct rig *r, const char *want)
 /* The other agents hear of all that is done here, and once more when Redis has lost it. */
 static void what_is_done_here_is_told(void **state)
 {
-	static const struct penalty penalty = {
-		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
-	};
-	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct ban b = ban_of_x;
 	usec_t utc = clock_read().utc;
 	struct rig r;
 	char err[256];
@@ -921,10 +925,7 @@ static void a_stop_ends_a_whole_that_is_begun(void **state)
 
 static void bans_leave_room_for_the_operator(void **state)
 {
-	static const struct penalty penalty = {
-		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
-	};
-	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct ban b = ban_of_x;
 	usec_t utc = clock_read().utc;
 	struct rig r;
 	char err[256];
@@ -949,10 +950,7 @@ static void bans_leave_room_for_the_operator(void **state)
 /* Workers take a reload over a moment later: whom they ban till then is let in as well. */
 static void a_ban_that_comes_after_its_penalty_has_gone_ends(void **state)
 {
-	static const struct penalty penalty = {
-		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
-	};
-	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct ban b = ban_of_x;
 	struct ban late = { .key = { 0x1235, UINT64_MAX }, .rule = "gone", .client = "user=y" };
 	usec_t utc = clock_read().utc;
 	struct rig r;
@@ -1054,9 +1052,6 @@ static void count_ban(void *with, const struct ban *b)
 
 static void a_ban_survives(const char *client)
 {
-	static const struct penalty penalty = {
-		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
-	};
 	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api" };
 	char id[BAN_ID_BYTES + 1] = "";
 	struct folder f;
@@ -1100,10 +1095,7 @@ static void *starved_malloc(size_t n)
  */
 static void a_ban_without_memory_is_kept_later(void **state)
 {
-	static const struct penalty penalty = {
-		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
-	};
-	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct ban b = ban_of_x;
 	struct waiting w = { .wait.kept = on_kept };
 	struct folder f;
 	struct rig r;
@@ -1149,10 +1141,7 @@ static void get_ban(void *with, const struct ban *b)
 /* The clock was far off when it began, and is right now. */
 static void a_ban_of_the_future_begins_at_the_start(void **state)
 {
-	static const struct penalty penalty = {
-		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
-	};
-	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct ban b = ban_of_x;
 	usec_t utc = clock_read().utc, off = 1000 * 86400 * USEC_PER_SEC;
 	struct folder f;
 	struct rig r;
@@ -1220,10 +1209,7 @@ static void a_lifted_ban_of_the_future_stays_lifted(void **state)
 /* Within the second in which a ban that begins is told. */
 static void a_lift_is_the_last_word(void **state)
 {
-	static const struct penalty penalty = {
-		.ban = 3600 * USEC_PER_SEC, .max = 7200 * USEC_PER_SEC, .factor = 2
-	};
-	struct ban b = { .key = { 0x1234, UINT64_MAX }, .rule = "api", .client = "user=x" };
+	struct ban b = ban_of_x;
 	usec_t utc = clock_read().utc;
 	struct rig r;
 	(void)state;
