@@ -95,6 +95,7 @@ static enum flush_rc flush(struct conn *c, struct now now)
 		return FLUSH_BROKEN;
 	if (n > 0) {
 		out->begin += (size_t)n;
+		c->sent += (uint64_t)n;
 		c->answered_at = now.steady;
 		c->write_deadline = 0;
 	}

@@ -9,6 +9,7 @@
 #include "server/buffer.h"
 #include "server/busy_poll.h"
 #include "server/check.h"
+#include "server/unread.h"
 
 #include <ev.h>
 
@@ -43,6 +44,8 @@ struct conns {
 	_Atomic(unsigned) open; /* n and what was promised: who mails or hands over adds before,
 				 * each that ends or leaves here takes one off */
 	_Atomic(bool) crowded;  /* those that are idle go */
+	struct unread unread;
+	unsigned looks; /* rounds of conns_expire() */
 	bool draining;
 	usec_t stopping_since; /* steady; 0: not */
 	bool reads_no_more;    /* a stop has gone on for long */

@@ -30,6 +30,10 @@ struct conn {
 	usec_t write_deadline; /* steady; 0: nothing waits to be sent */
 	usec_t answered_at;    /* steady; the last bytes that were sent */
 	size_t lingered;       /* bytes thrown away */
+	uint64_t sent;         /* bytes, in all; and as it was at the last look at what was read: */
+	uint64_t sent_seen, read_seen;
+	int waiting_seen;    /* bytes to be read from it, which does not take answers */
+	unsigned deaf_looks; /* so often it asked meanwhile, and read no answer */
 	/* Checks whose answer comes later (check_pool.h). */
 	struct check *asked;                  /* the store has them */
 	struct check *decided, **decided_end; /* to be written, in the order they were decided */

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,6 +12,9 @@ enum {
 	ACCEPT_FRAME_MAX = 65536, /* accepted whatever is configured: HAProxy 3.1.0 ignores what was
 				   * negotiated and sends up to its own size */
 	LEAVES_A_TURN = 64,       /* where it is crowded: a fraction of a millisecond */
+	READS_A_TURN = 16,        /* looks at what a peer has read: some microseconds each */
+	DEAF_LOOKS = 4,           /* two seconds at least */
+	DEAF_BYTES = 2048,        /* some ten answers: fewer are no harm yet */
 };
 
 /* So long nothing was asked, where it is crowded. A NOTIFY that crosses the DISCONNECT is lost: of
@@ -57,6 +61,7 @@ bool conns_init(struct conns *all, struct ev_loop *loop, struct snapshot *snapsh
 	all->settings = session_settings_of(&snapshot->settings);
 	buffer_pool_init(&all->pool, buffer_size_for(&all->settings));
 	busy_poll_init(&all->busy_poll, loop, metrics);
+	unread_init(&all->unread);
 	if (!checker_init(&all->checker, all->settings.accept_max, store, metrics, events))
 		return false;
 	conns_watch(all);
@@ -129,6 +134,7 @@ void conns_fini(struct conns *all)
 {
 	conns_close(all);
 	busy_poll_stop(&all->busy_poll);
+	unread_fini(&all->unread);
 	checker_fini(&all->checker);
 	buffer_pool_fini(&all->pool);
 }
@@ -251,6 +257,51 @@ static void expire(struct conn *c, struct now now)
 	conn_disconnect(c, SPOP_TIMEOUT, now);
 }
 
+/* Is it the turn of the `i`th connection to be looked at? */
+static bool is_looked_at(const struct conns *all, unsigned i)
+{
+	unsigned turns = all->n / READS_A_TURN + 1;
+	return i % turns == all->looks % turns;
+}
+
+/* Since the last look. Who takes no answers is not read: what he asks waits in the socket. */
+static bool asked_on(struct conn *c)
+{
+	int waiting = 0, seen = c->waiting_seen;
+	if (c->write_deadline)
+		(void)ioctl(c->fd, FIONREAD, &waiting);
+	c->waiting_seen = waiting;
+	return c->sent != c->sent_seen || waiting > seen;
+}
+
+/* Does it ask on, and take no answer? HAProxy 3.1 to 3.5 does for ever, once it had all of its
+ * buffer to read at once, after a moment's delay, and each check there is lost. One that was
+ * stopped, or has no processor, asks nothing either. */
+static bool is_deaf(struct conn *c)
+{
+	if (c->state != CONN_OPEN || c->session.async || !asked_on(c))
+		return false;
+	int64_t unread = unread_by_peer(&c->all->unread, c->fd);
+	uint64_t read = c->sent - (uint64_t)(unread > 0 ? unread : 0);
+	c->deaf_looks = read == c->read_seen ? c->deaf_looks + 1 : 0;
+	c->sent_seen = c->sent;
+	c->read_seen = read;
+	return c->deaf_looks >= DEAF_LOOKS && unread >= DEAF_BYTES;
+}
+
+/* With a reset: it would not read of our end, either. */
+static void leave_deaf(struct conn *c)
+{
+	static const struct linger at_once = { .l_onoff = 1 };
+	metric_add(c->all->metrics, METRIC_timeouts, 1);
+	log_warning_every(USEC_PER_SEC, "timeout", KV_Z("peer", c->peer),
+		KV_Z("of", "a peer that asks on and does not read its answers"),
+		KV_Z("hint",
+			"HAProxy 3.1 and newer: its server line of this agent wants max-reuse 24"));
+	(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	conn_end(c, "deaf");
+}
+
 static bool is_idle(const struct conn *c, struct now now)
 {
 	return c->state == CONN_OPEN && c->session.state == SESSION_OPEN &&
@@ -266,10 +317,15 @@ void conns_make_room(struct conns *all)
 void conns_expire(struct conns *all, struct now now)
 {
 	bool crowded = atomic_exchange_explicit(&all->crowded, false, memory_order_relaxed);
-	unsigned may_leave = crowded ? LEAVES_A_TURN : 0;
+	unsigned may_leave = crowded ? LEAVES_A_TURN : 0, i = 0;
+	all->looks++;
 	for (struct conn *c = all->head, *next; c; c = next) {
 		next = c->next;
 		c->recent /= 2;
+		if (is_looked_at(all, i++) && is_deaf(c)) {
+			leave_deaf(c);
+			continue;
+		}
 		if (may_leave && is_idle(c, now)) {
 			may_leave--;
 			conn_disconnect(c, SPOP_NORMAL, now);

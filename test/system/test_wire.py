@@ -771,6 +771,27 @@ def test_a_peer_that_never_reads(agent):
     still_served(agent)
 
 
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+def test_a_peer_that_asks_on_and_never_reads_is_left(run, tmp_path, where):
+    """As HAProxy 3.1 and newer, which would go on so for ever; it announces no async."""
+    at = f"127.0.0.1:{free_port()}" if where == "tcp" else None
+    a = run(rules=RULES, listen=at)
+    # Not more than the sockets hold until then: who cannot ask any more is waited for longer.
+    asked = b"".join(frame(spop.NOTIFY, message("check", {"user": "deaf"}), i, 1) for i in range(8))
+    with a.connect(capabilities="pipelining") as deaf, a.connect(capabilities="pipelining") as c:
+        def left():
+            try:
+                deaf.sock.sendall(asked)
+            except OSError:
+                return True
+            assert c.check(user=someone())["deny"] is False
+            time.sleep(0.05)
+            return False
+        until(left, "the deaf one to be left")
+        assert c.check(user=someone())["deny"] is False
+    assert "max-reuse 24" in a.stderr
+
+
 def test_a_peer_that_reads_late_gets_every_answer(agent):
     with agent.connect() as c:
         keys = [c.expect(c.ids()) for _ in range(8000)]

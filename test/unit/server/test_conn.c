@@ -439,6 +439,130 @@ static void of_idle_ones_a_few_go_at_a_time(void **state)
 	f->peer = first;
 }
 
+/* Deaf: who asks on and reads no answer, as HAProxy 3.1 to 3.5 does. */
+
+static void ask(struct fixture *f, uint64_t sid)
+{
+	uint8_t bytes[512];
+	send_bytes(f, bytes, put_notify(bytes, sizeof bytes, sid));
+	turn(f);
+}
+
+static void ask_much(struct fixture *f, uint64_t sid)
+{
+	for (uint64_t i = 0; i < 20; i++)
+		ask(f, sid + i);
+}
+
+static void look(struct fixture *f)
+{
+	conns_expire(&f->conns, f->start);
+}
+
+/* Its HELLO was answered, and read. */
+static void expect_heard(struct fixture *f)
+{
+	ask(f, 0);
+	look(f);
+	if (f->conns.head->sent == f->conns.head->read_seen)
+		skip(); /* this kernel does not tell */
+}
+
+static void who_is_deaf_is_left(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t byte;
+	say_hello(f);
+	expect_heard(f);
+	for (uint64_t i = 1; i <= 3; i++) {
+		ask_much(f, 20 * i);
+		look(f);
+	}
+	assert_int_equal(f->conns.n, 1);
+	look(f); /* nothing was asked meanwhile */
+	look(f);
+	assert_int_equal(f->conns.n, 1);
+	ask(f, 1);
+	look(f);
+	assert_int_equal(f->conns.n, 0);
+	assert_int_equal(metric(f, METRIC_timeouts), 1);
+	while (recv(f->peer, &byte, 1, 0) > 0)
+		;
+	assert_int_equal(
+		send(f->peer, "x", 1, MSG_NOSIGNAL), -1); /* the next question is not lost */
+}
+
+static void who_reads_anything_is_not_deaf(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t byte;
+	say_hello(f);
+	expect_heard(f);
+	for (uint64_t i = 1; i < 20; i++) {
+		ask_much(f, 20 * i);
+		if (i % 4 == 0)
+			assert_int_equal(recv(f->peer, &byte, 1, 0), 1);
+		look(f);
+	}
+	assert_int_equal(f->conns.n, 1);
+	assert_int_equal(metric(f, METRIC_timeouts), 0);
+}
+
+/* A few answers may wait, however long. */
+static void who_is_owed_little_is_not_deaf(void **state)
+{
+	struct fixture *f = *state;
+	say_hello(f);
+	expect_heard(f);
+	for (uint64_t i = 1; i < 10; i++) {
+		ask(f, i);
+		look(f);
+	}
+	assert_int_equal(f->conns.n, 1);
+}
+
+/* HAProxy up to 3.0 reads; and has hundreds of connections. */
+static void of_older_ones_nobody_is_deaf(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t bytes[512];
+	send_bytes(
+		f, bytes, put_hello_of(bytes, sizeof bytes, 16380, false, STR("pipelining,async")));
+	turn(f);
+	for (uint64_t i = 0; i < 20; i++) {
+		ask_much(f, 20 * i);
+		look(f);
+	}
+	assert_int_equal(f->conns.n, 1);
+}
+
+/* Many are looked at in turns, a few at a time. */
+static void of_many_each_has_its_look(void **state)
+{
+	struct fixture *f = *state;
+	enum { N = 40, A_TURN = 16, TURNS = N / A_TURN + 1 };
+	int peer[N], first = f->peer, looked = 0;
+	for (int i = 0; i < N; i++) {
+		f->peer = peer[i] = connect_peer(f);
+		say_hello(f);
+	}
+	for (int round = 0; round < TURNS; round++) {
+		int before = looked;
+		for (int i = 0; i < N; i++) {
+			f->peer = peer[i];
+			ask(f, (uint64_t)round);
+		}
+		look(f);
+		for (const struct conn *c = f->conns.head; c; c = c->next)
+			looked += c->sent_seen && c->sent_seen == c->sent;
+		assert_in_range(looked - before, 1, A_TURN);
+	}
+	assert_int_equal(looked, N);
+	for (int i = 0; i < N; i++)
+		(void)close(peer[i]);
+	f->peer = first;
+}
+
 static void rubbish_gets_its_status(void **state)
 {
 	struct fixture *f = *state;
@@ -755,6 +879,11 @@ int main(void)
 			beyond_the_bound_hello_is_waited_for_1_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(where_it_is_crowded_idle_ones_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(of_idle_ones_a_few_go_at_a_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_is_deaf_is_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_reads_anything_is_not_deaf, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_is_owed_little_is_not_deaf, setup, teardown),
+		cmocka_unit_test_setup_teardown(of_older_ones_nobody_is_deaf, setup, teardown),
+		cmocka_unit_test_setup_teardown(of_many_each_has_its_look, setup, teardown),
 		cmocka_unit_test_setup_teardown(rubbish_gets_its_status, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_does_not_read_is_not_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(
