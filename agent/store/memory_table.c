@@ -66,9 +66,9 @@ void memory_rooms_put(struct memory_store *m, struct shard *s, uint32_t n)
 /* ---- memory ---- */
 
 /* Parts of one mapping, each on cache lines of its own. */
-static size_t part(size_t *total, uint64_t n, size_t size)
+static uint64_t part(uint64_t *total, uint64_t n, size_t size)
 {
-	size_t at = *total;
+	uint64_t at = *total;
 	*total += (n * size + 63) / 64 * 64;
 	return at;
 }
@@ -81,13 +81,17 @@ bool memory_map_table(struct memory_store *m, struct now now)
 
 	uint64_t mean = (m->keys_max + m->shards - 1) / m->shards;
 	struct shard_sizes z = shard_sizes(mean, m->shards > 1);
-	size_t total = 0;
-	size_t shards_at = part(&total, m->shards, sizeof *m->shard);
-	size_t slots_at = part(&total, (uint64_t)z.slot_max * m->shards, sizeof(_Atomic(uint32_t)));
-	size_t nodes_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct node));
-	size_t entries_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct entry));
-	m->map_bytes = total;
-	m->map = mmap(NULL, total, PROT_READ | PROT_WRITE,
+	uint64_t total = 0;
+	uint64_t shards_at = part(&total, m->shards, sizeof *m->shard);
+	uint64_t slots_at = part(
+		&total, (uint64_t)z.slot_max * m->shards, sizeof(_Atomic(uint32_t)));
+	uint64_t nodes_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct node));
+	uint64_t entries_at = part(&total, (uint64_t)z.entry_max * m->shards, sizeof(struct entry));
+	/* More than a 32-bit process can have, let alone address by differences of pointers. */
+	if (total > PTRDIFF_MAX)
+		return false;
+	m->map_bytes = (size_t)total;
+	m->map = mmap(NULL, m->map_bytes, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (m->map == MAP_FAILED)
 		return false;
@@ -95,7 +99,7 @@ bool memory_map_table(struct memory_store *m, struct now now)
 	/* No large pages: a thousand keys would touch all of the table, and where the kernel joins
 	 * small ones later, whoever comes to them meanwhile waits for milliseconds, and spins. They
 	 * would save a twentieth of a worker's time at a million keys. */
-	(void)madvise(m->map, total, MADV_NOHUGEPAGE);
+	(void)madvise(m->map, m->map_bytes, MADV_NOHUGEPAGE);
 	char *map = m->map;
 	struct ticks t = ticks_at(now);
 	m->shard = (struct shard *)(map + shards_at);

@@ -357,6 +357,26 @@ static void a_shard_has_its_own_end(void **state)
 	rig_close(m);
 }
 
+/* However many keys are wanted: there is memory for all of them, or no store. (In 32 bits 100
+ * million take more bytes than there are, and a sum of these is small again.) */
+static void there_is_room_for_all_or_there_is_none(void **state)
+{
+	static const uint64_t wanted[] = { 1000000, 50000000, 75000000, 100000000, 200000000,
+		500000000, 1000000000 };
+	struct hash_key key = { .bytes = { 1, 2, 3 } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+		struct memory_store *m = memory_store_new(wanted[i], &key, now_at(0));
+		if (!m)
+			continue;
+		for (unsigned k = 0; k < 1000; k++)
+			assert_true(rig_take(m, &day_tokens, k, 1, now_at(0)).admits);
+		assert_int_equal(memory_store_stats(m).keys, 1000);
+		rig_close(m);
+	}
+}
+
 /* Where all places are the plan's own, the newcomer itself is who had to go. */
 static void a_newcomer_without_a_place_is_counted_as_evicted(void **state)
 {
@@ -1045,6 +1065,7 @@ int main(void)
 		cmocka_unit_test(less_than_a_unit_left_is_at_the_limit),
 		cmocka_unit_test(keys_of_one_plan_do_not_evict_each_other),
 		cmocka_unit_test(a_shard_has_its_own_end),
+		cmocka_unit_test(there_is_room_for_all_or_there_is_none),
 		cmocka_unit_test(a_newcomer_without_a_place_is_counted_as_evicted),
 		cmocka_unit_test(a_flood_frees_no_client_at_its_limit),
 		cmocka_unit_test(an_order_that_is_out_of_date_leaves_no_newcomer_uncounted),
