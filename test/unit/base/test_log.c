@@ -622,6 +622,27 @@ static void a_renamed_file_is_reopened(void **state)
 	unlink_file("now");
 }
 
+/* Also where a program has to say that it may: in 32 bits. */
+static void a_file_of_more_than_two_gibibytes_is_written_on(void **state)
+{
+	(void)state;
+	struct log_settings s = settings_of(LOG_TARGET_FILE, LOG_FORMAT_TEXT, "large");
+	int64_t size = INT64_C(5) << 29;
+	char path[256], line[256] = "";
+
+	(void)snprintf(path, sizeof path, "%s/large", folder);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)size), 0); /* all of it a hole */
+	open_log(&s);
+	log_info("behind", KV_INT("n", 1));
+	log_close();
+	assert_true(pread(fd, line, sizeof line - 1, (off_t)size) > 0);
+	assert_non_null(strstr(line, " behind n=1\n"));
+	(void)close(fd);
+	unlink_file("large");
+}
+
 static void a_change_holds_from_the_next_line_on(void **state)
 {
 	(void)state;
@@ -1021,6 +1042,7 @@ int main(void)
 		cmocka_unit_test(without_a_writer_lines_go_to_stderr),
 		cmocka_unit_test(stderr_has_priorities_where_it_is_the_journal),
 		cmocka_unit_test(a_renamed_file_is_reopened),
+		cmocka_unit_test(a_file_of_more_than_two_gibibytes_is_written_on),
 		cmocka_unit_test(a_change_holds_from_the_next_line_on),
 		cmocka_unit_test(a_full_disk_is_counted_and_told),
 		cmocka_unit_test(a_full_pipe_stops_nobody),
