@@ -45,6 +45,25 @@ local NEVER_SEEN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local call, try, unpack_bytes, pack_bytes = redis.call, redis.pcall, struct.unpack, struct.pack
 local floor, ceil, byte = math.floor, math.ceil, string.byte
 
+-- A Redis of 32 bits packs eight bytes with the upper four lost, and says nothing: two times four, then.
+if struct.size('l') < 8 then
+	local place = { ['<i8'] = 1, ['<di8I4I4I4'] = 2, ['<I4I4i8'] = 3, ['<I4I4i8I4I4I4'] = 3 }
+
+	function pack_bytes(format, ...)
+		local i, v = place[format], { ... }
+		table.insert(v, i + 1, floor(v[i] / 4294967296))
+		v[i] = v[i] % 4294967296
+		return struct.pack((format:gsub('i8', 'I4i4')), unpack(v))
+	end
+	function unpack_bytes(format, ...)
+		local i, v = place[format], { struct.unpack((format:gsub('i8', 'I4i4')), ...) }
+		if i then
+			v[i] = v[i] + table.remove(v, i + 1) * 4294967296
+		end
+		return unpack(v)
+	end
+end
+
 -- The month that `utc` lies in: when it begins and ends.
 local function month_bounds(utc)
 	local DAY, floor = 86400000000, math.floor
