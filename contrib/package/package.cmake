@@ -24,6 +24,13 @@ all together, with plans, bursts and honest headers. Counters live in
 memory and survive restarts, or in Redis, where several HAProxy nodes
 share them.")
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+# What is built for another machine is not of this one's architecture, which CPack takes it for.
+if(CMAKE_CROSSCOMPILING)
+	execute_process(COMMAND ${CMAKE_C_COMPILER} -dumpmachine
+		OUTPUT_VARIABLE machine OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+	execute_process(COMMAND dpkg-architecture -t ${machine} -q DEB_HOST_ARCH
+		OUTPUT_VARIABLE CPACK_DEBIAN_PACKAGE_ARCHITECTURE OUTPUT_STRIP_TRAILING_WHITESPACE)
+endif()
 set(CPACK_DEBIAN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # Whoever has systemd has both; a container may have just these two of it.
