@@ -185,6 +185,7 @@ void redis_node_use(struct redis_node *n, const struct redis_addresses *a)
 	n->addresses = *a;
 	n->address_at = at;
 	if (redis_conn_use(n->conn, redis_node_address(n), a->master_only)) {
+		n->must_prove = false; /* that error was another's */
 		if (n->health != HEALTH_AWAY) {
 			node_set_health(n, HEALTH_AWAY);
 			tell_away(n, "it has moved",

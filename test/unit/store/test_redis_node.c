@@ -158,6 +158,42 @@ static void it_is_given_up_for_failures_in_a_row(void **state)
 	ev_loop_destroy(loop);
 }
 
+static void turn_of(struct redis_node *n)
+{
+	redis_node_send(n);
+	ev_run(loop, EVRUN_ONCE);
+}
+
+#define NODE_UNTIL(n, it_is_so) \
+	for (usec_t give_up = clock_steady() + BOUND; !(it_is_so); turn_of(n)) \
+		if (clock_steady() > give_up) \
+			fail_msg("never: %s", #it_is_so);
+
+/* Nobody has to ask a server to know that it is not the one that refused. */
+static void what_one_refused_the_next_need_not_prove(void **state)
+{
+	struct redis_addresses at = { .n = 1 };
+	(void)state;
+
+	server_start();
+	loop = ev_loop_new(EVFLAG_AUTO);
+	struct redis_node *n = redis_node_new(&settings, false, &stats, &pool, &events, NULL, loop);
+	assert_non_null(n);
+	strcpy(at.address[0].host, "/nonexistent/redis.sock");
+	redis_node_use(n, &at);
+	node_set_health(n, HEALTH_WELL);
+	for (unsigned i = 0; i < 3; i++)
+		check(n, 'e');
+	probe(n, 'p');
+	assert_false(redis_node_is_well(n));
+	memcpy(at.address[0].host, path, sizeof path);
+	redis_node_use(n, &at);
+	NODE_UNTIL(n, redis_node_is_well(n));
+	redis_node_free(n);
+	node_calls_fini(&pool);
+	ev_loop_destroy(loop);
+}
+
 /* What it tells is of some instant between the question and the answer: nothing is known closer. */
 static void a_clock_that_is_set_is_told_once(void **state)
 {
@@ -205,17 +241,6 @@ static void on_pong(struct node_ask *a, const struct redisReply *r)
 	(void)a;
 	pongs += r && r->type == REDIS_REPLY_STATUS;
 }
-
-static void turn_of(struct redis_node *n)
-{
-	redis_node_send(n);
-	ev_run(loop, EVRUN_ONCE);
-}
-
-#define NODE_UNTIL(n, it_is_so) \
-	for (usec_t give_up = clock_steady() + BOUND; !(it_is_so); turn_of(n)) \
-		if (clock_steady() > give_up) \
-			fail_msg("never: %s", #it_is_so);
 
 /* Of what others ask and of checks no more is under way than the node can tell apart, whatever came
  * first; the rest waits. */
@@ -270,6 +295,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		REDIS_TEST(it_is_given_up_for_failures_in_a_row),
+		REDIS_TEST(what_one_refused_the_next_need_not_prove),
 		REDIS_TEST(a_clock_that_is_set_is_told_once),
 		REDIS_TEST(no_more_is_sent_than_it_keeps_account_of),
 	};
