@@ -64,6 +64,20 @@ static void add_trouble(json_t *store, struct control *c)
 	(void)json_object_set_new(store, "state_file", o);
 }
 
+static void add_changes(json_t *store, struct control *c)
+{
+	struct redis_changes_trouble t;
+	bool bad = control_changes_trouble(c, &t);
+	json_t *o = json_pack("{s:s}", "state", bad ? "not shared" : "well");
+
+	if (bad) {
+		(void)json_object_set_new(o, "reason", json_of(str_of(t.why)));
+		(void)json_object_set_new(o, "hint", json_of(str_of(t.hint)));
+		(void)json_object_set_new(o, "since", json_integer(unix_of(t.since, clock_read())));
+	}
+	(void)json_object_set_new(store, "changes", o);
+}
+
 static json_t *store_json(struct control *c, const struct report *r)
 {
 	json_t *store = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "backend",
@@ -75,6 +89,8 @@ static json_t *store_json(struct control *c, const struct report *r)
 		(void)json_object_set_new(store, "threads_degraded", json_integer(r->degraded));
 	if (store && r->degraded)
 		add_away(store, c);
+	if (store && r->has_redis)
+		add_changes(store, c);
 	if (store)
 		add_trouble(store, c);
 	return store;

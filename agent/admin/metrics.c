@@ -40,6 +40,8 @@
 		"share of the threads whose store answers; of the others the failure policy decides") \
 	X(state_file_up, "state_file_up", GAUGE, \
 		"0: store.state_file, or what stands beside it, cannot be written; 1 also without one") \
+	X(changes_up, "redis_changes_up", GAUGE, \
+		"0: what operators change elsewhere is not heard here, or the other way round") \
 	X(call_time, "redis_call_duration_seconds", HISTOGRAM, \
 		"of a call of the script, from sent to answered") \
 	X(admin_connections, "admin_connections", GAUGE, "admin connections open now") \
@@ -224,8 +226,9 @@ static void put_disconnects(const struct out *o, const struct report *r)
 				r->disconnects[b][i]);
 }
 
-static void put_store(const struct out *o, const struct report *r)
+static void put_store(const struct out *o, const struct exposition *e)
 {
+	const struct report *r = e->report;
 	const struct memory_stats *m = &r->memory;
 	put_one(o, &families[FAMILY_keys], m->keys);
 	put_one(o, &families[FAMILY_keys_max], m->keys_max);
@@ -242,6 +245,7 @@ static void put_store(const struct out *o, const struct report *r)
 	for (unsigned i = 0; i < REDIS_COUNTER_COUNT; i++)
 		put_one(o, &redis_families[i], r->redis[i]);
 	put_histogram(o, &families[FAMILY_call_time], &r->call_time);
+	put_one(o, &families[FAMILY_changes_up], e->changes_up);
 }
 
 /* Names and meanings that all of Prometheus' own clients share. */
@@ -281,7 +285,7 @@ void exposition_write(FILE *f, const struct exposition *e, enum exposition_forma
 	put_disconnects(&o, e->report);
 	put_histogram(&o, &families[FAMILY_check_time], &e->report->check_time);
 	put_one(&o, &families[FAMILY_state_file_up], e->state_file_up);
-	put_store(&o, e->report);
+	put_store(&o, e);
 	put_one(&o, &families[FAMILY_admin_connections], e->admin_connections);
 	put_one(&o, &families[FAMILY_admin_requests], e->admin_requests);
 	put_process(&o, e);

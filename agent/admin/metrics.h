@@ -16,6 +16,7 @@ struct exposition {
 	uint64_t generation, rules;
 	bool enabled, draining;
 	bool state_file_up;
+	bool changes_up;                          /* of a store in Redis */
 	const struct exposition_switch *switches; /* that are in force */
 	size_t switch_n;
 	uint64_t admin_connections, admin_requests;

@@ -52,6 +52,7 @@ void metrics_show(struct request *r)
 	struct report report;
 	struct tally_sum tally;
 	struct keeper_trouble trouble;
+	struct redis_changes_trouble not_shared;
 	json_t *list = switches_json(a, true);
 	size_t switch_n;
 	struct exposition_switch *switches = switches_of(list, &switch_n);
@@ -74,6 +75,7 @@ void metrics_show(struct request *r)
 				.switches = switches,
 				.switch_n = switch_n,
 				.state_file_up = !control_state_trouble(a->control, &trouble),
+				.changes_up = !control_changes_trouble(a->control, &not_shared),
 				.draining = control_phase(a->control) != CONTROL_RUN,
 				.admin_connections = http_connections(a->http),
 				.admin_requests = http_requests(a->http),

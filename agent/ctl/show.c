@@ -66,6 +66,17 @@ static void line_of_state_file(const json_t *s)
 			text_instant(ctl_int(file, "since"), since), ctl_text(file, "reason"));
 }
 
+static void line_of_changes(const json_t *s)
+{
+	const json_t *changes = json_object_get(s, "changes");
+	char since[TEXT_MAX];
+
+	if (*ctl_text(changes, "reason"))
+		line("changes", "NOT SHARED with the other agents since %s: %s; %s",
+			text_instant(ctl_int(changes, "since"), since), ctl_text(changes, "reason"),
+			ctl_text(changes, "hint"));
+}
+
 /* The switch of all rules, which none may miss; a rule's own goes before it. */
 static const char *limiting(const json_t *a)
 {
@@ -128,6 +139,7 @@ int ctl_status(struct ctl *c)
 	lines_of_switches(json_object_get(a, "switches"));
 	line_of_store(json_object_get(a, "store"));
 	line_of_away(json_object_get(a, "store"));
+	line_of_changes(json_object_get(a, "store"));
 	line_of_state_file(json_object_get(a, "store"));
 	line("connections", "%lld open, %lld accepted; %lld admin; %lld threads",
 		(long long)ctl_int(conns, "open"), (long long)ctl_int(conns, "accepted"),

@@ -177,3 +177,8 @@ struct redis_changes_state backend_shared(const struct redis_backend *b)
 		return redis_changes_state(b->changes);
 	return (struct redis_changes_state){ .away_since = 1 };
 }
+
+bool backend_changes_trouble(const struct redis_backend *b, struct redis_changes_trouble *t)
+{
+	return b->changes && redis_changes_trouble(b->changes, clock_steady(), t);
+}

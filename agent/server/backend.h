@@ -55,5 +55,6 @@ bool backend_reload_tls(struct redis_backend *, char *err, size_t err_size);
 /* Tells the other agents; text NULL: it is gone. Its number, as redis_changes_put(). */
 uint64_t backend_share(struct redis_backend *, const char *name, const char *text);
 struct redis_changes_state backend_shared(const struct redis_backend *);
+bool backend_changes_trouble(const struct redis_backend *, struct redis_changes_trouble *);
 
 #endif

@@ -79,6 +79,10 @@ bool control_state_trouble(struct control *, struct keeper_trouble *);
 /* Why Redis does not answer; false: it does, or there is none, or it was not tried yet. */
 bool control_store_away(struct control *, struct redis_hub_away *);
 
+/* Why what operators change is not shared with the other agents; false: it is, or there is no
+ * Redis. */
+bool control_changes_trouble(const struct control *, struct redis_changes_trouble *);
+
 void control_report(struct control *, struct report *);
 bool control_tally(struct control *, struct tally_sum *); /* false: out of memory */
 

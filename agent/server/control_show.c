@@ -25,6 +25,11 @@ bool control_store_away(struct control *c, struct redis_hub_away *away)
 	return c->redis.hub && redis_hub_is_away(c->redis.hub, away);
 }
 
+bool control_changes_trouble(const struct control *c, struct redis_changes_trouble *t)
+{
+	return backend_changes_trouble(&c->redis, t);
+}
+
 struct ev_loop *control_loop(struct control *c)
 {
 	return c->loop;

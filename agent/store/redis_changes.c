@@ -32,6 +32,9 @@ enum asked { ASKED_NOTHING, ASKED_VERSION, ASKED_NEWS, ASKED_ALL, ASKED_PUT };
 
 #define NEWS_AT_ONCE "1000"
 
+#define UNREAD_HINT \
+	"checks are answered, on other connections: see the log of Redis, its maxclients and " \
+	"client-output-buffer-limit"
 #define OTHER_FORMAT "what is there is of a format that this release does not know"
 
 struct redis_changes {
@@ -233,6 +236,8 @@ static void on_all(struct redis_changes *c, const redisReply *r)
 	c->seen = c->version;
 	c->mark.known = false;
 	c->unread_since = 0;
+	c->lost_why[0] = '\0';
+	c->lost_hint = NULL;
 	c->settings.told(c->settings.owner, s, s + n, n);
 	free(s);
 }
@@ -402,6 +407,16 @@ static const struct redis_conn_events conn_events = { on_ready, on_lost, on_fail
 
 /* ---- the loop ---- */
 
+static const char *why_unread(const struct redis_changes *c)
+{
+	return c->lost_why[0] ? c->lost_why : "they are not answered";
+}
+
+static const char *hint_unread(const struct redis_changes *c)
+{
+	return c->lost_hint ? c->lost_hint : UNREAD_HINT;
+}
+
 /* Where checks go well, and a refusal is not told of, nobody else would say so. */
 static void look_for_unread(struct redis_changes *c, usec_t now)
 {
@@ -413,13 +428,8 @@ static void look_for_unread(struct redis_changes *c, usec_t now)
 		c->unread_since = now;
 	if (now - c->unread_since < UNREAD_FOR)
 		return;
-	log_warning_every(COMPLAIN_EVERY, "changes_not_shared",
-		KV_Z("error", c->lost_why[0] ? c->lost_why : "they are not answered"),
-		KV_Z("hint",
-			c->lost_hint
-				? c->lost_hint
-				: "checks are answered, on other connections: see the log of Redis, "
-				  "its maxclients and client-output-buffer-limit"));
+	log_warning_every(COMPLAIN_EVERY, "changes_not_shared", KV_Z("error", why_unread(c)),
+		KV_Z("hint", hint_unread(c)));
 }
 
 static void on_tick(struct ev_loop *loop, ev_timer *tick, int revents)
@@ -523,4 +533,27 @@ struct redis_changes_state redis_changes_state(const struct redis_changes *c)
 		.away_since = c->away_since,
 		.refused = c->refused_since ? c->refused : NULL,
 	};
+}
+
+bool redis_changes_trouble(
+	const struct redis_changes *c, usec_t now, struct redis_changes_trouble *t)
+{
+	const char *why = c->refused, *hint;
+	struct redis_hub_away away;
+
+	if (c->refused_since) {
+		t->since = c->refused_since;
+		hint = hint_of(c, why, t->hint, sizeof t->hint);
+	} else {
+		t->since = c->away_since ? c->away_since : c->unread_since;
+		if (!t->since || now - t->since < UNREAD_FOR)
+			return false;
+		bool is_away = redis_hub_is_away(c->follow.hub, &away);
+		why = is_away ? away.why : why_unread(c);
+		hint = is_away ? away.hint : hint_unread(c);
+	}
+	snprintf(t->why, sizeof t->why, "%s", why);
+	if (hint != t->hint)
+		snprintf(t->hint, sizeof t->hint, "%s", hint);
+	return true;
 }

@@ -56,4 +56,13 @@ struct redis_changes_state {
 };
 struct redis_changes_state redis_changes_state(const struct redis_changes *);
 
+struct redis_changes_trouble {
+	usec_t since; /* steady */
+	char why[256], hint[400];
+};
+/* Whether what others change is not heard here, or what is changed here not by them, and why. Not
+ * of what passes in a few seconds, as a failover may. */
+bool redis_changes_trouble(
+	const struct redis_changes *, usec_t now, struct redis_changes_trouble *);
+
 #endif

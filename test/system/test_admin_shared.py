@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import select
 import socket
 import struct
@@ -19,6 +20,7 @@ import redisd
 from agent import until
 from test_admin import BEARER, Admin
 from test_admin_changes import JSON, audit, change, override, served
+from test_ctl import call
 
 RULES = '''
 { name = "api"; per = [ "user" ]; rate = "3/day"; algorithm = "fixed-window"; },
@@ -413,6 +415,13 @@ def test_what_is_too_long_is_asked_for_ever_more_seldom(two):
         served(at, "bypassed", user="x")
 
 
+def changes(at):
+    """As the status has them, and the metric."""
+    up = at.samples()[1]["ratelimit_redis_changes_up", ()]
+    told = at.ask("/api/v1/status").json["store"]["changes"]
+    return told if (told["state"] == "well") == (up == 1) else None   # the one before the other
+
+
 def test_who_alone_finds_no_room_says_so(run, tmp_path, redis):
     """Checks go on, by connections that were there before."""
     a = Admin(run, tmp_path, rules=RULES, top=redis.group())
@@ -430,10 +439,17 @@ def test_who_alone_finds_no_room_says_so(run, tmp_path, redis):
         c("INCR", "rl:{changes}:version")
         line = until(lambda: [x for x in a.agent.lines() if "changes_not_shared" in x], "a word on it")[0]
         assert "max number of clients" in line and "maxclients" in line.split("hint=")[1], line
+        bad = until(lambda: changes(a), "one word")
+        assert bad["state"] == "not shared" and "max number of clients" in bad["reason"], bad
+        assert "maxclients" in bad["hint"] and abs(bad["since"] - time.time()) < 60, bad
+        told = call("status", "--socket", a.socket).stdout
+        assert re.search("(?m)^changes +NOT SHARED with .* since .*max number of clients.*; raise", told), told
         assert a.agent.check(user="x")["reason"] == "ok"
         c("CONFIG", "SET", "maxclients", 1000)
     served(a, "bypassed", user="x")
     assert a.agent.stderr.count("changes_not_shared") == 1
+    until(lambda: changes(a) == {"state": "well"}, "it to be over")
+    assert "NOT SHARED" not in call("status", "--socket", a.socket).stdout
 
 
 def test_what_is_too_long_is_said(run, tmp_path, redis):
@@ -449,7 +465,10 @@ def test_who_was_away_says_no_more_than_that(two):
     two.redis.kill()
     for at in two.at:
         until(lambda at=at: at.agent.check(user="x") and "store_degraded" in at.agent.stderr)
-    time.sleep(7)
+    for at in two.at:   # it is not said in the log a second time; who asks is told all the same
+        bad = until(lambda at=at: (c := changes(at)) and c["state"] != "well" and c, "changes to be away as well")
+        assert bad["reason"] == at.ask("/api/v1/status").json["store"]["reason"], bad
+    time.sleep(2)
     two.redis.start()
     override(two.at[0], user="x", bypass=True)
     for at in two.at:
@@ -504,6 +523,8 @@ def test_without_the_acl_each_is_alone_and_says_so(run, tmp_path, ends):
     served(two.at[0], "bypassed", user="frank")
     until(lambda: "changes_not_shared" in two.at[0].agent.stderr)
     assert "+hgetall" in two.at[0].agent.stderr
+    bad = changes(two.at[0])
+    assert "NOPERM" in bad["reason"] and "+hgetall" in bad["hint"], bad
     assert two.at[1].agent.check(user="frank")["reason"] == "ok"
 
 
