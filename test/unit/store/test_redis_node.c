@@ -3,8 +3,9 @@
 #include "redis_rig.h"
 #include "store/redis_node_inside.h"
 
-static unsigned went_away, came_back, answered_n, stepped;
-static const char *last_hint;
+static unsigned went_away, came_back, answered_n, ended_n, stepped;
+static const char *last_hint, *last_why;
+static bool has_worked; /* for another worker */
 
 static void on_ended(void *owner, struct node_call *c, bool answered, struct now now)
 {
@@ -12,6 +13,7 @@ static void on_ended(void *owner, struct node_call *c, bool answered, struct now
 	(void)c;
 	(void)now;
 	answered_n += answered;
+	ended_n++;
 }
 
 static void on_away(void *owner, struct redis_node *n, const char *why, const char *hint,
@@ -19,8 +21,8 @@ static void on_away(void *owner, struct redis_node *n, const char *why, const ch
 {
 	(void)owner;
 	(void)n;
-	(void)why;
 	(void)address;
+	last_why = why;
 	last_hint = hint;
 	went_away++;
 }
@@ -43,7 +45,7 @@ static bool on_has_worked(void *owner, struct redis_node *n, usec_t since)
 	(void)owner;
 	(void)n;
 	(void)since;
-	return false;
+	return has_worked;
 }
 
 static void on_stepped(void *owner, struct redis_node *n)
@@ -72,7 +74,7 @@ static usec_t ahead; /* the server's clock */
 
 static void reply(struct redis_node *n, char kind)
 {
-	static char error[] = "OOM command not allowed";
+	static char error[] = "OOM command not allowed", noscript[] = "NOSCRIPT No matching script";
 	uint64_t told = (uint64_t)(clock_steady() + ahead);
 	char good[8];
 
@@ -80,10 +82,10 @@ static void reply(struct redis_node *n, char kind)
 		good[i] = (char)(told >> 8 * i);
 	struct redisReply r = { .type = REDIS_REPLY_STRING, .str = good, .len = 8 };
 
-	if (kind == 'e')
-		r = (struct redisReply){
-			.type = REDIS_REPLY_ERROR, .str = error, .len = sizeof error - 1
-		};
+	if (kind == 'e' || kind == 'n')
+		r = (struct redisReply){ .type = REDIS_REPLY_ERROR,
+			.str = kind == 'e' ? error : noscript,
+			.len = kind == 'e' ? sizeof error - 1 : sizeof noscript - 1 };
 	node_on_reply(n, &r);
 }
 
@@ -109,7 +111,8 @@ static void check(struct redis_node *n, char kind)
 
 static void it_is_given_up_for_failures_in_a_row(void **state)
 {
-	/* Of a probe: p it is good, l late, e an error; of a call with checks: c, E. */
+	/* Of a probe: p it is good, l late, e an error; of a call with checks: c, E; w: from then
+	 * on another worker's go well. */
 	static const struct {
 		const char *title, *comes;
 		bool well;
@@ -129,6 +132,9 @@ static void it_is_given_up_for_failures_in_a_row(void **state)
 		{ "the breaker is open, and a good probe shuts it", "lllp", true },
 		{ "not where it opened for an error", "EEEp", false },
 		{ "but then a call does", "EEEpc", true },
+		{ "or another worker's call", "EEEpwp", true },
+		{ "which is not asked about where nothing was refused", "wlll", false },
+		{ "and what was refused before is over then", "EEEwplplpl", true },
 	};
 	(void)state;
 
@@ -138,8 +144,12 @@ static void it_is_given_up_for_failures_in_a_row(void **state)
 			&settings, false, &stats, &pool, &events, NULL, loop);
 		assert_non_null(n);
 		went_away = came_back = 0;
+		has_worked = false;
 		node_set_health(n, HEALTH_WELL);
 		for (const char *p = row[i].comes; *p; p++) {
+			has_worked |= *p == 'w';
+			if (*p == 'w')
+				continue;
 			if (*p == 'c' || *p == 'E')
 				check(n, *p == 'c' ? 'p' : 'e');
 			else
@@ -150,8 +160,10 @@ static void it_is_given_up_for_failures_in_a_row(void **state)
 				row[i].well ? "given up" : "well");
 		assert_int_equal(came_back, went_away + row[i].well);
 		/* Who answers late is not told to be out of reach. */
-		if (strcmp(row[i].comes, "lll") == 0)
+		if (strcmp(row[i].comes, "lll") == 0) {
 			assert_non_null(strstr(last_hint ? last_hint : "", "latency"));
+			assert_non_null(strstr(last_why ? last_why : "", "later"));
+		}
 		redis_node_free(n);
 	}
 	node_calls_fini(&pool);
@@ -175,6 +187,7 @@ static void what_one_refused_the_next_need_not_prove(void **state)
 	struct redis_addresses at = { .n = 1 };
 	(void)state;
 
+	has_worked = false;
 	server_start();
 	loop = ev_loop_new(EVFLAG_AUTO);
 	struct redis_node *n = redis_node_new(&settings, false, &stats, &pool, &events, NULL, loop);
@@ -191,6 +204,74 @@ static void what_one_refused_the_next_need_not_prove(void **state)
 	NODE_UNTIL(n, redis_node_is_well(n));
 	redis_node_free(n);
 	node_calls_fini(&pool);
+	ev_loop_destroy(loop);
+}
+
+/* One that is well is asked once a second, one that is not ever more seldom; never at once. */
+static void a_probe_comes_after_a_while(void **state)
+{
+	static const struct {
+		const char *title;
+		enum health health;
+		char kind;
+		double least, most; /* seconds */
+	} row[] = {
+		{ "well, a good one", HEALTH_WELL, 'p', 1, 1 },
+		{ "well, a late one", HEALTH_WELL, 'l', 1, 1 },
+		{ "well, an error", HEALTH_WELL, 'e', 1, 1 },
+		{ "given up, a late one", HEALTH_BROKEN, 'l', .025, .05 },
+		{ "given up, an error", HEALTH_BROKEN, 'e', .025, .05 },
+		{ "tried, an error", HEALTH_TRYING, 'e', .025, .05 },
+		{ "given up, a good one", HEALTH_BROKEN, 'p', 1, 1 },
+	};
+	(void)state;
+
+	loop = ev_loop_new(EVFLAG_AUTO);
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct redis_node *n = redis_node_new(
+			&settings, false, &stats, &pool, &events, NULL, loop);
+		assert_non_null(n);
+		node_set_health(n, row[i].health);
+		n->probe_at = 0;
+		node_send_probe(n, clock_steady()); /* it is due no more (and cannot be sent) */
+		usec_t before = clock_steady();
+		probe(n, row[i].kind);
+		usec_t after = clock_steady();
+		if (n->probe_at < before + (usec_t)(row[i].least * (double)USEC_PER_SEC) ||
+			n->probe_at > after + (usec_t)(row[i].most * (double)USEC_PER_SEC))
+			fail_msg("%s: the next one after %lld us", row[i].title,
+				(long long)(n->probe_at - after));
+		redis_node_free(n);
+	}
+	ev_loop_destroy(loop);
+}
+
+static void what_an_error_tells_to_do(void **state)
+{
+	static const struct {
+		const char *error;
+		bool master_only;
+		const char *hint;
+	} row[] = {
+		{ "READONLY You can't write", false, "redis.servers names a replica" },
+		{ "READONLY You can't write", true, "a failover may be under way" },
+		{ "MASTERDOWN Link with MASTER is down", true, "a failover may be under way" },
+		{ "NOREPLICAS Not enough", true, "min-replicas-to-write" },
+		{ "OOM command not allowed", true, "maxmemory" },
+		{ "XYZ of another release", false, "the log of Redis" },
+		{ "XYZ of another release", true, "the log of Redis" },
+	};
+	(void)state;
+
+	loop = ev_loop_new(EVFLAG_AUTO);
+	struct redis_node *n = redis_node_new(&settings, false, &stats, &pool, &events, NULL, loop);
+	assert_non_null(n);
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		n->addresses.master_only = row[i].master_only;
+		if (!strstr(node_error_hint(n, row[i].error), row[i].hint))
+			fail_msg("%s: %s", row[i].error, node_error_hint(n, row[i].error));
+	}
+	redis_node_free(n);
 	ev_loop_destroy(loop);
 }
 
@@ -240,6 +321,117 @@ static void on_pong(struct node_ask *a, const struct redisReply *r)
 {
 	(void)a;
 	pongs += r && r->type == REDIS_REPLY_STATUS;
+}
+
+static struct redis_node *connected(void)
+{
+	struct redis_addresses at = { .n = 1 };
+
+	loop = ev_loop_new(EVFLAG_AUTO);
+	ev_timer_init(&tick, on_nothing, 0.0005, 0.0005);
+	ev_timer_start(loop, &tick);
+	memcpy(at.address[0].host, path, sizeof path);
+	struct redis_node *n = redis_node_new(&settings, false, &stats, &pool, &events, NULL, loop);
+	assert_non_null(n);
+	redis_node_use(n, &at);
+	NODE_UNTIL(n, redis_node_is_well(n) && !n->sent_n);
+	return n;
+}
+
+static void disconnect(struct redis_node *n)
+{
+	redis_node_end_all(n);
+	redis_node_free(n);
+	node_calls_fini(&pool);
+	ev_timer_stop(loop, &tick);
+	ev_loop_destroy(loop);
+}
+
+static struct node_call *given(struct redis_node *n)
+{
+	struct node_call *c = node_calls_get(&pool);
+
+	assert_non_null(c);
+	c->taken_at = clock_steady();
+	redis_node_give(n, c);
+	return c;
+}
+
+#define SCRIPTS_SENT atomic_load(&stats.scripts_sent)
+
+/* However many calls find it missing: they all come behind it, and nobody notices. */
+static void a_script_that_is_gone_is_sent_once(void **state)
+{
+	enum { CALLS = 20, TIMES = 8 }; /* more often than one call is sent again */
+	(void)state;
+
+	server_start();
+	struct redis_node *n = connected();
+	for (unsigned k = 0; k < TIMES; k++) {
+		uint64_t sent = SCRIPTS_SENT;
+		kill(server, SIGSTOP);
+		answered_n = ended_n = 0;
+		for (unsigned i = 0; i < CALLS; i++)
+			(void)given(n);
+		redis_node_send(n);
+		assert_int_equal(n->window_n, 8); /* the others gather */
+		kill(server, SIGCONT);
+		NODE_UNTIL(n, ended_n == CALLS);
+		assert_int_equal(SCRIPTS_SENT - sent, 0);
+		tell("SCRIPT FLUSH");
+		for (unsigned i = 0; i < CALLS; i++)
+			(void)given(n);
+		NODE_UNTIL(n, ended_n == 2 * CALLS);
+		assert_int_equal(answered_n, 2 * CALLS);
+		assert_int_equal(SCRIPTS_SENT - sent, 1);
+		/* So it is where nobody asks. */
+		tell("SCRIPT FLUSH");
+		NODE_UNTIL(n, !n->probes);
+		node_send_probe(n, clock_steady());
+		NODE_UNTIL(n, !n->probes);
+		assert_int_equal(SCRIPTS_SENT - sent, 2);
+		assert_true(redis_node_is_well(n) && !n->failures);
+	}
+	disconnect(n);
+}
+
+/* Of a reply that it was not there: what is sent is the script and the call. */
+static void who_is_sent_once_more(void **state)
+{
+	static const struct {
+		const char *title;
+		bool waits;
+		uint8_t resent;
+		unsigned sent;
+	} row[] = {
+		{ "who waits", true, 0, 2 },
+		{ "who has been sent so a few times", true, 4, 2 },
+		{ "and once more", true, 5, 0 },
+		{ "nobody waits: it was decided otherwise, and is not to be charged now", false, 0,
+			0 },
+	};
+	(void)state;
+
+	server_start();
+	struct redis_node *n = connected();
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct node_call *c = node_calls_get(&pool);
+		assert_non_null(c);
+		c->taken_at = clock_steady();
+		c->resent = row[i].resent;
+		if (row[i].waits)
+			node_list_add(n, c);
+		node_ring_add(
+			n, (struct sent){ .kind = KIND_CHECKS, .call = c, .at = c->taken_at });
+		answered_n = ended_n = 0;
+		reply(n, 'n');
+		if (n->sent_n != row[i].sent)
+			fail_msg("%s: %u are sent", row[i].title, n->sent_n);
+		NODE_UNTIL(n, !n->sent_n);
+		assert_int_equal(ended_n, row[i].waits);
+		assert_int_equal(answered_n, row[i].sent > 0);
+	}
+	disconnect(n);
 }
 
 /* Of what others ask and of checks no more is under way than the node can tell apart, whatever came
@@ -296,7 +488,11 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		REDIS_TEST(it_is_given_up_for_failures_in_a_row),
 		REDIS_TEST(what_one_refused_the_next_need_not_prove),
+		REDIS_TEST(a_probe_comes_after_a_while),
+		REDIS_TEST(what_an_error_tells_to_do),
 		REDIS_TEST(a_clock_that_is_set_is_told_once),
+		REDIS_TEST(a_script_that_is_gone_is_sent_once),
+		REDIS_TEST(who_is_sent_once_more),
 		REDIS_TEST(no_more_is_sent_than_it_keeps_account_of),
 	};
 	if (!tests_begin(argc, argv))
