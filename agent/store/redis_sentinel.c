@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "store/redis_conn.h"
+#include "store/redis_elect.h"
 #include "store/redis_hints.h"
 #include "store/redis_news.h"
 #include "store/redis_resolver.h"
@@ -14,7 +15,6 @@
 #define ANSWER_WITHIN  USEC_PER_SEC
 #define NEWS_SOONEST   (100 * USEC_PER_MSEC) /* after the last question */
 #define NEWS_TICK      USEC_PER_SEC
-#define OPINION_LASTS  (5 * USEC_PER_SEC)
 #define COMPLAIN_EVERY (10 * USEC_PER_SEC)
 
 struct sentinel {
@@ -29,10 +29,9 @@ struct sentinel {
 	usec_t asked_at;
 	/* Who is master, by what it said last. */
 	struct redis_host said;
-	struct redis_addresses masters;  /* n 0: that is a name, and not looked up yet */
+	struct redis_opinion opinion;
 	struct redis_resolver *resolver; /* NULL: it never said a name */
 	unsigned answered;               /* by the resolver */
-	usec_t heard_at, changed_at;     /* heard_at 0: never */
 };
 
 struct redis_sentinels {
@@ -47,49 +46,17 @@ struct redis_sentinels {
 	struct sentinel sentinel[];
 };
 
-static void vote(struct redis_addresses *a, unsigned votes[], usec_t changed_at[],
-	const struct redis_address *master, usec_t since)
-{
-	unsigned k = 0;
-
-	while (k < a->n && !redis_address_eq(&a->address[k], master))
-		k++;
-	if (k == REDIS_ADDRESSES_MAX)
-		return;
-	if (k == a->n)
-		a->address[a->n++] = *master;
-	votes[k]++;
-	if (since > changed_at[k])
-		changed_at[k] = since;
-}
-
 void redis_sentinels_elect(struct redis_sentinels *all, usec_t now)
 {
-	struct redis_addresses a = { 0 };
-	unsigned votes[REDIS_ADDRESSES_MAX] = { 0 };
-	usec_t changed_at[REDIS_ADDRESSES_MAX] = { 0 };
+	const struct redis_opinion *opinion[REDIS_SERVERS_MAX];
+	struct redis_addresses masters;
 
-	for (unsigned i = 0; i < all->n; i++) {
-		const struct sentinel *s = &all->sentinel[i];
-		if (s->heard_at && now - s->heard_at <= OPINION_LASTS)
-			for (unsigned m = 0; m < s->masters.n; m++)
-				vote(&a, votes, changed_at, &s->masters.address[m], s->changed_at);
-	}
-	/* Whom most of them name first; of as many, whom one has come to name last. What is no
-	 * master says so itself (ROLE), and the next in the list is tried. */
-	struct redis_addresses sorted = { .n = a.n };
-	for (unsigned n = 0; n < a.n; n++) {
-		unsigned best = REDIS_ADDRESSES_MAX;
-		for (unsigned k = 0; k < a.n; k++)
-			if (votes[k] && (best == REDIS_ADDRESSES_MAX || votes[k] > votes[best] ||
-						(votes[k] == votes[best] &&
-							changed_at[k] > changed_at[best])))
-				best = k;
-		sorted.address[n] = a.address[best];
-		votes[best] = 0;
-	}
-	if (sorted.n)
-		all->events.named(all->owner, &sorted);
+	for (unsigned i = 0; i < all->n; i++)
+		opinion[i] = &all->sentinel[i].opinion;
+	redis_elect(opinion, all->n, now, &masters);
+	/* What is no master says so itself (ROLE), and the next in the list is tried. */
+	if (masters.n)
+		all->events.named(all->owner, &masters);
 	/* Nobody has an opinion any more: what they said last is still the best guess. */
 }
 
@@ -231,10 +198,10 @@ static bool read_master(const struct redisReply *r, struct redis_host *out)
 static void change_mind(struct sentinel *s, const struct redis_host *said, usec_t now)
 {
 	s->said = *said;
-	s->masters = (struct redis_addresses){ 0 };
-	s->changed_at = now;
-	if (redis_address_of(said, &s->masters.address[0])) {
-		s->masters.n = 1;
+	s->opinion.masters = (struct redis_addresses){ 0 };
+	s->opinion.changed_at = now;
+	if (redis_address_of(said, &s->opinion.masters.address[0])) {
+		s->opinion.masters.n = 1;
 		return;
 	}
 	if (s->resolver)
@@ -260,7 +227,7 @@ static void on_bell(struct ev_loop *loop, ev_async *bell, int revents)
 			continue;
 		s->answered = r.answered;
 		if (!r.why[0]) {
-			s->masters = r.addresses;
+			s->opinion.masters = r.addresses;
 			continue;
 		}
 		/* What it was found to be before is better than nothing. */
@@ -301,7 +268,7 @@ static void on_sentinel_reply(void *owner, const struct redisReply *r)
 	}
 	if (!redis_host_eq(&s->said, &said))
 		change_mind(s, &said, now);
-	s->heard_at = now;
+	s->opinion.heard_at = now;
 	redis_sentinels_elect(s->all, now);
 }
 
