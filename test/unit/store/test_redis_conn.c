@@ -277,6 +277,10 @@ static void what_ends_it(void **state)
 		open_it();
 		assert_false(redis_conn_was_too_large(conn));
 		assert_int_equal(ready, 2);
+		/* What was to come of the first is nothing of the second's. */
+		say("+OK\r\n");
+		UNTIL(lost == 2);
+		assert_int_equal(replies, row[i].replies);
 		end_of_it();
 	}
 }
@@ -506,6 +510,33 @@ static void who_is_asked_says_who_he_is(void **state)
 	(void)unlink(file);
 }
 
+/* Whatever was to come, nothing comes. */
+static void it_can_end_at_any_time(void **state)
+{
+	(void)state;
+	cs.open_within = USEC_PER_MSEC;
+	for (unsigned i = 0; i < 6; i++) {
+		start();
+		if (i > 0)
+			(void)use(i == 1 ? "nobody" : "one");
+		if (i == 2)
+			UNTIL(failed); /* it waits to try again */
+		if (i == 3)
+			redis_conn_give_up(conn, "this is still to be told");
+		if (i == 4)
+			UNTIL(comes());
+		if (i == 5)
+			(void)use(NULL);
+		unsigned before = failed;
+		redis_conn_free(conn);
+		conn = NULL;
+		run_for(5 * USEC_PER_MSEC);
+		assert_int_equal(ready + lost, 0);
+		assert_int_equal(failed, before);
+		end_of_it();
+	}
+}
+
 static void delays_double_up_to_a_bound(void **state)
 {
 	static const usec_t want_ms[] = { 50, 100, 200, 400, 800, 1600, 2000, 2000, 2000 };
@@ -539,6 +570,7 @@ int main(int argc, char **argv)
 		CONN_TEST(who_gives_it_up),
 		CONN_TEST(who_subscribes),
 		CONN_TEST(who_is_asked_says_who_he_is),
+		CONN_TEST(it_can_end_at_any_time),
 		cmocka_unit_test(delays_double_up_to_a_bound),
 	};
 	if (!tests_begin(argc, argv))
