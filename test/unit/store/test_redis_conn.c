@@ -108,10 +108,9 @@ static void on_lost(void *owner, const char *reason)
 static void on_failed(void *owner, const char *reason, const char *hint)
 {
 	(void)owner;
-	(void)hint;
 	assert_false(inside);
 	failed++;
-	snprintf(why, sizeof why, "%s", reason);
+	snprintf(why, sizeof why, "%s; %s", reason, hint ? hint : "");
 	if (aim_at)
 		redis_conn_aim(conn, aim_at, false);
 }
@@ -358,7 +357,7 @@ static void where_to(void **state)
 	UNTIL(has_heard("ROLE") && has_heard("PING"));
 	say("*1\r\n$5\r\nslave\r\n");
 	UNTIL(failed);
-	assert_string_equal(why, "it is no master");
+	assert_string_equal(why, "it is no master; a failover may be under way");
 	UNTIL(comes());
 	UNTIL(has_heard("ROLE") && has_heard("PING"));
 	say("*1\r\n$6\r\nmaster\r\n+PONG\r\n");
@@ -388,7 +387,7 @@ static void one_that_does_not_answer(void **state)
 	start();
 	(void)use("one");
 	UNTIL(failed >= 2);
-	assert_string_equal(why, "it does not answer in time");
+	assert_string_equal(why, "it does not answer in time; ");
 	assert_int_equal(ready + lost, 0);
 	end_of_it();
 }
@@ -427,7 +426,7 @@ static void who_gives_it_up(void **state)
 	redis_conn_give_up(conn, "again");
 	inside = false;
 	UNTIL(failed);
-	assert_string_equal(why, "early");
+	assert_string_equal(why, "early; ");
 	UNTIL(comes());
 	UNTIL(is_hung_up_on());
 	open_it();
