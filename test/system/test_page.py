@@ -479,6 +479,7 @@ def test_what_keeps_the_store_from_its_work(chromium, run, ends, tmp_path):
     until(lambda: "The store is away, since " in (chromium.text("notices") or ""), "it to be told")
     until(lambda: str(redis.port) in chromium.text("notices") and "What to do: " in chromium.text("notices"),
           "where, and what to do")
+    until(lambda: "is not shared with the other agents, since " in chromium.text("notices"), "what else is away")
     redis.start()
     until(lambda: not chromium.text("notices"), "it to be over")
 
