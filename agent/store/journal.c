@@ -390,14 +390,24 @@ static FILE *open_file(struct journal *j, uint64_t *bytes, char *message, size_t
 	int fd = open(j->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return NULL;
-	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+	bool known = fstat(fd, &st) == 0;
+	if (known && !S_ISREG(st.st_mode))
 		(void)err_say(
 			message, message_size, "%s: is not a regular file: move it away", j->path);
-	FILE *in = message[0] ? NULL : fdopen(fd, "r");
-	if (!in)
+	FILE *in = known && !message[0] ? fdopen(fd, "r") : NULL;
+	int why = errno;
+	if (in)
+		*bytes = (uint64_t)st.st_size;
+	else
 		(void)close(fd);
-	*bytes = (uint64_t)st.st_size;
+	errno = why;
 	return in;
+}
+
+/* Of this process, not of the file: that is as it was at the next start. */
+static bool is_shortage(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
 
 static enum journal_rc put_aside(struct journal *j, usec_t utc, const char *why, uint64_t records,
@@ -428,6 +438,11 @@ enum journal_rc journal_load(struct journal *j, usec_t utc, journal_each *each, 
 		return JOURNAL_UNUSABLE;
 	if (!in && errno == ENOENT)
 		return JOURNAL_NONE;
+	if (!in && is_shortage(errno)) {
+		(void)err_say(
+			message, message_size, "%s: cannot open: %s", j->path, strerror(errno));
+		return JOURNAL_UNUSABLE;
+	}
 	if (!in) {
 		(void)snprintf(why, sizeof why, "cannot open: %s", strerror(errno));
 		return put_aside(j, utc, why, 0, message, message_size);

@@ -32,7 +32,8 @@ enum journal_rc {
 			    * was written): what came before was told, and it has another name
 			    * besides, which it keeps when journal_replace() takes its place;
 			    * `message` says which and why */
-	JOURNAL_UNUSABLE,  /* it could not be renamed, or is no file; `message` says so */
+	JOURNAL_UNUSABLE,  /* it could not be renamed, or is no file, or there was no memory or no
+			    * descriptor to read it; `message` says so */
 };
 
 /* Tells of each record, the oldest first; text.p NULL: that name is no more. `same_counters`: it

@@ -548,6 +548,27 @@ static void what_is_too_long_is_left_out(void **with)
 	(void)load(&ours, JOURNAL_LOADED);
 }
 
+/* It is of this process, and no fault of the file's: another start reads it. */
+static void too_few_descriptors_are_no_reason_to_set_it_aside(void **with)
+{
+	struct rlimit was, none;
+	(void)with;
+
+	write_six();
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	none = (struct rlimit){ 0, was.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	struct seen s = { 0 };
+	struct journal *j = journal_new(state, &ours);
+	enum journal_rc rc = journal_load(j, 0, see, &s, err, sizeof err);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	journal_free(j);
+	assert_int_equal(rc, JOURNAL_UNUSABLE);
+	assert_non_null(strstr(err, "Too many open files"));
+	assert_int_equal(count(".bad-"), 0);
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, six);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
@@ -570,6 +591,7 @@ int main(void)
 		T(a_whole_that_cannot_take_its_place_is_told),
 		T(what_could_not_be_put_is_told),
 		T(what_is_too_long_is_left_out),
+		T(too_few_descriptors_are_no_reason_to_set_it_aside),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
