@@ -90,7 +90,7 @@ static void share_ban_if_room(struct desk *d, const struct ban *b)
 		desk_share_ban(d, b);
 }
 
-bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
+enum desk_ban desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
 {
 	struct ban b = { 0 };
 	const char *rule, *client;
@@ -102,7 +102,7 @@ bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
 			"forget_at", &forget_at) != 0 ||
 		since < 0 || since > INSTANT_MAX || until < 1 || until > INSTANT_MAX ||
 		forget_at > INSTANT_MAX)
-		return true;
+		return DESK_BAN_UNREADABLE;
 	snprintf(b.rule, sizeof b.rule, "%s", rule);
 	snprintf(b.client, sizeof b.client, "%s", client);
 	b.level = level >= 0 && level <= UINT16_MAX ? (uint32_t)level : 0;
@@ -118,7 +118,7 @@ bool desk_load_ban(struct desk *d, const char *id, json_t *value, bool was_kept)
 	/* There it is to be hidden, too. (What an earlier run has kept is written anew.) */
 	if (hidden && !was_kept && bans_get(d->args.bans, &b.key, &b))
 		share_ban_if_room(d, &b);
-	return b.forget_at > utc - FORGOTTEN_FOR;
+	return b.forget_at > utc - FORGOTTEN_FOR ? DESK_BAN_LOADED : DESK_BAN_FORGOTTEN;
 }
 
 /* Whose client was told or begun in clear, and is secret by this policy. */

@@ -99,10 +99,14 @@ void desk_each_ban(
 void desk_tell_bans_again(struct desk *);
 /* desk_tell_bans(), and those that are over are forgotten. */
 void desk_tick_bans(struct desk *, usec_t utc);
-/* What is no ban is left out. `was_kept`: by an earlier run, where one that began in the future by
- * the clock of now begins now instead; another agent's clock may differ. false: it is one of which
- * nobody need know any more. */
-bool desk_load_ban(struct desk *, const char *id, json_t *value, bool was_kept);
+enum desk_ban {
+	DESK_BAN_LOADED,
+	DESK_BAN_FORGOTTEN,  /* it is one of which nobody need know any more */
+	DESK_BAN_UNREADABLE, /* it is no ban, or there was no memory to read it: left out */
+};
+/* `was_kept`: by an earlier run, where one that began in the future by the clock of now begins now
+ * instead; another agent's clock may differ. */
+enum desk_ban desk_load_ban(struct desk *, const char *id, json_t *value, bool was_kept);
 
 /* "reset:…": it is told to the other agents, and has no part in what is served. */
 bool desk_is_reset(const char *name);

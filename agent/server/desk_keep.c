@@ -25,40 +25,60 @@ static const char catches_up[] = "the disk catches up: it is written with the wh
 struct loading {
 	struct desk *desk;
 	unsigned lost; /* bans and resets */
+	unsigned refused;
 };
 
-static void load_ban(struct desk *d, struct str name, struct str text)
+static bool load_ban(struct desk *d, struct str name, struct str text, char *err, size_t err_size)
 {
-	json_t *value = json_loadb(text.p, text.n, 0, NULL);
+	json_error_t e;
+	json_t *value = json_loadb(text.p, text.n, 0, &e);
+	bool good = value && desk_load_ban(d, name.p + 4, value, true) != DESK_BAN_UNREADABLE;
 
-	if (value)
-		(void)desk_load_ban(d, name.p + 4, value, true);
+	if (!good)
+		(void)err_say(err, err_size, "it is no ban, or there is no memory for it");
 	json_decref(value);
+	return good;
 }
 
 static void load_one(void *with, struct str name, struct str text, bool same_counters)
 {
 	struct loading *l = with;
 	struct desk *d = l->desk;
-	bool is_ban = strncmp(name.p, "ban:", 4) == 0;
+	bool is_ban = strncmp(name.p, "ban:", 4) == 0, good = true;
 	char err[512];
 
 	if ((is_ban || desk_is_reset(name.p)) && !same_counters)
 		l->lost++;
 	else if (is_ban && text.p)
-		load_ban(d, name, text);
+		good = load_ban(d, name, text, err, sizeof err);
 	else if (!text.p)
 		(void)changes_remove(d->changes, name.p);
-	else if (!changes_put_text(d->changes, name.p, text, err, sizeof err))
-		log_error("changes_lost", KV_Z("change", name.p), KV_Z("why", err));
+	else
+		good = changes_put_text(d->changes, name.p, text, err, sizeof err);
+	if (good)
+		return;
+	l->refused++;
+	log_error("changes_lost", KV_Z("change", name.p), KV_Z("why", err));
+}
+
+/* The whole is written anew at once: what is not taken now would be on no disk any more. */
+static enum journal_rc read_journal(
+	struct desk *d, struct loading *l, char *message, size_t message_size)
+{
+	usec_t utc = clock_read().utc;
+	enum journal_rc rc = journal_load(d->journal, utc, load_one, l, message, message_size);
+
+	if (rc == JOURNAL_LOADED && l->refused)
+		rc = journal_refuse(d->journal, utc, l->refused, message, message_size);
+	return rc;
 }
 
 static bool load_journal(struct desk *d, char *err, size_t err_size)
 {
 	struct loading l = { .desk = d };
-	char message[512];
+	char message[1024];
 
-	switch (journal_load(d->journal, clock_read().utc, load_one, &l, message, sizeof message)) {
+	switch (read_journal(d, &l, message, sizeof message)) {
 	case JOURNAL_LOADED:
 	case JOURNAL_NONE:
 		break;

@@ -83,7 +83,7 @@ static bool take_value(struct desk *d, const char *name, json_t *value, struct u
 	if (strncmp(name, "ban:", 4) == 0) {
 		if (!change_format_is_known(value, err, sizeof err))
 			not_understood(unread, name, err);
-		else if (!desk_load_ban(d, name + 4, value, false))
+		else if (desk_load_ban(d, name + 4, value, false) == DESK_BAN_FORGOTTEN)
 			desk_share(d, name, NULL);
 		return false;
 	}

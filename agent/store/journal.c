@@ -410,19 +410,42 @@ static bool is_shortage(int error)
 	return error == EMFILE || error == ENFILE || error == ENOMEM;
 }
 
+static bool link_aside(
+	struct journal *j, usec_t utc, const char *why, char *message, size_t message_size)
+{
+	if (disk_link_aside(j->path, utc, j->aside))
+		return true;
+	j->aside[0] = '\0';
+	return err_say(message, message_size,
+		"%s: %s, and it cannot be renamed out of the way: %s; move it away", j->path, why,
+		strerror(errno));
+}
+
 static enum journal_rc put_aside(struct journal *j, usec_t utc, const char *why, uint64_t records,
 	char *message, size_t message_size)
 {
-	if (!disk_link_aside(j->path, utc, j->aside)) {
-		j->aside[0] = '\0';
-		(void)err_say(message, message_size,
-			"%s: %s, and it cannot be renamed out of the way: %s; move it away",
-			j->path, why, strerror(errno));
+	if (!link_aside(j, utc, why, message, message_size))
 		return JOURNAL_UNUSABLE;
-	}
 	(void)err_say(message, message_size,
 		"%s: %s; set aside as %s, going on with the %" PRIu64 " records before that",
 		j->path, why, j->aside, records);
+	return JOURNAL_SET_ASIDE;
+}
+
+enum journal_rc journal_refuse(
+	struct journal *j, usec_t utc, uint64_t records, char *message, size_t message_size)
+{
+	char why[64];
+
+	if (j->aside[0])
+		return JOURNAL_LOADED;
+	(void)snprintf(why, sizeof why, "%" PRIu64 " of its records could not be taken", records);
+	if (!link_aside(j, utc, why, message, message_size))
+		return JOURNAL_UNUSABLE;
+	(void)err_say(message, message_size,
+		"%s: %s; set aside as %s, going on without them: to have them, stop, and move it "
+		"back",
+		j->path, why, j->aside);
 	return JOURNAL_SET_ASIDE;
 }
 

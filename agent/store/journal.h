@@ -42,6 +42,12 @@ typedef void journal_each(void *with, struct str name, struct str text, bool sam
 enum journal_rc journal_load(struct journal *, usec_t utc, journal_each *each, void *with,
 	char *message, size_t message_size);
 
+/* Who was told of `records` that are whole could not take them (no memory, or another release's):
+ * the file gets another name besides, as where a part of it could not be read.
+ * JOURNAL_LOADED: it has one already. */
+enum journal_rc journal_refuse(
+	struct journal *, usec_t utc, uint64_t records, char *message, size_t message_size);
+
 /* ---- writing ---- */
 
 /* The whole anew: journal_put() goes to a file beside it until journal_replace(), which makes that

@@ -6,6 +6,7 @@
 #include "store/journal.h"
 #include "store/state.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -1123,6 +1124,70 @@ static void a_ban_without_memory_is_kept_later(void **state)
 	json_set_alloc_funcs(malloc, free);
 }
 
+/* The next time. */
+static atomic_bool starves_once;
+
+static void *once_starved_malloc(size_t n)
+{
+	return atomic_exchange(&starves_once, false) ? NULL : malloc(n);
+}
+
+static unsigned set_aside(const struct folder *f, char path[300])
+{
+	DIR *d = opendir(f->name);
+	unsigned n = 0;
+
+	assert_non_null(d);
+	for (struct dirent *e; (e = readdir(d));)
+		if (strstr(e->d_name, ".bad-")) {
+			snprintf(path, 300, "%s/%s", f->name, e->d_name);
+			n++;
+		}
+	closedir(d);
+	return n;
+}
+
+/* The file is written anew at once: what the start could not take of it, for want of memory or
+ * because a later release wrote it, is in another one. */
+static void what_a_start_cannot_take_is_not_lost(void **state)
+{
+	static const char *const kept[][2] = {
+		{ "override:user:a", "{\"block\":true}" },
+		{ "ban:0000000000001234ffffffffffffffff",
+			"{\"rule\":\"api\",\"client\":\"user=x\",\"level\":1,\"epoch\":1,\"since\":1,"
+			"\"until\":9007199254740000,\"forget_at\":9007199254740000}" },
+		{ "switch:api", "{\"format\":2,\"mode\":\"off\"}" }, /* nobody starves */
+	};
+	(void)state;
+
+	json_set_alloc_funcs(once_starved_malloc, free);
+	for (unsigned i = 0; i < 3; i++) {
+		char path[300], err[256];
+		struct folder f;
+		struct rig r;
+
+		folder_make(&f);
+		start_kept(&r, f.state);
+		struct hash_key counters = *memory_store_key(r.store);
+		finish(&r);
+		struct journal *j = journal_new(f.state, &counters);
+		assert_true(journal_begin(j, err, sizeof err));
+		journal_put(j, str_of(kept[i][0]), str_of(kept[i][1]));
+		assert_true(journal_replace(j, err, sizeof err));
+		journal_free(j);
+
+		atomic_store(&starves_once, i < 2);
+		start_kept(&r, f.state);
+		finish(&r);
+		assert_false(holds(f.changes, kept[i][0]));
+		assert_int_equal(set_aside(&f, path), 1);
+		assert_true(holds(path, kept[i][0]));
+		assert_int_equal(rename(path, f.changes), 0);
+		folder_remove(&f);
+	}
+	json_set_alloc_funcs(malloc, free);
+}
+
 static void bans_survive_a_restart_and_are_lifted(void **state)
 {
 	(void)state;
@@ -1470,6 +1535,7 @@ int main(void)
 		cmocka_unit_test(notes_of_an_earlier_release_are_taken_over),
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
 		cmocka_unit_test(a_ban_without_memory_is_kept_later),
+		cmocka_unit_test(what_a_start_cannot_take_is_not_lost),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_the_future_begins_at_the_start),
 		cmocka_unit_test(a_lifted_ban_of_the_future_stays_lifted),

@@ -569,6 +569,30 @@ static void too_few_descriptors_are_no_reason_to_set_it_aside(void **with)
 	assert_string_equal(load(&ours, JOURNAL_LOADED).text, six);
 }
 
+static void what_nobody_could_take_keeps_another_name(void **with)
+{
+	uint8_t before[1024], after[1024];
+	struct seen s = { 0 };
+	(void)with;
+
+	write_six();
+	size_t n = read_file(before, sizeof before);
+	struct journal *j = journal_new(state, &ours);
+	assert_int_equal(journal_load(j, 0, see, &s, err, sizeof err), JOURNAL_LOADED);
+	assert_int_equal(journal_refuse(j, 0, 2, err, sizeof err), JOURNAL_SET_ASIDE);
+	assert_non_null(strstr(err, "2 of its records"));
+	assert_int_equal(journal_refuse(j, 0, 2, err, sizeof err), JOURNAL_LOADED); /* once */
+	assert_true(journal_begin(j, err, sizeof err));
+	assert_true(journal_replace(j, err, sizeof err));
+	journal_free(j);
+	assert_string_equal(load(&ours, JOURNAL_LOADED).text, "");
+	assert_int_equal(count(".bad-"), 1);
+	(void)snprintf(err, sizeof err, "%s.bad-19700101T000000Z", path);
+	assert_int_equal(rename(err, path), 0);
+	assert_int_equal(read_file(after, sizeof after), n);
+	assert_memory_equal(after, before, n);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
@@ -592,6 +616,7 @@ int main(void)
 		T(what_could_not_be_put_is_told),
 		T(what_is_too_long_is_left_out),
 		T(too_few_descriptors_are_no_reason_to_set_it_aside),
+		T(what_nobody_could_take_keeps_another_name),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
