@@ -97,7 +97,7 @@ void request_reply_page(struct request *r, char *body, size_t n, const char *pol
 /* With a newline at its end, for people. NULL: no memory. */
 static char *dump(json_t *json, size_t *n)
 {
-	char *text = json ? json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
+	char *text = json ? json_text(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
 	json_decref(json);
 	if (!text)
 		return NULL;

@@ -16,3 +16,17 @@ json_t *json_of(struct str s)
 	free(ascii);
 	return j;
 }
+
+char *json_text(const json_t *value, size_t flags)
+{
+	size_t n = json_dumpb(value, NULL, 0, flags);
+	char *text = n ? malloc(n + 1) : NULL;
+	if (!text)
+		return NULL;
+	if (json_dumpb(value, text, n, flags) != n) {
+		free(text);
+		return NULL;
+	}
+	text[n] = '\0';
+	return text;
+}

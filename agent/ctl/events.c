@@ -1,5 +1,6 @@
 /* events: what happens, as it happens. */
 #include "ctl/ctl.h"
+#include "config/json.h"
 #include "ctl/text.h"
 
 #include <stdlib.h>
@@ -23,7 +24,7 @@ static void put_value(const json_t *v)
 	if (json_is_string(v)) {
 		put_clean((struct str){ json_string_value(v), json_string_length(v) });
 	} else {
-		char *text = json_dumps(v, EVENT_JSON);
+		char *text = json_text(v, EVENT_JSON);
 		(void)fputs(text ? text : "?", stdout);
 		free(text);
 	}

@@ -1,6 +1,7 @@
 #include "ctl/http.h"
 
 #include "base/str.h"
+#include "config/json.h"
 
 #include <curl/curl.h>
 #include <stdio.h>
@@ -113,7 +114,7 @@ static bool exchange_init(struct exchange *x, const struct place *p, const char 
 	if ((p->token[0] && !add_header(x, bearer)) || !add_header(x, "Accept: application/json") ||
 		(body && !add_header(x, "Content-Type: application/json")))
 		return false;
-	x->body = body ? json_dumps(body, JSON_COMPACT) : strdup("");
+	x->body = body ? json_text(body, JSON_COMPACT) : strdup("");
 	if (!x->body)
 		return false;
 	curl_easy_setopt(x->curl, CURLOPT_PROTOCOLS_STR, "http,https");

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "config/json.h"
 #include "config/problems.h"
 
 #include <stdio.h>
@@ -50,7 +51,7 @@ void desk_share(struct desk *d, const char *name, json_t *value)
 {
 	if (!d->args.share)
 		return;
-	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+	char *text = value ? json_text(value, JSON_COMPACT) : NULL;
 	uint64_t number = text || !value ? d->args.share(d->args.with, name, text) : 0;
 	d->untold = number == 0;
 	if (number)

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "config/json.h"
 #include "server/keeper.h"
 #include "store/state.h"
 
@@ -133,7 +134,7 @@ static void erase_again(void *with, const char *name, json_t *value)
 static void pile_change(void *with, const char *name, json_t *value)
 {
 	struct pile *p = with;
-	char *text = json_dumps(value, JSON_COMPACT);
+	char *text = json_text(value, JSON_COMPACT);
 
 	if (text)
 		pile_put(p, str_of(name), str_of(text));
@@ -146,7 +147,7 @@ static void put_ban(void *with, const struct ban *b)
 {
 	char name[4 + BAN_ID_BYTES + 1] = "ban:";
 	json_t *value = desk_ban_json(b);
-	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+	char *text = value ? json_text(value, JSON_COMPACT) : NULL;
 
 	ban_id(b, name + 4);
 	if (text)
@@ -286,7 +287,7 @@ void desk_keep(struct desk *d, const char *name, json_t *value)
 		return;
 	d->is_settled = false;
 	look_at_disk(d);
-	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+	char *text = value ? json_text(value, JSON_COMPACT) : NULL;
 	bool has_text = text || !value;
 	uint64_t number = 0;
 	if (whole->is_begun && has_text)

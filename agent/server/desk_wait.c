@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "config/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -229,7 +230,7 @@ void desk_audit(struct desk *d, const char *what, const char *name, json_t *valu
 		a->name = strdup(name);
 		a->who = strdup(act.who);
 		a->reason = strdup(act.reason ? act.reason : "");
-		a->text = value ? json_dumps(value, JSON_COMPACT) : strdup("");
+		a->text = value ? json_text(value, JSON_COMPACT) : strdup("");
 	}
 	if (a && a->what && a->name && a->who && a->reason && a->text) {
 		desk_when_kept(d, &a->wait);
