@@ -386,6 +386,21 @@ static size_t place_of(const struct changes *c, const char *name, bool *found)
 	return low;
 }
 
+/* There is room. */
+static void insert_at(struct changes *c, size_t at, struct change change)
+{
+	memmove(&c->v[at + 1], &c->v[at], (c->n - at) * sizeof *c->v);
+	c->v[at] = change;
+	c->n++;
+}
+
+static int64_t until_of(json_t *value)
+{
+	json_t *until = json_object_get(value, "until");
+
+	return until ? json_integer_value(until) : INT64_MAX;
+}
+
 static bool insert(struct changes *c, size_t at, const char *name)
 {
 	if (c->n == c->cap) {
@@ -399,15 +414,12 @@ static bool insert(struct changes *c, size_t at, const char *name)
 	char *kept = strdup(name);
 	if (!kept)
 		return false;
-	memmove(&c->v[at + 1], &c->v[at], (c->n - at) * sizeof *c->v);
-	c->v[at] = (struct change){ .name = kept };
-	c->n++;
+	insert_at(c, at, (struct change){ .name = kept });
 	return true;
 }
 
 bool changes_put(struct changes *c, const char *name, json_t *value, char *err, size_t err_size)
 {
-	json_t *until = json_object_get(value, "until");
 	bool found;
 
 	if (!check(name, value, err, err_size))
@@ -420,7 +432,7 @@ bool changes_put(struct changes *c, const char *name, json_t *value, char *err, 
 		return err_say(err, err_size, "out of memory");
 	json_decref(c->v[at].value);
 	c->v[at].value = json_incref(value);
-	c->v[at].until = until ? json_integer_value(until) : INT64_MAX;
+	c->v[at].until = until_of(value);
 	return true;
 }
 
@@ -439,12 +451,47 @@ bool changes_put_text(
 	return put;
 }
 
-static void remove_at(struct changes *c, size_t at)
+static struct change_out take_at(struct changes *c, size_t at)
 {
-	free(c->v[at].name);
-	json_decref(c->v[at].value);
+	struct change_out out = { c->v[at].name, c->v[at].value };
+
 	memmove(&c->v[at], &c->v[at + 1], (c->n - at - 1) * sizeof *c->v);
 	c->n--;
+	return out;
+}
+
+static void remove_at(struct changes *c, size_t at)
+{
+	struct change_out out = take_at(c, at);
+
+	change_out_fini(&out);
+}
+
+void change_out_fini(struct change_out *out)
+{
+	free(out->name);
+	json_decref(out->value);
+	*out = (struct change_out){ 0 };
+}
+
+void changes_take(struct changes *c, const char *name, struct change_out *out)
+{
+	bool found;
+	size_t at = place_of(c, name, &found);
+
+	*out = found ? take_at(c, at) : (struct change_out){ 0 };
+}
+
+void changes_put_back(struct changes *c, const char *name, struct change_out *out)
+{
+	bool found;
+
+	(void)changes_remove(c, name);
+	if (!out->name)
+		return;
+	insert_at(c, place_of(c, name, &found),
+		(struct change){ out->name, out->value, until_of(out->value) });
+	*out = (struct change_out){ 0 };
 }
 
 bool changes_remove(struct changes *c, const char *name)

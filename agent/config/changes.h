@@ -55,6 +55,16 @@ bool changes_put_text(
 /* false: there is none of that name. */
 bool changes_remove(struct changes *, const char *name);
 
+/* Takes one out, if it is there, until it is put back in the place of what is there by then, or
+ * freed. Neither wants memory. */
+struct change_out {
+	char *name; /* NULL: there was none */
+	json_t *value;
+};
+void changes_take(struct changes *, const char *name, struct change_out *);
+void changes_put_back(struct changes *, const char *name, struct change_out *);
+void change_out_fini(struct change_out *);
+
 /* In the order of their names, where `name` begins with `prefix`: calls `each` for all of them.
  * `value` is borrowed. */
 void changes_each(const struct changes *, const char *prefix,

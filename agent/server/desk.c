@@ -166,27 +166,23 @@ bool desk_serve(struct desk *d, const char *name, char *err, size_t err_size)
 bool desk_set(
 	struct desk *d, const char *name, json_t *value, struct act act, char *err, size_t err_size)
 {
-	char again[512];
+	struct change_out before;
 
 	if (!desk_may_change(d, err, err_size))
 		return false;
-	json_t *before = json_incref(changes_get(d->changes, name));
 	bool good = json_object_set_new(
 			    value, "since", json_integer(clock_read().utc / USEC_PER_SEC)) == 0 &&
 		    json_object_set_new(value, "who", json_string(act.who)) == 0 &&
 		    (!act.reason ||
 			    json_object_set_new(value, "reason", json_string(act.reason)) == 0);
 	if (!good)
-		(void)err_say(err, err_size, "out of memory");
-	good = good && changes_put(d->changes, name, value, err, err_size);
-	if (good && !desk_serve(d, name, err, err_size)) {
-		good = false;
-		if (before)
-			(void)changes_put(d->changes, name, before, again, sizeof again);
-		else
-			(void)changes_remove(d->changes, name);
-	}
-	json_decref(before);
+		return err_say(err, err_size, "out of memory");
+	changes_take(d->changes, name, &before);
+	good = changes_put(d->changes, name, value, err, err_size) &&
+	       desk_serve(d, name, err, err_size);
+	if (!good)
+		changes_put_back(d->changes, name, &before);
+	change_out_fini(&before);
 	if (!good)
 		return false;
 	desk_keep(d, name, value);
@@ -205,23 +201,22 @@ bool desk_put(
 
 bool desk_remove(struct desk *d, const char *name, struct act act, char *err, size_t err_size)
 {
-	char again[512];
+	struct change_out before;
 
 	if (!desk_may_change(d, err, err_size))
 		return false;
-	json_t *before = json_incref(changes_get(d->changes, name));
-	if (!before)
+	changes_take(d->changes, name, &before);
+	if (!before.name)
 		return err_say(err, err_size, "nothing is set under this name");
-	(void)changes_remove(d->changes, name);
 	bool good = desk_serve(d, NULL, err, err_size);
 	if (good) {
 		desk_keep(d, name, NULL);
 		desk_share(d, name, NULL);
-		desk_audit(d, "remove", name, before, act);
+		desk_audit(d, "remove", name, before.value, act);
 	} else {
-		(void)changes_put(d->changes, name, before, again, sizeof again);
+		changes_put_back(d->changes, name, &before);
 	}
-	json_decref(before);
+	change_out_fini(&before);
 	return good;
 }
 

@@ -1124,6 +1124,53 @@ static void a_ban_without_memory_is_kept_later(void **state)
 	json_set_alloc_funcs(malloc, free);
 }
 
+/* From the n-th time on. */
+static unsigned starves_after; /* 0: never */
+
+static void *later_starved_malloc(size_t n)
+{
+	if (!starves_after)
+		return malloc(n);
+	return starves_after == 1 || --starves_after == 0 ? NULL : malloc(n);
+}
+
+/* Whenever the memory ends, who is told that it did not work finds all as it was. */
+static void what_failed_for_want_of_memory_has_changed_nothing(void **state)
+{
+	char err[256];
+	struct rig r;
+	(void)state;
+
+	json_set_alloc_funcs(later_starved_malloc, free);
+	start(&r, NULL, "");
+	assert_true(put(&r, "switch:api", "{\"mode\":\"shadow\"}", err));
+	json_t *before = json_deep_copy(changes_get(desk_changes(r.desk), "switch:api"));
+	for (unsigned n = 1, is_put = 0; n < 100 && is_put < 2; n++) {
+		json_t *value = json_pack("{s:s}", "mode", "off");
+		starves_after = n + 1;
+		bool good = is_put ? desk_put(r.desk, "switch:api", value, by, err, sizeof err)
+				   : desk_remove(r.desk, "switch:api", by, err, sizeof err);
+		starves_after = 0;
+		json_decref(value);
+		if (!good) {
+			json_t *now = changes_get(desk_changes(r.desk), "switch:api");
+			assert_true(json_equal(now, before));
+			assert_int_equal(api_mode(&r), MODE_SHADOW);
+			continue;
+		}
+		assert_int_equal(api_mode(&r), is_put ? MODE_OFF : MODE_ENFORCE);
+		if (!is_put++) {
+			assert_true(put(&r, "switch:api", "{\"mode\":\"shadow\"}", err));
+			json_decref(before);
+			before = json_deep_copy(changes_get(desk_changes(r.desk), "switch:api"));
+			n = 0;
+		}
+	}
+	json_decref(before);
+	finish(&r);
+	json_set_alloc_funcs(malloc, free);
+}
+
 /* The next time. */
 static atomic_bool starves_once;
 
@@ -1536,6 +1583,7 @@ int main(void)
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
 		cmocka_unit_test(a_ban_without_memory_is_kept_later),
 		cmocka_unit_test(what_a_start_cannot_take_is_not_lost),
+		cmocka_unit_test(what_failed_for_want_of_memory_has_changed_nothing),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_the_future_begins_at_the_start),
 		cmocka_unit_test(a_lifted_ban_of_the_future_stays_lifted),
