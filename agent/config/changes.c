@@ -341,10 +341,15 @@ json_t *change_reset(const struct key *key, unsigned n, usec_t at)
 {
 	json_t *keys = json_array();
 	char hex[KEY_HEX_BYTES + 1];
+	bool all = keys;
 
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0; i < n && all; i++) {
 		key_format(&key[i], hex);
-		(void)json_array_append_new(keys, json_string(hex));
+		all = json_array_append_new(keys, json_string(hex)) == 0;
+	}
+	if (!all) {
+		json_decref(keys);
+		return NULL;
 	}
 	return json_pack("{s:o, s:I}", "keys", keys, "at", (json_int_t)at);
 }

@@ -595,9 +595,39 @@ static void what_is_no_subject_is_refused(void **state)
 	}
 }
 
+static unsigned until_starved; /* 0: never */
+
+static void *starved_malloc(size_t n)
+{
+	return until_starved && --until_starved == 0 ? NULL : malloc(n);
+}
+
+/* A counter that it lacks would be back after a restart. */
+static void a_reset_has_all_its_counters_or_is_none(void **state)
+{
+	const struct key key[] = { { 1, 2 }, { 3, 4 }, { 5, 6 } };
+	struct key found[RESET_KEYS_MAX];
+	unsigned failed = 0;
+	(void)state;
+
+	json_set_alloc_funcs(starved_malloc, free);
+	for (unsigned n = 1; n < 60; n++) {
+		until_starved = n;
+		json_t *value = change_reset(key, 3, 1);
+		until_starved = 0;
+		failed += !value;
+		if (value)
+			assert_int_equal(change_reset_keys(value, found), 3);
+		json_decref(value);
+	}
+	assert_true(failed);
+	json_set_alloc_funcs(malloc, free);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_reset_has_all_its_counters_or_is_none),
 		cmocka_unit_test(an_override_holds_for_its_client),
 		cmocka_unit_test(who_enforces_all_means_what_is_counted),
 		cmocka_unit_test(an_epoch_makes_other_counters),
