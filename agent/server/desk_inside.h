@@ -57,7 +57,8 @@ bool desk_keeps_up(struct desk *); /* false: too much waits for the disk */
 void desk_keep_tick(struct desk *, usec_t steady);
 /* Bans that began were not all told of: the whole is to be kept. */
 void desk_keep_whole_soon(struct desk *);
-/* There was no memory to put something into words for the disk: the whole is to be kept. */
+/* There was no memory to put something into words: for the disk the whole is to be kept, and Redis
+ * was not told. */
 void desk_keep_missed(struct desk *);
 /* The state file has counters as they are after this save, and those before it as they were. */
 uint64_t desk_save_now(const struct desk *);

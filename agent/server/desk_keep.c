@@ -239,6 +239,7 @@ void desk_keep_whole_soon(struct desk *d)
 
 void desk_keep_missed(struct desk *d)
 {
+	d->untold = d->args.share != NULL;
 	if (!d->clerk)
 		return;
 	d->is_settled = false;

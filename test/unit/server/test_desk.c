@@ -1124,6 +1124,26 @@ static void a_ban_without_memory_is_kept_later(void **state)
 	json_set_alloc_funcs(malloc, free);
 }
 
+/* A reset that lacked a counter would bring that one back. */
+static void a_reset_without_memory_is_told_of(void **state)
+{
+	const struct plan plan = { .n = 1, .take[0].key = { 1, 2 } }, strikes = { 0 };
+	struct waiting w = { .wait.kept = on_kept };
+	struct rig r;
+	(void)state;
+
+	json_set_alloc_funcs(starved_malloc, free);
+	start(&r, NULL, "");
+	atomic_store(&starves, true);
+	desk_reset_counters(r.desk, &plan, &strikes, by);
+	desk_when_kept(r.desk, &w.wait);
+	atomic_store(&starves, false);
+	assert_int_equal(w.kept, 1);
+	assert_string_equal(w.not_shared, "there was no memory to send it");
+	finish(&r);
+	json_set_alloc_funcs(malloc, free);
+}
+
 /* From the n-th time on. */
 static unsigned starves_after; /* 0: never */
 
@@ -1583,6 +1603,7 @@ int main(void)
 		cmocka_unit_test(the_file_does_not_grow_for_ever),
 		cmocka_unit_test(a_ban_without_memory_is_kept_later),
 		cmocka_unit_test(what_a_start_cannot_take_is_not_lost),
+		cmocka_unit_test(a_reset_without_memory_is_told_of),
 		cmocka_unit_test(what_failed_for_want_of_memory_has_changed_nothing),
 		cmocka_unit_test(bans_survive_a_restart_and_are_lifted),
 		cmocka_unit_test(a_ban_of_the_future_begins_at_the_start),
