@@ -111,6 +111,17 @@ def test_closed(run):
     assert a.check(x="y")["reason"] == "ok"
 
 
+@pytest.mark.parametrize("policy, denied", [("open", 0), ("closed", 5), ("local", 3)])
+def test_who_is_answered_without_it_is_counted(run, tmp_path, policy, denied):
+    """As often as it is said, and no more: a denial of the policy's own memory is "limited"."""
+    a = Admin(run, tmp_path, rules=rule(rate=f"2/{LONG}"), top=group(nowhere(), policy))
+    got = [a.agent.check(user="u") for _ in range(5)]
+    degraded = [x for x in got if x["reason"] == "degraded"]
+    assert len(degraded) == (2 if policy == "local" else 5), got
+    assert a.value("ratelimit_checks_degraded_total") == len(degraded)
+    assert a.value("ratelimit_checks_denied_total") == sum(x["deny"] for x in got) == denied
+
+
 ALGORITHMS = ("token-bucket", "sliding-window", "fixed-window")
 
 
