@@ -14,6 +14,7 @@
 enum {
 	APPENDED_MIN = 1 << 20, /* bytes, from which on the whole is written anew */
 	PIECE = 64,             /* changes that are composed in one turn of the loop */
+	REFUSED_LINES = 100,    /* of the log, at a start */
 };
 
 #define WHOLE_EVERY (10 * USEC_PER_SEC)
@@ -58,8 +59,8 @@ static void load_one(void *with, struct str name, struct str text, bool same_cou
 		good = changes_put_text(d->changes, name.p, text, err, sizeof err);
 	if (good)
 		return;
-	l->refused++;
-	log_error("changes_lost", KV_Z("change", name.p), KV_Z("why", err));
+	if (l->refused++ < REFUSED_LINES) /* how many there are says what set the file aside */
+		log_error("changes_lost", KV_Z("change", name.p), KV_Z("why", err));
 }
 
 /* The whole is written anew at once: what is not taken now would be on no disk any more. */
