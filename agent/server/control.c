@@ -8,6 +8,7 @@
 #include "server/notices.h"
 #include "server/service.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdalign.h>
 #include <stdio.h>
@@ -257,6 +258,13 @@ struct control *control_new(const struct control_args *args, char *err, size_t e
 			"too few open files are allowed for %u threads: raise the limit "
 			"(LimitNOFILE= of the service), or lower agent.threads",
 			crew_size(&c->snapshot->settings));
+		goto fail;
+	}
+	if (!crew_has_watches(crew_size(&c->snapshot->settings) + 1)) {
+		(void)snprintf(err, err_size,
+			"the kernel does not watch the descriptors of %u threads: %s: raise "
+			"fs.epoll.max_user_watches, or give it memory",
+			crew_size(&c->snapshot->settings), strerror(errno));
 		goto fail;
 	}
 	loop_memory_init();

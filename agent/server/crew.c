@@ -2,9 +2,14 @@
 
 #include "base/log.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
+
+enum { WATCHES_EACH = 2 }; /* of a loop, at least */
 
 unsigned crew_cores(void)
 {
@@ -36,6 +41,36 @@ bool crew_has_descriptors(unsigned loops)
 	for (unsigned i = 0; i < n; i++)
 		(void)close(fd[i]);
 	return n == want;
+}
+
+/* An epoll descriptor can watch one file under each of its descriptors. */
+static bool can_watch(int epoll, int file, unsigned want)
+{
+	int fd[WATCHES_EACH * (WORKERS_MAX + 1)];
+	unsigned n = 0;
+	for (bool good = true; good && n < want; n += good) {
+		struct epoll_event none = { 0 };
+		fd[n] = fcntl(file, F_DUPFD_CLOEXEC, 0);
+		good = fd[n] >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd[n], &none) == 0;
+		if (!good && fd[n] >= 0)
+			(void)close(fd[n]);
+	}
+	for (unsigned i = 0; i < n; i++)
+		(void)close(fd[i]);
+	return n == want;
+}
+
+bool crew_has_watches(unsigned loops)
+{
+	int epoll = epoll_create1(EPOLL_CLOEXEC), file = eventfd(0, EFD_CLOEXEC);
+	bool has = epoll >= 0 && file >= 0 && can_watch(epoll, file, WATCHES_EACH * loops);
+	int why = errno;
+	if (file >= 0)
+		(void)close(file);
+	if (epoll >= 0)
+		(void)close(epoll);
+	errno = why;
+	return has;
 }
 
 bool crew_make(struct crew *c, unsigned n, const struct worker_args *args)

@@ -19,6 +19,9 @@ unsigned crew_size(const struct settings *);
 
 /* Are there descriptors for so many event loops? libev ends the process where it finds none. */
 bool crew_has_descriptors(unsigned loops);
+/* Will the kernel watch what so many event loops wake up by? Where libev hears that it does not, it
+ * ends the process by an assertion. false: errno says why. */
+bool crew_has_watches(unsigned loops);
 
 /* Fills an empty crew; `args` but for the number. They do not run yet. false: not all could be
  * made; those that could are there. */
