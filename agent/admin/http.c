@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+static const double WATCH_AGAIN_AFTER = 0.2; /* seconds */
+
 /* ---- requests ---- */
 
 void *request_context(const struct request *r)
@@ -374,9 +376,20 @@ static void run(struct http *http)
 
 static void on_io(struct ev_loop *loop, ev_io *io, int revents)
 {
-	(void)loop;
+	struct http *http = io->data;
+	if (revents & EV_ERROR) { /* epoll_ctl() refused: the loop has stopped to watch it */
+		log_warning_every(10 * USEC_PER_SEC, "not_watched", KV_Z("for", "admin"),
+			KV_Z("hint", "no memory, or more than fs.epoll.max_user_watches"));
+		ev_timer_start(loop, &http->watch_again);
+		return;
+	}
+	run(http);
+}
+
+static void on_watch_again(struct ev_loop *loop, ev_timer *timer, int revents)
+{
 	(void)revents;
-	run(io->data);
+	ev_io_start(loop, &((struct http *)timer->data)->io);
 }
 
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -434,7 +447,8 @@ struct http *http_new(const struct http_settings *settings)
 	}
 	ev_io_init(&http->io, on_io, info->epoll_fd, EV_READ);
 	ev_timer_init(&http->timer, on_timer, 0., 0.);
-	http->io.data = http->timer.data = http;
+	ev_timer_init(&http->watch_again, on_watch_again, WATCH_AGAIN_AFTER, 0.);
+	http->io.data = http->timer.data = http->watch_again.data = http;
 	ev_set_priority(&http->io, -1);
 	ev_io_start(settings->loop, &http->io);
 	peers_init(&http->peers, settings);
@@ -468,6 +482,7 @@ void http_free(struct http *http)
 	run(http); /* what is ready goes out */
 	ev_io_stop(http->settings.loop, &http->io);
 	ev_timer_stop(http->settings.loop, &http->timer);
+	ev_timer_stop(http->settings.loop, &http->watch_again);
 	MHD_stop_daemon(http->daemon);
 	free(http);
 }

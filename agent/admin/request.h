@@ -12,6 +12,7 @@ struct http {
 	struct MHD_Daemon *daemon;
 	ev_io io;
 	ev_timer timer;
+	ev_timer watch_again; /* the daemon's descriptor, where the kernel refused that */
 	struct request *head; /* all that are under way */
 	struct peer *adding;  /* the connection that the daemon is being given */
 	uint64_t requests;

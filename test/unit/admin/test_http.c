@@ -26,10 +26,19 @@
 /* In the place of libc's: of this descriptor it refuses so many, as where no memory is left. */
 static int refused_fd = -1;
 static unsigned refusals;
+static bool refuses_epoll; /* and of those that are epoll descriptors */
+
+static bool is_epoll(int fd)
+{
+	char link[32], what[32] = "";
+	(void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	return readlink(link, what, sizeof what - 1) > 0 && strstr(what, "eventpoll");
+}
 
 int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-	if (fd == refused_fd && op == EPOLL_CTL_ADD && refusals) {
+	bool refused = fd == refused_fd || (refuses_epoll && is_epoll(fd));
+	if (refused && op == EPOLL_CTL_ADD && refusals) {
 		refusals--;
 		errno = ENOMEM;
 		return -1;
@@ -485,6 +494,15 @@ static void a_listener_that_cannot_be_watched(void **state)
 	refused_fd = -1;
 }
 
+static void a_daemon_that_cannot_be_watched(void **state)
+{
+	refuses_epoll = true;
+	refusals = 2;
+	ask(*state, "GET /hello" HTTP "\r\n", "\r\n\r\nhello you");
+	assert_int_equal(refusals, 0);
+	refuses_epoll = false;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -498,6 +516,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(many_connections, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused_in_every_place, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_listener_that_cannot_be_watched, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_daemon_that_cannot_be_watched, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
