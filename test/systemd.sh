@@ -110,6 +110,10 @@ fi
 cfg=/etc/spoa-ratelimit/ratelimit.cfg
 must "it runs after the boot" systemctl is-active spoa-ratelimit
 must "systemd finds it safe or OK" sh -c 'systemd-analyze security --no-pager spoa-ratelimit | tail -n 1 | grep -Eq "SAFE|OK"'
+# Its first thread's socket for that (netlink, of family 4) has its number.
+# shellcheck disable=SC2016
+must "it may ask the kernel whether HAProxy reads" sh -c 'p=$(systemctl show -p MainPID --value spoa-ratelimit)
+	grep -Eq "^[0-9a-f]+ +4 +$p " /proc/net/netlink'
 # With drain, too: what holds the socket is then seen to need none.
 must "a reload is taken" sh -c "sed -i 's,5/minute,6/minute,; s,drain  = \"0s\",drain = \"2s\",' $cfg && systemctl reload spoa-ratelimit &&
 	sleep 1 && ratelimitctl status | grep -q 'generation 2'"
