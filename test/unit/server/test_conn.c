@@ -492,6 +492,28 @@ static void who_is_deaf_is_left(void **state)
 		send(f->peer, "x", 1, MSG_NOSIGNAL), -1); /* the next question is not lost */
 }
 
+/* The same when its socket is full, and it is not read any more: what it asks waits. */
+static void who_is_deaf_and_full_is_left(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t sid = 1;
+	say_hello(f);
+	expect_heard(f);
+	while (!f->conns.head->write_deadline)
+		ask(f, sid++);
+	look(f);
+	for (int i = 0; i < 2; i++) {
+		ask(f, sid++);
+		look(f);
+	}
+	look(f); /* nothing was asked meanwhile */
+	look(f);
+	assert_int_equal(f->conns.n, 1);
+	ask(f, sid);
+	look(f);
+	assert_int_equal(f->conns.n, 0);
+}
+
 static void who_reads_anything_is_not_deaf(void **state)
 {
 	struct fixture *f = *state;
@@ -880,6 +902,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(where_it_is_crowded_idle_ones_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(of_idle_ones_a_few_go_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_is_deaf_is_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_is_deaf_and_full_is_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_reads_anything_is_not_deaf, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_is_owed_little_is_not_deaf, setup, teardown),
 		cmocka_unit_test_setup_teardown(of_older_ones_nobody_is_deaf, setup, teardown),
