@@ -155,7 +155,7 @@ must "a broken file is not tried for ever, whoever connects to the socket" sh -c
 	echo 'bogus = 1;' >>$cfg; systemctl stop spoa-ratelimit
 	for i in \$(seq 150); do
 		curl -s -m 0.2 telnet://127.0.0.1:9600 </dev/null; sleep 0.1
-		systemctl is-failed -q spoa-ratelimit spoa-ratelimit.socket && break
+		systemctl is-failed -q spoa-ratelimit.socket && break
 	done
 	systemctl is-failed spoa-ratelimit.socket && [ \$(journalctl -u spoa-ratelimit -o cat --no-pager | grep -c 'unknown setting \"bogus\"') -lt 60 ]
 	status=\$?; cp -p /root/kept $cfg; systemctl reset-failed
