@@ -141,6 +141,20 @@ const char *text_share(double share, char out[TEXT_MAX])
 	return out;
 }
 
+/* mktime() takes the 30th of February for the 2nd of March. */
+static bool has_day(const struct tm *tm)
+{
+	struct tm noon = {
+		.tm_year = tm->tm_year,
+		.tm_mon = tm->tm_mon,
+		.tm_mday = tm->tm_mday,
+		.tm_hour = 12,
+	};
+
+	(void)timegm(&noon);
+	return noon.tm_mday == tm->tm_mday;
+}
+
 int64_t instant_parse(const char *z, int64_t now)
 {
 	static const char *const format[] = { "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S",
@@ -159,6 +173,8 @@ int64_t instant_parse(const char *z, int64_t now)
 		const char *end = strptime(z, format[i], &tm);
 		if (!end || (*end && (strcmp(end, "Z") != 0 || i >= CLOCK - 1)))
 			continue;
+		if (!has_day(&tm))
+			return -1;
 		tm.tm_isdst = -1;
 		int64_t at = *end ? (int64_t)timegm(&tm) : (int64_t)mktime(&tm);
 		if (i == CLOCK && at <= now) {
