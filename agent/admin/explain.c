@@ -15,14 +15,26 @@ static void add_change(struct asking *x, json_t *answer)
 		(void)json_object_update_missing(json_object_get(answer, "override"), change);
 }
 
+/* A Redis that takes no writes (out of memory, a replica) answers this, which writes nothing, and
+ * refuses the checks: those who decide know that. */
+static void add_degraded(struct asking *x, json_t *answer)
+{
+	struct report report;
+
+	control_report(x->admin->control, &report);
+	(void)json_object_set_new(answer, "threads_degraded", json_integer(report.degraded));
+}
+
 static void reply(struct asking *x)
 {
 	struct explain *e = &x->explain;
 
 	if (x->request) {
 		json_t *answer = explain_json(e);
-		if (answer)
+		if (answer) {
 			add_change(x, answer);
+			add_degraded(x, answer);
+		}
 		request_reply_json(x->request, 200, answer);
 	}
 	asking_end(x);

@@ -90,6 +90,17 @@ static void show_ban(const json_t *ban)
 	put_clean(" as ", ctl_text(ban, "client"), "");
 }
 
+/* Where the agent asked Redis, and its checks are answered without it. */
+static void show_degraded(const json_t *a)
+{
+	int64_t n = ctl_int(a, "threads_degraded");
+
+	if (n > 0 && !json_is_true(json_object_get(a, "degraded")))
+		(void)printf("note: %lld of the threads that decide %s by the failure policy, and "
+			     "may say otherwise: see ratelimitctl status\n",
+			(long long)n, n == 1 ? "does so" : "do so");
+}
+
 static void show_decision(const json_t *a)
 {
 	const json_t *d = json_object_get(a, "decision");
@@ -112,6 +123,7 @@ static void show_decision(const json_t *a)
 	if (*ctl_text(json_object_get(a, "banned"), "id"))
 		put_clean("ends with: ratelimitctl ban lift ",
 			ctl_text(json_object_get(a, "banned"), "id"), "\n");
+	show_degraded(a);
 	show_client(a);
 }
 

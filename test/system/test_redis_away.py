@@ -798,6 +798,25 @@ def test_status_says_why_since_when_and_which_server(run, tmp_path, redis, wire)
     assert "since" not in a.ask("/api/v1/status").json["store"]
 
 
+def test_explain_says_that_checks_are_decided_otherwise(run, tmp_path, redis, wire):
+    """Redis tells explain what it has, as nothing is written for that, and refuses the checks."""
+    def explain():
+        return a.ask("/api/v1/explain", "POST", headers={"Content-Type": "application/json"},
+                     body='{"user": "u"}').json
+
+    a = Admin(run, tmp_path, rules=rule(), top=group(wire, "closed"))
+    until(lambda: a.agent.check(user="u")["reason"] == "ok", "Redis")
+    until(lambda: explain()["threads_degraded"] == 0, "all is well")
+    with lost("oom", ("maxmemory", "1", "0"))(redis, wire):
+        until(lambda: a.agent.check(user="u")["reason"] == "degraded" and explain()["threads_degraded"],
+              "it refuses")
+        shown = call("explain", "--socket", a.socket, "user=u").stdout
+        assert "by the failure policy" in shown, shown
+    until(lambda: a.agent.check(user="u")["reason"] == "ok", "Redis again")
+    until(lambda: explain()["threads_degraded"] == 0, "all is well again")
+    assert "by the failure policy" not in call("explain", "--socket", a.socket, "user=u").stdout
+
+
 def test_status_says_so_of_a_server_whose_name_is_no_utf8(run, tmp_path):
     a = Admin(run, tmp_path, top=group("${REDIS_AT}"), env={"REDIS_AT": "/nowhere/r\udce4.sock"})
 
