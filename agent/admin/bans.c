@@ -46,7 +46,7 @@ void bans_remove(struct request *r)
 	const struct admin *a = request_context(r);
 	json_t *body = body_of(r);
 	const char *id = body ? body_text(r, body, "id") : NULL;
-	const char *reason = id ? body_text(r, body, "reason") : NULL;
+	const char *reason = id ? body_reason(r, body) : NULL;
 
 	if (reason && body_knows(r, body, known, sizeof known / sizeof *known)) {
 		struct act act = { request_who(r), *reason ? reason : NULL };

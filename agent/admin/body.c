@@ -1,4 +1,5 @@
 #include "admin/body.h"
+#include "config/changes.h"
 
 #include <string.h>
 
@@ -30,6 +31,18 @@ const char *body_text(struct request *r, json_t *body, const char *name)
 		return json_string_value(v);
 	request_problem(r, 422, "%s: want a text", name);
 	return NULL;
+}
+
+const char *body_reason(struct request *r, json_t *body)
+{
+	const char *reason = body_text(r, body, "reason");
+
+	if (reason && strlen(reason) > CHANGE_REASON_MAX) {
+		request_problem(
+			r, 422, "reason: want a text of at most %d bytes", CHANGE_REASON_MAX);
+		return NULL;
+	}
+	return reason;
 }
 
 bool body_knows(struct request *r, json_t *body, const char *const *known, size_t n)

@@ -10,6 +10,8 @@ json_t *body_of(struct request *);
 /* A member that holds a text, borrowed; "" where it is not there. NULL: the request has its answer.
  */
 const char *body_text(struct request *, json_t *body, const char *name);
+/* Why somebody wants a change, as body_text(); it is in the log whole. */
+const char *body_reason(struct request *, json_t *body);
 
 /* Members that nobody knows are told: a typing error must not pass for something else. false: the
  * request has its answer. */

@@ -219,7 +219,7 @@ static void put_override(struct request *r, json_t *body, json_t *change)
 	static const char *const known[] = { "user", "key", "ip", "tier", "rates", "bypass",
 		"block", "for", "until", "reason" };
 	char name[CHANGE_NAME_MAX + 16], err[512];
-	const char *reason = body_text(r, body, "reason");
+	const char *reason = body_reason(r, body);
 
 	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known) ||
 		!take_subject(r, body, name) || !take_end(r, body, change))
@@ -260,7 +260,7 @@ void overrides_remove(struct request *r)
 	static const char *const known[] = { "user", "key", "ip", "reason" };
 	char name[CHANGE_NAME_MAX + 16], err[256];
 	json_t *body = body_of(r);
-	const char *reason = body ? body_text(r, body, "reason") : NULL;
+	const char *reason = body ? body_reason(r, body) : NULL;
 
 	if (reason && body_knows(r, body, known, sizeof known / sizeof *known) &&
 		take_subject(r, body, name)) {
@@ -378,7 +378,7 @@ static void put_switch(struct request *r, json_t *body, json_t *change)
 	char name[CHANGE_NAME_MAX], err[512];
 	const char *rule = body_text(r, body, "rule");
 	const char *mode = rule ? mode_of(r, body) : NULL;
-	const char *reason = mode ? body_text(r, body, "reason") : NULL;
+	const char *reason = mode ? body_reason(r, body) : NULL;
 	bool good;
 
 	if (!reason || !body_knows(r, body, known, sizeof known / sizeof *known) ||

@@ -71,7 +71,7 @@ void reload_now(struct request *r)
 	const char *reason = has_body ? NULL : "";
 
 	if (body && body_knows(r, body, known, 1))
-		reason = body_text(r, body, "reason");
+		reason = body_reason(r, body);
 	if (reason)
 		reload(r, (struct act){ request_who(r), *reason ? reason : NULL });
 	json_decref(body);

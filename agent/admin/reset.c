@@ -218,7 +218,7 @@ static void reset(struct request *r, json_t *body)
 {
 	static const char *const known[] = { "rule", "all", "reason", "fields" };
 	const char *rule = body_text(r, body, "rule");
-	const char *reason = rule ? body_text(r, body, "reason") : NULL;
+	const char *reason = rule ? body_reason(r, body) : NULL;
 	bool all = json_is_true(json_object_get(body, "all"));
 	json_t *fields;
 

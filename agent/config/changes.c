@@ -229,7 +229,7 @@ static bool check(const char *name, json_t *value, char *err, size_t err_size)
 		return err_say(err, err_size, "more than %d bytes", CHANGE_TEXT_MAX);
 	if (until && (!json_is_integer(until) || json_integer_value(until) <= 0))
 		return err_say(err, err_size, "until: want an instant in Unix seconds");
-	return text_member_check(value, "reason", 500, err, err_size) &&
+	return text_member_check(value, "reason", CHANGE_REASON_MAX, err, err_size) &&
 	       text_member_check(value, "who", 100, err, err_size) &&
 	       kind_check(name, value, err, err_size);
 }

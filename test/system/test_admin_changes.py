@@ -178,6 +178,19 @@ def test_bodies_that_are_none(admin):
     assert admin.ask("/api/v1/overrides").json == {"overrides": []}
 
 
+def test_a_reason_is_told_whole_or_refused(admin):
+    """The log would cut it, and nobody be told."""
+    for n, (path, method, body) in enumerate((
+            ("/api/v1/overrides", "PUT", {"user": "alice", "block": True}),
+            ("/api/v1/overrides", "DELETE", {"user": "alice"}), ("/api/v1/enabled", "PUT", {"mode": "shadow"}),
+            ("/api/v1/enabled", "PUT", {"mode": "configured"}), ("/api/v1/reset", "POST", {"rule": "api"}),
+            ("/api/v1/reset", "POST", {"fields": {"user": "alice"}, "rule": "api"}), ("/api/v1/reload", "POST", {})), 1):
+        told = change(admin, path, method, status=422, reason="x" * 501, **body)
+        assert "at most 500 bytes" in told["detail"], told
+        change(admin, path, method, reason="x" * 500, **body)
+        until(lambda n=n: sum("reason=" + "x" * 500 in line for line in audit(admin)) == n, "its line")
+
+
 def test_a_reload_may_have_a_reason_and_nothing_else(admin):
     for body, status in ((b'{"user":', 400), (b"[]", 400), (b" ", 400), (b'{"mode": "off", "reason": "x"}', 422),
                          (b'{"reason": 5}', 422)):
