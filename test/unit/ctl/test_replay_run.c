@@ -265,6 +265,34 @@ static void a_log_may_have_long_pauses(void **state)
 	json_decref(o);
 }
 
+/* Also what was forgotten before a pause after which another store counts. */
+static void what_was_forgotten_is_told(void **state)
+{
+	struct world w = begin(
+		"store: { max_keys = 1000; };\n"
+		"rules = ( { name = \"a\"; per = [ \"user\" ]; rate = \"1/day\"; } );\n");
+
+	(void)state;
+	ask_twice(&w, AT, 3000);
+	ask_twice(&w, AT + 1000 * DAY, 1);
+	json_t *o = end(&w);
+	assert_true(number(o, "evicted") >= 2000);
+	json_decref(o);
+}
+
+static void a_cost_that_no_quota_has_is_not_added_up(void **state)
+{
+	struct world w = begin("rules = ( { name = \"a\"; algorithm = \"fixed-window\"; rate = "
+			       "\"1/minute\"; } );\n");
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++)
+		ask(&w, AT, FIELD_USER, "al", INT64_MAX);
+	json_t *o = end(&w);
+	assert_int_equal(number(limit(o, 0, 0), "max"), 2000000000);
+	json_decref(o);
+}
+
 static void nothing_was_asked(void **state)
 {
 	struct world w = begin("rules = ();\n");
@@ -417,6 +445,8 @@ int main(void)
 		cmocka_unit_test(penalties_hold),
 		cmocka_unit_test(time_never_goes_back),
 		cmocka_unit_test(a_log_may_have_long_pauses),
+		cmocka_unit_test(what_was_forgotten_is_told),
+		cmocka_unit_test(a_cost_that_no_quota_has_is_not_added_up),
 		cmocka_unit_test(nothing_was_asked),
 		cmocka_unit_test(what_is_absent_is_named),
 		cmocka_unit_test(what_nobody_looks_at_is_not_missed),

@@ -16,7 +16,8 @@
 static const char config[] =
 	"identity: { default_tier = \"anonymous\"; };\n"
 	"rules = ( { name = \"all\"; per = [ \"ip|user|key|host|path|method|app|tier\" ];\n"
-	"            match = { cost = \"!x\"; flag = \"!x\"; message = \"!x\"; }; rate = \"1/day\"; } );\n";
+	"            match = { cost = \"!x\"; flag = \"!x\"; message = \"!x\"; endpoint = \"!x:/\"; };\n"
+	"            rate = \"1/day\"; } );\n";
 
 /* What the lines of one log begin with: 2026-11-21 16:33:01.123 UTC. */
 #define TIME    "[21/Nov/2026:16:33:01.123]"
@@ -127,6 +128,10 @@ static const struct row haproxy[] = {
 	{ "10.0.1.2:3 " TIME " " HTTPLOG "\"OPTIONS * HTTP/1.1\"", "ip=10.0.1.2 method=OPTIONS" },
 	{ "10.0.1.2:3 " TIME " " HTTPLOG "\"GET /a#22b#7C#zz# HTTP/1.1\"",
 		"ip=10.0.1.2 method=GET path=/a\"b|" }, /* the rest is a fragment */
+	/* Methods of 32 letters at most. */
+	{ "10.0.1.2:3 " TIME " " HTTPLOG "\"M_SEARCH-ABCDEFGHIJKLMNOPQRSTUVW / HTTP/1.1\"",
+		"ip=10.0.1.2 method=M_SEARCH-ABCDEFGHIJKLMNOPQRSTUVW path=/" },
+	{ "10.0.1.2:3 " TIME " " HTTPLOG "\"M_SEARCH-ABCDEFGHIJKLMNOPQRSTUVWX / HTTP/1.1\"", NULL },
 	/* A line that was cut. */
 	{ "10.0.1.2:3 " TIME " " HTTPLOG "\"GET /very/long",
 		"ip=10.0.1.2 method=GET path=/very/long" },
@@ -169,6 +174,10 @@ static const struct row own[] = {
 	{ "lb haproxy[3]: 2001:db8::1 2001:db8::1:33317 " TIME
 	  " web app/s1 200 150 0/0/1/2/3 ---- tier=anonymous \"GET /x HTTP/1.1\"",
 		"ip=2001:db8::1 method=GET path=/x" }, /* the default tier: one may be set by now */
+	/* Blanks may be tabs. */
+	{ "192.0.2.7\t10.0.1.2:33317\t" TIME
+	  "\tweb\tapp/s1\t200\tuser=al\t\"GET\t/x HTTP/1.1\"\thost={A}",
+		"ip=192.0.2.7 user=al method=GET path=/x host=a" },
 	/* conf/examples: nothing but the client, and no frontend. */
 	{ "2001:db8::1:80 " TIME
 	  " app/s1 200 3 rl=ok/api user=bob app=chat err=- \"GET / HTTP/1.1\"",
@@ -215,7 +224,15 @@ static const struct row own[] = {
 	{ "192.0.2.7:1 " TIME " web a/b {cut off", NULL },
 	{ "192.0.2.7:1 " TIME " web a/b \"agent user=x\" \"GET /x HTTP/1.1\"",
 		"ip=192.0.2.7 method=GET path=/x" },
+	/* What stands behind the request is no other one, whatever it looks like. */
+	{ "192.0.2.7:1 " TIME " web a/b \"GET /x HTTP/1.1\" \"agent/1.0 (x)\" \"\"",
+		"ip=192.0.2.7 method=GET path=/x" },
+	{ "192.0.2.7:1 " TIME " web a/b \"GET /x HTTP/1.1\" \"PUT /y HTTP/1.1\"",
+		"ip=192.0.2.7 method=GET path=/x" },
 	{ "192.0.2.7:1 " TIME " web a/b \"no slash\"", NULL },
+	/* Who is called as the default tier is. */
+	{ "192.0.2.7:1 " TIME " web a/b user=anonymous \"GET /x HTTP/1.1\"",
+		"ip=192.0.2.7 user=anonymous method=GET path=/x" },
 };
 
 static void formats_of_ones_own(void **state)
@@ -293,6 +310,7 @@ static const struct row json[] = {
 	{ "{\"time\":\"yesterday\",\"user\":\"u\"}", NULL },
 	{ "{\"time\":\"2026-11-21T16:33:01Z \",\"user\":\"u\"}", NULL },
 	{ "{\"time\":-1,\"user\":\"u\"}", NULL },
+	{ "{\"time\":\"1970-01-01T00:00:00+00:01\",\"user\":\"u\"}", NULL },
 	{ "{\"time\":1e300,\"user\":\"u\"}", NULL },
 	{ "{\"time\":253402300800,\"user\":\"u\"}", NULL },
 	{ "{\"time\":9223372036854775807,\"user\":\"u\"}", NULL },
@@ -406,6 +424,8 @@ static void the_longest_line_fits(void **state)
 		line[i] = 'a';
 	assert_true(request_line_load(&w.line, s, &v, &utc));
 	assert_int_equal(v.text[FIELD_PATH].n, REQUEST_LINE_MAX - sizeof before + 2);
+	assert_true(view_has(&v, FIELD_ENDPOINT)); /* which is as long again */
+	assert_int_equal(v.text[FIELD_ENDPOINT].n, sizeof "GET:" - 1 + v.text[FIELD_PATH].n);
 	free(line);
 	end(&w);
 }

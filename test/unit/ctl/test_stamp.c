@@ -118,12 +118,29 @@ static void local_times(void **state)
 	tzset();
 }
 
+/* What was made of the last line's minute is for that one only. */
+static void the_same_minute_of_another(void **state)
+{
+	static const struct row row[] = {
+		{ "21/Nov/2026:16:33:01", 20, SEC(AT) },
+		{ "22/Nov/2026:16:33:01", 20, SEC(AT + 86400) },
+		{ "22/Dec/2026:16:33:01", 20, SEC(AT + 31 * 86400) },
+		{ "22/Dec/2027:16:33:01", 20, SEC(AT + (31 + 365) * 86400) },
+		{ "22/Dec/2027:17:33:01", 20, SEC(AT + (31 + 365) * 86400 + 3600) },
+		{ "22/Dec/2027:17:34:01", 20, SEC(AT + (31 + 365) * 86400 + 3660) },
+	};
+
+	(void)state;
+	check_rows(stamp_parse_log, row, sizeof row / sizeof *row);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(those_of_logs),
 		cmocka_unit_test(those_of_iso_8601),
 		cmocka_unit_test(local_times),
+		cmocka_unit_test(the_same_minute_of_another),
 	};
 
 	(void)setenv("TZ", "UTC", 1);
