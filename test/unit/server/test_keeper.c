@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -40,6 +42,41 @@ static void hang(bool hangs)
 	disk_hangs = hangs;
 	(void)pthread_cond_broadcast(&disk_goes_on);
 	(void)pthread_mutex_unlock(&disk);
+}
+
+/* Ditto. Time may stand still; its thread goes round all the same. */
+static _Atomic(usec_t) stands_at; /* 0: it goes on */
+static atomic_uint rounds;
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+	usec_t at = atomic_load(&stands_at);
+
+	if (!at)
+		return (int)syscall(SYS_clock_gettime, id, t);
+	t->tv_sec = (time_t)(at / USEC_PER_SEC);
+	t->tv_nsec = (long)(at % USEC_PER_SEC) * 1000;
+	return 0;
+}
+
+int pthread_cond_timedwait(
+	pthread_cond_t *cond, pthread_mutex_t *lock, const struct timespec *until)
+{
+	struct timespec soon;
+
+	if (!atomic_load(&stands_at))
+		return pthread_cond_clockwait(cond, lock, CLOCK_MONOTONIC, until);
+	atomic_fetch_add(&rounds, 1);
+	(void)syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &soon);
+	return pthread_cond_clockwait(cond, lock, CLOCK_MONOTONIC, &soon); /* now */
+}
+
+/* Each of its rounds begins and ends with such a wait. */
+static void go_on(usec_t by)
+{
+	atomic_fetch_add(&stands_at, by);
+	for (unsigned first = atomic_load(&rounds); atomic_load(&rounds) - first < 3;)
+		(void)sched_yield();
 }
 
 struct fixture {
@@ -71,6 +108,7 @@ static int teardown(void **state)
 
 	hang(false);
 	keeper_free(f->keeper);
+	atomic_store(&stands_at, 0);
 	store_close(memory_store_base(f->store));
 	(void)unlink(f->state);
 	(void)rmdir(f->blocked);
@@ -142,6 +180,98 @@ static void nobody_waits_for_a_disk_for_ever(void **state)
 	assert_int_equal(access(f->state, R_OK), 0);
 }
 
+static void stop_time(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	atomic_store(&stands_at, (usec_t)t.tv_sec * USEC_PER_SEC + USEC_PER_SEC);
+}
+
+/* So many saves were begun, and all of them are kept. */
+static void expect_saves(struct fixture *f, uint64_t n)
+{
+	uint64_t begun, kept;
+
+	keeper_saves(f->keeper, &begun, &kept);
+	assert_int_equal(begun, n);
+	assert_int_equal(kept, n);
+}
+
+static void restart(struct fixture *f, const char *file, usec_t interval)
+{
+	keeper_free(f->keeper);
+	f->keeper = keeper_start(f->store, file, interval);
+	assert_non_null(f->keeper);
+	go_on(0); /* it has begun */
+}
+
+static void it_saves_once_in_an_interval(void **state)
+{
+	struct fixture *f = *state;
+
+	stop_time();
+	restart(f, f->state, 60 * USEC_PER_SEC);
+	for (unsigned n = 0; n < 3; n++) {
+		go_on(60 * USEC_PER_SEC - 1);
+		expect_saves(f, n);
+		go_on(1);
+		expect_saves(f, n + 1);
+	}
+	keeper_change_interval(f->keeper, 10 * USEC_PER_SEC);
+	go_on(9 * USEC_PER_SEC);
+	expect_saves(f, 3);
+	go_on(USEC_PER_SEC);
+	expect_saves(f, 4);
+	keeper_change_interval(f->keeper, 0); /* at a stop only */
+	go_on(USEC_PER_DAY);
+	expect_saves(f, 4);
+	keeper_save_soon(f->keeper); /* and where somebody asks, once */
+	go_on(0);
+	go_on(USEC_PER_SEC);
+	expect_saves(f, 5);
+	keeper_change_interval(f->keeper, 10 * USEC_PER_SEC);
+	go_on(9 * USEC_PER_SEC - 1); /* since that one */
+	expect_saves(f, 5);
+	restart(f, "", USEC_PER_SEC); /* there is no file */
+	go_on(USEC_PER_DAY);
+	expect_saves(f, 0);
+}
+
+/* Who did not come to serve leaves the file as it was. */
+static void what_nobody_finished_is_not_written(void **state)
+{
+	struct fixture *f = *state;
+
+	keeper_free(f->keeper);
+	f->keeper = NULL;
+	assert_int_equal(access(f->state, F_OK), -1);
+}
+
+static void trouble_is_as_old_as_its_first_save(void **state)
+{
+	struct fixture *f = *state;
+	struct keeper_trouble first, t;
+
+	stop_time();
+	assert_int_equal(mkdir(f->blocked, 0700), 0);
+	save(f);
+	go_on(0);
+	assert_true(is_in_trouble(f, 0, &first));
+	go_on(60 * USEC_PER_SEC);
+	save(f);
+	go_on(0);
+	assert_true(is_in_trouble(f, 0, &t));
+	assert_int_equal(t.since, first.since);
+	/* Also when it does not come back. */
+	assert_int_equal(rmdir(f->blocked), 0);
+	hang(true);
+	save(f);
+	assert_true(is_in_trouble(f, 2 * KEEPER_HANGS_AFTER, &t));
+	assert_int_equal(t.since, first.since);
+	assert_string_equal(t.why, first.why);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -149,6 +279,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_file_that_cannot_be_written_is_trouble_until_it_can, setup, teardown),
 		cmocka_unit_test_setup_teardown(nobody_waits_for_a_disk_for_ever, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_nobody_finished_is_not_written, setup, teardown),
+		cmocka_unit_test_setup_teardown(it_saves_once_in_an_interval, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			trouble_is_as_old_as_its_first_save, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
