@@ -411,6 +411,7 @@ static void where_it_is_crowded_idle_ones_go(void **state)
 	turn(f);
 	(void)expect_frame(f, bytes, sizeof bytes, FRAME_ACK);
 	conns_expire(&f->conns, after(f, 60 * SEC)); /* room was made */
+	assert_int_equal(receive(f->peer, bytes, sizeof bytes), 0);
 	assert_int_equal(f->conns.n, 1);
 	conns_make_room(&f->conns);
 	conns_expire(&f->conns, after(f, 60 * SEC));
@@ -490,6 +491,30 @@ static void who_is_deaf_is_left(void **state)
 		;
 	assert_int_equal(
 		send(f->peer, "x", 1, MSG_NOSIGNAL), -1); /* the next question is not lost */
+}
+
+/* All of them in one look. */
+static void whoever_is_deaf_is_left(void **state)
+{
+	struct fixture *f = *state;
+	int peer[3] = { f->peer };
+	for (int i = 0; i < 3; i++) {
+		f->peer = peer[i] = i ? connect_peer(f) : f->peer;
+		say_hello(f);
+		expect_heard(f);
+	}
+	for (uint64_t round = 1; round <= 4; round++) {
+		assert_int_equal(f->conns.n, 3);
+		for (int i = 0; i < 3; i++) {
+			f->peer = peer[i];
+			ask_much(f, 20 * round);
+		}
+		look(f);
+	}
+	assert_int_equal(f->conns.n, 0);
+	for (int i = 1; i < 3; i++)
+		(void)close(peer[i]);
+	f->peer = peer[0];
 }
 
 /* The same when its socket is full, and it is not read any more: what it asks waits. */
@@ -902,6 +927,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(where_it_is_crowded_idle_ones_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(of_idle_ones_a_few_go_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_is_deaf_is_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(whoever_is_deaf_is_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_is_deaf_and_full_is_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_reads_anything_is_not_deaf, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_is_owed_little_is_not_deaf, setup, teardown),

@@ -120,6 +120,8 @@ static void bounds_hold_for_the_sum(void **state)
 		has[r][user] = true;
 		assert_true(item->count >= exact[r][user]);
 		assert_true(item->count - item->error <= exact[r][user]);
+		/* Whom each of them has had from the beginning on is known for certain. */
+		assert_true(i > 0 || (item->error == 0 && item->count == exact[r][user]));
 		assert_true(i == 0 || item->count <= list.item[i - 1].count);
 	}
 	for (unsigned r = 0; r < 2; r++)
@@ -229,6 +231,84 @@ static void what_counts_where(void **state)
 	assert_int_equal(count_of(TOP_COST, now, "user=7", 0), 42);
 	assert_int_equal(count_of(TOP_COST, now, "user=7", 1), 1000000000);
 	assert_int_equal(count_of(TOP_DENIED, now, "user=7", 1), 0);
+}
+
+/* One of them comes to one client by either of the rule's limits: it is not named twice. */
+static void a_client_is_one_by_whatever_limit(void **state)
+{
+	(void)state;
+	const usec_t now = TOP_HALF;
+	struct key k[2];
+	for (unsigned i = 0; i < 2; i++) {
+		struct take take = { .limit = &limit[0][i], .cost = 1 };
+		take.key = (struct key){ 99 ^ limit[0][i].salt.a, 1000 ^ limit[0][i].salt.b };
+		struct plan plan = { .now = { .steady = now } };
+		struct decision d = { .deny = true, .reported = &take };
+		struct top_rest rest;
+		char scratch[64];
+		static struct view v;
+		view_init(&v, &policy->layout, STR("check"), scratch, sizeof scratch);
+		view_set_text(&v, FIELD_USER, STR("al"));
+		view_finish(&v);
+		assert_true(top_count(top[0], &plan, &d, &rest));
+		assert_int_equal(rest.weight[TOP_DENIED], i == 0);
+		top_add_rest(top[0], policy, &d, &v, &rest);
+		k[i] = take.key;
+	}
+	assert_true(k[0].a != k[1].a);
+	assert_int_equal(count_of(TOP_DENIED, now, "user=al", 0), 2);
+}
+
+/* A check of `path` by rule r; by none that anybody is known by, where r is 2. */
+static void see_path(unsigned r, const char *path, bool deny, usec_t now)
+{
+	struct take take = { .limit = &limit[r % 2][0], .cost = 1, .key = { 5, 5 } };
+	struct plan plan = { .now = { .steady = now } };
+	struct decision d = { .deny = deny, .reported = r < 2 ? &take : NULL };
+	struct top_rest rest;
+	char scratch[256];
+	static struct view v;
+
+	view_init(&v, &policy->layout, STR("check"), scratch, sizeof scratch);
+	view_set_text(&v, FIELD_USER, STR("al"));
+	if (*path) {
+		view_set_text(&v, FIELD_METHOD, STR("GET"));
+		view_set_text(&v, FIELD_PATH, str_of(path));
+	}
+	view_finish(&v);
+	if (top_count(top[0], &plan, &d, &rest))
+		top_add_rest(top[0], policy, &d, &v, &rest);
+}
+
+static void endpoints_are_told_apart_by_rules(void **state)
+{
+	(void)state;
+	const usec_t now = TOP_HALF;
+	for (unsigned i = 0; i < 6; i++)
+		see_path(i == 0, i < 4 ? "/x" : "/y", true, now);
+	see_path(0, "", true, now); /* it has none */
+	see_path(0, "/x", false, now);
+	assert_int_equal(count_of(TOP_ENDPOINTS, now, "GET:/x", 0), 3);
+	assert_int_equal(count_of(TOP_ENDPOINTS, now, "GET:/x", 1), 1);
+	assert_int_equal(count_of(TOP_ENDPOINTS, now, "GET:/y", 0), 2);
+	struct top_list list = list_at(TOP_ENDPOINTS, now);
+	assert_int_equal(list.n, 3);
+	top_list_free(&list);
+}
+
+/* Who is let by, or is blocked, whatever he asks for. */
+static void what_no_limit_was_asked_for_is_in_no_list_of_checks(void **state)
+{
+	(void)state;
+	const usec_t now = TOP_HALF;
+	for (unsigned deny = 0; deny < 2; deny++)
+		see_path(2, "/x", deny, now);
+	static const uint64_t want[TOP_KINDS] = { [TOP_DENIED] = 1, [TOP_ENDPOINTS] = 1 };
+	for (enum top_kind k = 0; k < TOP_KINDS; k++) {
+		struct top_list list = list_at(k, now);
+		assert_int_equal(list.total, want[k]);
+		top_list_free(&list);
+	}
 }
 
 static void a_flood_is_sampled(void **state)
@@ -360,6 +440,10 @@ int main(void)
 			names_that_begin_alike_are_told_apart, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_forgotten_is_in_no_list, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_counts_where, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_client_is_one_by_whatever_limit, setup, teardown),
+		cmocka_unit_test_setup_teardown(endpoints_are_told_apart_by_rules, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_no_limit_was_asked_for_is_in_no_list_of_checks, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_flood_is_sampled, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounds_hold_where_it_is_sampled, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_was_passed_over_is_told, setup, teardown),

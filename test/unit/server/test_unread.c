@@ -1,6 +1,7 @@
 /* What the kernel says of a peer that has not read: TCP over both families, and UNIX. */
 #include "server/unread.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -79,8 +80,10 @@ static void expect_told(int pair[2])
 	}
 	(void)close(pair[CLIENT]);
 	(void)close(pair[SERVER]);
+	int fd = u.fd;
 	unread_fini(&u);
 	assert_int_equal(u.fd, -1);
+	assert_int_equal(fcntl(fd, F_GETFD), -1); /* it is closed */
 }
 
 static const struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
@@ -152,6 +155,23 @@ static void of_nobody_it_is_not_known(void **state)
 	unread_fini(&none);
 }
 
+/* What is left of his socket, if anything, is not he. */
+static void of_one_who_has_closed_it_is_not_known(void **state)
+{
+	(void)state;
+	const struct sockaddr_in v4 = v4_loopback();
+	struct unread u;
+	int pair[2];
+	struct sockaddr_in6 at = { 0 };
+	memcpy(&at, &v4, sizeof v4);
+	assert_true(connect_tcp(&at, &v4, sizeof v4, pair));
+	unread_init(&u);
+	(void)close(pair[CLIENT]);
+	assert_int_equal(unread_by_peer(&u, pair[SERVER]), -1);
+	(void)close(pair[SERVER]);
+	unread_fini(&u);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -160,6 +180,7 @@ int main(void)
 		cmocka_unit_test(of_ipv4_mapped),
 		cmocka_unit_test(of_unix),
 		cmocka_unit_test(of_nobody_it_is_not_known),
+		cmocka_unit_test(of_one_who_has_closed_it_is_not_known),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
