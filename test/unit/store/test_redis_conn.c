@@ -475,7 +475,8 @@ static void who_subscribes(void **state)
 	end_of_it();
 }
 
-/* Who he is, he says where he is asked, and to nobody else. */
+/* Who he is, he says where he is asked, and to nobody else: neither to the next in the list, nor
+ * where he is sent. */
 static void who_is_asked_says_who_he_is(void **state)
 {
 	struct redis_address two = address_of("two");
@@ -483,30 +484,36 @@ static void who_is_asked_says_who_he_is(void **state)
 
 	cs.auth_if_asked = true;
 	snprintf(cs.password, sizeof cs.password, "secret");
-	start();
-	(void)use("one");
-	UNTIL(comes());
-	UNTIL(has_heard("PING"));
-	assert_false(has_heard("AUTH"));
-	say("-NOAUTH Authentication required.\r\n");
-	UNTIL(failed == 1);
-	UNTIL(comes());
-	UNTIL(has_heard("AUTH\r\n$6\r\nsecret") && has_heard("PING"));
-	int first = listener;
-	listener = listen_at("two");
-	aim_at = &two;
-	hang_up();
-	UNTIL(failed == 2);
-	UNTIL(comes());
-	UNTIL(has_heard("PING"));
-	assert_false(has_heard("AUTH"));
-	say("+PONG\r\n");
-	UNTIL(ready);
-	close(first);
-	end_of_it();
-	char file[100];
-	snprintf(file, sizeof file, "%s/two", folder);
-	(void)unlink(file);
+	for (unsigned is_sent = 0; is_sent < 2; is_sent++) {
+		start();
+		(void)use("one");
+		UNTIL(comes());
+		UNTIL(has_heard("PING"));
+		assert_false(has_heard("AUTH"));
+		say("-NOAUTH Authentication required.\r\n");
+		UNTIL(failed == 1);
+		UNTIL(comes());
+		UNTIL(has_heard("AUTH\r\n$6\r\nsecret") && has_heard("PING"));
+		int first = listener;
+		listener = listen_at("two");
+		if (is_sent) {
+			(void)use("two");
+		} else {
+			aim_at = &two;
+			hang_up();
+			UNTIL(failed == 2);
+		}
+		UNTIL(comes());
+		UNTIL(has_heard("PING"));
+		assert_false(has_heard("AUTH"));
+		say("+PONG\r\n");
+		UNTIL(ready);
+		close(first);
+		end_of_it();
+		char file[100];
+		snprintf(file, sizeof file, "%s/two", folder);
+		(void)unlink(file);
+	}
 }
 
 /* Whatever was to come, nothing comes. */
