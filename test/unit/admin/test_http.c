@@ -252,6 +252,11 @@ static void changes(void **state)
 		"HTTP/1.1 415 ");
 	ask(g, "PUT /hello" HTTP "Content-Type: application/jsonp\r\nContent-Length: 2\r\n\r\n{}",
 		"HTTP/1.1 415 ");
+	/* Nor where it does not say how long it is; who only reads may send what he likes. */
+	ask(g, "PUT /hello" HTTP "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		"HTTP/1.1 415 ");
+	ask(g, "GET /hello" HTTP "Content-Length: 2\r\n\r\n{}", "hello you");
+	assert_int_equal(g->changed, 1);
 	ask(g, "DELETE /hello" HTTP "Origin: http://evil.example\r\n\r\n", "HTTP/1.1 403 ");
 	g->token = TOKEN;
 	ask(g, "DELETE /hello" HTTP "\r\n", "WWW-Authenticate: Bearer");
@@ -437,6 +442,20 @@ static void streams(void **state)
 	assert_int_equal(g->ended, 1);
 }
 
+/* What stood behind the headers, as the last chunk, would be read as the next answer. */
+static void a_stream_by_head_is_headers_alone(void **state)
+{
+	struct rig *g = *state;
+	char text[4096] = "";
+	int fd = dial(g);
+	say(g, fd, "HEAD /stream" HTTP "Connection: close\r\n\r\n");
+	assert_true(hear(g, fd, text, sizeof text, NULL));
+	assert_non_null(strstr(text, "text/event-stream"));
+	assert_null(strstr(text, "chunked"));
+	assert_string_equal(strstr(text, "\r\n\r\n"), "\r\n\r\n");
+	(void)close(fd);
+}
+
 static void many_connections(void **state)
 {
 	struct rig *g = *state;
@@ -513,6 +532,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(later, setup, teardown),
 		cmocka_unit_test_setup_teardown(stopped_before_the_reply, setup, teardown),
 		cmocka_unit_test_setup_teardown(streams, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stream_by_head_is_headers_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_connections, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused_in_every_place, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_listener_that_cannot_be_watched, setup, teardown),
