@@ -875,9 +875,9 @@ def test_it_tells_its_manager(run, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         manager.settimeout(20)
-        a = run(rules=RULES, env={"NOTIFY_SOCKET": path})
+        a = run(rules=RULES, env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "2000000"})
         said = ""
-        while "READY=1" not in said:
+        while "READY=1" not in said or said.count("WATCHDOG=1") < 2:
             said += manager.recv(4096).decode() + "\n"
         a.rewrite(RULES.replace("5/day", "6/day"))
         a.send_signal(signal.SIGHUP)
