@@ -44,8 +44,24 @@ static void store_if_new(_Atomic(usec_t) *shared, usec_t old, usec_t fresh)
 		atomic_store_explicit(shared, fresh, memory_order_release);
 }
 
+/* Both clocks as of one moment. Who stood still between the two reads (a frozen group, a virtual
+ * machine that is moved) has a UTC that is later than it was: the windows would run ahead by that
+ * long, and then wait as for a clock that was set back. So what looks like a step forward is read
+ * again: one that was is still there. */
+static void read_both(usec_t offset, usec_t *steady, usec_t *utc)
+{
+	for (int tries = 0; tries < 2; tries++) {
+		*steady = read_usec(CLOCK_MONOTONIC) + steady_zero;
+		*utc = read_usec(CLOCK_REALTIME);
+		if (*utc - *steady - offset <= MARK_STEP)
+			return;
+	}
+}
+
 struct now clock_read(void)
 {
+	usec_t steady, utc;
+
 	(void)pthread_once(&once, anchor);
 	struct timeline before = {
 		.offset = atomic_load_explicit(&shared_offset, memory_order_relaxed),
@@ -53,8 +69,8 @@ struct now clock_read(void)
 	};
 	before.anchor = atomic_load_explicit(&shared_anchor, memory_order_relaxed);
 	struct timeline t = before;
-	usec_t steady = read_usec(CLOCK_MONOTONIC) + steady_zero;
-	struct now now = timeline_follow(&t, steady, read_usec(CLOCK_REALTIME));
+	read_both(before.offset, &steady, &utc);
+	struct now now = timeline_follow(&t, steady, utc);
 	store_if_new(&shared_offset, before.offset, t.offset);
 	store_if_new(&shared_anchor, before.anchor, t.anchor);
 	store_if_new(&shared_high, before.high, t.high);
