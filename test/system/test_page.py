@@ -484,6 +484,26 @@ def test_what_keeps_the_store_from_its_work(chromium, run, ends, tmp_path):
     until(lambda: not chromium.text("notices"), "it to be over")
 
 
+def test_what_explain_cannot_know_is_said(chromium, run, ends, tmp_path):
+    """A Redis that takes no writes tells explain what it has, and refuses the checks."""
+    def said():
+        fields = chromium.element("e-fields")
+        fields.clear()
+        fields.send_keys("user=bob\n")
+        return chromium.text("e-said") or ""
+
+    redis = ends(redisd.Server(tmp_path, "r"))
+    admin = Admin(run, tmp_path, rules=RULES, top=redis.group(on_failure="closed"))
+    chromium.url = f"http://127.0.0.1:{admin.port}/"
+    opened(chromium)
+    until(lambda: admin.agent.check(user="bob")["reason"] == "ok", "Redis")
+    until(lambda: said().startswith("Allowed") and "failure policy" not in said(), "all is well")
+    redis("CONFIG", "SET", "maxmemory", "1")
+    # A thread without checks soon takes Redis for well again, which answers all but writes.
+    until(lambda: admin.agent.check(user="bob")["reason"] == "degraded" and
+          "by the failure policy, and may say otherwise" in said(), "it to be told")
+
+
 def test_a_state_file_that_is_not_written(chromium, run, tmp_path):
     (tmp_path / "d").mkdir()
     admin = Admin(run, tmp_path, rules=RULES,
