@@ -1,4 +1,5 @@
 #include "admin/body.h"
+
 #include "config/changes.h"
 
 #include <string.h>
