@@ -149,6 +149,11 @@ bool backend_is_up(const struct redis_backend *b)
 	       !atomic_load_explicit(&redis_store_stats(b->store)->degraded, memory_order_relaxed);
 }
 
+bool backend_knows_changes(const struct redis_backend *b)
+{
+	return !b->changes || redis_changes_is_heard(b->changes);
+}
+
 void backend_apply(struct redis_backend *b, const struct settings *s)
 {
 	if (b->tiers)

@@ -48,6 +48,9 @@ struct store *backend_store(const struct redis_backend *, struct memory_store *m
 /* Whether that one, if there is one, is answered by Redis. */
 bool backend_is_up(const struct redis_backend *);
 
+/* Whether what operators have changed is known here, or it is refused to tell. */
+bool backend_knows_changes(const struct redis_backend *);
+
 /* What of the settings may change while it runs, and has. */
 void backend_apply(struct redis_backend *, const struct settings *);
 bool backend_reload_tls(struct redis_backend *, char *err, size_t err_size);

@@ -175,13 +175,15 @@ static void on_moment(struct ev_loop *loop, ev_timer *timer, int revents)
 	(void)revents;
 }
 
-/* For all who ask it: the workers, and the admin interface. */
+/* For all who ask it: the workers, the admin interface, and who hears of changes. */
 static bool has_redis(const struct control *c)
 {
-	return crew_has_redis(&c->crew) && backend_is_up(&c->redis);
+	return crew_has_redis(&c->crew) && backend_is_up(&c->redis) &&
+	       backend_knows_changes(&c->redis);
 }
 
-/* Who starts beside a Redis that works should not begin by doing without it. */
+/* Who starts beside a Redis that works should not begin by doing without it, nor by letting in whom
+ * an operator has blocked there. */
 static void await_redis(struct control *c)
 {
 	usec_t end = clock_steady() + REDIS_WITHIN;

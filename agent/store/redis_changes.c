@@ -535,6 +535,11 @@ struct redis_changes_state redis_changes_state(const struct redis_changes *c)
 	};
 }
 
+bool redis_changes_is_heard(const struct redis_changes *c)
+{
+	return !c->unread_since || c->refused_since;
+}
+
 bool redis_changes_trouble(
 	const struct redis_changes *c, usec_t now, struct redis_changes_trouble *t)
 {

@@ -56,6 +56,9 @@ struct redis_changes_state {
 };
 struct redis_changes_state redis_changes_state(const struct redis_changes *);
 
+/* What is there has been told, or cannot be had from this Redis as it is. */
+bool redis_changes_is_heard(const struct redis_changes *);
+
 struct redis_changes_trouble {
 	usec_t since; /* steady */
 	char why[256], hint[400];

@@ -137,6 +137,15 @@ def test_who_starts_later_knows(two):
     served(c, "bypassed", user="dave")
 
 
+def test_who_starts_knows_before_it_answers(two, run, ends):
+    """What Redis says comes some milliseconds after it can be asked: nobody blocked is let in meanwhile."""
+    override(two.at[0], user="dave", block=True)
+    wire = ends(redisd.Proxy(two.redis.address))
+    wire.set("pass", 0.02)
+    late = run(rules=RULES, top=redisd.group(wire.address))
+    assert late.check(user="dave")["reason"] == "blocked"
+
+
 def test_changes_made_while_redis_is_away(two):
     a, b = two.at
     two.redis.stop()
