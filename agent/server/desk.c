@@ -32,6 +32,7 @@ void desk_free(struct desk *d)
 		return;
 	desk_close(d);
 	json_decref(d->idle);
+	desk_gone_fini(d);
 	changes_free(d->changes);
 	free(d);
 }
@@ -185,6 +186,7 @@ bool desk_set(
 	change_out_fini(&before);
 	if (!good)
 		return false;
+	desk_gone_forget(d, name);
 	desk_keep(d, name, value);
 	desk_share(d, name, value);
 	return true;
@@ -210,6 +212,7 @@ bool desk_remove(struct desk *d, const char *name, struct act act, char *err, si
 		return err_say(err, err_size, "nothing is set under this name");
 	bool good = desk_serve(d, NULL, err, err_size);
 	if (good) {
+		desk_gone_note(d, name, before.value);
 		desk_keep(d, name, NULL);
 		desk_share(d, name, NULL);
 		desk_audit(d, "remove", name, before.value, act);
@@ -229,6 +232,7 @@ void desk_tell_again(struct desk *d)
 {
 	log_warning("changes_told_again", KV_INT("changes", changes_count(d->changes)),
 		KV_INT("bans", bans_count(d->args.bans)), KV_Z("why", "Redis has lost them"));
+	d->lost_at = clock_steady();
 	changes_each(d->changes, "", tell_again, d);
 	desk_tell_bans_again(d);
 }

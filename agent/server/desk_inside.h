@@ -7,6 +7,8 @@
 
 #include <ev.h>
 
+enum { DESK_GONE_MAX = 64 };
+
 struct desk {
 	struct desk_args args;
 	struct changes *changes;
@@ -17,6 +19,14 @@ struct desk {
 
 	uint64_t told; /* the last number that args.share gave */
 	bool untold;   /* it gave none to the last one */
+
+	/* desk_gone.c's */
+	struct gone {
+		char name[CHANGE_NAME_MAX];
+		json_t *value; /* NULL: none */
+	} gone[DESK_GONE_MAX];
+	unsigned gone_next;
+	usec_t lost_at; /* steady: when Redis had lost what was changed last; 0: never */
 
 	/* desk_wait.c's */
 	struct desk_wait *first, *last;
@@ -86,6 +96,17 @@ void desk_audit(struct desk *, const char *what, const char *name, json_t *value
 
 /* Overrides by users and addresses go to their hashes, where these are secret. */
 void desk_hide_subjects(struct desk *, const struct policy *);
+
+/* ---- desk_gone.c ---- */
+
+/* It is no more. The oldest of these are forgotten. */
+void desk_gone_note(struct desk *, const char *name, json_t *value);
+/* It is set anew: to the same value, maybe. */
+void desk_gone_forget(struct desk *, const char *name);
+/* It is told as it was before it was taken away, by a Redis that has lost that, or by who had not
+ * heard of it. */
+bool desk_gone_is_back(const struct desk *, const char *name, const json_t *value);
+void desk_gone_fini(struct desk *);
 
 /* ---- desk_bans.c ---- */
 

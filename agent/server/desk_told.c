@@ -89,6 +89,11 @@ static bool take_value(struct desk *d, const char *name, json_t *value, struct u
 	}
 	if (json_equal(changes_get(d->changes, name), value))
 		return false;
+	if (desk_gone_is_back(d, name, value)) {
+		desk_share(d, name, NULL);
+		return false;
+	}
+	desk_gone_forget(d, name);
 	if (!changes_put(d->changes, name, value, err, sizeof err)) {
 		not_understood(unread, name, err);
 		/* What was known of that name is no more, and must not come back in its place. */
@@ -123,8 +128,10 @@ static bool take_told(struct desk *d, struct str name, struct str text, struct u
 	z[name.n] = '\0';
 	if (!text.p && strncmp(z, "ban:", 4) == 0)
 		forget_ban(d, z + 4);
-	if (!text.p)
+	if (!text.p) {
+		desk_gone_note(d, z, changes_get(d->changes, z));
 		return changes_remove(d->changes, z) && !desk_is_reset(z);
+	}
 	json_t *value = json_loadb(text.p, text.n, 0, NULL);
 	bool changed = value && take_value(d, z, value, unread);
 

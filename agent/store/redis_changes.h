@@ -5,7 +5,6 @@
  * for more, or an agent of an earlier release put something). Knows nothing of what the texts say.
  *
  * That number also tells of a Redis that has lost its data: agents then put again what they know.
- * (It may bring back what was taken away in the last half second before.)
  *
  * What is put while Redis is away is kept, bounded, and sent when it is back, before what is there
  * is read. The control thread's, on its loop. */

@@ -174,6 +174,38 @@ def test_a_redis_without_its_data_hears_of_them_again(two):
         served(at, "ok", user="erin")
 
 
+def test_what_was_taken_away_stays_away_after_a_failover(two):
+    """A replica that takes over has not heard of the last changes: of a limit that was switched on again, say."""
+    a, b = two.at
+    override(a, user="erin", block=True)
+    change(a, "/api/v1/enabled", mode="off")
+    for at in (a, b):
+        served(at, "disabled", user="frank")
+    before = two.redis("HGETALL", "rl:{changes}")
+    number = two.redis("GET", "rl:{changes}:version")
+    change(b, "/api/v1/enabled", mode="configured")
+    override(a, "DELETE", user="erin")
+    for at in (a, b):
+        served(at, "ok", user="erin")
+    with two.redis.client() as c:
+        c.send("MULTI")
+        c.send("HSET", "rl:{changes}", *before)
+        c.send("SET", "rl:{changes}:version", number)
+        c.send("DEL", "rl:{changes}:log")
+        c.send("EXEC")
+        for _ in range(5):
+            c.read()
+    until(lambda: any("changes_told_again" in x for at in (a, b) for x in at.agent.lines()))
+    until(lambda: two.redis("HLEN", "rl:{changes}") == 0)
+    c = two.start(2)
+    for at in (a, b, c):
+        assert at.agent.check(user="erin")["reason"] == "ok"
+    # and may be set again
+    override(a, user="erin", block=True)
+    for at in (a, b, c):
+        served(at, "blocked", user="erin")
+
+
 # --- the answer comes when Redis has it ----------------------------------------------------------
 
 def put_override(at, user):
