@@ -1,7 +1,6 @@
 /* Expansion of references to the environment. Knows nothing of settings. */
 #include "config/env.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,4 +115,10 @@ char *env_expand(const char *text, char *why, size_t why_size)
 fail:
 	free(o.text);
 	return NULL;
+}
+
+bool env_is_bare(const char *text)
+{
+	size_t n = *text == '$' ? strspn(text + 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") : 0;
+	return n && is_name_char(text[1], true) && !text[1 + n];
 }

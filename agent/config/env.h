@@ -2,6 +2,7 @@
 #ifndef CONFIG_ENV_H
 #define CONFIG_ENV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { ENV_TEXT_MAX = 65536 }; /* bytes of a string after expansion */
@@ -11,5 +12,8 @@ enum { ENV_TEXT_MAX = 65536 }; /* bytes of a string after expansion */
  * at again, and a default holds no reference of its own. A `$` that no `{` follows is just that.
  * NULL: `why` says what is wrong, or is "" when memory ran out. */
 char *env_expand(const char *text, char *why, size_t why_size);
+
+/* `$NAME` and nothing else, NAME in capitals: as a shell would write a reference. */
+bool env_is_bare(const char *text);
 
 #endif

@@ -168,6 +168,11 @@ static bool given_load(const struct tree *t, const config_setting_t *s, const ch
 		why[0] = '\0';
 		/* NULL: libconfig had no memory for it. */
 		out->text = string ? env_expand(string, why, sizeof why) : NULL;
+		if (out->text && env_is_bare(string)) /* not what it is: it may be a secret */
+			problem_warn(problems, out->at,
+				"%s: begins with \"$\" and is taken as it stands: to take it from the "
+				"environment, write ${NAME}",
+				what);
 		if (!out->text && why[0])
 			problem_add(problems, out->at, "%s: %s", what, why);
 		else if (!out->text)

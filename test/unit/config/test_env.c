@@ -61,6 +61,33 @@ static void references(void **state)
 	}
 }
 
+static void as_a_shell_has_them(void **state)
+{
+	static const struct {
+		const char *text;
+		bool want;
+	} row[] = {
+		{ "$NAME", true },
+		{ "$_N4", true },
+		{ "$A", true },
+		{ "$", false },
+		{ "", false },
+		{ "NAME", false },
+		{ "$5", false },
+		{ "$name", false },
+		{ "$NAMe", false },
+		{ "$NAME$", false },
+		{ "a$NAME", false },
+		{ "$NAME/x", false },
+		{ "${NAME}", false },
+		{ "$$NAME", false },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+		if (env_is_bare(row[i].text) != row[i].want)
+			fail_msg("\"%s\"", row[i].text);
+}
+
 static void bounded(void **state)
 {
 	char *text = malloc(ENV_TEXT_MAX + 8), why[320];
@@ -81,6 +108,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(references),
+		cmocka_unit_test(as_a_shell_has_them),
 		cmocka_unit_test(bounded),
 	};
 	setenv("FULL", "value", 1);

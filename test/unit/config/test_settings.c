@@ -134,6 +134,13 @@ static void settings(void **state)
 		{ "a variable that is not set", "\nenabled = \"${NO_SUCH_VARIABLE}\";\n",
 			"t.cfg:2: enabled: the environment variable NO_SUCH_VARIABLE is not set "
 			"(${NO_SUCH_VARIABLE:-default} gives a default)\n" },
+		{ "a variable as in a shell", "redis: {\n password = \"$PASSWORD\"; };\n",
+			"t.cfg:2: warning: redis.password: begins with \"$\" and is taken as it stands: "
+			"to take it from the environment, write ${NAME}\n" },
+		{ "and where that is refused anyway", "enabled = \"$ENABLED\";\n",
+			"t.cfg:1: warning: enabled: begins with \"$\" and is taken as it stands: to take "
+			"it from the environment, write ${NAME}\n"
+			"t.cfg:1: enabled = \"$ENABLED\": want true or false\n" },
 		/* ---- ranges ---- */
 		{ "below", "agent: { threads = -1; };\n",
 			"t.cfg:1: agent.threads = -1: want 0..64\n" },
