@@ -212,6 +212,11 @@ static bool check_text(unsigned slot, struct str s, char *why, size_t size)
 		if (skip < s.n && s.p[skip] == '/')
 			return check_path((struct str){ s.p + skip, s.n - skip }, s, why, size);
 	}
+	if (slot == FIELD_HOST && memchr(s.p, '/', s.n))
+		return refuse(why, size,
+			"pattern \"%.*s\" can never match: a host has no scheme before it and no path "
+			"behind it: write \"api.example.com\" or \"*.example.com\"",
+			(int)s.n, s.p);
 	if (slot == FIELD_HOST) {
 		char *out = malloc(s.n);
 		if (!out)

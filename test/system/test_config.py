@@ -120,7 +120,7 @@ def test_the_example_of_the_contract(tmp_path):
     GOOD, GOOD.replace("\n", "\r\n"), GOOD.rstrip("\n"), GOOD.replace("= (", "=("),
     "# @include \"missing\"\n// @include \"missing\"\n/* @include \"missing\" */\n" + GOOD,
     rules(rule(match='{ path = [ "/api/*", "/v2/*" ]; }')),
-    rules(rule(match='{ host = "a\\"/*"; }')) + "# */\n",
+    rules(rule(match='{ path = "/a\\"/*"; }')) + "# */\n",
     rules(rule(name='"@include"', tag='"# no comment // here /* either"')),
     rules(rule(per="[]"), rule(name='"s"', match='{ user = "!*bot*"; x = [ "a", "!b" ]; }')),
     rules(rule(rate='( { tier = "2024-gold"; rate = "5/minute"; }, '

@@ -114,6 +114,8 @@ static const struct {
 	{ FIELD_ENDPOINT, "/login", "METHOD:/path" },
 	{ FIELD_ENDPOINT, "GET/login", "METHOD:/path" },
 	{ FIELD_HOST, "example.com:80", "write \"example.com\"" },
+	{ FIELD_HOST, "https://example.com", "no scheme before it and no path" },
+	{ FIELD_HOST, "*.example.com/api", "no scheme before it and no path" },
 	{ FIELD_IP, "10.0.0.0/33", "no address or prefix" },
 	{ FIELD_IP, "localhost", "no address or prefix" },
 };
