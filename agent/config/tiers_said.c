@@ -108,7 +108,12 @@ static void slips_check(struct loader *l)
 		const struct said *tier = &t->said[i];
 		const struct said *other = tier->times == 1 && !tier->told ? meant_by(t, tier)
 									   : NULL;
-		if (other)
+		if (other && other->times == 1 && other->in_rate == tier->in_rate)
+			problem_warn(l->problems, tier->at,
+				"tier \"%s\" is named here and nowhere else, and so is \"%s\" elsewhere: is "
+				"one of them misspelt?",
+				tier->name, other->name);
+		else if (other)
 			problem_warn(l->problems, tier->at,
 				"tier \"%s\" is named here and nowhere else; did you mean \"%s\"?",
 				tier->name, other->name);

@@ -231,6 +231,10 @@ static void default_tier(void **state)
 #define NOWHERE(tier, meant) \
 	"warning: tier \"" tier "\" is named here and nowhere else; did you mean \"" meant "\"?\n"
 
+#define EITHER(tier, other) \
+	"warning: tier \"" tier "\" is named here and nowhere else, and so is \"" other \
+	"\" elsewhere: is one of them misspelt?\n"
+
 static void tiers_misspelt(void **state)
 {
 	static const struct row row[] = {
@@ -250,6 +254,11 @@ static void tiers_misspelt(void **state)
 			DEFAULT("free") "rules = ( { name = \"b\"; per = []; rate = { free = "
 					"\"1/hour\"; Free = \"2/hour\"; }; } );",
 			"t.cfg:2: " NOWHERE("Free", "free") },
+		{ "the right one below",
+			DEFAULT("free") "rules = ( { name = \"a\"; per = []; rate = { free = \"1/hour\"; "
+					"premum = \"1/hour\"; }; },\n{ name = \"b\"; per = []; rate = { "
+					"free = \"1/hour\"; premium = \"2/hour\"; }; } );",
+			"t.cfg:3: " EITHER("premium", "premum") },
 		{ "in a list", "allow = ( { tier = \"premum\"; } );\n" TIERS(""),
 			"t.cfg:1: " NOWHERE("premum", "premium") },
 		{ "twice is meant",
