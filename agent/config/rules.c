@@ -161,11 +161,21 @@ static void lease_load(struct reading *r)
 
 static void cost_load(struct reading *r)
 {
+	char shown[SHOWN_MAX];
 	struct givens g;
 
 	r->rule->cost_slot = FIELD_COST;
 	if (scalar(r, "cost", &g)) {
-		int slot = field_load(r->l, g.v, r->what);
+		bool is_number = g.v->type != GIVEN_BOOLEAN && g.v->text[0] &&
+				 !g.v->text[strspn(g.v->text, "0123456789.-")];
+		int slot = FIELD_COST;
+		if (is_number)
+			problem_add(r->l->problems, g.v->at,
+				"%s = %s: want the name of a field that says what a request costs: HAProxy "
+				"sends it, as with args cost=int(%s)",
+				r->what, given_show(g.v, shown), g.v->text);
+		else
+			slot = field_load(r->l, g.v, r->what);
 		r->rule->cost_slot = (uint8_t)(slot < 0 ? FIELD_COST : slot);
 		givens_free(&g);
 	}
@@ -340,6 +350,37 @@ static void per_load(struct reading *r)
 	givens_free(&g);
 }
 
+/* What other limiters call it, and a field outside of `match`; or a name that is near. */
+static const char *rule_hint(
+	const struct reading *r, const char *name, const char *const *names, unsigned n, char *out)
+{
+	static const struct {
+		const char *word, *hint;
+	} elsewhere[] = {
+		{ "burst", "; it is said with the rate: rate = \"10/minute burst 20\"" },
+		{ "limit", "; it is said by the rate: rate = \"10/minute\"" },
+		{ "requests", "; it is said by the rate: rate = \"10/minute\"" },
+		{ "window", "; it is said by the rate: rate = \"10/minute\"" },
+		{ "period", "; it is said by the rate: rate = \"10/minute\"" },
+		{ "by", "; did you mean \"per\"?" },
+		{ "dry_run", "; did you mean mode = \"shadow\"?" },
+		{ "enabled", "; did you mean mode = \"off\"?" },
+	};
+	const struct layout *layout = &r->l->policy->layout;
+
+	for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+		if (strcmp(name, elsewhere[i].word) == 0)
+			return elsewhere[i].hint;
+	for (unsigned i = 0; i < FIELD_BUILTINS; i++)
+		if (strcmp(name, layout->field[i].name) == 0) {
+			(void)snprintf(out, HINT_MAX,
+				"; a field stands in per = [ \"%s\" ] or in match = { %s = \"…\"; }",
+				name, name);
+			return out;
+		}
+	return nearest_hint(name, names, n, out);
+}
+
 static void names_check(struct reading *r)
 {
 	const char *names[RULE_SETTINGS_N];
@@ -358,7 +399,7 @@ static void names_check(struct reading *r)
 		if (known == RULE_SETTINGS_N)
 			problem_add(r->l->problems, tree_place(r->l->tree, s),
 				"%s: unknown setting \"%s\"%s", r->title, name,
-				nearest_hint(name, names, names_n, hint));
+				rule_hint(r, name, names, names_n, hint));
 		else if (rule_setting[known].reserved)
 			problem_add(r->l->problems, tree_place(r->l->tree, s),
 				"%s: %s is reserved for a later version: this one does not know it",

@@ -17,6 +17,14 @@ static void mistakes(void **state)
 			"unknown setting \"warn\"; did you mean \"warn_at\"?" },
 		{ "an unknown setting, near none", "rate = \"1/minute\"; xyzzy = 1;",
 			"unknown setting \"xyzzy\"" },
+		{ "as others call it", "rate = \"1/minute\"; burst = 5;",
+			"unknown setting \"burst\"; it is said with the rate: rate = \"10/minute burst "
+			"20\"" },
+		{ "or switch it", "rate = \"1/minute\"; dry_run = true;",
+			"unknown setting \"dry_run\"; did you mean mode = \"shadow\"?" },
+		{ "a field outside of match", "rate = \"1/minute\"; path = \"/x\";",
+			"unknown setting \"path\"; a field stands in per = [ \"path\" ] or in match = { "
+			"path = \"…\"; }" },
 		{ "a lease is a share", "rate = \"1/minute\"; lease = \"5m\";",
 			"lease = \"5m\": want 0..0.5, like 0.05" },
 		{ "a lease is at most half", "rate = \"1/minute\"; lease = 0.51;",
@@ -95,6 +103,12 @@ static void mistakes(void **state)
 			"warn_at = \"nan\": want 0..1, like 0.8" },
 		{ "an empty tag", "rate = \"1/minute\"; action = \"tag\"; tag = \"\";",
 			"tag = \"\": want a string of 1 to 255 bytes without control characters" },
+		{ "a number for a cost", "rate = \"1/minute\"; cost = 5;",
+			"cost = 5: want the name of a field that says what a request costs: HAProxy sends "
+			"it, as with args cost=int(5)" },
+		{ "and as a string", "rate = \"1/minute\"; cost = \"5\";",
+			"cost = \"5\": want the name of a field that says what a request costs: HAProxy "
+			"sends it, as with args cost=int(5)" },
 		{ "an empty cost", "rate = \"1/minute\"; cost = \"\";",
 			"cost = \"\": want a string of 1 to 63 bytes without control characters" },
 		/* ---- rate ---- */
@@ -118,6 +132,10 @@ static void mistakes(void **state)
 		{ "also in sliding windows", "rate = \"1/month\"; algorithm = \"sliding-window\";",
 			"rate = \"1/month\": month is for algorithm = \"fixed-window\" only: want a "
 			"length, like \"30d\"" },
+		{ "whichever tier's it is",
+			"rate = { free = \"1/day\"; gold = [ \"2/day\", \"3/month\" ]; };",
+			"rate.gold = \"3/month\": month is for algorithm = \"fixed-window\" only: want "
+			"a length, like \"30d\"" },
 		{ "burst is for token buckets",
 			"rate = \"1/hour burst 2\"; algorithm = \"fixed-window\";",
 			"rate = \"1/hour burst 2\": burst is for algorithm = \"token-bucket\" only" },
@@ -523,6 +541,33 @@ static void rules(void **state)
 	drop(s);
 }
 
+/* What is not said, what a text may say as well, and the first and last of what is taken. */
+static void penalties(void **state)
+{
+	static const struct {
+		const char *said, *want;
+	} row[] = {
+		{ "", "after 5/1m, ban 10m, factor 2, max 1d" },
+		{ "ban = \"2d\";", "after 5/1m, ban 2d, factor 2, max 2d" },
+		{ "factor = \"1.5\"; max = \"2h\";", "after 5/1m, ban 10m, factor 1.5, max 2h" },
+		{ "ban = \"1s\"; factor = 1; max = \"1s\";",
+			"after 5/1m, ban 1s, factor 1, max 1s" },
+		{ "ban = \"366d\"; factor = \"1000\"; max = \"366d\";",
+			"after 5/1m, ban 366d, factor 1000, max 366d" },
+	};
+	char text[256];
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		snprintf(text, sizeof text,
+			"rules = ( { name = \"r\"; per = \"ip\"; rate = \"1/hour\";\n"
+			" penalty = { after = \"5/1m\"; %s }; } );\n",
+			row[i].said);
+		struct snapshot *s = load_text(row[i].want, text, "");
+		assert_string_equal(value_of(s, "rules.r.penalty"), row[i].want);
+		drop(s);
+	}
+}
+
 static void too_many_fields(void **state)
 {
 	char text[8192];
@@ -663,6 +708,7 @@ int main(void)
 		cmocka_unit_test(limits_for_one_tier),
 		cmocka_unit_test(windows_of_one_rule),
 		cmocka_unit_test(rules),
+		cmocka_unit_test(penalties),
 		cmocka_unit_test(too_many_fields),
 		cmocka_unit_test(tiers_file),
 		cmocka_unit_test(large_tiers_file),
