@@ -12,9 +12,11 @@ failures=0
 cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null
 cp "$deb" "$root/spoa-ratelimit.deb" || exit 1
 mounted=
-trap '[ -z "$mounted" ] || umount "$root/proc"; rm -f "$root/spoa-ratelimit.deb"' EXIT
+trap '[ -z "$mounted" ] || umount -R "$root/proc"; rm -f "$root/spoa-ratelimit.deb"' EXIT
 trap 'exit 130' INT TERM HUP
 mount -t proc proc "$root/proc" 2>/dev/null && mounted=yes
+# What is installed there may apply its sysctl.d, and the kernel is this machine's.
+[ -z "$mounted" ] || mount --bind -o ro "$root/proc/sys" "$root/proc/sys" || exit 1
 
 inside() {
 	chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root \

@@ -116,6 +116,14 @@ bootstrap() {
 	touch "$2/.complete"
 }
 
+# What is installed there may apply its sysctl.d, and the kernel is this machine's.
+mount_proc() {
+	mount -t proc proc "$1/proc" 2>/dev/null || return 1
+	mount --bind -o ro "$1/proc/sys" "$1/proc/sys" && return
+	umount "$1/proc"
+	return 1
+}
+
 on_suite() {
 	root=$PWD/build/on/$suite
 	[ -n "$chosen" ] || parts="$parts package"
@@ -126,9 +134,9 @@ on_suite() {
 	# What is committed: this is about the project, not about what lies around.
 	git archive HEAD | tar -x -C "$root/src" || exit 1
 	mounted=
-	trap '[ -z "$mounted" ] || umount "$root/proc"' EXIT
+	trap '[ -z "$mounted" ] || umount -R "$root/proc"' EXIT
 	trap 'exit 130' INT TERM HUP
-	mount -t proc proc "$root/proc" 2>/dev/null && mounted=yes
+	mount_proc "$root" && mounted=yes
 	chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root \
 		RESULT=/src/build/result ${http_proxy:+http_proxy="$http_proxy"} \
 		sh /src/test/run.sh --only "$(echo "$parts" | tr ' ' ,)"
