@@ -319,9 +319,11 @@ def test_what_cannot_change_refuses_the_whole_reload(run, change):
     text = a.path.read_text()
     changed = change(a, text)
     assert changed != text
-    a.write(changed.replace("5/day", "50/day"))
+    log = a.directory / "other.log"
+    a.write(changed.replace("5/day", "50/day") + f'log: {{ target = "{log}"; }};\n')
     a.reload(lambda: re.search("cannot|refus|restart", a.stderr[before:]), "the refusal in the log")
     assert a.check(user="u")["limit"] == 5
+    assert not log.exists()
     assert not os.path.exists(a.listen + "2")
     a.write(text.replace("5/day", "50/day"))
     a.reload(lambda: a.check(user="u", cost=0)["limit"] == 50)

@@ -200,6 +200,19 @@ def test_closed_charges_nobody(run):
     assert a.check(user="u")["remaining"] == 2
 
 
+def test_closed_says_what_else_there_is_to_say(run):
+    """Of no limit; but that much is used of one, and what would deny in the shadows."""
+    a = run(rules=rules(rule("closed", per='[ "c" ]', on_failure='"closed"'),
+                        rule("local", rate=f"4/{LONG}", warn_at="0.5"),
+                        rule("dark", rate=f"2/{LONG}", mode='"shadow"')), top=group(nowhere()))
+    assert a.check(user="u", cost=2)["warn"] is False
+    assert a.check(user="u", c="1") == {"deny": True, "reason": "degraded", "tier": "anonymous",
+                                        "shadow": "dark"}
+    assert a.check(user="u")["warn"] is True
+    assert a.check(user="u", c="1") == {"deny": True, "reason": "degraded", "tier": "anonymous",
+                                        "shadow": "dark", "warn": True}
+
+
 def test_block_allow_and_disabled_ask_nobody(run):
     a = run(rules=rule(), top=group(nowhere(), "closed") +
             'block = ( { user = "bad"; } ); allow = ( { user = "good"; } );')

@@ -43,7 +43,7 @@ def test_one_client_and_nobody_else(admin):
     assert told["counters"][0]["counts_by"] == "user=alice"
     assert passed(admin, 5, user="alice", path="/v1")[0] == 3
     assert passed(admin, 1, user="bob", path="/v1")[0] == 0
-    line, = [x for x in audit(admin) if "what=reset" in x]
+    line, = until(lambda: [x for x in audit(admin) if "what=reset" in x], "its line")
     assert "user=alice" in line and "ticket 7" in line and "who=token" in line, line
 
 
@@ -81,7 +81,7 @@ def test_those_of_every_tier(run, tmp_path):
     assert len(told["counters"]) == 60 and len({c["rate"] for c in told["counters"]}) == 60
     for i in (0, 40, 59):
         assert passed(admin, 2, user="bob", path="/many", tier=f"t{i}")[0] == 1
-    line, = [x for x in audit(admin) if "many" in x]
+    line, = until(lambda: [x for x in audit(admin) if "many" in x], "its line")
     assert "what=reset" in line
 
 

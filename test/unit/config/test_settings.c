@@ -453,6 +453,24 @@ static void values(void **state)
 	unsetenv("REDIS_PASSWORD");
 }
 
+static void booleans_as_strings(void **state)
+{
+	static const struct {
+		const char *text;
+		bool want;
+	} row[] = { { "true", true }, { "on", true }, { "yes", true }, { "1", true },
+		{ "True", true }, { "ON", true }, { "false", false }, { "off", false },
+		{ "no", false }, { "0", false }, { "FALSE", false }, { "No", false } };
+	char text[64];
+	(void)state;
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		snprintf(text, sizeof text, "enabled = \"%s\";\n", row[i].text);
+		struct snapshot *s = load_text(row[i].text, text, "");
+		assert_int_equal(s->policy->enabled, row[i].want);
+		drop(s);
+	}
+}
+
 /* What no file has, and who mends it has to know where it comes from. */
 static void defaults_of_the_environment(void **state)
 {
@@ -553,6 +571,7 @@ int main(void)
 		cmocka_unit_test(addresses),
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(values),
+		cmocka_unit_test(booleans_as_strings),
 		cmocka_unit_test(defaults_of_the_environment),
 		cmocka_unit_test(relative_paths),
 		cmocka_unit_test(paths_start_from_their_file),
